@@ -1,0 +1,41 @@
+"""The commands and what they share: one-line errors, exit codes."""
+
+import sys
+from typing import Any
+
+import typer
+
+from flashdiffusion.cli import degrade, demo, evaluate, ordering, restore, severity, train
+from flashdiffusion.errors import FlashDiffusionError
+
+app = typer.Typer(
+    help="Sample-adaptive image restoration: easy pictures cost few diffusion steps, hard ones many.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for command in (demo, degrade, restore, severity, evaluate, ordering):
+    app.command(name=command.__name__.rsplit(".", 1)[-1])(command.command)
+app.command(name="train")(train.command)
+
+# What a command line raises for a wrong option; typer carries its own click, so the class is reached from there.
+_UsageError: Any = typer.BadParameter.__base__
+
+
+def main() -> None:
+    """Run the command line: exit code 0, 1 if some inputs failed, 2 for input that cannot be used."""
+    try:
+        code = app(standalone_mode=False)
+    except _UsageError as error:
+        _fail(error.format_message())
+    except FlashDiffusionError as error:
+        _fail(str(error))
+    except (typer.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str) -> None:
+    print(f"flashdiffusion: error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,68 @@
+"""What several commands do."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flashdiffusion.experiments import Record
+    from flashdiffusion.methods import Settings
+    from flashdiffusion.pipeline import FlashPipeline
+
+
+def load_pipeline(model: str | None, device: str | None) -> "FlashPipeline":
+    """The model on the device asked for.
+
+    Raises:
+        InputError: a device that torch does not have here.
+    """
+    import torch
+
+    from flashdiffusion.errors import InputError
+    from flashdiffusion.pipeline import FlashPipeline
+
+    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"device {name!r} cannot be used here: {reason}; try --device cpu") from error
+    return FlashPipeline.from_pretrained(model).to(place)
+
+
+def override(
+    settings: "Settings", eta: float | None, correction: float | None, steps: int | None, delta: float | None
+) -> "Settings":
+    """Settings with those values replaced that were given."""
+    given = {"eta": eta, "correction": correction, "steps": steps, "delta": delta}
+    values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    return replace(settings, **values)
+
+
+def print_records(title: str, records: "Sequence[Record]", as_json: bool) -> None:
+    """A table of what is known of the pictures, or the same as JSON."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from flashdiffusion.experiments import summarise
+
+    rows = [record.to_json() for record in records]
+    if as_json:
+        print(json.dumps({"records": rows, "mean": summarise(records) if records else {}}, indent=2))
+        return
+    columns = list({key: None for row in rows for key in row})
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for column in columns:
+        heading = {"measurement_psnr": "psnr before"}.get(column, column.replace("_", " "))
+        table.add_column(heading, justify="left" if column == "id" else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(row.get(column)) for column in columns))
+    Console().print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,125 @@
+"""INPUT... of the commands: measurement files, pictures, folders of either; bad ones are kept apart."""
+
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flashdiffusion.errors import FlashDiffusionError, InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from flashdiffusion.physics.base import BatchedPhysics
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One input: name, y (1, 3, H, W), and its physics for one picture if known."""
+
+    name: str
+    y: "Tensor"
+    physics: "BatchedPhysics | None"
+
+
+@dataclass
+class Failures:
+    """Inputs that could not be used, with the reason."""
+
+    reasons: list[tuple[str, str]] = field(default_factory=list)
+
+    def finish(self, total: int) -> int:
+        """Print what failed; the exit code.
+
+        Raises:
+            InputError: the only input failed.
+        """
+        if total == 1 and self.reasons:
+            raise InputError(self.reasons[0][1])
+        for name, reason in self.reasons:
+            print(f"flashdiffusion: failed: {name}: {reason}", file=sys.stderr)
+        return 1 if self.reasons else 0
+
+
+def expand(inputs: Iterable[Path]) -> list[Path]:
+    """Files as given; of a folder its measurement files, or its pictures if it holds no measurements."""
+    from flashdiffusion.data.measurements import SUFFIX
+    from flashdiffusion.data.pictures import SUFFIXES
+
+    files: list[Path] = []
+    for path in inputs:
+        if not path.is_dir():
+            files.append(path)
+            continue
+        inside = sorted(p for p in path.iterdir() if not p.name.startswith("."))
+        found = [p for p in inside if p.suffix == SUFFIX] or [p for p in inside if p.suffix.lower() in SUFFIXES]
+        if not found:
+            raise InputError(f"{path} holds neither measurement files nor pictures")
+        files += found
+    return files
+
+
+def names_of(files: list[Path]) -> list[str]:
+    """A name per file for its outputs: the stem, with a number where stems repeat."""
+    names: list[str] = []
+    for file in files:
+        stem, name, n = file.stem, file.stem, 2
+        while name in names:
+            name, n = f"{stem}-{n}", n + 1
+        names.append(name)
+    return names
+
+
+def read_image(path: Path, size: int | None) -> "Tensor":
+    """A picture as (1, 3, H, W) in [0, 1]; says so if it was not RGB."""
+    from flashdiffusion.data.pictures import fit_square, read_picture, to_tensor
+
+    picture = read_picture(path)
+    if (mode := picture.info.get("mode", "RGB")) != "RGB":
+        print(f"flashdiffusion: note: {path} is a {mode} picture; converted to RGB", file=sys.stderr)
+    return to_tensor(picture if size is None else fit_square(picture, size))[None]
+
+
+def read_measured(
+    files: list[Path],
+    make_physics: "Callable[[str, tuple[int, int]], BatchedPhysics | None]",
+    check: "Callable[[Tensor], None]",
+    size: int | None,
+) -> tuple[list[Measured], Failures]:
+    """Read every file that can be used.
+
+    Args:
+        make_physics: physics of a picture file, from its name and size.
+        check: raises InputError for a y that the model cannot take.
+        size: fit pictures to this size; None leaves them as they are.
+    """
+    good, failures = [], Failures()
+    for path, name in zip(files, names_of(files), strict=True):
+        try:
+            one = _read_one(path, name, make_physics, size)
+            check(one.y)
+            if one.physics is not None:
+                one.physics.A(one.y)  # an operator that does not fit the measurement fails here
+            good.append(one)
+        except FlashDiffusionError as error:
+            failures.reasons.append((str(path), str(error)))
+    return good, failures
+
+
+def _read_one(
+    path: Path,
+    name: str,
+    make_physics: "Callable[[str, tuple[int, int]], BatchedPhysics | None]",
+    size: int | None,
+) -> Measured:
+    from flashdiffusion.data.measurements import SUFFIX, MeasurementFile
+    from flashdiffusion.physics import OPERATORS
+
+    if path.suffix != SUFFIX:
+        y = read_image(path, size)
+        return Measured(name, y, make_physics(name, (y.shape[2], y.shape[3])))
+    file = MeasurementFile.load(path)
+    if file.physics not in OPERATORS:
+        raise InputError(f"{path} was made by {file.physics!r}; this library knows {', '.join(OPERATORS)}")
+    return Measured(name, file.y[None], OPERATORS[file.physics].from_params(file.params, file.noise_std))

@@ -1,0 +1,21 @@
+"""Options that several commands take."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[
+    str | None,
+    typer.Option(help="Model folder or hub id; default: the embedded faces-128.", show_default=False),
+]
+Device = Annotated[str | None, typer.Option(help="Torch device, e.g. cuda; default: cuda if there is one.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+NoiseStd = Annotated[float, typer.Option(help="Noise standard deviation on the [0, 1] scale.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")]
+Out = Annotated[Path, typer.Option(help="Output folder.")]
+Capacity = Annotated[int, typer.Option(help="Pictures in flight at a time; bounds the memory.")]
+Eta = Annotated[float | None, typer.Option(help="Step size of the data consistency; default: tuned.")]
+Correction = Annotated[float | None, typer.Option(help="Noise correction c of the start; default: tuned.")]
+Steps = Annotated[int | None, typer.Option(help="Length of the time grid; default: 1000, DDPM.")]
+Delta = Annotated[float | None, typer.Option(help="Stochasticity of a step in [0, 1]; 0 is DDIM, 1 is DDPM.")]

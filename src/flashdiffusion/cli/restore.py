@@ -1,0 +1,176 @@
+"""`flashdiffusion restore`."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flashdiffusion.cli.common import load_pipeline, override, print_records
+from flashdiffusion.cli.inputs import Failures, Measured, expand, read_image, read_measured
+from flashdiffusion.cli.options import (
+    Capacity,
+    Correction,
+    Delta,
+    Device,
+    Eta,
+    Json,
+    Model,
+    NoiseStd,
+    Out,
+    Seed,
+    Steps,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from flashdiffusion.experiments import Record
+    from flashdiffusion.metrics import LPIPS
+    from flashdiffusion.physics.base import BatchedPhysics
+    from flashdiffusion.pipeline import Restoration
+
+CHUNK = 64  # pictures between two writes of results
+
+
+def command(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(metavar="INPUT...", help="Measurement files, pictures, or folders of them."),
+    ],
+    out: Out,
+    physics: Annotated[
+        str | None,
+        typer.Option(help="What damaged the pictures: gaussian-blur:std=2 or random-inpainting:mask=FILE."),
+    ] = None,
+    noise_std: NoiseStd = 0.05,
+    method: Annotated[str, typer.Option(help='"flash(latent-dps)", latent-dps or ae.')] = "flash(latent-dps)",
+    reference: Annotated[
+        Path | None, typer.Option(help="Folder of the true pictures, by name: adds PSNR and SSIM.")
+    ] = None,
+    lpips: Annotated[Path | None, typer.Option(help="LPIPS weights (safetensors); with --reference.")] = None,
+    fit: Annotated[bool, typer.Option("--fit", help="Crop and resize pictures to the model's size.")] = False,
+    eta: Eta = None,
+    correction: Correction = None,
+    steps: Steps = None,
+    delta: Delta = None,
+    capacity: Capacity = 16,
+    as_json: Json = False,
+    model: Model = None,
+    device: Device = None,
+    seed: Seed = 0,
+) -> None:
+    """Restore pictures: writes NAME.png for each, and results.json with one record per picture."""
+    from flashdiffusion.data import ensure_directory, write_json
+    from flashdiffusion.errors import InputError
+    from flashdiffusion.experiments import environment, summarise
+    from flashdiffusion.methods import parse_method
+    from flashdiffusion.metrics import LPIPS
+    from flashdiffusion.physics import parse_physics
+    from flashdiffusion.physics.tasks import picture_generator
+    from flashdiffusion.presets import preset_for
+
+    start, solver = parse_method(method)
+    files = expand(inputs)
+    folder = ensure_directory(out)
+    network = LPIPS.from_file(lpips) if lpips else None
+    pipeline = load_pipeline(model, device)
+
+    def physics_of(name: str, size: tuple[int, int]) -> "BatchedPhysics":
+        if physics is None:
+            raise InputError(f"{name} is a picture: say what damaged it with --physics, e.g. gaussian-blur:std=2")
+        if physics.startswith("random-inpainting:") and "mask=" not in physics:
+            raise InputError("which pixels are lost must be known: random-inpainting:mask=FILE, or a measurement file")
+        return parse_physics(physics, size, picture_generator(seed, name), noise_std)
+
+    good, failures = read_measured(files, physics_of, pipeline.check, pipeline.sample_size if fit else None)
+    records: list[Record] = []
+    for group in _groups(good):
+        y, operator = _batch(group)
+        settings = override(preset_for(operator), eta, correction, steps, delta)
+        result = pipeline(
+            y.to(pipeline.prior.device),
+            operator.to(pipeline.prior.device),
+            solver=solver,
+            start=start,
+            seed=seed,
+            ids=[one.name for one in group],
+            settings=settings,
+            capacity=capacity,
+            progress=True,
+        )
+        records += _write(group, result, folder, reference, network, pipeline.sample_size if fit else None, failures)
+        write_json(
+            folder / "results.json",
+            {
+                "command": ["flashdiffusion", *sys.argv[1:]],
+                "environment": environment(),
+                "method": method,
+                "seed": seed,
+                "mean": summarise(records),
+                "records": [record.to_json() for record in records],
+            },
+        )
+    if records:
+        print_records(f"{method}: pictures and results.json in {folder}", records, as_json)
+    raise typer.Exit(failures.finish(len(files)))
+
+
+def _groups(inputs: list[Measured]) -> list[list[Measured]]:
+    """Inputs that can share a batch: same operator, noise and size; at most CHUNK of them."""
+    by_kind: dict[object, list[Measured]] = {}
+    for one in inputs:
+        assert one.physics is not None
+        by_kind.setdefault((type(one.physics), one.physics.noise_std, one.y.shape), []).append(one)
+    return [group[i : i + CHUNK] for group in by_kind.values() for i in range(0, len(group), CHUNK)]
+
+
+def _batch(group: list[Measured]) -> "tuple[Tensor, BatchedPhysics]":
+    import torch
+
+    from flashdiffusion.physics.tasks import concatenate
+
+    physics = concatenate([one.physics for one in group if one.physics is not None])
+    return torch.cat([one.y for one in group]), physics
+
+
+def _write(
+    group: list[Measured],
+    result: "Restoration",
+    folder: Path,
+    reference: Path | None,
+    network: "LPIPS | None",
+    size: int | None,
+    failures: Failures,
+) -> "list[Record]":
+    from flashdiffusion.data import save_picture
+    from flashdiffusion.errors import FlashDiffusionError
+    from flashdiffusion.experiments import Record
+    from flashdiffusion.metrics import psnr, ssim
+
+    records = []
+    for i, one in enumerate(group):
+        image = result.images[i : i + 1]
+        save_picture(image[0], folder / f"{one.name}.png")
+        quality: dict[str, Any] = {}
+        if reference is not None:
+            try:
+                x = _reference(reference, one.name, image.shape[-1])
+                quality = {"psnr": float(psnr(image, x)), "ssim": float(ssim(image, x))}
+                if network is not None:
+                    quality["lpips"] = float(network(image, x))
+            except FlashDiffusionError as error:
+                failures.reasons.append((one.name, str(error)))
+        records.append(Record(one.name, **quality, **result.row(i)))
+    return records
+
+
+def _reference(folder: Path, name: str, size: int) -> "Tensor":
+    """The true picture of that name, fitted to the restored one's size."""
+    from flashdiffusion.data.pictures import SUFFIXES
+    from flashdiffusion.errors import InputError
+
+    for suffix in sorted(SUFFIXES):
+        if (path := folder / f"{name}{suffix}").is_file():
+            return read_image(path, size)
+    raise InputError(f"no picture {name} in {folder} to compare with")

@@ -1,0 +1,38 @@
+"""`flashdiffusion severity`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flashdiffusion.cli.common import load_pipeline, print_records
+from flashdiffusion.cli.inputs import expand, read_measured
+from flashdiffusion.cli.options import Device, Json, Model
+
+
+def command(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(metavar="INPUT...", help="Measurement files, pictures, or folders of them."),
+    ],
+    fit: Annotated[bool, typer.Option("--fit", help="Crop and resize pictures to the model's size.")] = False,
+    as_json: Json = False,
+    model: Model = None,
+    device: Device = None,
+) -> None:
+    """How badly damaged is each picture? Prints the severity and the step that Flash would start at."""
+    from flashdiffusion.experiments import Record
+
+    files = expand(inputs)
+    pipeline = load_pipeline(model, device)
+    good, failures = read_measured(
+        files, lambda name, size: None, pipeline.check, pipeline.sample_size if fit else None
+    )
+    grid = pipeline.prior.schedule.grid()
+    records = []
+    for one in good:
+        var = pipeline.severity(one.y).var.float().cpu()
+        records.append(Record(one.name, severity=float(var), start=int(grid.match(var))))
+    if records:
+        print_records("severity", records, as_json)
+    raise typer.Exit(failures.finish(len(files)))

@@ -1,0 +1,30 @@
+"""`flashdiffusion train`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flashdiffusion.cli.options import Out
+
+
+def command(
+    stage: Annotated[str, typer.Argument(help="autoencoder, denoiser, severity or all.")],
+    data: Annotated[list[Path], typer.Option(help="Folder of pictures or .tar shard; repeat for more.")],
+    out: Out,
+    config: Annotated[str, typer.Option(help="Recipe: faces-128 (GPU), faces-128-cpu, tiny.")] = "faces-128",
+    max_minutes: Annotated[float | None, typer.Option(help="Time box; default: the recipe's.")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Bound on the steps of each stage.")] = None,
+    lpips: Annotated[Path | None, typer.Option(help="LPIPS weights (safetensors) for the autoencoder.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Use the first pictures only.")] = None,
+    head: Annotated[str | None, typer.Option(help="Severity head: log-variance or paper.")] = None,
+    task: Annotated[str | None, typer.Option(help="Task the severity encoder is trained on.")] = None,
+    noise_std: Annotated[float | None, typer.Option(help="Noise it is trained on, [0, 1] scale.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in --out.")] = False,
+) -> None:
+    """Train a model on your own pictures: autoencoder, then denoiser, then severity encoder."""
+    from flashdiffusion.training.recipes import get_recipe
+    from flashdiffusion.training.run import train, with_severity
+
+    recipe = with_severity(get_recipe(config), head, task, noise_std)
+    train(stage, data, recipe, out, max_minutes, max_steps, lpips, limit, resume)

@@ -1,0 +1,19 @@
+"""Pictures in and out: files, folders and tar shards of pictures as float RGB in [0, 1]."""
+
+from flashdiffusion.data.dataset import PictureDataset
+from flashdiffusion.data.files import atomic_path, ensure_directory, write_json
+from flashdiffusion.data.measurements import MeasurementFile
+from flashdiffusion.data.pictures import decode_picture, fit_square, load_picture, save_grid, save_picture
+
+__all__ = [
+    "MeasurementFile",
+    "PictureDataset",
+    "atomic_path",
+    "decode_picture",
+    "ensure_directory",
+    "fit_square",
+    "load_picture",
+    "save_grid",
+    "save_picture",
+    "write_json",
+]

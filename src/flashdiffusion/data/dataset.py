@@ -1,0 +1,94 @@
+"""Folders of pictures and tar shards as one indexed set of square pictures."""
+
+import os
+import tarfile
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from flashdiffusion.data.pictures import SUFFIXES, decode_picture, fit_square, to_uint8_tensor
+from flashdiffusion.errors import InputError
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """Where the bytes of one picture lie: `length` bytes from `offset`, or the whole file."""
+
+    id: str
+    file: Path
+    offset: int = 0
+    length: int = -1
+
+    def read(self) -> bytes:
+        with self.file.open("rb") as stream:
+            stream.seek(self.offset)
+            return stream.read(self.length)
+
+
+def _entries(path: Path) -> list[_Entry]:
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+        return [_Entry(f.relative_to(path).as_posix(), f) for f in files]
+    if path.suffix == ".tar":
+        try:
+            with tarfile.open(path) as shard:
+                members = [m for m in shard if m.isfile() and Path(m.name).suffix.lower() in SUFFIXES]
+        except (OSError, tarfile.TarError) as error:
+            raise InputError(f"cannot read tar shard {path}: {error}") from error
+        return [_Entry(m.name, path, m.offset_data, m.size) for m in members]
+    if path.suffix.lower() in SUFFIXES and path.is_file():
+        return [_Entry(path.name, path)]
+    if not path.exists():
+        raise InputError(f"no such file or folder: {path}")
+    raise InputError(f"{path}: expected a folder of pictures, a .tar shard or a picture")
+
+
+class PictureDataset(Dataset[Tensor]):
+    """Pictures of folders, uncompressed tar shards and files, centre-cropped and resized to a square.
+
+    Items are uint8 (3, size, size); `ids[i]` names picture i. Decoded pictures are kept in memory as
+    long as `cache_gib` allows, so that later epochs cost nothing.
+
+    Raises:
+        InputError: a path is missing, unreadable or holds no picture.
+    """
+
+    def __init__(
+        self,
+        paths: Iterable[str | Path],
+        size: int,
+        limit: int | None = None,
+        cache_gib: float = 4.0,
+    ) -> None:
+        self._entries = [entry for path in paths for entry in _entries(Path(path))][:limit]
+        if not self._entries:
+            raise InputError("no pictures found; --data takes folders of pictures and .tar shards")
+        self.ids = [entry.id for entry in self._entries]
+        self.size = size
+        self._cache: dict[int, Tensor] = {}
+        self._cache_items = int(cache_gib * 2**30 / (3 * size * size))
+        self._pool = ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1))
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, index: int) -> Tensor:
+        if (hit := self._cache.get(index)) is not None:
+            return hit
+        entry = self._entries[index]
+        item = to_uint8_tensor(fit_square(decode_picture(entry.read(), entry.id), self.size))
+        if len(self._cache) < self._cache_items:
+            self._cache[index] = item
+        return item
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Tensor]:
+        return list(self._pool.map(self.__getitem__, indices))
+
+    def batch(self, indices: Sequence[int]) -> Tensor:
+        """Pictures as float32 (B, 3, size, size) in [0, 1]."""
+        return torch.stack(self.__getitems__(indices)).float() / 255

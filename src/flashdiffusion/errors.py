@@ -1,0 +1,24 @@
+"""The errors a user can cause; the command line prints them in one line and exits with 2."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class FlashDiffusionError(Exception):
+    """Base of every error that the library raises on purpose."""
+
+
+class InputError(FlashDiffusionError, ValueError):
+    """A value, file or option that cannot be used; the message says what was expected."""
+
+
+class CheckpointError(InputError):
+    """A folder or file that is not the checkpoint it is taken for."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
+    """Error for a name that is not registered, with the nearest names that are."""
+    names = sorted(known)
+    near = get_close_matches(name, names, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
+    return InputError(f"unknown {kind} {name!r}; {hint}")

@@ -1,0 +1,7 @@
+"""Measured claims: each function is one experiment and returns records that a command writes as JSON."""
+
+from flashdiffusion.experiments.evaluate import Evaluation, evaluate
+from flashdiffusion.experiments.ordering import measure_ordering
+from flashdiffusion.experiments.records import Record, environment, summarise
+
+__all__ = ["Evaluation", "Record", "environment", "evaluate", "measure_ordering", "summarise"]

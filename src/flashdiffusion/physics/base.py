@@ -1,0 +1,74 @@
+"""What our operators share: per-picture parameters, row selection, Gaussian noise, saving."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from flashdiffusion.errors import InputError
+
+
+class BatchedPhysics(ABC):
+    """A linear degradation whose parameters are tensors with one row per picture.
+
+    `params` holds them all, so that taking rows, moving to a device and saving need no code per operator.
+    DeepInverse's protocol: `A`, `A_adjoint`, and `physics(x) = A(x) + noise`.
+
+    Args:
+        noise_std: σ_y, standard deviation of the additive Gaussian noise on the [0, 1] scale.
+
+    Raises:
+        InputError: noise_std is negative or not finite.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, params: dict[str, Tensor], noise_std: float) -> None:
+        if not 0 <= noise_std < float("inf"):
+            raise InputError(f"noise std is {noise_std}; expected a finite number >= 0")
+        self.params = params
+        self.noise_std = float(noise_std)
+
+    def __len__(self) -> int:
+        """Number of pictures that the parameters are for."""
+        return len(next(iter(self.params.values())))
+
+    @abstractmethod
+    def A(self, x: Tensor) -> Tensor:
+        """The noise-free measurement of x (B, C, H, W)."""
+
+    @abstractmethod
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        """The exact adjoint of `A`."""
+
+    @abstractmethod
+    def describe(self) -> list[dict[str, float | str]]:
+        """The parameters of each picture, for records."""
+
+    @classmethod
+    @abstractmethod
+    def from_params(cls, params: dict[str, Tensor], noise_std: float) -> Self:
+        """The inverse of reading `params`: rebuild from saved tensors (raises InputError if they do not fit)."""
+
+    def __call__(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """A(x) + n, n ~ N(0, noise_std² I) from `generator`."""
+        y = self.A(x)
+        noise = torch.randn(y.shape, generator=generator, device=y.device, dtype=y.dtype)
+        return y + self.noise_std * noise
+
+    def take(self, rows: Tensor) -> Self:
+        """The physics of some rows (int64 indices) of the batch."""
+        return self.from_params({key: value[rows] for key, value in self.params.items()}, self.noise_std)
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same physics with its parameters on `device`."""
+        return self.from_params({key: value.to(device) for key, value in self.params.items()}, self.noise_std)
+
+    def check_batch(self, x: Tensor) -> None:
+        """Raise InputError unless x is (len(self), C, H, W)."""
+        if x.ndim != 4 or len(x) != len(self):
+            raise InputError(
+                f"{self.name}: pictures of shape {tuple(x.shape)}; expected ({len(self)}, C, H, W), one picture "
+                "per row of parameters"
+            )

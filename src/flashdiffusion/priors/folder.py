@@ -1,0 +1,84 @@
+"""Reading model folders in diffusers' layout: a folder per component, config.json plus safetensors."""
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+from huggingface_hub import snapshot_download
+
+from flashdiffusion.errors import CheckpointError
+
+T = TypeVar("T")
+
+
+def resolve_folder(source: str | Path, revision: str | None = None) -> Path:
+    """A local folder as it is, or the downloaded snapshot of a hub id `owner/name`.
+
+    Raises:
+        CheckpointError: neither.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise CheckpointError(f"{path} is a file; expected a model folder in diffusers' layout, or a hub id")
+    parts = str(source).split("/")
+    if len(parts) != 2 or str(source).startswith((".", "/", "~")):
+        raise CheckpointError(
+            f"no model folder {source}; expected a folder in diffusers' layout, or a hub id owner/name"
+        )
+    try:
+        found = snapshot_download(
+            str(source), revision=revision, allow_patterns=["*.json", "*/*.json", "*/*.safetensors"]
+        )
+    except Exception as error:
+        raise CheckpointError(
+            f"no folder {source} here, and downloading the hub model of that id failed: {str(error).splitlines()[0]}"
+        ) from error
+    return Path(found)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a model folder.
+
+    Raises:
+        CheckpointError: missing or not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text())
+    except OSError as error:
+        raise CheckpointError(f"{path.parent} has no {path.name}; expected a folder in diffusers' layout") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} holds a {type(value).__name__}; expected a JSON object")
+    return value
+
+
+def load_component(cls: type[T], folder: Path) -> T:
+    """A diffusers model from its folder, every weight accounted for.
+
+    Raises:
+        CheckpointError: missing, of another class, or weights that do not fit the config.
+    """
+    found = read_json(folder / "config.json").get("_class_name")
+    if found != cls.__name__:
+        raise CheckpointError(f"{folder} holds a {found}; expected {cls.__name__}")
+    loader: Any = cls
+    try:
+        model, report = loader.from_pretrained(
+            folder,
+            use_safetensors=True,
+            low_cpu_mem_usage=False,
+            output_loading_info=True,
+            local_files_only=True,
+        )
+    except Exception as error:
+        first = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{folder} cannot be loaded as {cls.__name__}: {first}") from error
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if report.get(kind):
+            raise CheckpointError(
+                f"{folder}: {kind.replace('_', ' ')} {sorted(report[kind])[:3]}; weights of another config?"
+            )
+    return model.eval()

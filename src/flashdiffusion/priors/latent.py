@@ -1,0 +1,132 @@
+"""The latent diffusion prior as one denoiser convention: z at time i -> estimate of the clean z0."""
+
+from pathlib import Path
+from typing import cast
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DModel, VQModel
+from torch import Tensor, nn
+
+from flashdiffusion.data import ensure_directory
+from flashdiffusion.errors import CheckpointError, InputError
+from flashdiffusion.priors.autoencoder import DiffusersAutoencoder, IdentityAutoencoder
+from flashdiffusion.priors.folder import load_component, read_json, resolve_folder
+from flashdiffusion.schedule import NoiseSchedule
+
+_AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
+_PREDICTIONS = ("epsilon", "v_prediction", "sample")
+
+
+class LatentPrior(nn.Module):
+    """Autoencoder (E0, D0), noise predictor ε_θ and schedule ᾱ; parameters are frozen.
+
+    Args:
+        autoencoder: pictures <-> scaled latents; the identity makes a pixel-space prior.
+        denoiser: diffusers' UNet2DModel, called with timesteps 0..N-1.
+        scheduler: diffusers scheduler whose config holds the schedule and the prediction type.
+
+    Raises:
+        InputError: a prediction type without a rule here, or networks of different channels.
+    """
+
+    abar: Tensor
+
+    def __init__(
+        self,
+        autoencoder: DiffusersAutoencoder | IdentityAutoencoder,
+        denoiser: UNet2DModel,
+        scheduler: DDPMScheduler,
+    ) -> None:
+        super().__init__()
+        self.autoencoder, self.denoiser, self.scheduler = autoencoder, denoiser, scheduler
+        self.prediction = str(scheduler.config.get("prediction_type", "epsilon"))
+        if self.prediction not in _PREDICTIONS:
+            raise InputError(f"prediction type {self.prediction!r}; expected one of {', '.join(_PREDICTIONS)}")
+        if denoiser.config.in_channels != autoencoder.channels:
+            raise InputError(
+                f"denoiser of {denoiser.config.in_channels} channels with an autoencoder of {autoencoder.channels} "
+                "latent channels; expected equal numbers"
+            )
+        self.schedule = NoiseSchedule.from_config(scheduler.config)
+        self.register_buffer("abar", self.schedule.abar.float(), persistent=False)
+        self.requires_grad_(False).eval()
+
+    @property
+    def device(self) -> torch.device:
+        return self.abar.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.denoiser.parameters()).dtype
+
+    def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
+        """(c, h, w) of pictures of `size` pixels.
+
+        Raises:
+            InputError: a size that the networks cannot take.
+        """
+        unit = self.autoencoder.factor * 2 ** (len(self.denoiser.config.block_out_channels) - 1)
+        if any(side % unit or side < unit for side in size):
+            raise InputError(f"pictures of {size[0]}x{size[1]} pixels; this prior takes multiples of {unit}")
+        factor = self.autoencoder.factor
+        return self.autoencoder.channels, size[0] // factor, size[1] // factor
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Pictures in [0, 1] -> latents of unit scale; differentiable."""
+        return self.autoencoder.encode(x)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Latents -> pictures in [0, 1], not clipped; differentiable."""
+        return self.autoencoder.decode(z)
+
+    def denoise(self, z: Tensor, i: Tensor) -> Tensor:
+        """Posterior mean ẑ0(z_i), differentiable in z.
+
+        Args:
+            z: z_i, (B, c, h, w).
+            i: time of each row in 1..N, int64 (B,).
+        """
+        output = cast(Tensor, self.denoiser(z, i - 1).sample)
+        abar = self.abar[i].view(-1, 1, 1, 1).to(z.dtype)
+        a, b = abar.sqrt(), (1 - abar).sqrt()
+        if self.prediction == "epsilon":
+            return (z - b * output) / a
+        if self.prediction == "v_prediction":
+            return a * z - b * output
+        return output
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, revision: str | None = None) -> "LatentPrior":
+        """Load a diffusers folder (autoencoder, denoiser, scheduler) or hub id; safetensors only.
+
+        The names of diffusers' LDMPipeline (`vqvae`, `unet`) and DDPMPipeline (no autoencoder) are known too.
+
+        Raises:
+            CheckpointError: not such a folder.
+        """
+        folder = resolve_folder(source, revision)
+        denoiser = load_component(UNet2DModel, _component(folder, "denoiser", "unet"))
+        scheduler = DDPMScheduler.from_config(read_json(folder / "scheduler" / "scheduler_config.json"))
+        encoder_folders = [folder / name for name in ("autoencoder", "vqvae", "vae") if (folder / name).is_dir()]
+        autoencoder: DiffusersAutoencoder | IdentityAutoencoder = IdentityAutoencoder()
+        if encoder_folders:
+            name = read_json(encoder_folders[0] / "config.json").get("_class_name")
+            if name not in _AUTOENCODERS:
+                raise CheckpointError(f"{encoder_folders[0]} holds a {name}; expected {' or '.join(_AUTOENCODERS)}")
+            autoencoder = DiffusersAutoencoder(load_component(_AUTOENCODERS[name], encoder_folders[0]))
+        return cls(autoencoder, denoiser, scheduler)
+
+    def save_pretrained(self, out: str | Path) -> None:
+        """Write the diffusers folders `autoencoder` (unless it is the identity), `denoiser`, `scheduler`."""
+        out = ensure_directory(out)
+        if isinstance(self.autoencoder, DiffusersAutoencoder):
+            self.autoencoder.model.save_pretrained(out / "autoencoder")
+        self.denoiser.save_pretrained(out / "denoiser")
+        self.scheduler.save_pretrained(out / "scheduler")
+
+
+def _component(folder: Path, *names: str) -> Path:
+    for name in names:
+        if (folder / name).is_dir():
+            return folder / name
+    raise CheckpointError(f"{folder} has no folder {' or '.join(names)}; expected a diffusers model folder")

@@ -1,0 +1,114 @@
+"""Where each picture starts, and from what: the latent and its grid position come from one function."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from flashdiffusion.errors import InputError, unknown_name
+from flashdiffusion.priors import LatentPrior
+from flashdiffusion.schedule import Grid
+from flashdiffusion.severity import Severity, SeverityEncoder
+
+# c·σ̂² stays below 1, so that some of the estimate is left.
+MAX_MIX = 0.999
+
+
+@dataclass(frozen=True)
+class Start:
+    """z: start latents (B, c, h, w); k: grid positions, int64 (B,), 0 = already clean; severity if estimated."""
+
+    z: Tensor
+    k: Tensor
+    severity: Severity | None = None
+
+
+class StartRule(Protocol):
+    """From measurements to a start."""
+
+    def __call__(self, y: Tensor, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
+        """
+        Args:
+            y: measurements (B, 3, H, W) on the [0, 1] scale.
+            noise: standard normal, the shape of the latents.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class FromNoise:
+    """The baseline of every solver: pure noise, all K steps."""
+
+    def __call__(self, y: Tensor, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
+        return Start(noise, torch.full((len(y),), len(grid), dtype=torch.int64, device=y.device))
+
+
+@dataclass(frozen=True)
+class SNRMatch:
+    """Flash: start from the severity encoder's ẑ at the time whose SNR matches its σ̂².
+
+    "paper": k = match(σ̂²), z = √(1 - cσ̂²) ẑ + √(cσ̂²) ε, with cσ̂² clamped below 1.
+    "consistent": the total noise variance (1 + c) σ̂², the encoder's error and what is mixed in, serves for both:
+    k = match((1 + c) σ̂²), z = a_k (ẑ + √(cσ̂²) ε). It has no ceiling on k.
+
+    Args:
+        encoder: the severity encoder.
+        correction: c >= 0, the noise correction; one number for all pictures.
+        mixing: "paper" or "consistent".
+
+    Raises:
+        InputError: correction negative or not finite, unknown mixing.
+    """
+
+    encoder: SeverityEncoder
+    correction: float = 1.2
+    mixing: str = "paper"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.correction < float("inf"):
+            raise InputError(f"correction c is {self.correction}; expected a finite number >= 0")
+        if self.mixing not in {"paper", "consistent"}:
+            raise unknown_name("mixing", self.mixing, ["paper", "consistent"])
+
+    @torch.no_grad()
+    def __call__(self, y: Tensor, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
+        severity = self.encoder(y)
+        z_hat, var = severity.z_hat, severity.var
+        added = self.correction * var
+        if self.mixing == "consistent":
+            k = grid.match(var + added)
+            abar = grid.abar[k.cpu()].to(z_hat).view(-1, 1, 1, 1)
+            z = abar.sqrt() * (z_hat + added.to(z_hat).sqrt().view(-1, 1, 1, 1) * noise)
+            return Start(z, k, severity)
+        mix = added.clamp(max=MAX_MIX).to(z_hat).view(-1, 1, 1, 1)
+        return Start((1 - mix).sqrt() * z_hat + mix.sqrt() * noise, grid.match(var), severity)
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """CCDF (Chung et al. 2022): a given estimate, noised to the same grid position k for every picture.
+
+    Args:
+        k: grid position; 0 returns the estimate as it is.
+        encoder: gives the estimate ẑ of the clean latent.
+
+    Raises:
+        InputError: k is negative, or beyond the grid (when called).
+    """
+
+    k: int
+    encoder: SeverityEncoder
+
+    def __post_init__(self) -> None:
+        if self.k < 0:
+            raise InputError(f"start k is {self.k}; expected 0 or more steps")
+
+    @torch.no_grad()
+    def __call__(self, y: Tensor, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
+        if self.k > len(grid):
+            raise InputError(f"start k is {self.k}; the grid has {len(grid)} steps")
+        severity = self.encoder(y)
+        abar = grid.abar[self.k].to(noise)
+        z = abar.sqrt() * severity.z_hat + (1 - abar).sqrt() * noise
+        return Start(z, torch.full((len(y),), self.k, dtype=torch.int64, device=y.device), severity)

@@ -1,0 +1,102 @@
+"""Noise schedule, time grids and SNR matching.
+
+Variable      symbol in the paper
+abar[i]       ᾱ_i, i = 1..N;  q(z_i | z_0) = N(a_i z_0, b_i² I), a_i = √ᾱ_i, b_i² = 1 - ᾱ_i
+snr           a_i² / b_i²
+k             position on a grid: 0 is clean, K is the noisiest; a start at k makes exactly k steps
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor
+
+from flashdiffusion.errors import InputError
+
+
+class NoiseSchedule:
+    """ᾱ of the N training steps; index 0 is the clean end with ᾱ_0 = 1, so `abar` has N + 1 entries."""
+
+    def __init__(self, abar: Tensor) -> None:
+        """
+        Args:
+            abar: ᾱ_1..ᾱ_N, strictly decreasing, in (0, 1).
+
+        Raises:
+            InputError: it is not.
+        """
+        abar = abar.double().cpu()
+        ok = abar.ndim == 1 and len(abar) > 0 and bool(((abar > 0) & (abar < 1)).all())
+        if not ok or not bool((abar.diff() < 0).all()):
+            raise InputError("abar is not a noise schedule; expected strictly decreasing values in (0, 1)")
+        self.abar = torch.cat([torch.ones(1, dtype=torch.float64), abar])
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.abar) - 1
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "NoiseSchedule":
+        """From the config of a diffusers scheduler (`scheduler_config.json`).
+
+        Raises:
+            InputError: a prediction type or schedule that this library has no rule for.
+        """
+        names = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
+        known = {name: config[name] for name in names if config.get(name) is not None}
+        if config.get("rescale_betas_zero_snr"):
+            raise InputError("rescale_betas_zero_snr schedules are not supported: their last step has no signal")
+        return cls(DDPMScheduler(**known).alphas_cumprod)
+
+    def grid(self, steps: int | None = None) -> "Grid":
+        """All N steps, or `steps` of them evenly spaced so that K is N (diffusers' "trailing" spacing).
+
+        Raises:
+            InputError: steps outside 1..N.
+        """
+        total = len(self)
+        steps = total if steps is None else steps
+        if not 1 <= steps <= total:
+            raise InputError(f"steps is {steps}; expected 1 to {total}, the length of the noise schedule")
+        times = torch.arange(steps + 1, dtype=torch.float64) * (total / steps)
+        return Grid(times.round().long(), self)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The times that a sampler visits: `times[k]` is i in 0..N for k = 0 (clean) .. K (noise)."""
+
+    times: Tensor
+    schedule: NoiseSchedule
+
+    def __len__(self) -> int:
+        """K, the number of steps from noise to clean."""
+        return len(self.times) - 1
+
+    @property
+    def abar(self) -> Tensor:
+        """ᾱ at each k, float64 (K + 1,)."""
+        return self.schedule.abar[self.times]
+
+    def match(self, variance: Tensor) -> Tensor:
+        """k in 1..K whose SNR is nearest to 1 / variance: argmin_k |snr_k - 1/σ̂²| (the paper's eq. for i_start).
+
+        Args:
+            variance: σ̂² >= 0 in scaled latent units, (B,).
+
+        Returns:
+            int64 (B,), on the device of `variance`.
+
+        Raises:
+            InputError: a variance that is negative or not finite.
+        """
+        if not bool((variance.isfinite() & (variance >= 0)).all()):
+            raise InputError(f"severity {variance.tolist()}; expected finite variances >= 0")
+        abar = self.abar[1:].to(variance.device)
+        snr = abar / (1 - abar)
+        # 1/σ̂² overflows for σ̂² = 0, where the match is the least noisy step all the same.
+        target = 1 / variance.double().clamp(min=1e-12)
+        return (snr - target[:, None]).abs().argmin(dim=1) + 1

@@ -1,0 +1,113 @@
+"""The severity encoder: degraded picture -> estimate of the clean latent, and the variance of its error."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.autoencoders.vae import Encoder
+from torch import Tensor, nn
+
+from flashdiffusion.errors import unknown_name
+from flashdiffusion.priors.autoencoder import DiffusersAutoencoder, to_network_range
+
+HEADS = ("log-variance", "paper")
+
+
+@dataclass(frozen=True)
+class Severity:
+    """What the encoder says of a batch.
+
+    z_hat: estimate of the clean latents in scaled latent units, (B, c, h, w).
+    var: σ̂², estimated variance of the entries of z_hat - z0, (B,).
+    """
+
+    z_hat: Tensor
+    var: Tensor
+
+
+class SeverityEncoder(ModelMixin, ConfigMixin):
+    """y -> (ẑ, σ̂²), an autoencoder's encoder with a second head.
+
+    Heads: "log-variance" (default) reads the encoder's pooled deepest features, log σ̂² = MLP(features);
+    "paper" is σ̂² = mean(Conv1x1(ẑ)²), section 3.1 of the paper, which sees only the cleaned estimate.
+
+    Args:
+        encoder_config: arguments of diffusers' `Encoder` (of the autoencoder it starts from).
+        latent_channels: channels c of ẑ.
+        head: "log-variance" or "paper".
+
+    Raises:
+        InputError: unknown head.
+    """
+
+    @register_to_config
+    def __init__(self, encoder_config: dict[str, Any], latent_channels: int, head: str = "log-variance") -> None:
+        super().__init__()
+        if head not in HEADS:
+            raise unknown_name("severity head", head, HEADS)
+        self.encoder = Encoder(**encoder_config)
+        width = encoder_config["block_out_channels"][-1]
+        moments = encoder_config["out_channels"] * (2 if encoder_config["double_z"] else 1)
+        # The encoder's own last convolution is the head of ẑ, so that the features before it are at hand.
+        self.z_conv: nn.Module = self.encoder.conv_out
+        self.encoder.conv_out = nn.Identity()
+        self.quant_conv = nn.Conv2d(moments, latent_channels, 1)
+        if head == "paper":
+            self.var_conv = nn.Conv2d(latent_channels, latent_channels, 1)
+        else:
+            self.log_var = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, 1))
+
+    def forward(self, y: Tensor) -> Severity:
+        """Measurements y (B, 3, H, W) on the [0, 1] scale (noise may leave it) -> Severity."""
+        features = self.encoder(to_network_range(y))
+        z_hat = self.quant_conv(self.z_conv(features))
+        if self.config.head == "paper":
+            return Severity(z_hat, self.var_conv(z_hat).float().square().mean(dim=(1, 2, 3)))
+        return Severity(z_hat, self._log_var(features).exp())
+
+    def _log_var(self, features: Tensor) -> Tensor:
+        # Mean and spread over the picture: damage shows in how lively the features are.
+        pooled = torch.cat([features.mean(dim=(2, 3)), features.float().std(dim=(2, 3)).to(features.dtype)], dim=1)
+        return self.log_var(pooled)[:, 0].float().clamp(-12, 4)
+
+    @classmethod
+    def from_autoencoder(cls, autoencoder: DiffusersAutoencoder, head: str = "log-variance") -> "SeverityEncoder":
+        """Start as a copy of the encoder, giving E0(y) in scaled latent units as ẑ."""
+        config = autoencoder.model.config
+        kl = isinstance(autoencoder.model, AutoencoderKL)
+        arguments = {
+            "in_channels": config.in_channels,
+            "out_channels": config.latent_channels,
+            "down_block_types": list(config.down_block_types),
+            "block_out_channels": list(config.block_out_channels),
+            "layers_per_block": config.layers_per_block,
+            "norm_num_groups": config.norm_num_groups,
+            "act_fn": config.act_fn,
+            "double_z": kl,
+            "mid_block_add_attention": config.mid_block_add_attention,
+        }
+        model = cls(arguments, autoencoder.channels, head)
+        state = autoencoder.model.encoder.state_dict()
+        z_state = {key.removeprefix("conv_out."): state.pop(key) for key in list(state) if key.startswith("conv_out.")}
+        model.encoder.load_state_dict(state)
+        model.z_conv.load_state_dict(z_state)
+        model._set_quant_conv(autoencoder)
+        return model
+
+    @torch.no_grad()
+    def _set_quant_conv(self, autoencoder: DiffusersAutoencoder) -> None:
+        """quant_conv, cut to the posterior mean, followed by the latents' standardisation."""
+        source = autoencoder.model.quant_conv
+        c = self.config.latent_channels
+        weight, bias = self.quant_conv.weight, self.quant_conv.bias
+        assert bias is not None
+        if source is None:
+            weight.copy_(torch.eye(c, weight.shape[1]).view(c, -1, 1, 1))
+            bias.zero_()
+        else:
+            weight.copy_(source.weight[:c])
+            bias.copy_(source.bias[:c])
+        weight.mul_(autoencoder.gain.view(-1, 1, 1, 1))
+        bias.sub_(autoencoder.shift.view(-1)).mul_(autoencoder.gain.view(-1))

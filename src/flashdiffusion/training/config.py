@@ -1,0 +1,73 @@
+"""What a training run is made of; the named recipes are in `recipes.py`."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """Settings of the loop that a stage can choose.
+
+    `share` is the stage's part of `--max-minutes` in `train all`; learning rate: linear warm-up over
+    `warmup` of the time box, then cosine to 0.
+    """
+
+    share: float
+    batch_size: int
+    lr: float
+    warmup: float = 0.02
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    ema_decay: float | None = None
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """Stage 1: L1 + LPIPS + KL, and a patch discriminator in the last part of the run."""
+
+    loop: LoopConfig
+    model: dict[str, Any]  # arguments of diffusers.AutoencoderKL
+    lpips_weight: float = 0.3
+    kl_weight: float = 1e-5
+    adversarial_weight: float = 0.0
+    adversarial_from: float = 0.5  # part of the time box after which the discriminator joins
+
+
+@dataclass(frozen=True)
+class DenoiserConfig:
+    """Stage 2: the noise-prediction loss of DDPM on latents."""
+
+    loop: LoopConfig
+    model: dict[str, Any]  # arguments of diffusers.UNet2DModel
+    schedule: dict[str, Any]  # arguments of diffusers.DDPMScheduler
+
+
+@dataclass(frozen=True)
+class SeverityConfig:
+    """Stage 3: L = |zhat - z0|^2 / d + severity_weight * l(var, true var) + image_weight * |x - D0(zhat)|^2 / n."""
+
+    loop: LoopConfig
+    head: str = "log-variance"  # or "paper"
+    severity_weight: float = 0.05
+    image_weight: float = 1.0
+    task: str = "gaussian-blur"
+    noise_std: float = 0.05
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole training run: three stages, one picture size, one time box."""
+
+    name: str
+    size: int
+    max_minutes: float
+    autoencoder: AutoencoderConfig
+    denoiser: DenoiserConfig
+    severity: SeverityConfig
+    precision: str = "bf16"  # accelerate's mixed_precision
+    seed: int = 0
+    channels_last: bool = False
+    compile: bool = False
+    checkpoint_minutes: float = 2.0
+    grid_minutes: float = 5.0
+    cache_gib: float = field(default=4.0)

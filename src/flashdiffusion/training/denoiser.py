@@ -1,0 +1,55 @@
+"""Stage 2: the noise predictor on the autoencoder's latents."""
+
+from pathlib import Path
+
+import torch
+from diffusers import DDPMScheduler, UNet2DModel
+from torch import Tensor, nn
+
+from flashdiffusion.priors import DiffusersAutoencoder, IdentityAutoencoder, LatentPrior
+from flashdiffusion.training.config import DenoiserConfig
+from flashdiffusion.training.draws import Draws
+from flashdiffusion.training.stage import Stage
+
+
+class DenoiserStage(Stage):
+    """‖ε - ε_θ(a_i z0 + b_i ε, i)‖² with i uniform in 1..N (Ho et al. 2020); the autoencoder is frozen."""
+
+    name = "denoiser"
+
+    def __init__(self, config: DenoiserConfig, autoencoder: DiffusersAutoencoder | IdentityAutoencoder) -> None:
+        super().__init__()
+        self.loop = config.loop
+        self.prior = LatentPrior(autoencoder, UNet2DModel(**config.model), DDPMScheduler(**config.schedule))
+        self.prior.denoiser.requires_grad_(True).train()
+
+    def phases(self, progress: float) -> list[str]:
+        return ["denoiser"]
+
+    def trainable(self) -> dict[str, nn.Module]:
+        return {"denoiser": self.prior.denoiser}
+
+    def forward(self, phase: str, x: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        with torch.no_grad():
+            z0 = self.prior.encode(x).float()
+        noise = draws.normal(*z0.shape[1:])
+        i = draws.integers(1, len(self.prior.schedule) + 1)
+        abar = self.prior.abar[i].view(-1, 1, 1, 1)
+        z = abar.sqrt() * z0 + (1 - abar).sqrt() * noise
+        predicted = self.prior.denoiser(z, i - 1).sample.float()
+        return (predicted - noise).square().mean(), {}
+
+    def grid(self, x: Tensor, draws: Draws) -> list[Tensor]:
+        """Pictures, and their one-step restorations from three noise levels."""
+        z0 = self.prior.encode(x)
+        noise = draws.normal(*z0.shape[1:])
+        rows = [x]
+        for part in (0.1, 0.3, 0.6):
+            i = torch.full((len(x),), int(part * len(self.prior.schedule)), device=x.device)
+            abar = self.prior.abar[i].view(-1, 1, 1, 1)
+            rows.append(self.prior.decode(self.prior.denoise(abar.sqrt() * z0 + (1 - abar).sqrt() * noise, i)))
+        return rows
+
+    def save(self, out: Path) -> None:
+        self.prior.denoiser.save_pretrained(out / "denoiser")
+        self.prior.scheduler.save_pretrained(out / "scheduler")

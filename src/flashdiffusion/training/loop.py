@@ -1,0 +1,294 @@
+"""The one training loop: time-boxed, resumable after a kill at any moment, the same on every device."""
+
+import csv
+import math
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
+from diffusers.training_utils import EMAModel
+from torch import Tensor
+from tqdm import tqdm
+
+from flashdiffusion.data import PictureDataset, atomic_path, ensure_directory, save_grid
+from flashdiffusion.errors import CheckpointError, InputError
+from flashdiffusion.training.config import Recipe
+from flashdiffusion.training.draws import Draws
+from flashdiffusion.training.stage import Stage
+
+GRID_PICTURES = 8
+LOG_SECONDS = 5.0
+FINISH_PICTURES = 256
+
+
+def train_stage(
+    stage: Stage,
+    data: PictureDataset,
+    recipe: Recipe,
+    out: str | Path,
+    max_minutes: float,
+    max_steps: int | None = None,
+    resume: bool = False,
+) -> Path:
+    """Train `stage` until the time box or `max_steps` is used up, and save it below `out`.
+
+    Everything of the run is in `out`: `<stage>.ckpt` (the checkpoint `resume` continues from, written
+    atomically), `<stage>.csv` (the log), `<stage>-samples.png`, and the trained folder.
+
+    Raises:
+        InputError: nothing to train on, `out` not writable, or `out` holds a run and `resume` is False.
+        CheckpointError: the checkpoint to resume from is of another recipe.
+    """
+    out = ensure_directory(out)
+    if max_minutes <= 0:
+        raise InputError(f"max-minutes is {max_minutes:g}; expected a positive number")
+    return _Run(stage, data, recipe, out, max_minutes, max_steps, resume).train()
+
+
+class _Run:
+    """State of one `train_stage` call."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        data: PictureDataset,
+        recipe: Recipe,
+        out: Path,
+        max_minutes: float,
+        max_steps: int | None,
+        resume: bool,
+    ) -> None:
+        self.stage, self.data, self.recipe, self.out = stage, data, recipe, out
+        self.max_seconds, self.max_steps = max_minutes * 60, max_steps
+        unused = DistributedDataParallelKwargs(find_unused_parameters=len(stage.trainable()) > 1)
+        self.accelerator = Accelerator(mixed_precision=recipe.precision, kwargs_handlers=[unused])
+        self.device = self.accelerator.device
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        self.total = stage.loop.batch_size
+        if self.total % world:
+            raise InputError(f"batch size {self.total} cannot be shared by {world} processes; use a divisor")
+        self.rows = slice(rank * self.total // world, (rank + 1) * self.total // world)
+
+        stage.to(self.device)
+        if recipe.channels_last:
+            cast(Any, stage).to(memory_format=torch.channels_last)
+        modules = stage.trainable()
+        self.optimizers = {
+            phase: torch.optim.AdamW(
+                module.parameters(), lr=stage.loop.lr, betas=(0.9, 0.99), weight_decay=stage.loop.weight_decay
+            )
+            for phase, module in modules.items()
+        }
+        main = next(iter(modules.values()))
+        decay = stage.loop.ema_decay
+        self.ema = EMAModel(main.parameters(), decay=decay, use_ema_warmup=True, power=0.75) if decay else None
+        if self.ema:
+            self.ema.to(self.device)
+        self.main = main
+        self.step, self.seconds = 0, 0.0
+        self.checkpoint = out / f"{stage.name}.ckpt"
+        self.log_path = out / f"{stage.name}.csv"
+        if resume:
+            self._load()
+        elif self.checkpoint.exists():
+            raise InputError(f"{self.checkpoint} exists; pass --resume to continue it or choose another --out")
+        loss: Any = torch.compile(stage) if recipe.compile else stage
+        self.loss = self.accelerator.prepare(loss)
+
+    # -- the loop ---------------------------------------------------------------------------------------
+
+    def train(self) -> Path:
+        started = last_log = last_save = last_grid = time.monotonic()
+        before = self.seconds
+        bar = tqdm(
+            total=round(self.max_seconds / 60, 1),
+            initial=round(self.seconds / 60, 1),
+            desc=self.stage.name,
+            unit="min",
+            disable=not self.accelerator.is_main_process,
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} min [{postfix}]",
+        )
+        first_step = self.step
+        log: dict[str, Tensor] = {}
+        with ThreadPoolExecutor(max_workers=1) as loader:
+            for x in self._batches(loader):
+                progress = self._progress()
+                if progress >= 1:
+                    break
+                log = self._train_step(x, progress)
+                self.step += 1
+                now = time.monotonic()
+                self.seconds = before + now - started
+                if now - last_log > LOG_SECONDS or self.step == first_step + 1:
+                    rate = (self.step - first_step) * self.total / (now - started)
+                    loss = self._log(log, rate)
+                    left = (1 - self._progress()) * self.max_seconds / 60
+                    bar.n = min(self.seconds / 60, bar.total)
+                    bar.set_postfix_str(f"{rate:.1f} pictures/s, {left:.1f} min left, loss {loss:.4f}")
+                    last_log = now
+                if now - last_save > self.recipe.checkpoint_minutes * 60:
+                    self._save()
+                    last_save = now
+                if now - last_grid > self.recipe.grid_minutes * 60:
+                    self._grid()
+                    last_grid = now
+        bar.close()
+        if log:
+            self._log(log, (self.step - first_step) * self.total / max(time.monotonic() - started, 1e-9))
+        self._save()
+        return self._finish()
+
+    def _progress(self) -> float:
+        """Part of the run that is over, in [0, 1]; every process sees the first one's clock."""
+        progress = self.seconds / self.max_seconds
+        if self.max_steps is not None:
+            progress = max(progress, self.step / self.max_steps)
+        if self.accelerator.num_processes > 1:
+            progress = broadcast_object_list([progress])[0]
+        return progress
+
+    def _train_step(self, x: Tensor, progress: float) -> dict[str, Tensor]:
+        loop = self.stage.loop
+        warm = min(1.0, progress / loop.warmup) if loop.warmup else 1.0
+        lr = loop.lr * max(warm, 1e-2) * (1 + math.cos(math.pi * progress)) / 2
+        draws = Draws(self.recipe.seed, self.step, self.total, self.rows, self.device)
+        flip = draws.uniform() < 0.5
+        x = torch.where(flip.view(-1, 1, 1, 1), x.flip(-1), x)
+        log: dict[str, Tensor] = {}
+        for phase in self.stage.phases(progress):
+            optimizer = self.optimizers[phase]
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            loss, parts = self.loss(phase, x, draws)
+            self.accelerator.backward(loss)
+            parameters = list(self.stage.trainable()[phase].parameters())
+            torch.nn.utils.clip_grad_norm_(parameters, loop.clip_norm)
+            optimizer.step()
+            self.stage.zero_grad(set_to_none=True)
+            log |= ({} if log else {"loss": loss.detach()}) | parts
+        if self.ema:
+            self.ema.step(self.main.parameters())
+        return log
+
+    def _batches(self, loader: ThreadPoolExecutor) -> Iterator[Tensor]:
+        """This process's rows of each step's batch, decoded while the step before is computed."""
+        pending = loader.submit(self._batch, self.step)
+        step = self.step
+        while True:
+            x = pending.result()
+            step += 1
+            pending = loader.submit(self._batch, step)
+            yield x.to(self.device, non_blocking=True)
+
+    def _batch(self, step: int) -> Tensor:
+        """Pictures of a step: every epoch is a permutation that depends on (seed, epoch) alone."""
+        size = len(self.data)
+        positions = range(step * self.total, (step + 1) * self.total)[self.rows]
+        indices = [int(self._permutation(p // size)[p % size]) for p in positions]
+        return self.data.batch(indices)
+
+    def _permutation(self, epoch: int) -> Tensor:
+        if getattr(self, "_epoch", None) != epoch:
+            generator = torch.Generator().manual_seed((self.recipe.seed << 32) + epoch)
+            self._epoch, self._order = epoch, torch.randperm(len(self.data), generator=generator)
+        return self._order
+
+    # -- what is written --------------------------------------------------------------------------------
+
+    def _log(self, log: dict[str, Tensor], rate: float) -> float:
+        row = {"step": self.step, "seconds": round(self.seconds, 1), "pictures_per_second": round(rate, 2)}
+        row |= {key: round(float(value), 6) for key, value in log.items()}
+        if self.accelerator.is_main_process:
+            rows = [*self._logged(), row]
+            with atomic_path(self.log_path) as temporary, temporary.open("w", newline="") as stream:
+                writer = csv.DictWriter(stream, fieldnames=list({key: None for r in rows for key in r}))
+                writer.writeheader()
+                writer.writerows(rows)
+        return float(log["loss"])
+
+    def _logged(self) -> list[dict[str, Any]]:
+        """Rows of the log before this step; a killed run may have logged steps that its checkpoint lacks."""
+        if not self.log_path.exists():
+            return []
+        with self.log_path.open(newline="") as stream:
+            return [row for row in csv.DictReader(stream) if int(row["step"]) < self.step]
+
+    def _save(self) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        state = {
+            "recipe": self.recipe.name,
+            "stage": self.stage.name,
+            "step": self.step,
+            "seconds": self.seconds,
+            "modules": {phase: module.state_dict() for phase, module in self.stage.trainable().items()},
+            "optimizers": {phase: optimizer.state_dict() for phase, optimizer in self.optimizers.items()},
+            "ema": self.ema.state_dict() if self.ema else None,
+        }
+        with atomic_path(self.checkpoint) as temporary:
+            torch.save(state, temporary)
+
+    def _load(self) -> None:
+        if not self.checkpoint.exists():
+            return  # nothing was saved yet: resuming starts from the beginning
+        try:
+            state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+            if (state["recipe"], state["stage"]) != (self.recipe.name, self.stage.name):
+                raise CheckpointError(
+                    f"{self.checkpoint} is of config {state['recipe']!r}, stage {state['stage']!r}; expected "
+                    f"{self.recipe.name!r}, {self.stage.name!r}: choose another --out"
+                )
+            for phase, module in self.stage.trainable().items():
+                module.load_state_dict(state["modules"][phase])
+                self.optimizers[phase].load_state_dict(state["optimizers"][phase])
+            if self.ema:
+                self.ema.load_state_dict(state["ema"])
+                self.ema.to(self.device)
+            self.step, self.seconds = state["step"], state["seconds"]
+        except CheckpointError:
+            raise
+        except Exception as error:
+            raise CheckpointError(f"{self.checkpoint} cannot be resumed from: {error}") from error
+
+    def _sample_pictures(self, count: int) -> Tensor:
+        return self.data.batch(range(min(count, len(self.data)))).to(self.device)
+
+    @torch.no_grad()
+    def _grid(self) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        x = self._sample_pictures(GRID_PICTURES)
+        draws = Draws(self.recipe.seed, 0, len(x), slice(None), self.device)
+        self.stage.eval()
+        with self._averaged():
+            save_grid(self.stage.grid(x, draws), self.out / f"{self.stage.name}-samples.png")
+        self.stage.train()
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Within, the trained module holds its EMA weights."""
+        if self.ema:
+            self.ema.store(self.main.parameters())
+            self.ema.copy_to(self.main.parameters())
+        try:
+            yield
+        finally:
+            if self.ema:
+                self.ema.restore(self.main.parameters())
+
+    @torch.no_grad()
+    def _finish(self) -> Path:
+        self._grid()
+        self.stage.eval()
+        if self.accelerator.is_main_process:
+            with self._averaged():
+                self.stage.finish(self._sample_pictures(FINISH_PICTURES))
+                self.stage.save(self.out)
+        self.accelerator.wait_for_everyone()
+        return self.out

@@ -1,0 +1,116 @@
+"""The named recipes of `flashdiffusion train --config NAME`.
+
+`faces-128` and `faces-128-cpu` are one recipe with two budgets: the same networks and losses; batch size,
+learning rate and the adversarial term, which pays only late in a long run, follow the budget. The networks
+are chosen for what a solver step costs: at 128 x 128 the decoder takes about as many GFLOP as the denoiser
+(docs/training.md has the measured figures).
+"""
+
+from dataclasses import replace
+
+from flashdiffusion.errors import unknown_name
+from flashdiffusion.training.config import (
+    AutoencoderConfig,
+    DenoiserConfig,
+    LoopConfig,
+    Recipe,
+    SeverityConfig,
+)
+
+_AUTOENCODER = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "down_block_types": ["DownEncoderBlock2D"] * 3,
+    "up_block_types": ["UpDecoderBlock2D"] * 3,
+    "block_out_channels": [16, 48, 96],
+    "layers_per_block": 1,
+    "latent_channels": 8,
+    "norm_num_groups": 16,
+    "mid_block_add_attention": False,
+    "scaling_factor": 1.0,
+    "sample_size": 128,
+}
+_DENOISER = {
+    "sample_size": 32,
+    "in_channels": 8,
+    "out_channels": 8,
+    "block_out_channels": [96, 128, 192],
+    "layers_per_block": 1,
+    "down_block_types": ["DownBlock2D", "DownBlock2D", "AttnDownBlock2D"],
+    "up_block_types": ["AttnUpBlock2D", "UpBlock2D", "UpBlock2D"],
+    "attention_head_dim": 32,
+    "norm_num_groups": 32,
+}
+# CompVis latent diffusion's schedule.
+_SCHEDULE = {
+    "num_train_timesteps": 1000,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.0015,
+    "beta_end": 0.0195,
+    "clip_sample": False,
+}
+
+_FACES_128_CPU = Recipe(
+    name="faces-128-cpu",
+    size=128,
+    max_minutes=180,
+    autoencoder=AutoencoderConfig(
+        loop=LoopConfig(share=0.45, batch_size=8, lr=5e-4), model=_AUTOENCODER, lpips_weight=0.5
+    ),
+    denoiser=DenoiserConfig(
+        loop=LoopConfig(share=0.30, batch_size=32, lr=5e-4, ema_decay=0.999),
+        model=_DENOISER,
+        schedule=_SCHEDULE,
+    ),
+    severity=SeverityConfig(loop=LoopConfig(share=0.25, batch_size=16, lr=5e-4)),
+)
+_FACES_128 = replace(
+    _FACES_128_CPU,
+    name="faces-128",
+    max_minutes=25,
+    channels_last=True,
+    autoencoder=replace(
+        _FACES_128_CPU.autoencoder,
+        loop=LoopConfig(share=0.5, batch_size=64, lr=1e-3),
+        adversarial_weight=0.05,
+        adversarial_from=0.6,
+    ),
+    denoiser=replace(_FACES_128_CPU.denoiser, loop=LoopConfig(share=0.30, batch_size=256, lr=1e-3, ema_decay=0.9995)),
+    severity=replace(_FACES_128_CPU.severity, loop=LoopConfig(share=0.20, batch_size=128, lr=1e-3)),
+)
+# For the tests and for trying out a command: seconds, not a usable model.
+_TINY = replace(
+    _FACES_128_CPU,
+    name="tiny",
+    size=32,
+    max_minutes=1,
+    precision="no",
+    autoencoder=AutoencoderConfig(
+        loop=LoopConfig(share=0.4, batch_size=4, lr=1e-3),
+        model=_AUTOENCODER | {"block_out_channels": [8, 8, 16], "norm_num_groups": 4, "sample_size": 32},
+        lpips_weight=0.0,
+    ),
+    denoiser=DenoiserConfig(
+        loop=LoopConfig(share=0.3, batch_size=4, lr=1e-3, ema_decay=0.9),
+        model=_DENOISER
+        | {"sample_size": 8, "block_out_channels": [8, 16], "norm_num_groups": 4, "attention_head_dim": 8}
+        | {
+            "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
+            "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
+        },
+        schedule=_SCHEDULE,
+    ),
+    severity=SeverityConfig(loop=LoopConfig(share=0.3, batch_size=4, lr=1e-3)),
+)
+RECIPES = {recipe.name: recipe for recipe in (_FACES_128, _FACES_128_CPU, _TINY)}
+
+
+def get_recipe(name: str) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        InputError: unknown name.
+    """
+    if name not in RECIPES:
+        raise unknown_name("config", name, RECIPES)
+    return RECIPES[name]

@@ -1,0 +1,68 @@
+"""Stage 3: the severity encoder."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from flashdiffusion.physics import get_task
+from flashdiffusion.priors import DiffusersAutoencoder
+from flashdiffusion.severity import SeverityEncoder, true_severity
+from flashdiffusion.training.config import SeverityConfig
+from flashdiffusion.training.draws import Draws
+from flashdiffusion.training.stage import Stage
+
+
+class SeverityStage(Stage):
+    """L = ‖ẑ - z0‖²/d + λ_σ ℓ(σ̂², σ̄²) + λ_im ‖x - D0(ẑ)‖²/n, degradations drawn afresh for every picture.
+
+    ℓ is (log σ̂² - log σ̄²)² for the log-variance head and (σ̂² - σ̄²)² for the paper's. E0 and D0 are frozen.
+    The image term is taken on the networks' [-1, 1] scale, as in the paper. The true severity σ̄² is a target:
+    no gradient flows into it.
+    """
+
+    name = "severity"
+
+    def __init__(self, config: SeverityConfig, autoencoder: DiffusersAutoencoder) -> None:
+        super().__init__()
+        self.config, self.loop = config, config.loop
+        self.task = get_task(config.task)
+        self.encoder = SeverityEncoder.from_autoencoder(autoencoder, config.head)
+        self.autoencoder = autoencoder.requires_grad_(False).eval()
+
+    def phases(self, progress: float) -> list[str]:
+        return ["severity"]
+
+    def trainable(self) -> dict[str, nn.Module]:
+        return {"severity": self.encoder}
+
+    def forward(self, phase: str, x: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        with torch.no_grad():
+            z0 = self.autoencoder.encode(x).float()
+        severity = self.encoder(self._degrade(x, draws))
+        z_hat, var = severity.z_hat.float(), severity.var.float()
+        latent = (z_hat - z0).square().mean()
+        true = true_severity(z_hat, z0).detach().clamp(min=1e-8)
+        if self.config.head == "paper":
+            error = (var - true).square().mean()
+        else:
+            error = (var.log() - true.log()).square().mean()
+        loss = latent + self.config.severity_weight * error
+        log = {"latent": latent, "severity": error, "true": true.mean(), "predicted": var.mean()}
+        if self.config.image_weight:
+            log["image"] = 4 * (self.autoencoder.decode(z_hat).float() - x).square().mean()
+            loss = loss + self.config.image_weight * log["image"]
+        return loss, {key: value.detach() for key, value in log.items()}
+
+    def _degrade(self, x: Tensor, draws: Draws) -> Tensor:
+        # Drawn for the global batch, of which this process keeps its rows.
+        physics = self.task.draw(draws.total, (x.shape[2], x.shape[3]), draws.generator, self.config.noise_std)
+        physics = physics.take(torch.arange(draws.total, device=x.device)[draws.rows])
+        return physics.A(x) + self.config.noise_std * draws.normal(*x.shape[1:])
+
+    def grid(self, x: Tensor, draws: Draws) -> list[Tensor]:
+        y = self._degrade(x, draws)
+        return [x, y, self.autoencoder.decode(self.encoder(y).z_hat)]
+
+    def save(self, out: Path) -> None:
+        self.encoder.save_pretrained(out / "severity_encoder")
