@@ -1,5 +1,6 @@
 """FlashPipeline: what a user holds."""
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -105,12 +106,15 @@ class FlashPipeline:
                 )
         return cls(prior, encoder, index.get("sample_size"))
 
-    def save_pretrained(self, out: str | Path) -> None:
-        """Write the model as a folder that `from_pretrained` reads.
+    def save_pretrained(self, out: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Write the model as a folder that `from_pretrained` reads, its weights as `dtype` if given.
 
         Raises:
             InputError: `out` cannot be written.
         """
+        if dtype is not None:
+            copy.deepcopy(self).to(dtype=dtype).save_pretrained(out)
+            return
         out = ensure_directory(out)
         self.prior.save_pretrained(out)
         if self.severity_encoder is not None:

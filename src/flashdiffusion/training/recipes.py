@@ -34,7 +34,7 @@ _DENOISER = {
     "sample_size": 32,
     "in_channels": 8,
     "out_channels": 8,
-    "block_out_channels": [96, 128, 192],
+    "block_out_channels": [96, 160, 224],
     "layers_per_block": 1,
     "down_block_types": ["DownBlock2D", "DownBlock2D", "AttnDownBlock2D"],
     "up_block_types": ["AttnUpBlock2D", "UpBlock2D", "UpBlock2D"],

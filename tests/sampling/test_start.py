@@ -1,0 +1,104 @@
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from flashdiffusion.errors import InputError
+from flashdiffusion.sampling import Fixed, FromNoise, SNRMatch
+from flashdiffusion.severity import Severity
+from toy import ToyPrior
+
+PRIOR = ToyPrior()
+GRID = PRIOR.schedule.grid()
+
+
+@dataclass
+class KnownSeverity:
+    """A severity encoder that is told the answer."""
+
+    z_hat: Tensor
+    var: Tensor
+
+    def __call__(self, y: Tensor) -> Severity:
+        return Severity(self.z_hat, self.var)
+
+
+def _noise(count: int, seed: int = 3) -> Tensor:
+    return torch.randn(count, 12, 8, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def _measured(count: int) -> Tensor:
+    return torch.zeros(count, 3, 16, 16, dtype=torch.float64)
+
+
+def test_noise_starts_at_the_top_of_the_grid():
+    noise = _noise(3)
+    start = FromNoise()(_measured(3), PRIOR, PRIOR.schedule.grid(20), noise)
+    assert start.k.tolist() == [20, 20, 20]
+    assert torch.equal(start.z, noise)
+
+
+def test_snr_match_and_mixing_are_the_papers():
+    var = torch.tensor([0.05, 0.3, 0.5], dtype=torch.float64)
+    z_hat, noise = _noise(3, 4), _noise(3)
+    start = SNRMatch(KnownSeverity(z_hat, var), correction=1.2)(_measured(3), PRIOR, GRID, noise)
+    assert torch.equal(start.k, GRID.match(var))
+    mix = (1.2 * var).view(-1, 1, 1, 1)
+    torch.testing.assert_close(start.z, (1 - mix).sqrt() * z_hat + mix.sqrt() * noise)
+
+
+def test_no_correction_leaves_the_estimate_unmixed():
+    z_hat = _noise(2, 4)
+    encoder = KnownSeverity(z_hat, torch.tensor([0.1, 0.2], dtype=torch.float64))
+    torch.testing.assert_close(SNRMatch(encoder, correction=0.0)(_measured(2), PRIOR, GRID, _noise(2)).z, z_hat)
+
+
+def test_mixing_stays_finite_for_hopeless_pictures():
+    encoder = KnownSeverity(_noise(2), torch.tensor([1.0, 50.0], dtype=torch.float64))
+    start = SNRMatch(encoder, correction=1.5)(_measured(2), PRIOR, GRID, _noise(2))
+    assert bool(start.z.isfinite().all())
+
+
+@pytest.mark.parametrize("correction", [0.0, 0.5, 1.2])
+def test_consistent_mixing_has_the_noise_level_of_its_step(correction):
+    """For ẑ = z0 + σ̂ e the start is distributed as q(z_k | z0): z - a z0 has variance b²."""
+    var = torch.full((6,), 0.2, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    z0 = PRIOR.sample(6, 64, generator)
+    error, noise = (torch.randn(z0.shape, generator=generator, dtype=torch.float64) for _ in range(2))
+    encoder = KnownSeverity(z0 + var[0].sqrt() * error, var)
+    start = SNRMatch(encoder, correction, mixing="consistent")(_measured(6), PRIOR, GRID, noise)
+    abar = GRID.abar[start.k[0]]
+    assert start.k[0] == GRID.match((1 + correction) * var[:1])[0]
+    measured = (start.z - abar.sqrt() * z0).var()
+    assert float(measured / (1 - abar)) == pytest.approx(1, rel=0.03)
+
+
+def test_consistent_mixing_has_no_ceiling():
+    encoder = KnownSeverity(_noise(1), torch.tensor([50.0], dtype=torch.float64))
+    start = SNRMatch(encoder, 1.2, mixing="consistent")(_measured(1), PRIOR, GRID, _noise(1))
+    assert int(start.k[0]) > 700
+
+
+def test_fixed_noises_the_estimate_to_its_step():
+    z_hat, noise = _noise(2, 4), _noise(2)
+    encoder = KnownSeverity(z_hat, torch.tensor([0.1, 0.9], dtype=torch.float64))
+    start = Fixed(100, encoder)(_measured(2), PRIOR, GRID, noise)
+    abar = GRID.abar[100]
+    assert start.k.tolist() == [100, 100]
+    torch.testing.assert_close(start.z, abar.sqrt() * z_hat + (1 - abar).sqrt() * noise)
+    assert torch.equal(Fixed(0, encoder)(_measured(2), PRIOR, GRID, noise).z, z_hat)
+
+
+def test_refuses_settings_out_of_range():
+    encoder = KnownSeverity(_noise(1), torch.tensor([0.1]))
+    for bad in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="correction"):
+            SNRMatch(encoder, bad)
+    with pytest.raises(InputError, match="mixing"):
+        SNRMatch(encoder, mixing="papr")
+    with pytest.raises(InputError, match="start k"):
+        Fixed(-1, encoder)
+    with pytest.raises(InputError, match="grid has 1000"):
+        Fixed(1001, encoder)(_measured(1), PRIOR, GRID, _noise(1))
