@@ -12,6 +12,7 @@ ROOT = Path(flashdiffusion.__file__).parent
 ORDER = [
     "errors",
     "types",
+    "seeds",
     "schedule",
     "data",
     "metrics",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from flashdiffusion.errors import CheckpointError, FlashDiffusionError, InputError
     from flashdiffusion.methods import Settings
-    from flashdiffusion.physics import GaussianBlur, RandomInpainting
+    from flashdiffusion.physics import GaussianBlur, RandomInpainting, WithParams
     from flashdiffusion.pipeline import FlashPipeline, Restoration
     from flashdiffusion.priors import LatentPrior
     from flashdiffusion.sampling import Fixed, FromNoise, LatentDPS, SNRMatch, Transition
@@ -22,6 +22,7 @@ _HOMES = {
     "Settings": "methods",
     "GaussianBlur": "physics",
     "RandomInpainting": "physics",
+    "WithParams": "physics",
     "FlashPipeline": "pipeline",
     "Restoration": "pipeline",
     "LatentPrior": "priors",
@@ -51,6 +52,7 @@ __all__ = [
     "Severity",
     "SeverityEncoder",
     "Transition",
+    "WithParams",
     "__version__",
 ]
 

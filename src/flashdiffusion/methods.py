@@ -16,8 +16,9 @@ STARTS = ("flash", "noise", "estimate")
 class Settings:
     """Hyperparameters of a method.
 
-    eta: η, step size of the data consistency. correction: c, noise correction of the start. steps: length of
-    the time grid, 1000 for DDPM. delta: δ, stochasticity of a step. mixing: see `SNRMatch`.
+    eta: η >= 0, step size of the data consistency. correction: c >= 0, noise correction of the start. steps: length
+    of the time grid, 1 to N; None for all N (DDPM's 1000). delta: δ in [0, 1], stochasticity of a step. mixing:
+    "paper" or "consistent", see `SNRMatch`. They are checked by the solver and start rule they go to.
     """
 
     eta: float = 1.0

@@ -12,27 +12,28 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from flashdiffusion.data import ensure_directory, write_json
+from flashdiffusion.data import ensure_directory
 from flashdiffusion.errors import CheckpointError, InputError
 from flashdiffusion.methods import Settings, make_solver, make_start
 from flashdiffusion.metrics import count_gflop
-from flashdiffusion.physics.tasks import picture_generator
 from flashdiffusion.presets import preset_for
-from flashdiffusion.priors import LatentPrior, load_component, read_json, resolve_folder
-from flashdiffusion.sampling import LatentDPS, Problem, Solver, StartRule, run
+from flashdiffusion.priors import INDEX, LatentPrior, load_component, read_json, resolve_folder, write_index
+from flashdiffusion.sampling import Problem, Solver, Start, StartRule, run
+from flashdiffusion.seeds import picture_generator
 from flashdiffusion.severity import Severity, SeverityEncoder
 from flashdiffusion.types import Physics
 
 DEFAULT_MODEL = "faces-128"
-INDEX = "model_index.json"
 
 
 @dataclass(frozen=True)
 class Restoration:
-    """Restored pictures; every field has one row per picture.
+    """Restored pictures; every field is on the CPU and has one row per picture.
 
-    images: (B, 3, H, W) in [0, 1]. severity: σ̂² in scaled latent units, None if no severity encoder was used.
-    start: grid position of the start. nfe: denoiser evaluations. gflop: arithmetic. seconds: share of the time.
+    images: float32 (B, 3, H, W) in [0, 1]. severity: σ̂² in scaled latent units, float32 (B,), None if no severity
+    encoder was used. start: position of the start on the solver's grid, int64 (B,). nfe: denoiser evaluations run,
+    int64 (B,). gflop: arithmetic spent, float32 (B,). seconds: the picture's share of the wall-clock time, by its
+    steps, float32 (B,).
     """
 
     images: Tensor
@@ -85,12 +86,15 @@ class FlashPipeline:
         Raises:
             CheckpointError: nothing there, or another layout.
         """
-        source = DEFAULT_MODEL if source is None else source
-        embedded = files("flashdiffusion") / "assets" / str(source)
-        if "/" not in str(source) and not Path(source).is_dir() and embedded.is_dir():
+        name = DEFAULT_MODEL if source is None else str(source)
+        embedded = files("flashdiffusion") / "assets" / name
+        if source is None or ("/" not in name and not Path(name).exists() and embedded.is_dir()):
             with as_file(embedded) as folder:
                 return cls._from_folder(folder)
-        return cls._from_folder(resolve_folder(source, revision))
+        if "/" not in name and not Path(name).exists():
+            expected = f"{DEFAULT_MODEL}, a folder in diffusers' layout, or a hub id owner/name"
+            raise CheckpointError(f"no model {name!r}; expected {expected}")
+        return cls._from_folder(resolve_folder(name, revision))
 
     @classmethod
     def _from_folder(cls, folder: Path) -> Self:
@@ -119,7 +123,7 @@ class FlashPipeline:
         self.prior.save_pretrained(out)
         if self.severity_encoder is not None:
             self.severity_encoder.save_pretrained(out / "severity_encoder")
-        write_json(out / INDEX, {"_class_name": "FlashPipeline", "sample_size": self.sample_size})
+        write_index(out, self.sample_size)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         """Move to a device or precision; returns self."""
@@ -153,7 +157,7 @@ class FlashPipeline:
         if self.severity_encoder is None:
             raise InputError("this model has no severity encoder; train one with `flashdiffusion train severity`")
         self.check(y)
-        parts = [self.severity_encoder(part) for part in y.to(self.prior.device, self.prior.dtype).split(batch_size)]
+        parts = [self.severity_encoder(part) for part in y.to(self.prior.device).float().split(batch_size)]
         return Severity(torch.cat([p.z_hat for p in parts]), torch.cat([p.var for p in parts]))
 
     @torch.no_grad()
@@ -182,13 +186,15 @@ class FlashPipeline:
             ids: a name per picture, by default its position; a picture's result depends on its id, not on
                 what else is in the batch.
             settings: hyperparameters; by default those tuned for the embedded model on this kind of physics.
-            capacity: pictures in flight at a time; bounds the memory.
+            capacity: pictures in flight at a time, >= 1; bounds the memory.
             progress: show a progress bar.
 
         Raises:
             InputError: y of the wrong shape or with NaN, a size the prior cannot take, unknown names.
         """
         self.check(y)
+        if capacity < 1:
+            raise InputError(f"capacity is {capacity}; expected at least 1")
         names = [str(i) for i in range(len(y))] if ids is None else list(ids)
         if len(names) != len(y):
             raise InputError(f"{len(names)} ids for {len(y)} pictures; expected one per picture")
@@ -196,43 +202,42 @@ class FlashPipeline:
         engine = make_solver(solver, self.prior, settings) if isinstance(solver, str) else solver
         rule = make_start(start, self.severity_encoder, settings) if isinstance(start, str) else start
 
-        y = y.to(self.prior.device, self.prior.dtype)
+        problem = Problem(y.float(), physics).to(self.prior.device)
         shape = self.prior.latent_shape((y.shape[2], y.shape[3]))
         generators = [picture_generator(seed, name, "sampling") for name in names]
-        noise = torch.stack([torch.randn(shape, generator=g) for g in generators]).to(y)
-        images = torch.empty(y.shape, dtype=torch.float32)
+        noise = torch.stack([torch.randn(shape, generator=g) for g in generators]).to(self.prior.device)
         began = time.perf_counter()
-        first = rule(y, self.prior, engine.grid, noise)
-        seconds = torch.full((len(y),), (time.perf_counter() - began) / len(y))
+        parts = zip(problem.y.split(capacity), noise.split(capacity), strict=True)
+        first = Start.concatenate([rule(part, self.prior, engine.grid, own) for part, own in parts])
+        images = torch.empty(y.shape, dtype=torch.float32)
         nfe = torch.zeros(len(y), dtype=torch.int64)
         with tqdm(total=int(first.k.sum()), unit="step", desc="restoring", delay=2, disable=not progress) as bar:
-            for outcome in run(first.z, first.k, Problem(y, physics), engine, generators, capacity, bar.update):
-                began = time.perf_counter()
-                images[outcome.index] = self.prior.decode(outcome.z[None])[0].float().clamp(0, 1).cpu()
+            for outcome in run(first.z, first.k, problem, engine, generators, capacity, bar.update):
+                images[outcome.index] = self.prior.decode(outcome.z[None])[0].clamp(0, 1).cpu()
                 nfe[outcome.index] = outcome.nfe
-                seconds[outcome.index] += outcome.seconds + time.perf_counter() - began
-        var = first.severity.var.cpu() if first.severity else None
-        gflop = self._cost(y[:1], first.severity is not None, engine, Problem(y, physics), nfe)
-        return Restoration(images, var, first.k.cpu(), nfe, gflop, seconds)
+        # The last picture has been copied to the CPU, so that a GPU has finished its work too.
+        elapsed = time.perf_counter() - began
+        work = nfe + 1.0  # the estimate and the last decode count as one step
+        var = first.severity.var.float().cpu() if first.severity else None
+        gflop = self._cost(problem, first, engine, nfe)
+        return Restoration(images, var, first.k.cpu(), nfe, gflop, elapsed * work / work.sum())
 
-    def _cost(self, y: Tensor, encoded: bool, solver: Solver, problem: Problem, nfe: Tensor) -> Tensor:
+    def _cost(self, problem: Problem, first: Start, solver: Solver, nfe: Tensor) -> Tensor:
         """GFLOP per picture: severity encoder, NFE solver steps, last decode; counted once per kind and size."""
-        device = y.device
-        z = torch.zeros(1, *self.prior.latent_shape((y.shape[2], y.shape[3])), device=device, dtype=y.dtype)
-        one = torch.ones(1, dtype=torch.int64, device=device)
+        row = torch.zeros(1, dtype=torch.int64, device=self.prior.device)
+        one = problem.take(row)
+        z = first.z[:1]
 
-        def cached(name: object, call: Callable[[], object]) -> float:
-            key = (name, tuple(y.shape))
+        def counted(name: str, call: Callable[[], object]) -> float:
+            key = (name, type(problem.physics), one.y.shape)
             if key not in self._gflop:
                 self._gflop[key] = count_gflop(call)
             return self._gflop[key]
 
-        fixed = cached("decode", lambda: self.prior.decode(z))
-        if encoded and (encoder := self.severity_encoder) is not None:
-            fixed += cached("severity", lambda: encoder(y))
+        fixed = counted("decode", lambda: self.prior.decode(z))
+        if first.severity is not None and (encoder := self.severity_encoder) is not None:
+            fixed += counted("severity", lambda: encoder(one.y))
         if not nfe.any():
             return torch.full((len(nfe),), fixed)
-        kind = (type(solver), isinstance(solver, LatentDPS) and solver.eta == 0)
-        single = problem.take(torch.zeros(1, dtype=torch.int64, device=device))
-        step = cached(kind, lambda: solver.step(z, one, single, torch.zeros_like(z)))
+        step = counted(solver.name, lambda: solver.step(z, row + 1, one, torch.zeros_like(z)))
         return fixed + nfe.float() * step

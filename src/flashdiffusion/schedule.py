@@ -43,13 +43,16 @@ class NoiseSchedule:
         """From the config of a diffusers scheduler (`scheduler_config.json`).
 
         Raises:
-            InputError: a prediction type or schedule that this library has no rule for.
+            InputError: a schedule that diffusers does not know, or one whose last step has no signal.
         """
         names = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
         known = {name: config[name] for name in names if config.get(name) is not None}
         if config.get("rescale_betas_zero_snr"):
             raise InputError("rescale_betas_zero_snr schedules are not supported: their last step has no signal")
-        return cls(DDPMScheduler(**known).alphas_cumprod)
+        try:
+            return cls(DDPMScheduler(**known).alphas_cumprod)
+        except (NotImplementedError, TypeError, ValueError) as error:
+            raise InputError(f"no noise schedule from {known}: {error}") from error
 
     def grid(self, steps: int | None = None) -> "Grid":
         """All N steps, or `steps` of them evenly spaced so that K is N (diffusers' "trailing" spacing).
@@ -95,8 +98,8 @@ class Grid:
         """
         if not bool((variance.isfinite() & (variance >= 0)).all()):
             raise InputError(f"severity {variance.tolist()}; expected finite variances >= 0")
-        abar = self.abar[1:].to(variance.device)
+        abar = self.abar[1:]
         snr = abar / (1 - abar)
         # 1/σ̂² overflows for σ̂² = 0, where the match is the least noisy step all the same.
-        target = 1 / variance.double().clamp(min=1e-12)
-        return (snr - target[:, None]).abs().argmin(dim=1) + 1
+        target = 1 / variance.cpu().double().clamp(min=1e-12)
+        return ((snr - target[:, None]).abs().argmin(dim=1) + 1).to(variance.device)

@@ -80,7 +80,7 @@ def test_zero_guidance_is_the_unconditional_transition():
 
 
 def test_latent_dps_moves_along_the_gradient_of_each_pictures_own_residual():
-    """Against the closed form: for r = 2(A D ẑ0 - y), ẑ0 = w z, D(z) = (Qᵀz + 1) / 2, the gradient is w Q Aᵀ r / ‖r‖."""
+    """Closed form: for r = 2(A D ẑ0 - y), ẑ0 = w z, D(z) = (Qᵀz + 1) / 2, the gradient is w Q Aᵀ r / ‖r‖."""
     z, noise, problem = _batch()
     eta = 0.8
     free = SOLVERS["prior"]().step(z, K, problem, noise)

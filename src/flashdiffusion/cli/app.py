@@ -10,7 +10,6 @@ from flashdiffusion.errors import FlashDiffusionError
 
 app = typer.Typer(
     help="Sample-adaptive image restoration: easy pictures cost few diffusion steps, hard ones many.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -26,11 +25,13 @@ _UsageError: Any = typer.BadParameter.__base__
 def main() -> None:
     """Run the command line: exit code 0, 1 if some inputs failed, 2 for input that cannot be used."""
     try:
-        code = app(standalone_mode=False)
+        code = app(sys.argv[1:] or ["--help"], prog_name="flashdiffusion", standalone_mode=False)
     except _UsageError as error:
         _fail(error.format_message())
     except FlashDiffusionError as error:
         _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.filename or 'file'}: {error.strerror or error}; is there space, and permission to write?")
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)

@@ -3,9 +3,11 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from flashdiffusion.data import PictureDataset
     from flashdiffusion.experiments import Record
     from flashdiffusion.methods import Settings
     from flashdiffusion.pipeline import FlashPipeline
@@ -24,11 +26,12 @@ def load_pipeline(model: str | None, device: str | None) -> "FlashPipeline":
 
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        place = torch.empty(0, device=name).device
+        probe = torch.zeros(1, device=name)
+        probe.item()  # the meta device has tensors, but no numbers
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].split(". ")[0]
         raise InputError(f"device {name!r} cannot be used here: {reason}; try --device cpu") from error
-    return FlashPipeline.from_pretrained(model).to(place)
+    return FlashPipeline.from_pretrained(model).to(probe.device)
 
 
 def override(
@@ -44,6 +47,7 @@ def print_records(title: str, records: "Sequence[Record]", as_json: bool) -> Non
     """A table of what is known of the pictures, or the same as JSON."""
     from rich import box
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from flashdiffusion.experiments import summarise
@@ -52,13 +56,14 @@ def print_records(title: str, records: "Sequence[Record]", as_json: bool) -> Non
     if as_json:
         print(json.dumps({"records": rows, "mean": summarise(records) if records else {}}, indent=2))
         return
-    columns = list({key: None for row in rows for key in row})
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    columns = list({key: None for row in rows for key in row if key != "degradation"})
+    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD)
     for column in columns:
         heading = {"measurement_psnr": "psnr before"}.get(column, column.replace("_", " "))
-        table.add_column(heading, justify="left" if column == "id" else "right", overflow="fold")
+        named = column == "id"
+        table.add_column(heading, justify="left" if named else "right", overflow="fold", no_wrap=named)
     for row in rows:
-        table.add_row(*(_cell(row.get(column)) for column in columns))
+        table.add_row(*(escape(_cell(row.get(column))) for column in columns))
     Console().print(table)
 
 
@@ -66,3 +71,13 @@ def _cell(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def open_data(pipeline: "FlashPipeline", data: list[Path], limit: int | None) -> "PictureDataset":
+    """Pictures at the size the model was trained on."""
+    from flashdiffusion.data import PictureDataset
+    from flashdiffusion.errors import InputError
+
+    if pipeline.sample_size is None:
+        raise InputError("the model's folder does not say its picture size; expected sample_size in model_index.json")
+    return PictureDataset(data, pipeline.sample_size, limit)

@@ -1,12 +1,17 @@
 """`flashdiffusion degrade`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flashdiffusion.cli.inputs import Failures, expand, names_of, read_image
+from flashdiffusion.cli.inputs import Failures, expand, keep_inputs, names_of, read_image
 from flashdiffusion.cli.options import NoiseStd, Out, Seed
+
+if TYPE_CHECKING:
+    from torch import Generator
+
+    from flashdiffusion.physics.base import BatchedPhysics
 
 
 def command(
@@ -23,33 +28,39 @@ def command(
 ) -> None:
     """Degrade pictures: writes NAME.safetensors (exact measurement and operator) and NAME.png (to look at)."""
     from flashdiffusion.data import MeasurementFile, ensure_directory, save_picture
+    from flashdiffusion.data.measurements import SUFFIX
     from flashdiffusion.errors import FlashDiffusionError, InputError
     from flashdiffusion.physics import get_task, parse_physics
-    from flashdiffusion.physics.tasks import picture_generator
+    from flashdiffusion.seeds import picture_generator
 
     if size < 0:
         raise InputError(f"size is {size}; expected a side in pixels, or 0 to keep each picture's own")
     chosen = get_task(task)
+
+    def make_physics(shape: tuple[int, int], generator: "Generator") -> "BatchedPhysics":
+        if physics:
+            return parse_physics(physics, shape, generator, noise_std)
+        return chosen.draw(1, shape, generator, noise_std)
+
+    make_physics((1, 1), picture_generator(seed, ""))  # options that no picture can use fail here, once
     files = expand(inputs)
+    names = names_of(files)
+    keep_inputs(files, (out / f"{name}{suffix}" for name in names for suffix in (".png", SUFFIX)))
     folder = ensure_directory(out)
     failures = Failures()
-    for path, name in zip(files, names_of(files), strict=True):
+    for path, name in zip(files, names, strict=True):
         try:
             x = read_image(path, size or None)
             shape = (x.shape[2], x.shape[3])
             generator = picture_generator(seed, name)
-            operator = (
-                parse_physics(physics, shape, generator, noise_std)
-                if physics
-                else chosen.draw(1, shape, generator, noise_std)
-            )
+            operator = make_physics(shape, generator)
             y = operator(x, generator)[0]
             MeasurementFile(name, y, operator.name, operator.params, operator.noise_std).save(
-                folder / f"{name}.safetensors"
+                folder / f"{name}{SUFFIX}"
             )
             save_picture(y, folder / f"{name}.png")
             about = ", ".join(f"{key}={value}" for key, value in operator.describe()[0].items())
-            print(f"{path}: {about}, noise_std={operator.noise_std:g} -> {folder / name}.safetensors")
+            print(f"{path}: {about}, noise_std={operator.noise_std:g} -> {folder / name}{SUFFIX}")
         except FlashDiffusionError as error:
             failures.reasons.append((str(path), str(error)))
     raise typer.Exit(failures.finish(len(files)))

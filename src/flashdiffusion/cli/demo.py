@@ -1,5 +1,6 @@
 """`flashdiffusion demo`."""
 
+import sys
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,10 +30,10 @@ def command(
     import torch
 
     from flashdiffusion.data import ensure_directory, load_picture, save_picture, write_json
-    from flashdiffusion.experiments import Record, environment, summarise
+    from flashdiffusion.experiments import Record, report
     from flashdiffusion.metrics import psnr, ssim
     from flashdiffusion.physics import GaussianBlur
-    from flashdiffusion.physics.tasks import picture_generator
+    from flashdiffusion.seeds import picture_generator
 
     folder = ensure_directory(out)
     pipeline = load_pipeline(model, device)
@@ -45,28 +46,20 @@ def command(
         for std, n in zip(STRENGTHS, names, strict=True)
     ]
     y, physics = torch.cat(ys), GaussianBlur(STRENGTHS, NOISE_STD)
-    place = pipeline.prior.device
-    estimate = pipeline(y.to(place), physics.to(place), start="estimate", solver="prior", ids=names, seed=seed)
-    result = pipeline(y.to(place), physics.to(place), ids=names, seed=seed, progress=True)
+    estimate = pipeline(y, physics, start="estimate", solver="prior", ids=names, seed=seed)
+    result = pipeline(y, physics, ids=names, seed=seed, progress=True)
     quality = zip(psnr(y.clamp(0, 1), x), psnr(result.images, x), ssim(result.images, x), strict=True)
     records = []
     for i, (name, (before, after, similarity)) in enumerate(zip(names, quality, strict=True)):
         values = result.row(i) | {"measurement_psnr": float(before), "psnr": float(after)}
-        records.append(Record(name, ssim=float(similarity), **values))
+        records.append(Record(name, physics.describe()[i], ssim=float(similarity), **values))
     save_picture(clean, folder / "clean.png")
     for i, name in enumerate(names):
         save_picture(y[i], folder / f"{name}-measured.png")
         save_picture(result.images[i], folder / f"{name}-restored.png")
     _overview(folder / "overview.png", clean, y, estimate.images, result.images, records)
-    write_json(
-        folder / "results.json",
-        {
-            "environment": environment(),
-            "seed": seed,
-            "mean": summarise(records),
-            "records": [record.to_json() for record in records],
-        },
-    )
+    about = {"model": model or "embedded", "method": "flash(latent-dps)", "seed": seed}
+    write_json(folder / "results.json", report(sys.argv[1:], pipeline.prior.device, about, records))
     print_records("Flash(Latent-DPS): the worse the picture, the more steps", records, as_json)
     if not as_json:
         print(f"pictures: {folder}/  overview: {folder / 'overview.png'}")

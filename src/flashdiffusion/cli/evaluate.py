@@ -2,28 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from flashdiffusion.cli.common import load_pipeline, override
+from flashdiffusion.cli.common import load_pipeline, open_data, override
+from flashdiffusion.cli.inputs import Failures
 from flashdiffusion.cli.options import Capacity, Correction, Delta, Device, Eta, Model, NoiseStd, Seed, Steps
 
-if TYPE_CHECKING:
-    from flashdiffusion.data import PictureDataset
-    from flashdiffusion.pipeline import FlashPipeline
-
-
-def open_data(pipeline: "FlashPipeline", data: list[Path], limit: int | None) -> "PictureDataset":
-    """Pictures at the size the model was trained on."""
-    from flashdiffusion.data import PictureDataset
-    from flashdiffusion.errors import InputError
-
-    if limit is not None and limit < 1:
-        raise InputError(f"limit is {limit}; expected at least 1")
-    if pipeline.sample_size is None:
-        raise InputError("the model's folder does not say its picture size; expected sample_size in model_index.json")
-    return PictureDataset(data, pipeline.sample_size, limit)
+GRID = 16  # pictures on the sheet of --grid
 
 
 def command(
@@ -53,16 +40,19 @@ def command(
     """Measure a method on a task: one record per picture and the means, as JSON."""
     from dataclasses import asdict, replace
 
-    import torch
-
-    from flashdiffusion.data import ensure_directory, save_grid, write_json
-    from flashdiffusion.experiments import environment, evaluate, summarise
+    from flashdiffusion.data import ensure_file, save_grid, write_json
+    from flashdiffusion.errors import InputError
+    from flashdiffusion.experiments import Record, evaluate, report, summarise
     from flashdiffusion.metrics import LPIPS
     from flashdiffusion.physics import get_task
     from flashdiffusion.presets import preset_for_name
 
     chosen = get_task(task)
-    ensure_directory(out.parent)
+    if grid is not None and grid.suffix.lower() != ".png":
+        raise InputError(f"grid is {grid}; expected a name that ends in .png")
+    for path in (out, grid):
+        if path is not None:
+            ensure_file(path)
     settings = replace(override(preset_for_name(chosen.physics), eta, correction, steps, delta), mixing=mixing)
     network = LPIPS.from_file(lpips) if lpips else None
     pipeline = load_pipeline(model, device)
@@ -80,28 +70,26 @@ def command(
         capacity=capacity,
         progress=True,
     )
-    done = list(parts)
-    records = [record for part in done for record in part.records]
+    about = {
+        "model": model or "embedded",
+        "task": task,
+        "method": method,
+        "noise_std": noise_std,
+        "seed": seed,
+        "settings": asdict(settings),
+        "lpips_net": network.net if network else None,
+    }
+    failures = Failures()
+    records: list[Record] = []
+    for part in parts:
+        failures.reasons += part.failed
+        if grid is not None and not records and part.records:
+            save_grid([part.clean[:GRID], part.measured[:GRID], part.restored[:GRID]], grid)
+        records += part.records
+        write_json(out, report(sys.argv[1:], pipeline.prior.device, about, records))
     mean = summarise(records)
-    write_json(
-        out,
-        {
-            "command": ["flashdiffusion", *sys.argv[1:]],
-            "environment": environment(),
-            "task": task,
-            "method": method,
-            "noise_std": noise_std,
-            "seed": seed,
-            "settings": asdict(settings),
-            "lpips_net": network.net if network else None,
-            "mean": mean,
-            "records": [record.to_json() for record in records],
-        },
-    )
-    if grid is not None:
-        rows = [torch.cat([getattr(part, name) for part in done])[:16] for name in ("clean", "measured", "restored")]
-        save_grid(rows, grid)
     shown = ", ".join(f"{key} {value:.4g}" for key, value in mean.items() if isinstance(value, (int, float)))
     print(f"{method} on {task}: {shown}; written to {out}")
     if "severity_quality" in mean:
         print(f"severity: {mean['severity_quality']}")
+    raise typer.Exit(failures.finish(len(pictures)))

@@ -35,11 +35,12 @@ class Failures:
         Raises:
             InputError: the only input failed.
         """
-        if total == 1 and self.reasons:
-            raise InputError(self.reasons[0][1])
-        for name, reason in self.reasons:
-            print(f"flashdiffusion: failed: {name}: {reason}", file=sys.stderr)
-        return 1 if self.reasons else 0
+        lines = [reason if name in reason else f"{name}: {reason}" for name, reason in self.reasons]
+        if total == 1 and lines:
+            raise InputError(lines[0])
+        for line in lines:
+            print(f"flashdiffusion: failed: {' '.join(line.split())}", file=sys.stderr)
+        return 1 if lines else 0
 
 
 def expand(inputs: Iterable[Path]) -> list[Path]:
@@ -71,14 +72,24 @@ def names_of(files: list[Path]) -> list[str]:
     return names
 
 
-def read_image(path: Path, size: int | None) -> "Tensor":
-    """A picture as (1, 3, H, W) in [0, 1]; says so if it was not RGB."""
-    from flashdiffusion.data.pictures import fit_square, read_picture, to_tensor
+def keep_inputs(files: list[Path], outputs: Iterable[Path]) -> None:
+    """Raise InputError if an output would overwrite one of the input files."""
+    inputs = {file.resolve() for file in files}
+    for path in outputs:
+        if path.resolve() in inputs:
+            raise InputError(f"{path} is an input and would be overwritten; choose another --out")
+
+
+def read_image(path: Path, size: int | tuple[int, int] | None) -> "Tensor":
+    """A picture as (1, 3, H, W) in [0, 1], cropped to `size` (a side, or H and W); says so if it was not RGB."""
+    from flashdiffusion.data.pictures import fit, read_picture, to_tensor
 
     picture = read_picture(path)
     if (mode := picture.info.get("mode", "RGB")) != "RGB":
         print(f"flashdiffusion: note: {path} is a {mode} picture; converted to RGB", file=sys.stderr)
-    return to_tensor(picture if size is None else fit_square(picture, size))[None]
+    if isinstance(size, int):
+        size = (size, size)
+    return to_tensor(picture if size is None else fit(picture, *size))[None]
 
 
 def read_measured(

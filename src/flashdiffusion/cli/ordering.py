@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from flashdiffusion.cli.common import load_pipeline
+from flashdiffusion.cli.common import load_pipeline, open_data
+from flashdiffusion.cli.inputs import Failures
 from flashdiffusion.cli.options import Device, Model, NoiseStd, Seed
 
 
@@ -22,43 +23,42 @@ def command(
     seed: Seed = 0,
 ) -> None:
     """Ordering accuracy of the severity encoder: does severity rise with the level of degradation?"""
-    from dataclasses import asdict
-
     import torch
     from tqdm import tqdm
 
-    from flashdiffusion.cli.evaluate import open_data
-    from flashdiffusion.data import ensure_directory, write_json
+    from flashdiffusion.data import ensure_file, write_json
     from flashdiffusion.experiments import environment, measure_ordering
     from flashdiffusion.experiments.ordering import ordering_levels
     from flashdiffusion.physics import get_task
 
     chosen = get_task(task)
     values = ordering_levels(chosen, levels)
-    ensure_directory(out.parent)
+    ensure_file(out)
     pipeline = load_pipeline(model, device)
     pictures = open_data(pipeline, data, limit)
-    rows = list(
-        tqdm(
-            measure_ordering(pipeline, pictures, chosen, noise_std, levels, seed),
-            total=len(pictures),
-            unit="picture",
-        )
+    found = tqdm(
+        measure_ordering(pipeline, pictures, chosen, noise_std, levels, seed), total=len(pictures), unit="picture"
     )
-    severities = torch.tensor([row.severities for row in rows])
-    accuracy = sum(row.accuracy for row in rows) / len(rows)
-    result = {
-        "command": ["flashdiffusion", *sys.argv[1:]],
-        "environment": environment(),
-        "task": task,
-        "noise_std": noise_std,
-        "seed": seed,
-        "ordering_accuracy": round(accuracy, 5),
-        "levels": [
-            {chosen.level: round(v, 4), "mean_severity": m}
-            for v, m in zip(values, severities.mean(0).tolist(), strict=True)
-        ],
-        "records": [asdict(row) for row in rows],
-    }
-    write_json(out, result)
-    print(f"ordering accuracy {accuracy:.4f} over {len(rows)} pictures and {levels} levels; written to {out}")
+    rows, failures = [], Failures()
+    for row in found:
+        if row.failed is None:
+            rows.append(row)
+        else:
+            failures.reasons.append((row.id, row.failed))
+    if rows:
+        severities = torch.tensor([row.severities for row in rows]).mean(dim=0).tolist()
+        accuracy = sum(row.accuracy for row in rows) / len(rows)
+        result = {
+            "command": ["flashdiffusion", *sys.argv[1:]],
+            "environment": environment(pipeline.prior.device),
+            "model": model or "embedded",
+            "task": task,
+            "noise_std": noise_std,
+            "seed": seed,
+            "ordering_accuracy": round(accuracy, 5),
+            "levels": [{chosen.level: v, "mean_severity": m} for v, m in zip(values, severities, strict=True)],
+            "records": [{"id": r.id, "accuracy": r.accuracy, "severities": r.severities} for r in rows],
+        }
+        write_json(out, result)
+        print(f"ordering accuracy {accuracy:.4f} over {len(rows)} pictures and {levels} levels; written to {out}")
+    raise typer.Exit(failures.finish(len(pictures)))

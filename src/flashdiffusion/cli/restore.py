@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flashdiffusion.cli.common import load_pipeline, override, print_records
-from flashdiffusion.cli.inputs import Failures, Measured, expand, read_image, read_measured
+from flashdiffusion.cli.inputs import Failures, Measured, expand, keep_inputs, names_of, read_image, read_measured
 from flashdiffusion.cli.options import (
     Capacity,
     Correction,
@@ -61,17 +61,28 @@ def command(
     seed: Seed = 0,
 ) -> None:
     """Restore pictures: writes NAME.png for each, and results.json with one record per picture."""
+    from dataclasses import asdict
+
     from flashdiffusion.data import ensure_directory, write_json
     from flashdiffusion.errors import InputError
-    from flashdiffusion.experiments import environment, summarise
+    from flashdiffusion.experiments import report
     from flashdiffusion.methods import parse_method
     from flashdiffusion.metrics import LPIPS
     from flashdiffusion.physics import parse_physics
-    from flashdiffusion.physics.tasks import picture_generator
     from flashdiffusion.presets import preset_for
+    from flashdiffusion.seeds import picture_generator
 
     start, solver = parse_method(method)
+    if physics is not None:  # options that no picture can use fail here, once
+        if physics.startswith("random-inpainting:") and "mask=" not in physics:
+            raise InputError("which pixels are lost must be known: random-inpainting:mask=FILE, or a measurement file")
+        parse_physics(physics, (1, 1), picture_generator(seed, ""), noise_std)
+    if reference is not None and not reference.is_dir():
+        raise InputError(f"reference {reference} is no folder; expected the folder of the true pictures")
+    if reference is not None and reference.resolve() == out.resolve():
+        raise InputError(f"out is {out}, the folder of the true pictures; choose another --out")
     files = expand(inputs)
+    keep_inputs(files, (out / f"{name}.png" for name in names_of(files)))
     folder = ensure_directory(out)
     network = LPIPS.from_file(lpips) if lpips else None
     pipeline = load_pipeline(model, device)
@@ -79,8 +90,6 @@ def command(
     def physics_of(name: str, size: tuple[int, int]) -> "BatchedPhysics":
         if physics is None:
             raise InputError(f"{name} is a picture: say what damaged it with --physics, e.g. gaussian-blur:std=2")
-        if physics.startswith("random-inpainting:") and "mask=" not in physics:
-            raise InputError("which pixels are lost must be known: random-inpainting:mask=FILE, or a measurement file")
         return parse_physics(physics, size, picture_generator(seed, name), noise_std)
 
     good, failures = read_measured(files, physics_of, pipeline.check, pipeline.sample_size if fit else None)
@@ -89,8 +98,8 @@ def command(
         y, operator = _batch(group)
         settings = override(preset_for(operator), eta, correction, steps, delta)
         result = pipeline(
-            y.to(pipeline.prior.device),
-            operator.to(pipeline.prior.device),
+            y,
+            operator,
             solver=solver,
             start=start,
             seed=seed,
@@ -99,18 +108,9 @@ def command(
             capacity=capacity,
             progress=True,
         )
-        records += _write(group, result, folder, reference, network, pipeline.sample_size if fit else None, failures)
-        write_json(
-            folder / "results.json",
-            {
-                "command": ["flashdiffusion", *sys.argv[1:]],
-                "environment": environment(),
-                "method": method,
-                "seed": seed,
-                "mean": summarise(records),
-                "records": [record.to_json() for record in records],
-            },
-        )
+        records += _write(group, result, folder, reference, network, failures)
+        about = {"model": model or "embedded", "method": method, "seed": seed, "settings": asdict(settings)}
+        write_json(folder / "results.json", report(sys.argv[1:], pipeline.prior.device, about, records))
     if records:
         print_records(f"{method}: pictures and results.json in {folder}", records, as_json)
     raise typer.Exit(failures.finish(len(files)))
@@ -140,7 +140,6 @@ def _write(
     folder: Path,
     reference: Path | None,
     network: "LPIPS | None",
-    size: int | None,
     failures: Failures,
 ) -> "list[Record]":
     from flashdiffusion.data import save_picture
@@ -151,22 +150,26 @@ def _write(
     records = []
     for i, one in enumerate(group):
         image = result.images[i : i + 1]
+        if bool(image.isnan().any()):
+            failures.reasons.append((one.name, "its restoration diverged; try a smaller --eta"))
+            continue
         save_picture(image[0], folder / f"{one.name}.png")
         quality: dict[str, Any] = {}
         if reference is not None:
             try:
-                x = _reference(reference, one.name, image.shape[-1])
+                x = _reference(reference, one.name, (image.shape[2], image.shape[3]))
                 quality = {"psnr": float(psnr(image, x)), "ssim": float(ssim(image, x))}
                 if network is not None:
                     quality["lpips"] = float(network(image, x))
             except FlashDiffusionError as error:
                 failures.reasons.append((one.name, str(error)))
-        records.append(Record(one.name, **quality, **result.row(i)))
+        degradation = one.physics.describe()[0] if one.physics else None
+        records.append(Record(one.name, degradation, **quality, **result.row(i)))
     return records
 
 
-def _reference(folder: Path, name: str, size: int) -> "Tensor":
-    """The true picture of that name, fitted to the restored one's size."""
+def _reference(folder: Path, name: str, size: tuple[int, int]) -> "Tensor":
+    """The true picture of that name, fitted to the restored one's height and width."""
     from flashdiffusion.data.pictures import SUFFIXES
     from flashdiffusion.errors import InputError
 

@@ -1,7 +1,7 @@
 """Pictures in and out: files, folders and tar shards of pictures as float RGB in [0, 1]."""
 
 from flashdiffusion.data.dataset import PictureDataset
-from flashdiffusion.data.files import atomic_path, ensure_directory, write_json
+from flashdiffusion.data.files import atomic_path, ensure_directory, ensure_file, write_json
 from flashdiffusion.data.measurements import MeasurementFile
 from flashdiffusion.data.pictures import decode_picture, fit_square, load_picture, save_grid, save_picture
 
@@ -11,6 +11,7 @@ __all__ = [
     "atomic_path",
     "decode_picture",
     "ensure_directory",
+    "ensure_file",
     "fit_square",
     "load_picture",
     "save_grid",

@@ -25,18 +25,22 @@ class _Entry:
     length: int = -1
 
     def read(self) -> bytes:
-        with self.file.open("rb") as stream:
-            stream.seek(self.offset)
-            return stream.read(self.length)
+        try:
+            with self.file.open("rb") as stream:
+                stream.seek(self.offset)
+                return stream.read(self.length)
+        except OSError as error:
+            raise InputError(f"cannot read {self.file}: {error.strerror or error}") from error
 
 
 def _entries(path: Path) -> list[_Entry]:
     if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+        found = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+        files = sorted(p for p in found if not p.is_dir())
         return [_Entry(f.relative_to(path).as_posix(), f) for f in files]
     if path.suffix == ".tar":
         try:
-            with tarfile.open(path) as shard:
+            with tarfile.open(path, "r:") as shard:  # compressed, its offsets would not be those of the file
                 members = [m for m in shard if m.isfile() and Path(m.name).suffix.lower() in SUFFIXES]
         except (OSError, tarfile.TarError) as error:
             raise InputError(f"cannot read tar shard {path}: {error}") from error
@@ -55,7 +59,7 @@ class PictureDataset(Dataset[Tensor]):
     long as `cache_gib` allows, so that later epochs cost nothing.
 
     Raises:
-        InputError: a path is missing, unreadable or holds no picture.
+        InputError: a path is missing, unreadable or holds no picture; a limit below 1.
     """
 
     def __init__(
@@ -65,6 +69,8 @@ class PictureDataset(Dataset[Tensor]):
         limit: int | None = None,
         cache_gib: float = 4.0,
     ) -> None:
+        if limit is not None and limit < 1:
+            raise InputError(f"limit is {limit}; expected at least 1")
         self._entries = [entry for path in paths for entry in _entries(Path(path))][:limit]
         if not self._entries:
             raise InputError("no pictures found; --data takes folders of pictures and .tar shards")
@@ -92,3 +98,14 @@ class PictureDataset(Dataset[Tensor]):
     def batch(self, indices: Sequence[int]) -> Tensor:
         """Pictures as float32 (B, 3, size, size) in [0, 1]."""
         return torch.stack(self.__getitems__(indices)).float() / 255
+
+    def readable(self, indices: Sequence[int]) -> tuple[list[int], list[tuple[str, str]]]:
+        """The indices whose pictures can be decoded, and (id, reason) of the others."""
+        good, failed = [], []
+        for index in indices:
+            try:
+                self[index]
+                good.append(index)
+            except InputError as error:
+                failed.append((self.ids[index], str(error)))
+        return good, failed

@@ -40,6 +40,19 @@ def ensure_directory(path: str | Path) -> Path:
     return path
 
 
+def ensure_file(path: str | Path) -> Path:
+    """Create the folder of an output file, and prove that the file can be written into it.
+
+    Raises:
+        InputError: `path` is a folder, or its folder cannot be created or written.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"output {path} is a folder; expected a file")
+    ensure_directory(path.parent)
+    return path
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically; NaN and infinities are refused."""
     text = json.dumps(value, indent=2, allow_nan=False)

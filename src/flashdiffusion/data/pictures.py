@@ -4,6 +4,7 @@ import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from flashdiffusion.data.files import atomic_path
 from flashdiffusion.errors import InputError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
+_FILTERS = Lock()  # warning filters are global, and pictures are decoded in threads
 
 
 def decode_picture(data: bytes, name: str) -> Image.Image:
@@ -25,12 +27,12 @@ def decode_picture(data: bytes, name: str) -> Image.Image:
         InputError: truncated, not a picture, or larger than Pillow's decompression-bomb limit.
     """
     try:
-        with warnings.catch_warnings():
+        with _FILTERS, warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             picture: Image.Image = Image.open(io.BytesIO(data))
-            if picture.mode in {"I;16", "I", "F"}:
-                raise InputError(f"{name}: {picture.mode} picture; expected 8-bit grey, RGB or RGBA")
-            picture.load()
+        if picture.mode.startswith(("I", "F")):  # I;16, I;16B and the like
+            raise InputError(f"{name}: {picture.mode} picture; expected 8-bit grey, RGB or RGBA")
+        picture.load()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         limit = (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
         raise InputError(f"{name}: too large ({error}); expected at most {limit} megapixels") from error
@@ -50,9 +52,14 @@ def decode_picture(data: bytes, name: str) -> Image.Image:
     return rgb
 
 
+def fit(picture: Image.Image, height: int, width: int) -> Image.Image:
+    """Centre-crop to the aspect ratio of height x width and resize to it with the Lanczos filter."""
+    return ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
+
+
 def fit_square(picture: Image.Image, size: int) -> Image.Image:
     """Centre-crop to a square and resize it to (size, size) with the Lanczos filter."""
-    return ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
+    return fit(picture, size, size)
 
 
 def to_uint8_tensor(picture: Image.Image) -> Tensor:

@@ -2,6 +2,6 @@
 
 from flashdiffusion.experiments.evaluate import Evaluation, evaluate
 from flashdiffusion.experiments.ordering import measure_ordering
-from flashdiffusion.experiments.records import Record, environment, summarise
+from flashdiffusion.experiments.records import Record, environment, report, summarise
 
-__all__ = ["Evaluation", "Record", "environment", "evaluate", "measure_ordering", "summarise"]
+__all__ = ["Evaluation", "Record", "environment", "evaluate", "measure_ordering", "report", "summarise"]

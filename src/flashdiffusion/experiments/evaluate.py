@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.data import PictureDataset
-from flashdiffusion.errors import InputError, unknown_name
+from flashdiffusion.errors import InputError
 from flashdiffusion.experiments.records import Record
-from flashdiffusion.methods import METHODS, Settings, parse_method
+from flashdiffusion.methods import Settings, parse_method
 from flashdiffusion.metrics import LPIPS, psnr, ssim
-from flashdiffusion.physics.tasks import Task, measure
+from flashdiffusion.physics.tasks import Measurements, Task, measure
 from flashdiffusion.pipeline import FlashPipeline, Restoration
 from flashdiffusion.severity import true_severity
 
@@ -22,12 +22,13 @@ BOUND = "bound"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One finished batch: its records and pictures (B, 3, H, W) in [0, 1]."""
+    """One finished batch: its records and pictures (B, 3, H, W) in [0, 1], and (id, reason) of unreadable pictures."""
 
     records: list[Record]
     clean: Tensor
     measured: Tensor
     restored: Tensor
+    failed: list[tuple[str, str]]
 
 
 def evaluate(
@@ -53,21 +54,22 @@ def evaluate(
     Raises:
         InputError: unknown method, settings out of range.
     """
-    if method != BOUND and method.lower().replace(" ", "") not in METHODS:
-        raise unknown_name("method", method, [*METHODS, BOUND])
+    start, solver = ("", "") if method == BOUND else parse_method(method)
     if batch_size < 1:
         raise InputError(f"batch size is {batch_size}; expected at least 1")
     for first in range(0, len(data), batch_size):
-        rows = range(first, min(first + batch_size, len(data)))
+        rows, failed = data.readable(range(first, min(first + batch_size, len(data))))
+        if not rows:
+            yield Evaluation([], torch.empty(0), torch.empty(0), torch.empty(0), failed)
+            continue
         ids = [data.ids[i] for i in rows]
         clean = data.batch(rows)
         measured = measure(clean, ids, task, noise_std, seed)
         restoration = None
         true = None
         if method == BOUND:
-            restored = _reconstruct(pipeline, clean)
+            restored = _reconstruct(pipeline, clean, capacity)
         else:
-            start, solver = parse_method(method)
             restoration = pipeline(
                 measured.y,
                 measured.physics,
@@ -81,43 +83,46 @@ def evaluate(
             )
             restored = restoration.images
             if restoration.severity is not None:
-                true = _true_severity(pipeline, clean, measured.y)
-        yield Evaluation(
-            _records(ids, clean, measured.y, restored, restoration, true, lpips), clean, measured.y, restored
-        )
+                true = _true_severity(pipeline, clean, measured.y, capacity)
+        records = _records(ids, clean, measured, restored, restoration, true, lpips)
+        yield Evaluation(records, clean, measured.y, restored, failed)
 
 
 @torch.no_grad()
-def _reconstruct(pipeline: FlashPipeline, clean: Tensor) -> Tensor:
-    x = clean.to(pipeline.prior.device, pipeline.prior.dtype)
-    return pipeline.prior.decode(pipeline.prior.encode(x)).float().clamp(0, 1).cpu()
+def _reconstruct(pipeline: FlashPipeline, clean: Tensor, capacity: int) -> Tensor:
+    prior = pipeline.prior
+    parts = [prior.decode(prior.encode(part.to(prior.device))) for part in clean.split(capacity)]
+    return torch.cat(parts).clamp(0, 1).cpu()
 
 
 @torch.no_grad()
-def _true_severity(pipeline: FlashPipeline, clean: Tensor, y: Tensor) -> Tensor:
-    z0 = pipeline.prior.encode(clean.to(pipeline.prior.device, pipeline.prior.dtype))
-    return true_severity(pipeline.severity(y).z_hat, z0).float().cpu()
+def _true_severity(pipeline: FlashPipeline, clean: Tensor, y: Tensor, capacity: int) -> Tensor:
+    prior = pipeline.prior
+    z0 = torch.cat([prior.encode(part.to(prior.device)) for part in clean.split(capacity)])
+    return true_severity(pipeline.severity(y, capacity).z_hat, z0).cpu()
 
 
 @torch.no_grad()
 def _records(
     ids: list[str],
     clean: Tensor,
-    y: Tensor,
+    measured: Measurements,
     restored: Tensor,
     restoration: Restoration | None,
     true: Tensor | None,
     lpips: LPIPS | None,
 ) -> list[Record]:
     quality = {"psnr": psnr(restored, clean), "ssim": ssim(restored, clean)}
-    quality["measurement_psnr"] = psnr(y.clamp(0, 1), clean)
+    quality["measurement_psnr"] = psnr(measured.y.clamp(0, 1), clean)
     if lpips is not None:
         quality["lpips"] = lpips(restored, clean)
     if true is not None:
         quality["true_severity"] = true
+    degradations = measured.physics.describe()
     records = []
     for i, picture_id in enumerate(ids):
         values: dict[str, Any] = {key: float(value[i]) for key, value in quality.items()}
+        values["degradation"] = degradations[i]
         if restoration is not None:
             values |= restoration.row(i)
         records.append(Record(picture_id, **values))

@@ -14,11 +14,12 @@ from flashdiffusion.severity import ordering_accuracy
 
 @dataclass(frozen=True)
 class Ordering:
-    """Severities of one picture at every level, and their ordering accuracy."""
+    """Severities of one picture at every level, and their ordering accuracy; or why it could not be read."""
 
     id: str
     severities: list[float]
     accuracy: float
+    failed: str | None = None
 
 
 def measure_ordering(
@@ -31,6 +32,10 @@ def measure_ordering(
     """
     values = ordering_levels(task, levels)
     for i, picture_id in enumerate(data.ids):
+        _, failed = data.readable([i])
+        if failed:
+            yield Ordering(picture_id, [], 0.0, failed[0][1])
+            continue
         clean = data.batch([i])
         ys = [
             measure(clean, [f"{picture_id}@{n}"], task, noise_std, seed, level=value).y

@@ -1,5 +1,6 @@
 """One record per picture, and their means."""
 
+import math
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +15,7 @@ class Record:
     """What is known of one picture; None where it is not."""
 
     id: str
+    degradation: dict[str, Any] | None = None
     severity: float | None = None
     true_severity: float | None = None
     start: int | None = None
@@ -26,22 +28,30 @@ class Record:
     measurement_psnr: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Fields that are known, rounded to six significant digits."""
-        return {
-            key: float(f"{value:.6g}") if isinstance(value, float) else value
-            for key, value in asdict(self).items()
-            if value is not None
-        }
+        """Fields that are known, rounded to six significant digits; null where a number is not finite."""
+        return {key: plain(value) for key, value in asdict(self).items() if value is not None}
+
+
+def plain(value: Any) -> Any:
+    """A number as JSON can hold it: six significant digits, None for NaN and infinities."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
 
 
 def summarise(records: Sequence[Record]) -> dict[str, Any]:
-    """Means over the pictures of every field that all of them have, and how well severities are predicted."""
+    """Means over the pictures of every number that all of them have, and how well severities are predicted.
+
+    A mean that is not finite (a perfect picture's PSNR) is null.
+    """
     summary: dict[str, Any] = {"pictures": len(records)}
+    if not records:
+        return summary
     rows = [record.to_json() for record in records]
-    for key in (k for k in rows[0] if k != "id"):
-        values = [float(row[key]) for row in rows if key in row]
+    for key in (k for k in rows[0] if k not in {"id", "degradation"}):
+        values = [row[key] for row in rows if key in row]
         if len(values) == len(rows):
-            summary[key] = float(f"{sum(values) / len(values):.6g}")
+            summary[key] = plain(math.nan if None in values else sum(values) / len(values))
     if len(rows) > 2 and "true_severity" in summary and "severity" in summary:
         summary["severity_quality"] = _severity_quality(
             torch.tensor([r["severity"] for r in rows]), torch.tensor([r["true_severity"] for r in rows])
@@ -49,27 +59,40 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
     return summary
 
 
-def _severity_quality(predicted: torch.Tensor, true: torch.Tensor) -> dict[str, float]:
+def _severity_quality(predicted: torch.Tensor, true: torch.Tensor) -> dict[str, float | None]:
     from torchmetrics.functional.regression import spearman_corrcoef
 
     low, high = torch.quantile(true, torch.tensor([0.1, 0.9])).tolist()
     return {
-        "spearman": round(float(spearman_corrcoef(predicted, true)), 4),
-        "median_ratio": round(float((predicted / true).median()), 4),
-        "true_p10": float(f"{low:.4g}"),
-        "true_p90": float(f"{high:.4g}"),
-        "true_spread": round(high / low, 2),
+        "spearman": plain(float(spearman_corrcoef(predicted, true))),
+        "median_ratio": plain(float((predicted / true).median())),
+        "true_p10": plain(low),
+        "true_p90": plain(high),
+        "true_spread": plain(high / low),
     }
 
 
-def environment() -> dict[str, Any]:
+def environment(device: torch.device) -> dict[str, Any]:
     """Machine and versions, to stand beside every measured figure."""
-    cuda = torch.cuda.is_available()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
     return {
-        "device": torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine(),
+        "device": f"{device.type}: {name}",
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "diffusers": version("diffusers"),
         "flashdiffusion": version("flashdiffusion"),
+    }
+
+
+def report(
+    command: Sequence[str], device: torch.device, about: dict[str, Any], records: Sequence[Record]
+) -> dict[str, Any]:
+    """What a results file holds: how it was made, the means, a record per picture."""
+    return {
+        "command": ["flashdiffusion", *command],
+        "environment": environment(device),
+        **about,
+        "mean": summarise(records),
+        "records": [record.to_json() for record in records],
     }

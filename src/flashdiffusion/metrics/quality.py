@@ -4,7 +4,7 @@ from torch import Tensor
 
 
 def psnr(x: Tensor, reference: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of pictures in [0, 1], (B, 3, H, W) x 2 -> (B,)."""
+    """Peak signal-to-noise ratio in dB of pictures in [0, 1], (B, 3, H, W) x 2 -> (B,); inf where they are equal."""
     from torchmetrics.functional.image import peak_signal_noise_ratio
 
     return peak_signal_noise_ratio(x, reference, data_range=1.0, reduction="none", dim=(1, 2, 3))

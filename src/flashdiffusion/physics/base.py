@@ -1,6 +1,7 @@
 """What our operators share: per-picture parameters, row selection, Gaussian noise, saving."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar, Self
 
 import torch
@@ -36,11 +37,11 @@ class BatchedPhysics(ABC):
 
     @abstractmethod
     def A(self, x: Tensor) -> Tensor:
-        """The noise-free measurement of x (B, C, H, W)."""
+        """The noise-free measurement of x (B, C, H, W); raises InputError for another number of pictures."""
 
     @abstractmethod
     def A_adjoint(self, y: Tensor) -> Tensor:
-        """The exact adjoint of `A`."""
+        """The exact adjoint of `A`: y (B, C, H, W) -> (B, C, H, W)."""
 
     @abstractmethod
     def describe(self) -> list[dict[str, float | str]]:
@@ -52,14 +53,20 @@ class BatchedPhysics(ABC):
         """The inverse of reading `params`: rebuild from saved tensors (raises InputError if they do not fit)."""
 
     def __call__(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """A(x) + n, n ~ N(0, noise_std² I) from `generator`."""
+        """A(x) + n, n ~ N(0, noise_std² I).
+
+        The noise is drawn in float32 on the generator's device (the CPU without one), so that a seed means the same
+        noise whatever device and precision x has.
+        """
         y = self.A(x)
-        noise = torch.randn(y.shape, generator=generator, device=y.device, dtype=y.dtype)
-        return y + self.noise_std * noise
+        device = generator.device if generator is not None else "cpu"
+        return y + self.noise_std * torch.randn(y.shape, generator=generator, device=device).to(y)
 
     def take(self, rows: Tensor) -> Self:
         """The physics of some rows (int64 indices) of the batch."""
-        return self.from_params({key: value[rows] for key, value in self.params.items()}, self.noise_std)
+        return self.from_params(
+            {key: value[rows.to(value.device)] for key, value in self.params.items()}, self.noise_std
+        )
 
     def to(self, device: torch.device | str) -> Self:
         """The same physics with its parameters on `device`."""
@@ -72,3 +79,13 @@ class BatchedPhysics(ABC):
                 f"{self.name}: pictures of shape {tuple(x.shape)}; expected ({len(self)}, C, H, W), one picture "
                 "per row of parameters"
             )
+
+
+def concatenate(parts: Sequence[BatchedPhysics]) -> BatchedPhysics:
+    """One physics for the pictures of several of the same kind and noise."""
+    first = parts[0]
+    for part in parts:
+        if type(part) is not type(first) or part.noise_std != first.noise_std:
+            raise InputError("operators of different kinds or noise in one batch; expected one kind")
+    params = {key: torch.cat([part.params[key] for part in parts]) for key in first.params}
+    return first.from_params(params, first.noise_std)

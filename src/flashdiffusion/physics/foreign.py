@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -25,4 +26,9 @@ class WithParams:
         return self.physics.A_adjoint(y, **self.params)
 
     def take(self, rows: Tensor) -> "WithParams":
-        return WithParams(self.physics, **{key: value[rows] for key, value in self.params.items()})
+        return WithParams(self.physics, **{key: value[rows.to(value.device)] for key, value in self.params.items()})
+
+    def to(self, device: torch.device | str) -> "WithParams":
+        """The same with its parameters on `device`; the physics itself is moved if it can be."""
+        physics = self.physics.to(device) if hasattr(self.physics, "to") else self.physics
+        return WithParams(physics, **{key: value.to(device) for key, value in self.params.items()})

@@ -44,8 +44,8 @@ class RandomInpainting(BatchedPhysics):
         """
         if ratio.ndim != 1 or not bool(((ratio >= 0) & (ratio <= 1)).all()):
             raise InputError(f"ratio is {ratio.tolist()}; expected numbers in [0, 1], one per picture")
-        field = torch.rand(len(ratio), 1, *size, generator=generator, device=ratio.device)
-        return cls((field >= ratio.view(-1, 1, 1, 1)).float(), noise_std)
+        field = torch.rand(len(ratio), 1, *size, generator=generator, device=generator.device if generator else "cpu")
+        return cls((field.to(ratio.device) >= ratio.view(-1, 1, 1, 1)).float(), noise_std)
 
     @classmethod
     def from_params(cls, params: dict[str, Tensor], noise_std: float) -> Self:

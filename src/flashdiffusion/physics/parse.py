@@ -39,7 +39,7 @@ def parse_physics(
     level = TASKS[name].level
     if level not in given:
         raise InputError(f"physics {text!r} lacks its parameter; expected {name}:{level}=NUMBER")
-    return TASKS[name].at(torch.tensor([_number(name, level, given[level])]), size, generator, noise_std)
+    return TASKS[name].build(torch.tensor([_number(name, level, given[level])]), size, generator, noise_std)
 
 
 def _number(name: str, key: str, text: str) -> float:

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 
 import torch
 from torch import Tensor
 
 from flashdiffusion.errors import InputError, unknown_name
-from flashdiffusion.physics.base import BatchedPhysics
+from flashdiffusion.physics.base import BatchedPhysics, concatenate
 from flashdiffusion.physics.blur import GaussianBlur
 from flashdiffusion.physics.inpainting import RandomInpainting
+from flashdiffusion.seeds import picture_generator
 
 Build = Callable[[Tensor, tuple[int, int], torch.Generator, float], BatchedPhysics]
 
@@ -35,10 +35,6 @@ class Task:
         """Fresh parameters for `count` pictures, on the generator's device."""
         unit = torch.rand(count, generator=generator, device=generator.device)
         return self.build(self.low + (self.high - self.low) * unit, size, generator, noise_std)
-
-    def at(self, level: Tensor, size: tuple[int, int], generator: torch.Generator, noise_std: float) -> BatchedPhysics:
-        """Given levels (B,)."""
-        return self.build(level, size, generator, noise_std)
 
 
 def _blur(std: Tensor, size: tuple[int, int], generator: torch.Generator, noise_std: float) -> BatchedPhysics:
@@ -68,12 +64,6 @@ def get_task(name: str) -> Task:
     if name not in TASKS:
         raise unknown_name("task", name, TASKS)
     return TASKS[name]
-
-
-def picture_generator(seed: int, picture_id: str, purpose: str = "measurement") -> torch.Generator:
-    """CPU generator of one picture, so that its random numbers are the same on every machine and batch size."""
-    digest = blake2b(f"{seed}/{purpose}/{picture_id}".encode(), digest_size=7).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest))
 
 
 @dataclass(frozen=True)
@@ -109,17 +99,7 @@ def measure(
         if level is None:
             physics = task.draw(1, size, generator, noise_std)
         else:
-            physics = task.at(torch.tensor([level]), size, generator, noise_std)
+            physics = task.build(torch.tensor([level]), size, generator, noise_std)
         ys.append(physics(x[i : i + 1].cpu(), generator))
         parts.append(physics)
     return Measurements(torch.cat(ys).to(x.device), concatenate(parts).to(x.device))
-
-
-def concatenate(parts: Sequence[BatchedPhysics]) -> BatchedPhysics:
-    """One physics for the pictures of several of the same kind and noise."""
-    first = parts[0]
-    for part in parts:
-        if type(part) is not type(first) or part.noise_std != first.noise_std:
-            raise InputError("operators of different kinds or noise in one batch; expected one kind")
-    params = {key: torch.cat([part.params[key] for part in parts]) for key in first.params}
-    return first.from_params(params, first.noise_std)

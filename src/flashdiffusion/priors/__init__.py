@@ -1,15 +1,16 @@
 """The latent diffusion prior: autoencoder, denoiser, noise schedule."""
 
-from flashdiffusion.priors.autoencoder import Autoencoder, DiffusersAutoencoder, IdentityAutoencoder
-from flashdiffusion.priors.folder import load_component, read_json, resolve_folder
+from flashdiffusion.priors.autoencoder import DiffusersAutoencoder, IdentityAutoencoder
+from flashdiffusion.priors.folder import INDEX, load_component, read_json, resolve_folder, write_index
 from flashdiffusion.priors.latent import LatentPrior
 
 __all__ = [
-    "Autoencoder",
+    "INDEX",
     "DiffusersAutoencoder",
     "IdentityAutoencoder",
     "LatentPrior",
     "load_component",
     "read_json",
     "resolve_folder",
+    "write_index",
 ]

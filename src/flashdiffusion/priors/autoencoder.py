@@ -3,11 +3,13 @@
 The only place of the [-1, 1] range, of scaling factors and of quantisation.
 """
 
-from typing import Protocol, cast
+from typing import cast
 
 import torch
 from diffusers import AutoencoderKL, VQModel
 from torch import Tensor, nn
+
+from flashdiffusion.priors.precision import KeepsFloat32Buffers
 
 
 def to_network_range(x: Tensor) -> Tensor:
@@ -20,25 +22,10 @@ def to_image_range(x: Tensor) -> Tensor:
     return (x + 1) / 2
 
 
-class Autoencoder(Protocol):
-    """E0 and D0 of the paper, both differentiable."""
-
-    factor: int  # pixels per latent entry along a side
-    channels: int  # latent channels
-
-    def encode(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W) in [0, 1] -> (B, channels, H / factor, W / factor)."""
-        ...
-
-    def decode(self, z: Tensor) -> Tensor:
-        """The inverse; values are not clipped to [0, 1]."""
-        ...
-
-
 class IdentityAutoencoder(nn.Module):
     """Latent = picture in [-1, 1]: turns every latent solver into its pixel-space original."""
 
-    factor = 1
+    factor = 1  # pixels per latent entry along a side
     channels = 3
 
     def encode(self, x: Tensor) -> Tensor:
@@ -48,7 +35,7 @@ class IdentityAutoencoder(nn.Module):
         return to_image_range(z)
 
 
-class DiffusersAutoencoder(nn.Module):
+class DiffusersAutoencoder(KeepsFloat32Buffers):
     """diffusers' AutoencoderKL or VQModel.
 
     Scaled latent z = s (raw - m) / v with m, v the per-channel `latents_mean`, `latents_std` of the config
@@ -72,15 +59,16 @@ class DiffusersAutoencoder(nn.Module):
         self.register_buffer("gain", gain.view(1, -1, 1, 1), persistent=False)
 
     def encode(self, x: Tensor) -> Tensor:
-        return self.scale(self.encode_raw(to_network_range(x)))
+        """(B, 3, H, W) in [0, 1] -> scaled latents (B, channels, H / factor, W / factor), in the type of x."""
+        raw = self.encode_raw(to_network_range(x).to(self.model.dtype))
+        return ((raw - self.shift) * self.gain).to(x.dtype)
 
     def decode(self, z: Tensor) -> Tensor:
-        return to_image_range(self.model.decode(z / self.gain + self.shift).sample)
+        """The inverse, in the type of z; values are not clipped to [0, 1]."""
+        raw = (z / self.gain + self.shift).to(self.model.dtype)
+        return to_image_range(self.model.decode(raw).sample.to(z.dtype))
 
     def encode_raw(self, x: Tensor) -> Tensor:
+        """Pictures in [-1, 1] -> the network's own latents."""
         output = self.model.encode(x)
         return cast(Tensor, output.latents if isinstance(self.model, VQModel) else output.latent_dist.mean)
-
-    def scale(self, raw: Tensor) -> Tensor:
-        """Network latents -> latents of unit scale."""
-        return (raw - self.shift) * self.gain

@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 from typing import Any, TypeVar
 
+from diffusers.utils import logging
 from huggingface_hub import snapshot_download
 
+from flashdiffusion.data import write_json
 from flashdiffusion.errors import CheckpointError
 
 T = TypeVar("T")
@@ -65,6 +67,8 @@ def load_component(cls: type[T], folder: Path) -> T:
     if found != cls.__name__:
         raise CheckpointError(f"{folder} holds a {found}; expected {cls.__name__}")
     loader: Any = cls
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # what diffusers warns of is in the report, and raises below
     try:
         model, report = loader.from_pretrained(
             folder,
@@ -76,9 +80,28 @@ def load_component(cls: type[T], folder: Path) -> T:
     except Exception as error:
         first = str(error).strip().splitlines()[0]
         raise CheckpointError(f"{folder} cannot be loaded as {cls.__name__}: {first}") from error
+    finally:
+        logging.set_verbosity(verbosity)
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if report.get(kind):
             raise CheckpointError(
                 f"{folder}: {kind.replace('_', ' ')} {sorted(report[kind])[:3]}; weights of another config?"
             )
     return model.eval()
+
+
+INDEX = "model_index.json"
+_COMPONENTS = {
+    "autoencoder": ["diffusers", "AutoencoderKL"],
+    "denoiser": ["diffusers", "UNet2DModel"],
+    "scheduler": ["diffusers", "DDPMScheduler"],
+    "severity_encoder": ["flashdiffusion", "SeverityEncoder"],
+}
+
+
+def write_index(folder: Path, sample_size: int | None) -> None:
+    """Write diffusers' `model_index.json` for the component folders that are there."""
+    present = {name: home for name, home in _COMPONENTS.items() if (folder / name).is_dir()}
+    if "autoencoder" in present:
+        present["autoencoder"] = ["diffusers", str(read_json(folder / "autoencoder" / "config.json")["_class_name"])]
+    write_json(folder / INDEX, {"_class_name": "FlashPipeline", **present, "sample_size": sample_size})

@@ -5,19 +5,20 @@ from typing import cast
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DModel, VQModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from flashdiffusion.data import ensure_directory
 from flashdiffusion.errors import CheckpointError, InputError
 from flashdiffusion.priors.autoencoder import DiffusersAutoencoder, IdentityAutoencoder
 from flashdiffusion.priors.folder import load_component, read_json, resolve_folder
+from flashdiffusion.priors.precision import KeepsFloat32Buffers
 from flashdiffusion.schedule import NoiseSchedule
 
 _AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
 _PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
-class LatentPrior(nn.Module):
+class LatentPrior(KeepsFloat32Buffers):
     """Autoencoder (E0, D0), noise predictor ε_θ and schedule ᾱ; parameters are frozen.
 
     Args:
@@ -42,10 +43,11 @@ class LatentPrior(nn.Module):
         self.prediction = str(scheduler.config.get("prediction_type", "epsilon"))
         if self.prediction not in _PREDICTIONS:
             raise InputError(f"prediction type {self.prediction!r}; expected one of {', '.join(_PREDICTIONS)}")
-        if denoiser.config.in_channels != autoencoder.channels:
+        channels = {denoiser.config.in_channels, denoiser.config.out_channels}
+        if channels != {autoencoder.channels}:
             raise InputError(
-                f"denoiser of {denoiser.config.in_channels} channels with an autoencoder of {autoencoder.channels} "
-                "latent channels; expected equal numbers"
+                f"denoiser of {denoiser.config.in_channels} channels in and {denoiser.config.out_channels} out with an "
+                f"autoencoder of {autoencoder.channels} latent channels; expected equal numbers"
             )
         self.schedule = NoiseSchedule.from_config(scheduler.config)
         self.register_buffer("abar", self.schedule.abar.float(), persistent=False)
@@ -57,6 +59,7 @@ class LatentPrior(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
+        """Precision of the networks; latents and schedule arithmetic stay in float32 around them."""
         return next(self.denoiser.parameters()).dtype
 
     def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
@@ -72,11 +75,11 @@ class LatentPrior(nn.Module):
         return self.autoencoder.channels, size[0] // factor, size[1] // factor
 
     def encode(self, x: Tensor) -> Tensor:
-        """Pictures in [0, 1] -> latents of unit scale; differentiable."""
+        """Pictures (B, 3, H, W) in [0, 1] -> latents (B, c, h, w) of unit scale; differentiable."""
         return self.autoencoder.encode(x)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Latents -> pictures in [0, 1], not clipped; differentiable."""
+        """Latents (B, c, h, w) -> pictures (B, 3, H, W) in [0, 1], not clipped; differentiable."""
         return self.autoencoder.decode(z)
 
     def denoise(self, z: Tensor, i: Tensor) -> Tensor:
@@ -86,7 +89,7 @@ class LatentPrior(nn.Module):
             z: z_i, (B, c, h, w).
             i: time of each row in 1..N, int64 (B,).
         """
-        output = cast(Tensor, self.denoiser(z, i - 1).sample)
+        output = cast(Tensor, self.denoiser(z.to(self.dtype), i - 1).sample).to(z.dtype)
         abar = self.abar[i].view(-1, 1, 1, 1).to(z.dtype)
         a, b = abar.sqrt(), (1 - abar).sqrt()
         if self.prediction == "epsilon":
@@ -106,7 +109,11 @@ class LatentPrior(nn.Module):
         """
         folder = resolve_folder(source, revision)
         denoiser = load_component(UNet2DModel, _component(folder, "denoiser", "unet"))
-        scheduler = DDPMScheduler.from_config(read_json(folder / "scheduler" / "scheduler_config.json"))
+        config = read_json(folder / "scheduler" / "scheduler_config.json")
+        try:
+            scheduler = DDPMScheduler.from_config(config)
+        except (NotImplementedError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{folder / 'scheduler'} cannot be loaded as DDPMScheduler: {error}") from error
         encoder_folders = [folder / name for name in ("autoencoder", "vqvae", "vae") if (folder / name).is_dir()]
         autoencoder: DiffusersAutoencoder | IdentityAutoencoder = IdentityAutoencoder()
         if encoder_folders:

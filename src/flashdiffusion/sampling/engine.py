@@ -1,6 +1,5 @@
 """The engine: pictures at different times share each solver step, and leave as soon as they are done."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,14 +15,12 @@ from flashdiffusion.sampling.problem import Problem
 class Outcome:
     """A finished picture.
 
-    index: its row in the batch. z: final latent (c, h, w). nfe: denoiser evaluations run for it. seconds: its
-    share of the time its batches took.
+    index: its row in the batch. z: final latent (c, h, w). nfe: denoiser evaluations run for it.
     """
 
     index: int
     z: Tensor
     nfe: int
-    seconds: float
 
 
 def run(
@@ -60,19 +57,19 @@ def run(
     left = k.cpu().clone()
     if bool(((left < 0) | (left > len(solver.grid))).any()):
         raise InputError(f"start positions {left.tolist()}; expected 0 to {len(solver.grid)}, the grid's steps")
-    nfe, seconds = [0] * len(z), [0.0] * len(z)
+    nfe = [0] * len(z)
     waiting = iter(range(len(z)))
     rows: list[int] = []
     part, z_part = problem, z[:0]
     while True:
         done = [index for index in rows if left[index] == 0]
         for index in done:
-            yield Outcome(index, z_part[rows.index(index)], nfe[index], seconds[index])
+            yield Outcome(index, z_part[rows.index(index)], nfe[index])
         keep = [index for index in rows if left[index] > 0]
         added: list[int] = []
         while len(keep) + len(added) < capacity and (index := next(waiting, -1)) >= 0:
             if left[index] == 0:
-                yield Outcome(index, z[index], 0, 0.0)
+                yield Outcome(index, z[index], 0)
             else:
                 added.append(index)
         if not keep and not added:
@@ -81,12 +78,10 @@ def run(
             z_part = torch.cat([z_part[[rows.index(index) for index in keep]], z[added]])
             rows = keep + added
             part = problem.take(torch.tensor(rows, dtype=torch.int64, device=z.device))
-        started = time.perf_counter()
         noise = torch.stack([torch.randn(z.shape[1:], generator=generators[index]) for index in rows]).to(z)
         z_part = solver.step(z_part, left[rows].to(z.device), part, noise).z
         for index in rows:
             left[index] -= 1
             nfe[index] += 1
-            seconds[index] += (time.perf_counter() - started) / len(rows)
         if on_step is not None:
             on_step(len(rows))

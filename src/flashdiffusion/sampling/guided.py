@@ -30,8 +30,8 @@ class Solver(Protocol):
         ...
 
     @property
-    def prior(self) -> LatentPrior:
-        """The prior it steps with."""
+    def name(self) -> str:
+        """What its steps are called in records; steps of one name cost the same."""
         ...
 
     def step(self, z: Tensor, k: Tensor, problem: Problem, noise: Tensor) -> StepResult:
@@ -65,6 +65,10 @@ class LatentDPS:
     @property
     def grid(self) -> Grid:
         return self.transition.grid
+
+    @property
+    def name(self) -> str:
+        return "latent-dps" if self.eta else "prior"
 
     def step(self, z: Tensor, k: Tensor, problem: Problem, noise: Tensor) -> StepResult:
         i = self.grid.times.to(k.device)[k]

@@ -22,6 +22,11 @@ class Problem:
     def __len__(self) -> int:
         return len(self.y)
 
+    def to(self, device: torch.device | str) -> "Problem":
+        """Measurements, and the physics if it can be moved, on `device`."""
+        physics = self.physics.to(device) if hasattr(self.physics, "to") else self.physics
+        return Problem(self.y.to(device), physics)
+
     def take(self, rows: Tensor) -> "Problem":
         """Some rows (int64 indices) of the batch."""
         physics = self.physics.take(rows) if isinstance(self.physics, RowwisePhysics) else self.physics
@@ -31,9 +36,17 @@ class Problem:
         """‖r‖₂ of each picture, (B,), with r = A(x) - y taken on the [-1, 1] scale, as published step sizes are.
 
         Raises:
-            InputError: the physics gives measurements of another shape than y.
+            InputError: the physics cannot take these rows, or gives measurements of another shape than y.
         """
-        measured = self.physics.A(x)
+        try:
+            measured = self.physics.A(x)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise InputError(
+                f"physics failed on {len(self)} of the pictures: {error}; pass parameters that differ from picture to "
+                "picture through flashdiffusion.WithParams"
+            ) from error
         if measured.shape != self.y.shape:
             raise InputError(
                 f"physics gives measurements of shape {tuple(measured.shape)}; y has {tuple(self.y.shape)}"

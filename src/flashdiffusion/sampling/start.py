@@ -1,5 +1,6 @@
 """Where each picture starts, and from what: the latent and its grid position come from one function."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +23,15 @@ class Start:
     z: Tensor
     k: Tensor
     severity: Severity | None = None
+
+    @classmethod
+    def concatenate(cls, parts: "Sequence[Start]") -> "Start":
+        """One start for the pictures of several."""
+        known = [part.severity for part in parts if part.severity is not None]
+        severity = None
+        if known:
+            severity = Severity(torch.cat([s.z_hat for s in known]), torch.cat([s.var for s in known]))
+        return cls(torch.cat([part.z for part in parts]), torch.cat([part.k for part in parts]), severity)
 
 
 class StartRule(Protocol):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL, ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.vae import Encoder
@@ -20,18 +21,21 @@ class Severity:
     """What the encoder says of a batch.
 
     z_hat: estimate of the clean latents in scaled latent units, (B, c, h, w).
-    var: σ̂², estimated variance of the entries of z_hat - z0, (B,).
+    var: σ̂², estimated variance of the entries of z_hat - z0, float32 (B,).
+    log_var_map: log of the variance at each place of the latent, float32 (B, h, w), if the head gives one.
     """
 
     z_hat: Tensor
     var: Tensor
+    log_var_map: Tensor | None = None
 
 
 class SeverityEncoder(ModelMixin, ConfigMixin):
     """y -> (ẑ, σ̂²), an autoencoder's encoder with a second head.
 
-    Heads: "log-variance" (default) reads the encoder's pooled deepest features, log σ̂² = MLP(features);
-    "paper" is σ̂² = mean(Conv1x1(ẑ)²), section 3.1 of the paper, which sees only the cleaned estimate.
+    Heads: "log-variance" (default) reads the encoder's deepest features and gives log σ² at each place of the latent;
+    σ̂² is the mean of σ² over the places. "paper" is σ̂² = mean(Conv1x1(ẑ)²), section 3.1 of the paper, which sees
+    only the cleaned estimate.
 
     Args:
         encoder_config: arguments of diffusers' `Encoder` (of the autoencoder it starts from).
@@ -50,27 +54,26 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
         self.encoder = Encoder(**encoder_config)
         width = encoder_config["block_out_channels"][-1]
         moments = encoder_config["out_channels"] * (2 if encoder_config["double_z"] else 1)
-        # The encoder's own last convolution is the head of ẑ, so that the features before it are at hand.
-        self.z_conv: nn.Module = self.encoder.conv_out
-        self.encoder.conv_out = nn.Identity()
+        # The encoder's last layers are called one by one, so that the features before its norm are at hand.
+        self.out_norm, self.z_conv = self.encoder.conv_norm_out, self.encoder.conv_out
+        self.encoder.conv_norm_out, self.encoder.conv_act, self.encoder.conv_out = (nn.Identity() for _ in range(3))
         self.quant_conv = nn.Conv2d(moments, latent_channels, 1)
         if head == "paper":
             self.var_conv = nn.Conv2d(latent_channels, latent_channels, 1)
         else:
-            self.log_var = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, 1))
+            self.log_var = nn.Sequential(nn.Conv2d(2 * width, width, 1), nn.SiLU(), nn.Conv2d(width, 1, 1))
 
     def forward(self, y: Tensor) -> Severity:
-        """Measurements y (B, 3, H, W) on the [0, 1] scale (noise may leave it) -> Severity."""
-        features = self.encoder(to_network_range(y))
+        """Measurements y (B, 3, H, W) on the [0, 1] scale (noise may leave it) -> Severity, ẑ in the type of y."""
+        raw = self.encoder(to_network_range(y).to(self.dtype))
+        features = F.silu(self.out_norm(raw))
         z_hat = self.quant_conv(self.z_conv(features))
         if self.config.head == "paper":
-            return Severity(z_hat, self.var_conv(z_hat).float().square().mean(dim=(1, 2, 3)))
-        return Severity(z_hat, self._log_var(features).exp())
-
-    def _log_var(self, features: Tensor) -> Tensor:
-        # Mean and spread over the picture: damage shows in how lively the features are.
-        pooled = torch.cat([features.mean(dim=(2, 3)), features.float().std(dim=(2, 3)).to(features.dtype)], dim=1)
-        return self.log_var(pooled)[:, 0].float().clamp(-12, 4)
+            var = self.var_conv(z_hat).float().square().mean(dim=(1, 2, 3))
+            return Severity(z_hat.to(y.dtype), var)
+        # The norm takes away how lively the features are, which tells of damage: the head sees them before it too.
+        log_var_map = self.log_var(torch.cat([raw, features], dim=1))[:, 0].float().clamp(-12, 4)
+        return Severity(z_hat.to(y.dtype), log_var_map.exp().mean(dim=(1, 2)), log_var_map)
 
     @classmethod
     def from_autoencoder(cls, autoencoder: DiffusersAutoencoder, head: str = "log-variance") -> "SeverityEncoder":
@@ -89,10 +92,11 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
             "mid_block_add_attention": config.mid_block_add_attention,
         }
         model = cls(arguments, autoencoder.channels, head)
-        state = autoencoder.model.encoder.state_dict()
-        z_state = {key.removeprefix("conv_out."): state.pop(key) for key in list(state) if key.startswith("conv_out.")}
-        model.encoder.load_state_dict(state)
-        model.z_conv.load_state_dict(z_state)
+        source = autoencoder.model.encoder
+        model.out_norm.load_state_dict(source.conv_norm_out.state_dict())
+        model.z_conv.load_state_dict(source.conv_out.state_dict())
+        moved = ("conv_norm_out.", "conv_out.")
+        model.encoder.load_state_dict({k: v for k, v in source.state_dict().items() if not k.startswith(moved)})
         model._set_quant_conv(autoencoder)
         return model
 

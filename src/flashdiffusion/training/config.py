@@ -50,6 +50,7 @@ class SeverityConfig:
     head: str = "log-variance"  # or "paper"
     severity_weight: float = 0.05
     image_weight: float = 1.0
+    image_share: float = 1.0  # part of each batch on which the image term, the dearest one, is estimated
     task: str = "gaussian-blur"
     noise_std: float = 0.05
 

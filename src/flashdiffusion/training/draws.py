@@ -8,11 +8,16 @@ import torch
 from torch import Tensor
 
 
+def step_seed(seed: int, step: int) -> int:
+    """Seed of a step's generator: below 2**32 (a CPU generator ignores higher bits) for seeds below 256."""
+    return (seed << 24) + step
+
+
 class Draws:
     """Random tensors for the rows of one step that this process holds."""
 
     def __init__(self, seed: int, step: int, total: int, rows: slice, device: torch.device | str) -> None:
-        self.generator = torch.Generator(device).manual_seed((seed << 32) + step)
+        self.generator = torch.Generator(device).manual_seed(step_seed(seed, step))
         self.total, self.rows, self.device = total, rows, torch.device(device)
 
     def normal(self, *shape: int) -> Tensor:

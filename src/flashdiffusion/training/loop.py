@@ -2,6 +2,7 @@
 
 import csv
 import math
+import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from flashdiffusion.data import PictureDataset, atomic_path, ensure_directory, save_grid
 from flashdiffusion.errors import CheckpointError, InputError
 from flashdiffusion.training.config import Recipe
-from flashdiffusion.training.draws import Draws
+from flashdiffusion.training.draws import Draws, step_seed
 from flashdiffusion.training.stage import Stage
 
 GRID_PICTURES = 8
@@ -42,12 +43,14 @@ def train_stage(
     atomically), `<stage>.csv` (the log), `<stage>-samples.png`, and the trained folder.
 
     Raises:
-        InputError: nothing to train on, `out` not writable, or `out` holds a run and `resume` is False.
+        InputError: no time or steps to train for, `out` not writable, or `out` holds a run and `resume` is False.
         CheckpointError: the checkpoint to resume from is of another recipe.
     """
     out = ensure_directory(out)
-    if max_minutes <= 0:
+    if not 0 < max_minutes < math.inf:
         raise InputError(f"max-minutes is {max_minutes:g}; expected a positive number")
+    if max_steps is not None and max_steps < 1:
+        raise InputError(f"max-steps is {max_steps}; expected at least 1")
     return _Run(stage, data, recipe, out, max_minutes, max_steps, resume).train()
 
 
@@ -195,7 +198,7 @@ class _Run:
 
     def _permutation(self, epoch: int) -> Tensor:
         if getattr(self, "_epoch", None) != epoch:
-            generator = torch.Generator().manual_seed((self.recipe.seed << 32) + epoch)
+            generator = torch.Generator().manual_seed(step_seed(self.recipe.seed, epoch))
             self._epoch, self._order = epoch, torch.randperm(len(self.data), generator=generator)
         return self._order
 
@@ -289,6 +292,17 @@ class _Run:
         if self.accelerator.is_main_process:
             with self._averaged():
                 self.stage.finish(self._sample_pictures(FINISH_PICTURES))
-                self.stage.save(self.out)
+                self._save_folders()
         self.accelerator.wait_for_everyone()
         return self.out
+
+    def _save_folders(self) -> None:
+        """Write the trained folders beside `out`'s and rename them, so that a kill leaves no half-written one."""
+        partial = self.out / f".{self.stage.name}.tmp"
+        shutil.rmtree(partial, ignore_errors=True)
+        self.stage.save(partial)
+        # Last the one that marks the stage as done: denoiser after scheduler.
+        for folder in sorted(partial.iterdir(), reverse=True):
+            shutil.rmtree(self.out / folder.name, ignore_errors=True)
+            folder.rename(self.out / folder.name)
+        partial.rmdir()

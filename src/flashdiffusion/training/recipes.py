@@ -62,7 +62,7 @@ _FACES_128_CPU = Recipe(
         model=_DENOISER,
         schedule=_SCHEDULE,
     ),
-    severity=SeverityConfig(loop=LoopConfig(share=0.25, batch_size=16, lr=5e-4)),
+    severity=SeverityConfig(loop=LoopConfig(share=0.25, batch_size=16, lr=5e-4), image_share=0.25),
 )
 _FACES_128 = replace(
     _FACES_128_CPU,
@@ -76,7 +76,7 @@ _FACES_128 = replace(
         adversarial_from=0.6,
     ),
     denoiser=replace(_FACES_128_CPU.denoiser, loop=LoopConfig(share=0.30, batch_size=256, lr=1e-3, ema_decay=0.9995)),
-    severity=replace(_FACES_128_CPU.severity, loop=LoopConfig(share=0.20, batch_size=128, lr=1e-3)),
+    severity=replace(_FACES_128_CPU.severity, loop=LoopConfig(share=0.20, batch_size=128, lr=1e-3), image_share=1.0),
 )
 # For the tests and for trying out a command: seconds, not a usable model.
 _TINY = replace(

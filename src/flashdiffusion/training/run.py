@@ -1,5 +1,6 @@
 """What `flashdiffusion train` runs: one stage or all three, one after the other."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,9 @@ from diffusers import AutoencoderKL
 from flashdiffusion.data import PictureDataset, write_json
 from flashdiffusion.errors import InputError, unknown_name
 from flashdiffusion.metrics.lpips import LPIPS
+from flashdiffusion.physics import get_task
 from flashdiffusion.priors import DiffusersAutoencoder, load_component
+from flashdiffusion.severity.encoder import HEADS
 from flashdiffusion.training.autoencoder import AutoencoderStage
 from flashdiffusion.training.config import Recipe
 from flashdiffusion.training.denoiser import DenoiserStage
@@ -53,7 +56,7 @@ def train(
         torch.manual_seed(recipe.seed)  # of the weights' initialisation
         stage = make_stage(name, recipe, out, lpips)
         minutes = total * stage.loop.share if which == "all" or max_minutes is None else total
-        done = resume and (out / FOLDERS[name] / "config.json").exists()
+        done = resume and which == "all" and (out / FOLDERS[name]).is_dir()
         if not done:
             train_stage(stage, pictures, recipe, out, minutes, max_steps, resume)
     if all((out / folder).is_dir() for folder in FOLDERS.values()):
@@ -85,13 +88,21 @@ def make_stage(name: str, recipe: Recipe, out: Path, lpips: str | Path | None) -
 
 
 def with_severity(recipe: Recipe, head: str | None, task: str | None, noise_std: float | None) -> Recipe:
-    """The recipe with another severity head (and the loss weight that goes with it), task or noise level."""
+    """The recipe with another severity head (and the loss weight that goes with it), task or noise level.
+
+    Raises:
+        InputError: unknown head or task, or a noise level below 0.
+    """
     severity = recipe.severity
     if head is not None:
+        if head not in HEADS:
+            raise unknown_name("severity head", head, HEADS)
         # λ_σ = 10 is the paper's text; 0.05 belongs to the squared error of logarithms.
         severity = replace(severity, head=head, severity_weight=10.0 if head == "paper" else 0.05)
     if task is not None:
-        severity = replace(severity, task=task)
+        severity = replace(severity, task=get_task(task).name)
     if noise_std is not None:
+        if not 0 <= noise_std < math.inf:
+            raise InputError(f"noise std is {noise_std}; expected a finite number >= 0")
         severity = replace(severity, noise_std=noise_std)
     return replace(recipe, severity=severity)

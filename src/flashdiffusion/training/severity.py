@@ -16,7 +16,9 @@ from flashdiffusion.training.stage import Stage
 class SeverityStage(Stage):
     """L = ‖ẑ - z0‖²/d + λ_σ ℓ(σ̂², σ̄²) + λ_im ‖x - D0(ẑ)‖²/n, degradations drawn afresh for every picture.
 
-    ℓ is (log σ̂² - log σ̄²)² for the log-variance head and (σ̂² - σ̄²)² for the paper's. E0 and D0 are frozen.
+    ℓ is (σ̂² - σ̄²)² for the paper's head. For the log-variance head it is (log σ̂² - log σ̄²)² plus the Gaussian
+    negative log-likelihood of the error at each place of the latent, log σ² + |e|²/c / σ², which tells the head where
+    the damage is and so teaches it from far fewer pictures. E0 and D0 are frozen.
     The image term is taken on the networks' [-1, 1] scale, as in the paper. The true severity σ̄² is a target:
     no gradient flows into it.
     """
@@ -43,14 +45,18 @@ class SeverityStage(Stage):
         z_hat, var = severity.z_hat.float(), severity.var.float()
         latent = (z_hat - z0).square().mean()
         true = true_severity(z_hat, z0).detach().clamp(min=1e-8)
-        if self.config.head == "paper":
-            error = (var - true).square().mean()
+        log = {"latent": latent, "true": true.mean(), "predicted": var.mean()}
+        if severity.log_var_map is None:
+            log["severity"] = (var - true).square().mean()
         else:
-            error = (var.log() - true.log()).square().mean()
-        loss = latent + self.config.severity_weight * error
-        log = {"latent": latent, "severity": error, "true": true.mean(), "predicted": var.mean()}
+            log["severity"] = (var.log() - true.log()).square().mean()
+            local = (z_hat - z0).detach().square().mean(dim=1).clamp(min=1e-8)
+            excess = local.log() - severity.log_var_map  # the likelihood's own terms, 0 at its optimum
+            log["local"] = (excess.exp() - excess - 1).mean()
+        loss = latent + self.config.severity_weight * (log["severity"] + log.get("local", 0))
         if self.config.image_weight:
-            log["image"] = 4 * (self.autoencoder.decode(z_hat).float() - x).square().mean()
+            part = max(1, round(self.config.image_share * len(x)))
+            log["image"] = 4 * (self.autoencoder.decode(z_hat[:part]).float() - x[:part]).square().mean()
             loss = loss + self.config.image_weight * log["image"]
         return loss, {key: value.detach() for key, value in log.items()}
 

@@ -1,0 +1,486 @@
+"""Bad input: one line that names the value and says what was expected, exit code 2, nothing written."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from flashdiffusion.data import MeasurementFile
+
+BLUR = ("--physics", "gaussian-blur:std=1")
+
+
+@pytest.fixture
+def refused(flash, tmp_path):
+    """Run a command with `--out` in an empty folder; the one line that it fails with."""
+
+    def run(*arguments: object, out: Path | None = None) -> str:
+        folder = tmp_path / "out"
+        options = [] if arguments[0] == "severity" else ["--out", folder if out is None else out]
+        ended = flash(*arguments, *options)
+        assert ended.code == 2
+        assert ended.out == ""
+        assert re.fullmatch(r"flashdiffusion: error: .+\n", ended.err), ended.err  # "." is no line break
+        assert not folder.is_dir() or list(folder.iterdir()) == []
+        return ended.err
+
+    return run
+
+
+@pytest.fixture
+def picture(tmp_path) -> Path:
+    path = tmp_path / "picture.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def measurement(tmp_path) -> Path:
+    path = tmp_path / "measurement.safetensors"
+    y = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
+    MeasurementFile("measurement", y, "gaussian-blur", {"std": torch.tensor([1.0])}, 0.05).save(path)
+    return path
+
+
+# -- inputs ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["restore", "severity", "degrade"])
+@pytest.mark.parametrize("name", ["absent.png", "absent.safetensors"])
+def test_a_missing_file(refused, tmp_path, tiny_model, command, name):
+    path = tmp_path / name
+    model = () if command == "degrade" else ("--model", tiny_model)
+    physics = BLUR if command == "restore" else ()
+    line = refused(command, path, *model, *physics)
+    assert f"cannot read {path}" in line.lower() and "o such file" in line
+
+
+@pytest.mark.parametrize("command", ["restore", "severity", "degrade"])
+@pytest.mark.parametrize("kind", ["text", "truncated", "empty"])
+def test_a_file_that_is_no_whole_picture(refused, picture, tmp_path, tiny_model, command, kind):
+    path = tmp_path / "bad.png"
+    whole = picture.read_bytes()
+    path.write_bytes({"text": b"these are words", "truncated": whole[: len(whole) // 2], "empty": b""}[kind])
+    model = () if command == "degrade" else ("--model", tiny_model)
+    line = refused(command, path, *model, *(BLUR if command == "restore" else ()))
+    assert str(path) in line
+    assert ("damaged or truncated picture" if kind == "truncated" else "not a picture") in line
+
+
+def test_a_decompression_bomb(refused, picture, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    line = refused("degrade", picture)
+    assert f"{picture}: too large" in line and "expected at most" in line
+
+
+def test_a_deep_picture(refused, tmp_path):
+    path = tmp_path / "deep.png"
+    Image.new("I;16", (32, 32)).save(path)
+    line = refused("degrade", path)
+    assert f"{path}: I;16 picture; expected 8-bit" in line
+
+
+@pytest.mark.parametrize("command", ["restore", "severity"])
+def test_a_size_that_the_prior_cannot_take(refused, tmp_path, tiny_model, command):
+    path = tmp_path / "odd.png"
+    Image.new("RGB", (30, 32)).save(path)
+    physics = BLUR if command == "restore" else ()
+    line = refused(command, path, "--model", tiny_model, *physics)
+    assert f"{path}: pictures of 32x30 pixels; this prior takes multiples of 8" in line
+
+
+def test_a_picture_without_physics(refused, picture, tiny_model):
+    line = refused("restore", picture, "--model", tiny_model)
+    assert "picture is a picture: say what damaged it with --physics" in line
+
+
+def test_a_folder_of_neither_kind(refused, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "notes.txt").write_text("")
+    assert "folder holds neither measurement files nor pictures" in refused("degrade", tmp_path / "folder")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("command", ["restore", "severity"])
+def test_a_measurement_that_is_not_finite(refused, measurement, tiny_model, command, value):
+    with safe_open(measurement, framework="pt") as stream:
+        metadata = stream.metadata()
+    tensors = load_file(measurement)
+    tensors["y"][1, 3, 5] = value
+    save_file(tensors, measurement, metadata)
+    line = refused(command, measurement, "--model", tiny_model)
+    assert f"{measurement}: NaN or infinite values" in line and "expected finite numbers" in line
+
+
+def _rewrite(path: Path, tensors: dict[str, torch.Tensor] | None = None, **changes: object) -> None:
+    """Change a measurement file: its version, or what it says of the physics."""
+    with safe_open(path, framework="pt") as stream:
+        metadata = stream.metadata()
+    metadata["version"] = str(changes.pop("version", metadata["version"]))
+    metadata["measurement"] = json.dumps(json.loads(metadata["measurement"]) | changes)
+    save_file(load_file(path) | (tensors or {}), path, metadata)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"version": 2}, "measurement of version 2; this library reads 1"),
+        ({"physics": "motion-blur"}, "'motion-blur'; this library knows gaussian-blur, random-inpainting"),
+        ({"noise_std": -0.5}, "noise std is -0.5; expected a finite number >= 0"),
+        ({"noise_std": float("nan")}, "noise std is nan; expected a finite number >= 0"),
+        ({"tensors": {"params.std": torch.tensor([-2.0])}}, "blur std is [-2.0]; expected numbers from 0 to 50"),
+        ({"tensors": {"params.std": torch.ones(2)}}, "expected (2, C, H, W)"),
+        ({"tensors": {"params.ratio": torch.ones(1)}}, "has the parameter std; got ['ratio', 'std']"),
+        ({"tensors": {"y": torch.zeros(1, 32, 32)}}, "shape (1, 1, 32, 32); expected (B, 3, H, W)"),
+        ({"tensors": {"y": torch.zeros(3, 32, 32, dtype=torch.uint8)}}, "torch.uint8; expected floats"),
+    ],
+)
+def test_a_measurement_file_with_a_value_that_cannot_be(refused, measurement, tiny_model, changes, reason):
+    _rewrite(measurement, **changes)
+    line = refused("restore", measurement, "--model", tiny_model)
+    assert reason in line and str(measurement) in line
+
+
+def test_weights_given_as_a_measurement(refused, tiny_model):
+    path = tiny_model / "denoiser" / "diffusion_pytorch_model.safetensors"
+    line = refused("restore", path, "--model", tiny_model)
+    assert f"{path} is no measurement; expected a file that `flashdiffusion degrade` wrote" in line
+
+
+# -- names that do not exist, with the nearest that does --------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "hint"),
+    [
+        (("degrade", "{picture}", "--task", "gausian-blur"), "task 'gausian-blur'", "gaussian-blur"),
+        (("restore", "{picture}", "--method", "latent-dsp"), "method 'latent-dsp'", "latent-dps"),
+        (("degrade", "{picture}", "--physics", "gausian-blur:std=2"), "physics 'gausian-blur'", "gaussian-blur"),
+        (("degrade", "{picture}", "--physics", "gaussian-blur:sdt=2"), "parameter of gaussian-blur 'sdt'", "std"),
+        (("restore", "{picture}", *BLUR, "--model", "faces-12"), "model 'faces-12'", "faces-128"),
+        (("train", "autoencodr", "--data", "{pictures}", "--config", "tiny"), "stage 'autoencodr'", "autoencoder"),
+        (("train", "all", "--data", "{pictures}", "--config", "faces128"), "config 'faces128'", "faces-128"),
+        (
+            ("train", "all", "--data", "{pictures}", "--config", "tiny", "--head", "papr"),
+            "severity head 'papr'",
+            "paper",
+        ),
+        (
+            ("train", "all", "--data", "{pictures}", "--config", "tiny", "--task", "inpainting"),
+            "task 'inpainting'",
+            "random-inpainting",
+        ),
+    ],
+)
+def test_an_unknown_name(refused, picture, picture_folder, arguments, kind, hint):
+    filled = [a.format(picture=picture, pictures=picture_folder) for a in arguments]
+    line = refused(*filled)
+    assert kind in line and hint in line.split(kind)[1]
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "kind", "hint"),
+    [
+        ("evaluate", ("--task", "random-inpaint"), "unknown task 'random-inpaint'", "random-inpainting"),
+        ("evaluate", ("--method", "latent-dsp"), "unknown method 'latent-dsp'", "latent-dps"),
+        ("evaluate", ("--mixing", "papr"), "unknown mixing 'papr'", "paper"),
+        ("ordering", ("--task", "gaussian-bl"), "unknown task 'gaussian-bl'", "gaussian-blur"),
+    ],
+)
+def test_an_unknown_name_in_an_experiment(refused, tmp_path, picture_folder, tiny_model, command, options, kind, hint):
+    out = tmp_path / "out" / "results.json"
+    line = refused(command, "--data", picture_folder, "--model", tiny_model, *options, out=out)
+    assert kind in line and hint in line.split(kind)[1]
+
+
+# -- numbers out of range ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--physics", "gaussian-blur:std=-1"), "blur std is [-1.0]; expected numbers from 0"),
+        (("--physics", "gaussian-blur:std=nan"), "blur std is [nan]; expected numbers from 0"),
+        (("--physics", "gaussian-blur:std=wide"), "std of gaussian-blur is 'wide'; expected a number"),
+        (("--physics", "gaussian-blur"), "lacks its parameter; expected gaussian-blur:std=NUMBER"),
+        (("--physics", "random-inpainting:ratio=1.5"), "ratio is [1.5]; expected numbers in [0, 1]"),
+        (("--physics", "random-inpainting:ratio=-0.1"), "expected numbers in [0, 1]"),
+        (("--physics", "random-inpainting:mask=absent.png"), "cannot read absent.png"),
+        (("--physics", "gaussian-blur:std=10", "--size", "32"), "blur std 10 needs pictures of more than 40 pixels"),
+        (("--noise-std", "-0.1"), "noise std is -0.1; expected a finite number >= 0"),
+        (("--size", "-1"), "size is -1; expected a side in pixels"),
+        (("--size", "many"), "Invalid value for '--size'"),
+    ],
+)
+def test_a_degradation_out_of_range(refused, picture, options, reason):
+    assert reason in refused("degrade", picture, *options)
+
+
+def test_what_is_wrong_for_every_picture_is_said_once(refused, picture, picture_folder, tiny_model):
+    assert "ratio is [2.0]" in refused("degrade", picture, picture_folder, "--physics", "random-inpainting:ratio=2")
+    wrong = ("--physics", "gaussian-blur:std=-1")
+    assert "std is [-1.0]" in refused("restore", picture, picture_folder, *wrong, "--model", tiny_model)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--eta", "-1"), "eta is -1.0; expected a finite number >= 0"),
+        (("--eta", "nan"), "eta is nan; expected a finite number >= 0"),
+        (("--correction", "-1"), "correction c is -1.0; expected a finite number >= 0"),
+        (("--steps", "0"), "steps is 0; expected 1 to 1000"),
+        (("--steps", "1001"), "steps is 1001; expected 1 to 1000"),
+        (("--delta", "1.5"), "1.5"),
+        (("--capacity", "0"), "capacity is 0; expected at least 1"),
+        (("--device", "gpu"), "device 'gpu' cannot be used here"),
+        (("--device", "meta"), "device 'meta' cannot be used here"),
+        (("--reference", "absent"), "reference absent is no folder; expected"),
+        (("--lpips", "absent.safetensors"), "no LPIPS weights at absent.safetensors; give"),
+        (("--colour", "red"), "No such option"),
+    ],
+)
+def test_a_setting_that_cannot_be(refused, measurement, tiny_model, options, reason):
+    line = refused("restore", measurement, "--model", tiny_model, *options)
+    assert reason in line
+
+
+def test_inpainting_needs_its_mask_to_restore(refused, picture, tiny_model):
+    line = refused("restore", picture, "--physics", "random-inpainting:ratio=0.7", "--model", tiny_model)
+    assert "random-inpainting:mask=FILE" in line
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "reason"),
+    [
+        ("ordering", ("--levels", "1"), "levels is 1; expected at least 2"),
+        ("ordering", ("--limit", "0"), "limit is 0; expected at least 1"),
+        ("evaluate", ("--limit", "0"), "limit is 0; expected at least 1"),
+        ("evaluate", ("--limit", "-1"), "limit is -1; expected at least 1"),
+        ("evaluate", ("--batch-size", "0"), "batch size is 0; expected at least 1"),
+        ("evaluate", ("--eta", "-1"), "eta is -1.0; expected"),
+        ("evaluate", ("--noise-std", "-1"), "noise std is -1.0; expected"),
+        ("evaluate", ("--grid", "grid.xyz"), "grid is grid.xyz; expected a name that ends in .png"),
+    ],
+)
+def test_an_experiment_s_number_out_of_range(refused, tmp_path, picture_folder, tiny_model, command, options, reason):
+    out = tmp_path / "out" / "results.json"
+    assert reason in refused(command, "--data", picture_folder, "--model", tiny_model, *options, out=out)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--limit", "0"), "limit is 0; expected at least 1"),
+        (("--max-steps", "0"), "max-steps is 0; expected at least 1"),
+        (("--max-minutes", "0"), "max-minutes is 0; expected a positive number"),
+        (("--max-minutes", "nan"), "max-minutes is nan; expected a positive number"),
+        (("--noise-std", "-1"), "noise std is -1.0; expected a finite number >= 0"),
+        (("--lpips", "absent.safetensors"), "no LPIPS weights at absent.safetensors"),
+    ],
+)
+def test_a_training_number_out_of_range(refused, picture_folder, options, reason):
+    assert reason in refused("train", "all", "--data", picture_folder, "--config", "tiny", *options)
+
+
+def test_training_data_that_is_not_there(refused, tmp_path):
+    line = refused("train", "all", "--data", tmp_path / "absent", "--config", "tiny")
+    assert f"no such file or folder: {tmp_path / 'absent'}" in line
+
+
+def test_a_stage_before_its_autoencoder(refused, picture_folder):
+    line = refused("train", "denoiser", "--data", picture_folder, "--config", "tiny")
+    assert "has no trained autoencoder; run `flashdiffusion train autoencoder`" in line
+
+
+# -- places to write to -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("below", [False, True])
+@pytest.mark.parametrize("command", ["degrade", "restore", "train", "demo"])
+def test_an_output_folder_that_cannot_be(refused, tmp_path, picture, picture_folder, tiny_model, command, below):
+    taken = tmp_path / "taken"
+    taken.write_text("mine")
+    out = taken / "below" if below else taken
+    arguments = {
+        "degrade": (picture,),
+        "restore": (picture, *BLUR, "--model", tiny_model),
+        "train": ("all", "--data", picture_folder, "--config", "tiny"),
+        "demo": ("--model", tiny_model),
+    }[command]
+    line = refused(command, *arguments, out=out)
+    assert f"cannot write to output folder {out}" in line and "give a writable folder" in line
+    assert taken.read_text() == "mine"
+
+
+@pytest.mark.parametrize("command", ["evaluate", "ordering"])
+def test_an_output_file_that_cannot_be(refused, tmp_path, picture_folder, tiny_model, command):
+    (tmp_path / "taken").write_text("mine")
+    data = ("--data", picture_folder, "--model", tiny_model)
+    assert "is a folder; expected a file" in refused(command, *data, out=tmp_path)
+    line = refused(command, *data, out=tmp_path / "taken" / "results.json")
+    assert f"cannot write to output folder {tmp_path / 'taken'}" in line
+
+
+def test_an_input_is_never_overwritten(refused, picture, tiny_model):
+    before = picture.read_bytes()
+    for arguments in (("degrade", picture), ("restore", picture, *BLUR, "--model", tiny_model)):
+        line = refused(*arguments, out=picture.parent)
+        assert f"{picture} is an input and would be overwritten; choose another --out" in line
+    assert picture.read_bytes() == before
+
+
+def test_the_true_pictures_are_never_overwritten(refused, tmp_path, measurement, tiny_model):
+    truth = tmp_path / "truth"
+    truth.mkdir()
+    line = refused("restore", measurement, "--model", tiny_model, "--reference", truth, out=tmp_path / "." / "truth")
+    assert "the folder of the true pictures; choose another --out" in line
+    assert list(truth.iterdir()) == []
+
+
+# -- models of another layout -----------------------------------------------------------------------------
+
+
+def _empty(model: Path) -> None:
+    shutil.rmtree(model)
+    model.mkdir()
+
+
+def _other_class(model: Path) -> None:
+    config = model / "denoiser" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"_class_name": "UNet2DConditionModel"}))
+
+
+def _truncated(model: Path) -> None:
+    weights = model / "autoencoder" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+
+
+def _no_scheduler(model: Path) -> None:
+    shutil.rmtree(model / "scheduler")
+
+
+def _bad_schedule(model: Path) -> None:
+    config = model / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"beta_schedule": "stairs"}))
+
+
+def _bad_index(model: Path) -> None:
+    (model / "model_index.json").write_text("{")
+
+
+def _fewer_weights(model: Path) -> None:
+    weights = model / "severity_encoder" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    del tensors["quant_conv.bias"]
+    save_file(tensors, weights, {"format": "pt"})
+
+
+def _more_weights(model: Path) -> None:
+    weights = model / "severity_encoder" / "diffusion_pytorch_model.safetensors"
+    save_file(load_file(weights) | {"surplus": torch.zeros(1)}, weights, {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (_empty, "has no folder denoiser or unet; expected a diffusers model folder"),
+        (_other_class, "denoiser holds a UNet2DConditionModel; expected UNet2DModel"),
+        (_truncated, "autoencoder cannot be loaded as AutoencoderKL"),
+        (_no_scheduler, "scheduler has no scheduler_config.json; expected a folder in diffusers' layout"),
+        (_bad_schedule, "stairs"),
+        (_bad_index, "model_index.json is not JSON"),
+        (_fewer_weights, "severity_encoder: missing keys ['quant_conv.bias']"),
+        (_more_weights, "severity_encoder: unexpected keys ['surplus']"),
+    ],
+)
+def test_a_model_of_another_layout(refused, tmp_path, tiny_model, measurement, change, reason):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    change(model)
+    line = refused("restore", measurement, "--model", model)
+    assert reason in line and str(model) in line
+
+
+def test_a_model_without_severity_encoder(refused, tmp_path, tiny_model, measurement):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model, ignore=shutil.ignore_patterns("severity_encoder"))
+    line = refused("restore", measurement, "--model", model)
+    assert "needs a severity encoder and this model has none" in line
+    assert "has no severity encoder" in refused("severity", measurement, "--model", model)
+
+
+def test_a_model_that_does_not_say_its_size(refused, tmp_path, tiny_model, picture_folder):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model, ignore=shutil.ignore_patterns("model_index.json"))
+    out = tmp_path / "out" / "results.json"
+    line = refused("evaluate", "--data", picture_folder, "--model", model, out=out)
+    assert "expected sample_size in model_index.json" in line
+
+
+# -- no command, or several inputs of which some are bad --------------------------------------------------
+
+
+def test_no_command_prints_the_help(flash):
+    ended = flash()
+    assert ended.code == 0 and ended.err == ""
+    assert "Usage: flashdiffusion" in ended.out and "restore" in ended.out
+
+
+def test_an_unknown_command_and_a_missing_option(refused, flash, picture):
+    for arguments, reason in ((("resore",), "'resore'"), (("degrade", picture), "'--out'")):
+        ended = flash(*arguments)
+        assert ended.code == 2 and ended.out == ""
+        assert re.fullmatch(r"flashdiffusion: error: .+\n", ended.err) and reason in ended.err
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P"])
+def test_grey_and_transparent_pictures_are_converted_with_a_note(flash, tmp_path, picture, tiny_model, mode):
+    path = tmp_path / "converted.png"
+    with Image.open(picture) as source:
+        source.convert(mode).save(path)
+    ended = flash("restore", path, *BLUR, "--steps", 2, "--model", tiny_model, "--out", tmp_path / "out")
+    assert ended.code == 0
+    assert ended.err == f"flashdiffusion: note: {path} is a {mode} picture; converted to RGB\n"
+    with Image.open(tmp_path / "out" / "converted.png") as restored:
+        assert restored.mode == "RGB"
+
+
+def test_one_bad_picture_among_three_stops_only_itself(flash, tmp_path, picture, tiny_model):
+    inputs = tmp_path / "inputs"
+    inputs.mkdir()
+    for name in ("a.png", "c.png"):
+        shutil.copy(picture, inputs / name)
+    (inputs / "b.png").write_text("words")
+    out = tmp_path / "out"
+    ended = flash("restore", inputs, *BLUR, "--steps", 2, "--model", tiny_model, "--out", out)
+    assert ended.code == 1
+    assert ended.err == f"flashdiffusion: failed: {inputs / 'b.png'}: not a picture that Pillow can read\n"
+    assert sorted(p.name for p in out.iterdir()) == ["a.png", "c.png", "results.json"]
+    records = json.loads((out / "results.json").read_text())["records"]
+    assert [record["id"] for record in records] == ["a", "c"]
+
+
+def test_one_bad_picture_among_three_is_not_degraded(flash, tmp_path, picture):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(picture.read_bytes()[:300])
+    out = tmp_path / "out"
+    other = shutil.copy(picture, tmp_path / "other.png")
+    ended = flash("degrade", picture, bad, other, "--size", 32, "--out", out)
+    assert ended.code == 1
+    assert re.fullmatch(rf"flashdiffusion: failed: {bad}: damaged or truncated picture .*\n", ended.err)
+    assert {p.stem for p in out.iterdir()} == {"picture", "other"}
+
+
+def test_a_restoration_that_diverges_is_a_failure_and_is_not_written(flash, tmp_path, measurement, tiny_model):
+    method = ("--method", "latent-dps", "--steps", 4, "--eta", 1e38)
+    ended = flash("restore", measurement, *method, "--model", tiny_model, "--out", tmp_path / "out")
+    assert ended.code == 2 and "measurement: its restoration diverged; try a smaller --eta" in ended.err
+    assert not (tmp_path / "out" / "measurement.png").exists()

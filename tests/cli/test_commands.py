@@ -1,0 +1,244 @@
+"""Whole commands with the tiny model: what they write, and that a picture's result is its own."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from flashdiffusion.data import MeasurementFile, load_picture
+
+STEPS = 5
+
+
+def _pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture).astype(int)
+
+
+@pytest.fixture
+def measured(flash, tmp_path, picture_folder) -> Path:
+    """Four degraded pictures of 32 x 32."""
+    inputs = [picture_folder / f"picture-{i:02d}.png" for i in range(4)]
+    ended = flash("degrade", *inputs, "--size", 32, "--seed", 3, "--out", tmp_path / "measured")
+    assert ended.code == 0 and ended.err == ""
+    return tmp_path / "measured"
+
+
+def test_degrade_writes_measurements_and_pictures_to_look_at(measured):
+    names = [f"picture-{i:02d}" for i in range(4)]
+    assert sorted(p.name for p in measured.iterdir()) == [f"{n}{s}" for n in names for s in (".png", ".safetensors")]
+    for name in names:
+        file = MeasurementFile.load(measured / f"{name}.safetensors")
+        assert file.y.shape == (3, 32, 32) and file.physics == "gaussian-blur" and file.noise_std == 0.05
+        assert 0 <= float(file.params["std"]) <= 3
+        looked_at = load_picture(measured / f"{name}.png")
+        assert float((file.y.clamp(0, 1) - looked_at).abs().max()) <= 0.5 / 255 + 1e-6
+
+
+def test_a_degraded_picture_depends_on_seed_and_name_alone(flash, tmp_path, picture_folder, measured):
+    name = "picture-02"
+    files = [measured / f"{name}.safetensors"]
+    for seed in (3, 4):
+        out = tmp_path / f"seed-{seed}"
+        flash("degrade", picture_folder / f"{name}.png", "--size", 32, "--seed", seed, "--out", out)
+        files.append(out / f"{name}.safetensors")
+    among_four, alone, other_seed = map(MeasurementFile.load, files)
+    assert torch.equal(alone.y, among_four.y)
+    assert torch.equal(alone.params["std"], among_four.params["std"])
+    assert not torch.equal(alone.y, other_seed.y)
+
+
+def test_degrade_adds_the_noise_it_says_to_the_blur_it_says(flash, tmp_path, picture_folder):
+    source = picture_folder / "picture-00.png"
+    identity = ("--physics", "gaussian-blur:std=0", "--size", 0)
+    flash("degrade", source, *identity, "--noise-std", 0, "--out", tmp_path / "clean")
+    flash("degrade", source, *identity, "--noise-std", 0.1, "--out", tmp_path / "noisy")
+    clean, noisy = (MeasurementFile.load(tmp_path / n / "picture-00.safetensors").y for n in ("clean", "noisy"))
+    assert clean.shape == (3, 40, 48)
+    assert float((clean - load_picture(source)).abs().max()) < 1e-6
+    assert float((noisy - clean).std()) == pytest.approx(0.1, rel=0.05)  # 5760 values: 1 % is one deviation
+
+
+def test_degrade_severity_restore(flash, tmp_path, picture_folder, tiny_model, measured):
+    ended = flash("severity", measured, "--model", tiny_model, "--json")
+    assert ended.code == 0 and ended.err == ""
+    severities = {r["id"]: r["severity"] for r in json.loads(ended.out)["records"]}
+    assert list(severities) == [f"picture-{i:02d}" for i in range(4)]
+    assert all(v > 0 for v in severities.values())
+
+    out = tmp_path / "restored"
+    # The reference pictures are cropped and resized as the measurements were.
+    options = ("--reference", picture_folder, "--steps", 40, "--model", tiny_model, "--json")
+    ended = flash("restore", measured, "--out", out, *options)
+    assert ended.code == 0
+    assert sorted(p.name for p in out.iterdir()) == [*(f"picture-{i:02d}.png" for i in range(4)), "results.json"]
+    results = json.loads((out / "results.json").read_text())
+    assert results["command"][:2] == ["flashdiffusion", "restore"] and results["method"] == "flash(latent-dps)"
+    assert {"records": results["records"], "mean": results["mean"]} == json.loads(ended.out)
+    for record in results["records"]:
+        known = {"severity", "start", "nfe", "gflop", "seconds", "psnr", "ssim"}
+        assert set(record) == {"id", "degradation"} | known
+        std = float(MeasurementFile.load(measured / f"{record['id']}.safetensors").params["std"])
+        assert record["degradation"]["std"] == pytest.approx(std, abs=1e-3)
+        assert record["severity"] == pytest.approx(severities[record["id"]], rel=1e-3)
+        assert 1 <= record["start"] == record["nfe"] <= 40
+        restored = load_picture(out / f"{record['id']}.png")
+        truth = load_picture(picture_folder / f"{record['id']}.png", 32)
+        error = float((restored - truth).square().mean())
+        assert record["psnr"] == pytest.approx(-10 * np.log10(error), abs=0.1)
+    mean = np.mean([record["psnr"] for record in results["records"]])
+    assert results["mean"]["pictures"] == 4 and results["mean"]["psnr"] == pytest.approx(mean, rel=1e-4)
+
+
+@pytest.mark.parametrize("method", ["flash(latent-dps)", "latent-dps", "ae"])
+def test_a_picture_is_restored_the_same_alone_and_in_any_company(flash, tmp_path, tiny_model, measured, method):
+    files = sorted(measured.glob("*.safetensors"))
+    orders = {"all": files, "backwards": files[::-1], "alone": files[2:3]}
+    for name, inputs in orders.items():
+        capacity = 3 if name == "backwards" else 16
+        options = ("--method", method, "--steps", STEPS, "--model", tiny_model, "--capacity", capacity)
+        assert flash("restore", *inputs, "--out", tmp_path / name, *options).code == 0
+    together = _pixels(tmp_path / "all" / "picture-02.png")
+    assert together.std() > 1
+    # Batched convolutions may round differently: one level of 255 at most.
+    assert np.abs(together - _pixels(tmp_path / "alone" / "picture-02.png")).max() <= 1
+    for file in files:
+        pair = (_pixels(tmp_path / name / f"{file.stem}.png") for name in ("all", "backwards"))
+        assert np.abs(next(pair) - next(pair)).max() <= 1
+
+
+def test_the_seed_decides_what_is_sampled(flash, tmp_path, tiny_model, measured):
+    file = measured / "picture-01.safetensors"
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        options = ("--method", "latent-dps", "--steps", STEPS, "--seed", seed, "--model", tiny_model)
+        flash("restore", file, "--out", tmp_path / name, *options)
+    a, b, c = (_pixels(tmp_path / name / "picture-01.png") for name in "abc")
+    assert np.array_equal(a, b)
+    assert np.abs(a - c).max() > 1
+
+
+def test_pictures_are_restored_at_their_own_size_unless_fitted(flash, tmp_path, picture_folder, tiny_model):
+    source = picture_folder / "picture-05.png"
+    options = ("--physics", "gaussian-blur:std=1", "--steps", 2, "--model", tiny_model, "--reference", picture_folder)
+    assert flash("restore", source, "--out", tmp_path / "own", *options).code == 0
+    assert flash("restore", source, "--out", tmp_path / "fitted", "--fit", *options).code == 0
+    assert _pixels(tmp_path / "own" / "picture-05.png").shape == (40, 48, 3)
+    assert _pixels(tmp_path / "fitted" / "picture-05.png").shape == (32, 32, 3)
+    (record,) = json.loads((tmp_path / "own" / "results.json").read_text())["records"]
+    error = np.square((_pixels(tmp_path / "own" / "picture-05.png") - _pixels(source)) / 255).mean()
+    assert record["psnr"] == pytest.approx(-10 * np.log10(error), abs=0.1)
+
+
+def test_inputs_of_different_kinds_are_restored_in_one_command(flash, tmp_path, picture_folder, tiny_model, measured):
+    Image.fromarray(np.tile([255, 0], (40, 24)).astype(np.uint8)).save(tmp_path / "mask.png")
+    plain = shutil.copy(picture_folder / "picture-09.png", tmp_path / "plain.png")
+    options = ("--physics", f"random-inpainting:mask={tmp_path / 'mask.png'}", "--steps", 2, "--model", tiny_model)
+    ended = flash("restore", measured, plain, "--out", tmp_path / "out", *options)
+    assert ended.code == 0 and ended.err == ""
+    records = json.loads((tmp_path / "out" / "results.json").read_text())["records"]
+    assert {r["id"] for r in records} == {*(f"picture-{i:02d}" for i in range(4)), "plain"}
+
+
+def test_equal_names_from_two_folders_do_not_overwrite_each_other(flash, tmp_path, tiny_model, measured):
+    shutil.copytree(measured, tmp_path / "again")
+    files = [tmp_path / folder / "picture-00.safetensors" for folder in ("measured", "again")]
+    assert flash("restore", *files, "--steps", 2, "--model", tiny_model, "--out", tmp_path / "out").code == 0
+    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert names == ["picture-00-2.png", "picture-00.png", "results.json"]
+
+
+def test_brackets_in_a_name_are_printed_as_they_are(flash, tmp_path, tiny_model, measured):
+    (measured / "picture-00.safetensors").rename(tmp_path / "shot[1][bold].safetensors")
+    ended = flash("severity", tmp_path / "shot[1][bold].safetensors", "--model", tiny_model)
+    assert ended.code == 0 and "shot[1][bold]" in ended.out
+
+
+def test_a_reference_that_is_missing_for_one_picture_is_said(flash, tmp_path, picture_folder, tiny_model, measured):
+    truth = tmp_path / "truth"
+    truth.mkdir()
+    for i in (0, 1, 3):
+        shutil.copy(picture_folder / f"picture-{i:02d}.png", truth)
+    options = ("--reference", truth, "--steps", 2, "--model", tiny_model)
+    ended = flash("restore", measured, "--out", tmp_path / "out", *options)
+    assert ended.code == 1
+    assert ended.err == f"flashdiffusion: failed: no picture picture-02 in {truth} to compare with\n"
+    records = json.loads((tmp_path / "out" / "results.json").read_text())["records"]
+    assert {r["id"] for r in records if "psnr" in r} == {"picture-00", "picture-01", "picture-03"}
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("flash(latent-dps)", ("--steps", 20)), ("latent-dps", ("--steps", 4)), ("ae", ()), ("bound", ())],
+)
+def test_evaluate_writes_one_record_per_picture_and_their_means(
+    flash, tmp_path, picture_folder, tiny_model, method, options
+):
+    out = tmp_path / "new" / "results.json"
+    grid = tmp_path / "grids" / "grid.png"
+    limits = ("--limit", 5, "--batch-size", 3)
+    data = ("--data", picture_folder, "--model", tiny_model, "--grid", grid)
+    ended = flash("evaluate", *data, *limits, "--method", method, *options, "--out", out)
+    assert ended.code == 0 and f"written to {out}" in ended.out
+    results = json.loads(out.read_text())
+    records = results["records"]
+    assert results["method"] == method and results["task"] == "gaussian-blur"
+    assert [r["id"] for r in records] == [f"picture-{i:02d}.png" for i in range(5)]
+    for key in ("psnr", "ssim", "measurement_psnr"):
+        assert results["mean"][key] == pytest.approx(np.mean([r[key] for r in records]), rel=1e-4)
+    assert results["mean"]["pictures"] == 5
+    if method == "bound":
+        assert not any("nfe" in r for r in records)
+    else:
+        assert [r["nfe"] for r in records] == [r["start"] for r in records]
+        assert {"ae": {0}, "latent-dps": {4}}.get(method) in (None, {r["nfe"] for r in records})
+    assert _pixels(grid).shape == (3 * 32, 3 * 32, 3)  # clean, measured, restored; of the first batch
+
+
+def test_every_method_is_given_the_same_measurements(flash, tmp_path, picture_folder, tiny_model):
+    seen = []
+    for method in ("ae", "bound"):
+        out = tmp_path / f"{method}.json"
+        flash("evaluate", "--data", picture_folder, "--model", tiny_model, "--method", method, "--out", out)
+        seen.append([r["measurement_psnr"] for r in json.loads(out.read_text())["records"]])
+    assert seen[0] == seen[1] and len(set(seen[0])) == 12
+
+
+def test_ordering_writes_the_severity_of_every_level(flash, tmp_path, picture_folder, tiny_model):
+    out = tmp_path / "ordering.json"
+    data = ("--data", picture_folder, "--model", tiny_model, "--limit", 3)
+    ended = flash("ordering", *data, "--levels", 4, "--out", out)
+    assert ended.code == 0 and "over 3 pictures and 4 levels" in ended.out
+    results = json.loads(out.read_text())
+    assert [level["std"] for level in results["levels"]] == [0, 1, 2, 3]
+    severities = np.array([r["severities"] for r in results["records"]])
+    assert severities.shape == (3, 4)
+    np.testing.assert_allclose([level["mean_severity"] for level in results["levels"]], severities.mean(0), rtol=1e-5)
+    pairs = [s[j] > s[i] for s in severities for i in range(4) for j in range(i + 1, 4)]
+    assert results["ordering_accuracy"] == pytest.approx(np.mean(pairs), abs=1e-4)
+
+
+def test_demo_writes_an_overview_and_a_table(flash, tmp_path, tiny_model):
+    out = tmp_path / "demo"
+    ended = flash("demo", "--model", tiny_model, "--out", out)
+    assert ended.code == 0
+    names = ["blur-0.5", "blur-1.5", "blur-3"]
+    assert all(name in ended.out for name in names) and str(out / "overview.png") in ended.out
+    pictures = [f"{name}-{kind}.png" for name in names for kind in ("measured", "restored")]
+    assert sorted(p.name for p in out.iterdir()) == sorted([*pictures, "clean.png", "overview.png", "results.json"])
+    assert _pixels(out / "overview.png").std() > 1
+    records = json.loads((out / "results.json").read_text())["records"]
+    assert [r["id"] for r in records] == names
+    before = [r["measurement_psnr"] for r in records]
+    assert before == sorted(before, reverse=True)  # the wider the blur, the worse the measurement
+
+
+def test_train_makes_a_model_that_restores(flash, tmp_path, picture_folder, measured):
+    model = tmp_path / "model"
+    options = ("--config", "tiny", "--max-minutes", 60, "--max-steps", 2, "--limit", 8)
+    assert flash("train", "all", "--data", picture_folder, "--out", model, *options).code == 0
+    ended = flash("restore", measured, "--steps", 2, "--model", model, "--out", tmp_path / "restored")
+    assert ended.code == 0 and ended.err == ""

@@ -1,0 +1,287 @@
+"""Model folders: what is written is what is read, and what does not fit is refused by name."""
+
+import json
+import shutil
+from logging.handlers import BufferingHandler
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DModel, VQModel
+from diffusers.utils import logging
+from safetensors.torch import load_file, save_file
+
+from flashdiffusion import FlashPipeline
+from flashdiffusion.errors import CheckpointError, InputError
+from flashdiffusion.priors import (
+    DiffusersAutoencoder,
+    IdentityAutoencoder,
+    LatentPrior,
+    load_component,
+    read_json,
+    resolve_folder,
+)
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+SHAPE = {"block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 4, "latent_channels": 3}
+
+
+def _kl(**config: object) -> AutoencoderKL:
+    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
+    return AutoencoderKL(**(SHAPE | blocks | config)).eval()
+
+
+def _vq(**config: object) -> VQModel:
+    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
+    return VQModel(**(SHAPE | blocks | {"num_vq_embeddings": 16} | config)).eval()
+
+
+def _unet(channels: int = 3) -> UNet2DModel:
+    return UNet2DModel(
+        sample_size=8,
+        in_channels=channels,
+        out_channels=channels,
+        block_out_channels=[8, 16],
+        layers_per_block=1,
+        norm_num_groups=4,
+        down_block_types=["DownBlock2D", "DownBlock2D"],
+        up_block_types=["UpBlock2D", "UpBlock2D"],
+        add_attention=False,
+    )
+
+
+def _scheduler(**config: object) -> DDPMScheduler:
+    return DDPMScheduler(**({"beta_schedule": "scaled_linear", "beta_start": 0.0015, "beta_end": 0.0195} | config))
+
+
+@pytest.fixture
+def prior() -> LatentPrior:
+    torch.manual_seed(0)
+    autoencoder = _kl(latents_mean=[0.1, -0.2, 0.3], latents_std=[0.5, 1.0, 2.0], scaling_factor=0.7)
+    return LatentPrior(DiffusersAutoencoder(autoencoder), _unet(), _scheduler())
+
+
+@pytest.fixture
+def folder(tmp_path, prior):
+    prior.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def _assert_same(a: LatentPrior, b: LatentPrior) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(2, 3, 16, 16, generator=generator)
+    with torch.no_grad():
+        z = a.encode(x)
+        assert torch.equal(b.encode(x), z)
+        assert torch.equal(b.decode(z), a.decode(z))
+        i = torch.tensor([3, 900])
+        assert torch.equal(b.denoise(z, i), a.denoise(z, i))
+    assert torch.equal(a.abar, b.abar)
+
+
+# -- round trips ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_a_round_trip_gives_identical_outputs(tmp_path, prior, prediction):
+    prior = LatentPrior(prior.autoencoder, prior.denoiser, _scheduler(prediction_type=prediction))
+    prior.save_pretrained(tmp_path)
+    loaded = LatentPrior.from_pretrained(tmp_path)
+    assert loaded.prediction == prediction
+    assert not any(p.requires_grad for p in loaded.parameters())
+    _assert_same(prior, loaded)
+
+
+def test_without_an_autoencoder_the_prior_works_on_pixels(tmp_path):
+    prior = LatentPrior(IdentityAutoencoder(), _unet(), _scheduler())
+    prior.save_pretrained(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["denoiser", "scheduler"]
+    loaded = LatentPrior.from_pretrained(tmp_path)
+    assert isinstance(loaded.autoencoder, IdentityAutoencoder)
+    _assert_same(prior, loaded)
+
+
+@pytest.mark.parametrize("names", [("vqvae", "unet"), ("vae", "unet"), ("autoencoder", "unet"), ("vqvae", "denoiser")])
+def test_the_names_of_diffusers_pipelines_are_accepted(folder, prior, names):
+    for ours, theirs in zip(("autoencoder", "denoiser"), names, strict=True):
+        (folder / ours).rename(folder / theirs)
+    _assert_same(prior, LatentPrior.from_pretrained(folder))
+
+
+def test_a_pipeline_without_severity_encoder_or_index_loads(folder, prior):
+    pipeline = FlashPipeline.from_pretrained(folder)
+    assert pipeline.severity_encoder is None and pipeline.sample_size is None
+    _assert_same(prior, pipeline.prior)
+
+
+def test_the_whole_pipeline_survives_a_round_trip(tmp_path, tiny_pipeline):
+    tiny_pipeline.save_pretrained(tmp_path / "copy")
+    copy = FlashPipeline.from_pretrained(tmp_path / "copy")
+    y = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert copy.sample_size == tiny_pipeline.sample_size == 32
+    _assert_same(tiny_pipeline.prior, copy.prior)
+    assert torch.equal(copy.severity(y).z_hat, tiny_pipeline.severity(y).z_hat)
+    assert torch.equal(copy.severity(y).var, tiny_pipeline.severity(y).var)
+
+
+# -- the autoencoders' convention -----------------------------------------------------------------------
+
+
+def test_scaled_latents_are_the_standardised_posterior_mean(prior):
+    x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        raw = prior.autoencoder.model.encode(2 * x - 1).latent_dist.mean
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ([0.1, -0.2, 0.3], [0.5, 1.0, 2.0]))
+    torch.testing.assert_close(prior.encode(x), 0.7 * (raw - mean) / std)
+    with torch.no_grad():
+        decoded = prior.autoencoder.model.decode(raw).sample
+    torch.testing.assert_close(prior.decode(prior.encode(x)), (decoded + 1) / 2)
+
+
+def test_a_vq_prior_encodes_before_quantisation_and_decodes_through_it(tmp_path):
+    torch.manual_seed(0)
+    model = _vq(scaling_factor=0.5)
+    prior = LatentPrior(DiffusersAutoencoder(model), _unet(), _scheduler())
+    prior.save_pretrained(tmp_path)
+    loaded = LatentPrior.from_pretrained(tmp_path)
+    _assert_same(prior, loaded)
+    x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        raw = model.quant_conv(model.encoder(2 * x - 1))
+        quantised, _, _ = model.quantize(raw)
+        torch.testing.assert_close(loaded.encode(x), 0.5 * raw)
+        assert not torch.allclose(raw, quantised)
+        expected = model.decoder(model.post_quant_conv(quantised))
+        torch.testing.assert_close(loaded.decode(loaded.encode(x)), (expected + 1) / 2)
+
+
+def test_decoding_a_vq_latent_passes_a_gradient(tmp_path):
+    """Latent-DPS differentiates through the decoder, hence through the quantiser (straight through)."""
+    torch.manual_seed(0)
+    autoencoder = DiffusersAutoencoder(_vq())
+    z = torch.randn(1, 3, 8, 8, requires_grad=True)
+    (gradient,) = torch.autograd.grad(autoencoder.decode(z).square().sum(), z)
+    assert bool(gradient.isfinite().all()) and float(gradient.abs().max()) > 0
+
+
+# -- folders that do not fit ----------------------------------------------------------------------------
+
+
+def test_pickled_weights_are_not_loaded(folder):
+    weights = folder / "denoiser" / WEIGHTS
+    torch.save(load_file(weights), weights.with_suffix(".bin"))
+    weights.unlink()
+    with pytest.raises(CheckpointError, match="denoiser cannot be loaded as UNet2DModel"):
+        LatentPrior.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("component", ["autoencoder", "denoiser"])
+def test_a_missing_weight_is_named(folder, component):
+    path = folder / component / WEIGHTS
+    tensors = load_file(path)
+    key = next(k for k in tensors if k.endswith("conv_in.weight"))
+    del tensors[key]
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(CheckpointError, match=f"{component}: missing keys .*{key}"):
+        LatentPrior.from_pretrained(folder)
+
+
+def test_a_weight_too_many_is_named(folder):
+    path = folder / "denoiser" / WEIGHTS
+    save_file(load_file(path) | {"surplus.weight": torch.zeros(2)}, path, {"format": "pt"})
+    handler = BufferingHandler(100)
+    logging.add_handler(handler)
+    try:
+        with pytest.raises(CheckpointError, match=r"denoiser: unexpected keys .*surplus\.weight"):
+            LatentPrior.from_pretrained(folder)
+    finally:
+        logging.remove_handler(handler)
+    assert handler.buffer == []  # diffusers' own warning would be a second message
+
+
+def test_a_weight_of_another_shape_is_refused(folder):
+    path = folder / "denoiser" / WEIGHTS
+    tensors = load_file(path)
+    save_file(tensors | {"conv_in.weight": torch.zeros(2, 3, 3, 3)}, path, {"format": "pt"})
+    with pytest.raises(CheckpointError, match="denoiser"):
+        LatentPrior.from_pretrained(folder)
+
+
+def test_truncated_weights_are_refused(folder):
+    path = folder / "autoencoder" / WEIGHTS
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=r"autoencoder cannot be loaded as AutoencoderKL: .+"):
+        LatentPrior.from_pretrained(folder)
+
+
+def test_a_denoiser_of_other_channels_than_the_latents_is_refused(prior):
+    with pytest.raises(InputError, match=r"denoiser of 4 channels .*autoencoder of 3"):
+        LatentPrior(prior.autoencoder, _unet(4), _scheduler())
+
+
+def test_a_severity_encoder_of_other_channels_is_refused(folder, tiny_model):
+    shutil.copytree(tiny_model / "severity_encoder", folder / "severity_encoder")
+    with pytest.raises(CheckpointError, match="severity encoder of 8 latent channels beside an autoencoder of 3"):
+        FlashPipeline.from_pretrained(folder)
+
+
+def test_an_unknown_prediction_type_is_refused(prior):
+    scheduler = _scheduler()
+    scheduler.register_to_config(prediction_type="flow")
+    with pytest.raises(InputError, match="'flow'; expected one of epsilon, v_prediction, sample"):
+        LatentPrior(prior.autoencoder, prior.denoiser, scheduler)
+
+
+@pytest.mark.parametrize("name", ["denoiser", "scheduler"])
+def test_a_missing_component_is_named(folder, name):
+    shutil.rmtree(folder / name)
+    with pytest.raises(CheckpointError, match=name):
+        LatentPrior.from_pretrained(folder)
+
+
+def test_another_class_is_named(folder):
+    path = folder / "denoiser" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"_class_name": "UNet2DConditionModel"}))
+    with pytest.raises(CheckpointError, match="holds a UNet2DConditionModel; expected UNet2DModel"):
+        load_component(UNet2DModel, folder / "denoiser")
+
+
+def test_an_autoencoder_of_another_class_is_named(folder):
+    shutil.copy(folder / "scheduler" / "scheduler_config.json", folder / "autoencoder" / "config.json")
+    with pytest.raises(CheckpointError, match="holds a DDPMScheduler; expected AutoencoderKL or VQModel"):
+        LatentPrior.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(("text", "reason"), [("{", "is not JSON"), ("[1]", "holds a list; expected a JSON object")])
+def test_json_that_is_none_is_refused(tmp_path, text, reason):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=reason):
+        read_json(tmp_path / "config.json")
+
+
+# -- finding the folder ---------------------------------------------------------------------------------
+
+
+def test_a_folder_is_itself(folder):
+    assert resolve_folder(folder) == folder
+
+
+def test_a_hub_id_needs_no_network_to_fail():
+    with pytest.raises(CheckpointError, match="no folder nobody/nothing here, and downloading"):
+        resolve_folder("nobody/nothing")
+
+
+@pytest.mark.parametrize("source", ["./a/b", "/a/b", "a/b/c", "~/b"])
+def test_what_looks_like_a_path_is_not_looked_for_on_the_hub(source):
+    with pytest.raises(CheckpointError, match=f"no model folder {source}; expected a folder"):
+        resolve_folder(source)
+
+
+def test_a_file_is_no_model(tmp_path):
+    (tmp_path / "model.safetensors").write_text("")
+    with pytest.raises(CheckpointError, match="is a file; expected a model folder"):
+        resolve_folder(tmp_path / "model.safetensors")
+
+
+def test_a_name_that_is_no_embedded_model_is_told_which_are():
+    with pytest.raises(CheckpointError, match=r"no model 'faces-12'; expected faces-128, .* or a hub id"):
+        FlashPipeline.from_pretrained("faces-12")

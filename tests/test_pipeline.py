@@ -1,0 +1,141 @@
+import copy
+
+import pytest
+import torch
+
+from flashdiffusion import FlashPipeline, FromNoise, GaussianBlur, InputError, Settings
+from flashdiffusion.sampling import LatentDPS, Transition
+
+FEW = Settings(eta=0.5, correction=1.0, steps=12)
+
+
+def _measured(count: int = 4):
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(count, 3, 4, 4, generator=generator)
+    x = torch.nn.functional.interpolate(coarse, size=32, mode="bicubic").clamp(0, 1)
+    physics = GaussianBlur(torch.linspace(0, 2, count), 0.05)
+    return physics(x, generator), physics
+
+
+@pytest.mark.parametrize("start", ["flash", "noise", "estimate"])
+@pytest.mark.parametrize("capacity", [1, 3, 16])
+def test_a_picture_depends_on_its_id_alone(tiny_pipeline, start, capacity):
+    y, physics = _measured()
+    ids = ["a", "b", "c", "d"]
+    together = tiny_pipeline(y, physics, ids=ids, start=start, settings=FEW, capacity=4)
+    rows = torch.tensor([2, 0])
+    part = tiny_pipeline(y[rows], physics.take(rows), ids=["c", "a"], start=start, settings=FEW, capacity=capacity)
+    torch.testing.assert_close(part.images, together.images[rows], atol=1e-4, rtol=0)
+    assert torch.equal(part.nfe, together.nfe[rows])
+
+
+def test_starts_make_the_steps_they_say(tiny_pipeline):
+    y, physics = _measured()
+    flash = tiny_pipeline(y, physics, settings=FEW)
+    noise = tiny_pipeline(y, physics, settings=FEW, start="noise")
+    estimate = tiny_pipeline(y, physics, settings=FEW, start="estimate", solver="prior")
+    grid = tiny_pipeline.prior.schedule.grid(FEW.steps)
+    assert torch.equal(flash.nfe, grid.match(tiny_pipeline.severity(y).var))
+    assert torch.equal(flash.nfe, flash.start)
+    assert noise.nfe.tolist() == [12] * 4 and noise.severity is None
+    assert estimate.nfe.tolist() == [0] * 4
+    decoded = tiny_pipeline.prior.decode(tiny_pipeline.severity(y).z_hat).clamp(0, 1)
+    torch.testing.assert_close(estimate.images, decoded, atol=1e-5, rtol=0)
+
+
+def test_cost_grows_with_the_steps(tiny_pipeline):
+    y, physics = _measured(2)
+    none = tiny_pipeline(y, physics, start="estimate", solver="prior").gflop
+    few = tiny_pipeline(y, physics, start="noise", settings=FEW).gflop
+    more = tiny_pipeline(y, physics, start="noise", settings=Settings(steps=24)).gflop
+    decode = tiny_pipeline(y, physics, start="noise", solver="prior", settings=Settings(steps=12)).gflop
+    assert bool((none < few).all())
+    step = (more - few) / 12
+    torch.testing.assert_close(few + 12 * step, more)
+    # A guided step runs denoiser and decoder forward and backward; the prior alone the denoiser forward.
+    assert bool((decode < few / 2).all())
+
+
+def test_objects_serve_as_well_as_names(tiny_pipeline):
+    y, physics = _measured(2)
+    transition = Transition(tiny_pipeline.prior.schedule.grid(12), 1.0)
+    named = tiny_pipeline(y, physics, start="noise", settings=FEW)
+    given = tiny_pipeline(y, physics, start=FromNoise(), solver=LatentDPS(tiny_pipeline.prior, transition, 0.5))
+    assert torch.equal(named.images, given.images)
+
+
+def test_saves_and_loads(tiny_pipeline, tmp_path):
+    y, physics = _measured(2)
+    tiny_pipeline.save_pretrained(tmp_path / "full")
+    again = FlashPipeline.from_pretrained(tmp_path / "full")
+    expected = tiny_pipeline(y, physics, settings=FEW)
+    assert torch.equal(again(y, physics, settings=FEW).images, expected.images)
+    assert again.sample_size == tiny_pipeline.sample_size
+    tiny_pipeline.save_pretrained(tmp_path / "half", dtype=torch.float16)
+    half = FlashPipeline.from_pretrained(tmp_path / "half")
+    assert half.prior.dtype == torch.float32
+    torch.testing.assert_close(half.severity(y).var, tiny_pipeline.severity(y).var, rtol=0.02, atol=0)
+    assert tiny_pipeline.prior.dtype == torch.float32, "saving in half precision leaves the pipeline as it was"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_keeps_the_schedule_exact(tiny_pipeline, dtype):
+    half = copy.deepcopy(tiny_pipeline).to(dtype=dtype)
+    assert half.prior.dtype == dtype
+    assert torch.equal(half.prior.abar, tiny_pipeline.prior.abar)
+    assert torch.equal(half.prior.autoencoder.gain, tiny_pipeline.prior.autoencoder.gain)
+    y, physics = _measured(2)
+    expected = tiny_pipeline(y, physics, start="noise", settings=FEW).images
+    restored = half(y, physics, start="noise", settings=FEW).images
+    assert restored.dtype == torch.float32
+    assert float((restored - expected).abs().mean()) < 0.02
+    assert half.severity(y).var.dtype == torch.float32
+
+
+class _Travelling:
+    """A physics that records where it was moved."""
+
+    def __init__(self) -> None:
+        self.moves: list[object] = []
+
+    def A(self, x):
+        return x
+
+    def to(self, device):
+        self.moves.append(device)
+        return self
+
+
+def test_moves_the_physics_to_the_models_device(tiny_pipeline):
+    physics = _Travelling()
+    tiny_pipeline(_measured(1)[0], physics, settings=FEW)
+    assert physics.moves == [tiny_pipeline.prior.device]
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (torch.zeros(3, 32, 32), "expected \\(B, 3, H, W\\)"),
+        (torch.zeros(1, 1, 32, 32), "expected \\(B, 3, H, W\\)"),
+        (torch.zeros(1, 3, 32, 30), "multiples of"),
+        (torch.full((1, 3, 32, 32), float("nan")), "NaN"),
+        (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "expected floats"),
+    ],
+)
+def test_refuses_what_is_no_measurement(tiny_pipeline, y, message):
+    with pytest.raises(InputError, match=message):
+        tiny_pipeline(y, GaussianBlur([1.0]))
+
+
+def test_refuses_unknown_names_and_missing_parts(tiny_pipeline):
+    y, physics = _measured(1)
+    with pytest.raises(InputError, match="latent-dps"):
+        tiny_pipeline(y, physics, solver="latentdps")
+    with pytest.raises(InputError, match="flash"):
+        tiny_pipeline(y, physics, start="flsh")
+    with pytest.raises(InputError, match="one per picture"):
+        tiny_pipeline(y, physics, ids=["a", "b"])
+    with pytest.raises(InputError, match="capacity"):
+        tiny_pipeline(y, physics, capacity=0)
+    with pytest.raises(InputError, match="needs a severity encoder"):
+        FlashPipeline(tiny_pipeline.prior)(y, physics)

@@ -1,0 +1,102 @@
+"""`train` end to end: the folder it leaves is a model."""
+
+import json
+
+import pytest
+import torch
+
+from flashdiffusion import FlashPipeline, GaussianBlur
+from flashdiffusion.data import PictureDataset
+from flashdiffusion.errors import InputError
+from flashdiffusion.methods import Settings
+from flashdiffusion.training.recipes import get_recipe
+from flashdiffusion.training.run import train, with_severity
+from logs import read_log
+
+
+def test_all_stages_leave_a_folder_that_loads_and_restores(tmp_path, picture_folder, recipe):
+    out = train("all", [picture_folder], recipe, tmp_path / "model", max_steps=3)
+    assert out == tmp_path / "model"
+    assert json.loads((out / "model_index.json").read_text())["sample_size"] == 32
+    assert {p.name for p in out.iterdir() if p.is_dir()} == {"autoencoder", "denoiser", "scheduler", "severity_encoder"}
+    pipeline = FlashPipeline.from_pretrained(out)
+    x = PictureDataset([picture_folder], 32).batch(range(3))
+    physics = GaussianBlur([0.5, 1.0, 2.0], 0.05)
+    result = pipeline(physics(x, torch.Generator().manual_seed(0)), physics, settings=Settings(steps=20))
+    assert result.images.shape == x.shape
+    assert float(result.images.min()) >= 0 and float(result.images.max()) <= 1
+    assert torch.equal(result.nfe, result.start) and bool((result.severity > 0).all())
+
+
+def test_the_latents_of_the_training_pictures_are_standardised(tiny_model, picture_folder):
+    prior = FlashPipeline.from_pretrained(tiny_model).prior
+    with torch.no_grad():
+        z = prior.encode(PictureDataset([picture_folder], 32).batch(range(12)))
+    torch.testing.assert_close(z.mean(dim=(0, 2, 3)), torch.zeros(8), atol=1e-3, rtol=0)
+    torch.testing.assert_close(z.std(dim=(0, 2, 3)), torch.ones(8), atol=1e-3, rtol=0)
+
+
+def test_one_seed_gives_one_model(tmp_path, picture_folder, recipe):
+    for name in ("a", "b"):
+        train("autoencoder", [picture_folder], recipe, tmp_path / name, max_steps=2)
+    a, b = (torch.load(tmp_path / n / "autoencoder.ckpt", weights_only=True)["modules"] for n in "ab")
+    for key, value in a["autoencoder"].items():
+        assert torch.equal(value, b["autoencoder"][key])
+
+
+def test_a_stage_alone_completes_the_folder_with_the_others_there(tmp_path, picture_folder, recipe):
+    for stage in ("autoencoder", "severity"):
+        train(stage, [picture_folder], recipe, tmp_path, max_steps=1)
+        assert not (tmp_path / "model_index.json").exists()
+    train("denoiser", [picture_folder], recipe, tmp_path, max_steps=1)
+    assert FlashPipeline.from_pretrained(tmp_path).sample_size == 32
+
+
+def test_the_paper_s_head_is_trained_and_saved(tmp_path, picture_folder, recipe):
+    changed = with_severity(recipe, "paper", "random-inpainting", 0.1)
+    severity = changed.severity
+    assert (severity.head, severity.task, severity.noise_std) == ("paper", "random-inpainting", 0.1)
+    assert severity.severity_weight == 10.0
+    train("all", [picture_folder], changed, tmp_path, max_steps=1)
+    assert FlashPipeline.from_pretrained(tmp_path).severity_encoder.config.head == "paper"
+
+
+def test_a_recipe_with_nothing_changed_is_the_same(recipe):
+    assert with_severity(recipe, None, None, None) == recipe
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (("papr", None, None), "unknown severity head 'papr'; did you mean paper"),
+        ((None, "gaussian-bl", None), "unknown task 'gaussian-bl'; did you mean gaussian-blur"),
+        ((None, None, -0.1), "noise std is -0.1; expected a finite number >= 0"),
+        ((None, None, float("nan")), "noise std is nan; expected a finite number >= 0"),
+    ],
+)
+def test_a_severity_stage_that_cannot_be_is_refused_before_any_training(recipe, change, reason):
+    with pytest.raises(InputError, match=reason):
+        with_severity(recipe, *change)
+
+
+@pytest.mark.parametrize(("stage", "hint"), [("denoise", "denoiser"), ("autoencoders", "autoencoder")])
+def test_an_unknown_stage_is_refused(tmp_path, picture_folder, recipe, stage, hint):
+    with pytest.raises(InputError, match=f"unknown stage '{stage}'; did you mean {hint}"):
+        train(stage, [picture_folder], recipe, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_recipe_is_refused():
+    with pytest.raises(InputError, match="unknown config 'tny'; did you mean tiny"):
+        get_recipe("tny")
+
+
+@pytest.mark.parametrize("stage", ["denoiser", "severity"])
+def test_the_later_stages_need_the_autoencoder(tmp_path, picture_folder, recipe, stage):
+    with pytest.raises(InputError, match="has no trained autoencoder; run `flashdiffusion train autoencoder`"):
+        train(stage, [picture_folder], recipe, tmp_path)
+
+
+def test_fewer_pictures_than_a_batch_are_enough(tmp_path, picture_folder, recipe):
+    train("autoencoder", [picture_folder], recipe, tmp_path, max_steps=2, limit=1)
+    assert [row["step"] for row in read_log(tmp_path / "autoencoder.csv")] == [1, 2]
