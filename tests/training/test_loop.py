@@ -177,7 +177,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path, picture_folder, re
     train("autoencoder", [picture_folder], recipe, tmp_path, max_steps=1)
     model = recipe.autoencoder.model | {"latent_channels": 4}
     other = replace(recipe, autoencoder=replace(recipe.autoencoder, model=model))
-    with pytest.raises(CheckpointError, match=r"autoencoder\.ckpt cannot be resumed from"):
+    with pytest.raises(CheckpointError, match=r"made with other settings of model"):
         train("autoencoder", [picture_folder], other, tmp_path, max_steps=2, resume=True)
 
 
@@ -195,13 +195,6 @@ def test_resuming_with_nothing_there_starts_from_the_beginning(tmp_path, picture
     _assert_same_weights(tmp_path / "a" / "autoencoder", tmp_path / "b" / "autoencoder")
 
 
-def test_a_damaged_picture_ends_the_run_by_its_name(tmp_path, picture_folder, recipe):
-    bad = tmp_path / "bad.png"
-    bad.write_bytes((picture_folder / "picture-00.png").read_bytes()[:300])
-    with pytest.raises(InputError, match=r"bad\.png: damaged or truncated"):
-        train("autoencoder", [picture_folder, bad], recipe, tmp_path / "out", max_steps=STEPS)
-
-
 # -- what is learnt -------------------------------------------------------------------------------------
 
 
@@ -214,10 +207,9 @@ def test_every_epoch_takes_every_picture_once(tmp_path, monkeypatch, picture_fol
     seen: list[int] = []
     batch = loop.PictureDataset.batch
 
-    def noting(self, indices):
-        if isinstance(indices, list):  # a step's; sample sheets take a range
-            seen.extend(indices)
-        return batch(self, indices)
+    def noting(self, indices, **options):
+        seen.extend(indices)  # the steps' first; sample sheets come after the run
+        return batch(self, indices, **options)
 
     monkeypatch.setattr(loop.PictureDataset, "batch", noting)
     train("autoencoder", [picture_folder], recipe, tmp_path, max_steps=6)  # of 4 of the 12 pictures

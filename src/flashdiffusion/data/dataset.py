@@ -1,6 +1,7 @@
 """Folders of pictures and tar shards as one indexed set of square pictures."""
 
 import os
+import sys
 import tarfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -77,6 +78,7 @@ class PictureDataset(Dataset[Tensor]):
         self.ids = [entry.id for entry in self._entries]
         self.size = size
         self._cache: dict[int, Tensor] = {}
+        self._damaged: set[int] = set()
         self._cache_items = int(cache_gib * 2**30 / (3 * size * size))
         self._pool = ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1))
 
@@ -95,9 +97,30 @@ class PictureDataset(Dataset[Tensor]):
     def __getitems__(self, indices: Sequence[int]) -> list[Tensor]:
         return list(self._pool.map(self.__getitem__, indices))
 
-    def batch(self, indices: Sequence[int]) -> Tensor:
-        """Pictures as float32 (B, 3, size, size) in [0, 1]."""
-        return torch.stack(self.__getitems__(indices)).float() / 255
+    def batch(self, indices: Sequence[int], replace_damaged: bool = False) -> Tensor:
+        """Pictures as float32 (B, 3, size, size) in [0, 1].
+
+        Args:
+            replace_damaged: put the next readable picture in the place of one that cannot be read, and say so.
+
+        Raises:
+            InputError: a picture cannot be read (with `replace_damaged`: none can).
+        """
+        if not replace_damaged:
+            return torch.stack(self.__getitems__(indices)).float() / 255
+        return torch.stack(list(self._pool.map(self._nearest_readable, indices))).float() / 255
+
+    def _nearest_readable(self, index: int) -> Tensor:
+        for offset in range(len(self)):
+            candidate = (index + offset) % len(self)
+            if candidate in self._damaged:
+                continue
+            try:
+                return self[candidate]
+            except InputError as error:
+                self._damaged.add(candidate)
+                print(f"flashdiffusion: left out: {error}", file=sys.stderr)
+        raise InputError("none of the pictures can be read")
 
     def readable(self, indices: Sequence[int]) -> tuple[list[int], list[tuple[str, str]]]:
         """The indices whose pictures can be decoded, and (id, reason) of the others."""

@@ -22,7 +22,8 @@ class AutoencoderStage(Stage):
 
     def __init__(self, config: AutoencoderConfig, lpips: LPIPS | None) -> None:
         super().__init__()
-        self.config, self.loop, self.lpips = config, config.loop, lpips
+        self.config: AutoencoderConfig = config
+        self.lpips = lpips
         self.model = AutoencoderKL(**config.model)
         self.discriminator = PatchDiscriminator() if config.adversarial_weight else None
         self._adversarial = False

@@ -44,15 +44,21 @@ class DenoiserConfig:
 
 @dataclass(frozen=True)
 class SeverityConfig:
-    """Stage 3: L = |zhat - z0|^2 / d + severity_weight * l(var, true var) + image_weight * |x - D0(zhat)|^2 / n."""
+    """Stage 3: L = |zhat - z0|^2 / d + severity_weight * l(var, true var) + image_weight * |x - D0(zhat)|^2 / n.
+
+    The image term, the dearest one, is estimated on `image_share` in (0, 1] of each batch.
+    """
 
     loop: LoopConfig
     head: str = "log-variance"  # or "paper"
     severity_weight: float = 0.05
     image_weight: float = 1.0
-    image_share: float = 1.0  # part of each batch on which the image term, the dearest one, is estimated
+    image_share: float = 1.0
     task: str = "gaussian-blur"
     noise_std: float = 0.05
+
+
+StageConfig = AutoencoderConfig | DenoiserConfig | SeverityConfig
 
 
 @dataclass(frozen=True)

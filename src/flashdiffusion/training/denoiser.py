@@ -19,7 +19,7 @@ class DenoiserStage(Stage):
 
     def __init__(self, config: DenoiserConfig, autoencoder: DiffusersAutoencoder | IdentityAutoencoder) -> None:
         super().__init__()
-        self.loop = config.loop
+        self.config = config
         self.prior = LatentPrior(autoencoder, UNet2DModel(**config.model), DDPMScheduler(**config.schedule))
         self.prior.denoiser.requires_grad_(True).train()
 

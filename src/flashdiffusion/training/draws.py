@@ -1,7 +1,7 @@
 """Random numbers of a training step: a function of (seed, step) alone.
 
 Drawn for the global batch and cut to this process's rows, so that the number of processes changes nothing
-and a resumed run continues as if it had never stopped, without any generator state to save.
+and a resumed run draws what it would have drawn, without any generator state to save.
 """
 
 import torch

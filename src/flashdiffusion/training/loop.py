@@ -1,17 +1,20 @@
-"""The one training loop: time-boxed, resumable after a kill at any moment, the same on every device."""
+"""The one training loop: time-boxed, resumable after a kill at any moment, the same for one process and several."""
 
 import csv
+import json
 import math
 import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
 from diffusers.training_utils import EMAModel
 from torch import Tensor
@@ -25,6 +28,8 @@ from flashdiffusion.training.stage import Stage
 
 GRID_PICTURES = 8
 LOG_SECONDS = 5.0
+MAX_SKIPPED = 20
+PRECISIONS = ("no", "bf16")
 FINISH_PICTURES = 256
 
 
@@ -69,11 +74,14 @@ class _Run:
     ) -> None:
         self.stage, self.data, self.recipe, self.out = stage, data, recipe, out
         self.max_seconds, self.max_steps = max_minutes * 60, max_steps
+        if recipe.precision not in PRECISIONS:
+            raise InputError(f"precision is {recipe.precision!r}; expected {' or '.join(PRECISIONS)}")
+        AcceleratorState._reset_state()  # accelerate keeps the first run's precision for the whole process
         unused = DistributedDataParallelKwargs(find_unused_parameters=len(stage.trainable()) > 1)
         self.accelerator = Accelerator(mixed_precision=recipe.precision, kwargs_handlers=[unused])
         self.device = self.accelerator.device
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        self.total = stage.loop.batch_size
+        self.total = stage.config.loop.batch_size
         if self.total % world:
             raise InputError(f"batch size {self.total} cannot be shared by {world} processes; use a divisor")
         self.rows = slice(rank * self.total // world, (rank + 1) * self.total // world)
@@ -84,19 +92,26 @@ class _Run:
         modules = stage.trainable()
         self.optimizers = {
             phase: torch.optim.AdamW(
-                module.parameters(), lr=stage.loop.lr, betas=(0.9, 0.99), weight_decay=stage.loop.weight_decay
+                module.parameters(),
+                lr=stage.config.loop.lr,
+                betas=(0.9, 0.99),
+                weight_decay=stage.config.loop.weight_decay,
             )
             for phase, module in modules.items()
         }
         main = next(iter(modules.values()))
-        decay = stage.loop.ema_decay
+        decay = stage.config.loop.ema_decay
         self.ema = EMAModel(main.parameters(), decay=decay, use_ema_warmup=True, power=0.75) if decay else None
         if self.ema:
             self.ema.to(self.device)
         self.main = main
-        self.step, self.seconds = 0, 0.0
+        self.step, self.seconds, self.skipped = 0, 0.0, 0
+        self.made_by = json.loads(json.dumps({"size": recipe.size, "seed": recipe.seed, **asdict(stage.config)}))
         self.checkpoint = out / f"{stage.name}.ckpt"
         self.log_path = out / f"{stage.name}.csv"
+        if self.accelerator.is_main_process:
+            for left_over in out.glob(f".{stage.name}.*.tmp*"):  # of a killed run
+                left_over.unlink()
         if resume:
             self._load()
         elif self.checkpoint.exists():
@@ -131,7 +146,7 @@ class _Run:
                 if now - last_log > LOG_SECONDS or self.step == first_step + 1:
                     rate = (self.step - first_step) * self.total / (now - started)
                     loss = self._log(log, rate)
-                    left = (1 - self._progress()) * self.max_seconds / 60
+                    left = (1 - progress) * self.max_seconds / 60
                     bar.n = min(self.seconds / 60, bar.total)
                     bar.set_postfix_str(f"{rate:.1f} pictures/s, {left:.1f} min left, loss {loss:.4f}")
                     last_log = now
@@ -157,7 +172,7 @@ class _Run:
         return progress
 
     def _train_step(self, x: Tensor, progress: float) -> dict[str, Tensor]:
-        loop = self.stage.loop
+        loop = self.stage.config.loop
         warm = min(1.0, progress / loop.warmup) if loop.warmup else 1.0
         lr = loop.lr * max(warm, 1e-2) * (1 + math.cos(math.pi * progress)) / 2
         draws = Draws(self.recipe.seed, self.step, self.total, self.rows, self.device)
@@ -171,13 +186,26 @@ class _Run:
             loss, parts = self.loss(phase, x, draws)
             self.accelerator.backward(loss)
             parameters = list(self.stage.trainable()[phase].parameters())
-            torch.nn.utils.clip_grad_norm_(parameters, loop.clip_norm)
-            optimizer.step()
+            norm = torch.nn.utils.clip_grad_norm_(parameters, loop.clip_norm)
+            self._step_if_finite(optimizer, float(norm))
             self.stage.zero_grad(set_to_none=True)
             log |= ({} if log else {"loss": loss.detach()}) | parts
         if self.ema:
             self.ema.step(self.main.parameters())
         return log
+
+    def _step_if_finite(self, optimizer: torch.optim.Optimizer, norm: float) -> None:
+        """Leave out a step whose gradient is not finite; many in a row mean that the run is lost."""
+        if math.isfinite(norm):
+            optimizer.step()
+            self.skipped = 0
+            return
+        self.skipped += 1
+        if self.skipped >= MAX_SKIPPED:
+            raise InputError(
+                f"{self.stage.name}: {MAX_SKIPPED} steps in a row gave no finite gradient at step {self.step}; the "
+                "checkpoint before them is kept: lower the learning rate, or train with precision 'no'"
+            )
 
     def _batches(self, loader: ThreadPoolExecutor) -> Iterator[Tensor]:
         """This process's rows of each step's batch, decoded while the step before is computed."""
@@ -194,7 +222,7 @@ class _Run:
         size = len(self.data)
         positions = range(step * self.total, (step + 1) * self.total)[self.rows]
         indices = [int(self._permutation(p // size)[p % size]) for p in positions]
-        return self.data.batch(indices)
+        return self.data.batch(indices, replace_damaged=True)
 
     def _permutation(self, epoch: int) -> Tensor:
         if getattr(self, "_epoch", None) != epoch:
@@ -228,6 +256,7 @@ class _Run:
         state = {
             "recipe": self.recipe.name,
             "stage": self.stage.name,
+            "made_by": self.made_by,
             "step": self.step,
             "seconds": self.seconds,
             "modules": {phase: module.state_dict() for phase, module in self.stage.trainable().items()},
@@ -247,6 +276,11 @@ class _Run:
                     f"{self.checkpoint} is of config {state['recipe']!r}, stage {state['stage']!r}; expected "
                     f"{self.recipe.name!r}, {self.stage.name!r}: choose another --out"
                 )
+            if changed := sorted(key for key in self.made_by if state["made_by"].get(key) != self.made_by[key]):
+                raise CheckpointError(
+                    f"{self.checkpoint} was made with other settings of {', '.join(changed)}; resume with the same "
+                    "ones or choose another --out"
+                )
             for phase, module in self.stage.trainable().items():
                 module.load_state_dict(state["modules"][phase])
                 self.optimizers[phase].load_state_dict(state["optimizers"][phase])
@@ -260,7 +294,9 @@ class _Run:
             raise CheckpointError(f"{self.checkpoint} cannot be resumed from: {error}") from error
 
     def _sample_pictures(self, count: int) -> Tensor:
-        return self.data.batch(range(min(count, len(self.data)))).to(self.device)
+        """Pictures from all over the data, not from its first folder alone."""
+        indices = torch.linspace(0, len(self.data) - 1, min(count, len(self.data))).long().tolist()
+        return self.data.batch(indices, replace_damaged=True).to(self.device)
 
     @torch.no_grad()
     def _grid(self) -> None:

@@ -55,7 +55,7 @@ def train(
     for name in STAGES if which == "all" else (which,):
         torch.manual_seed(recipe.seed)  # of the weights' initialisation
         stage = make_stage(name, recipe, out, lpips)
-        minutes = total * stage.loop.share if which == "all" or max_minutes is None else total
+        minutes = total * stage.config.loop.share if which == "all" or max_minutes is None else total
         done = resume and which == "all" and (out / FOLDERS[name]).is_dir()
         if not done:
             train_stage(stage, pictures, recipe, out, minutes, max_steps, resume)

@@ -27,7 +27,7 @@ class SeverityStage(Stage):
 
     def __init__(self, config: SeverityConfig, autoencoder: DiffusersAutoencoder) -> None:
         super().__init__()
-        self.config, self.loop = config, config.loop
+        self.config: SeverityConfig = config
         self.task = get_task(config.task)
         self.encoder = SeverityEncoder.from_autoencoder(autoencoder, config.head)
         self.autoencoder = autoencoder.requires_grad_(False).eval()
@@ -64,7 +64,8 @@ class SeverityStage(Stage):
         # Drawn for the global batch, of which this process keeps its rows.
         physics = self.task.draw(draws.total, (x.shape[2], x.shape[3]), draws.generator, self.config.noise_std)
         physics = physics.take(torch.arange(draws.total, device=x.device)[draws.rows])
-        return physics.A(x) + self.config.noise_std * draws.normal(*x.shape[1:])
+        with torch.autocast(x.device.type, enabled=False):  # the degradation itself is not the network's
+            return physics.A(x) + self.config.noise_std * draws.normal(*x.shape[1:])
 
     def grid(self, x: Tensor, draws: Draws) -> list[Tensor]:
         y = self._degrade(x, draws)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from flashdiffusion.training.config import LoopConfig
+from flashdiffusion.training.config import StageConfig
 from flashdiffusion.training.draws import Draws
 
 
@@ -17,7 +17,7 @@ class Stage(nn.Module, ABC):
     """
 
     name: str
-    loop: LoopConfig
+    config: StageConfig
 
     @abstractmethod
     def phases(self, progress: float) -> list[str]:
