@@ -476,7 +476,7 @@ def test_one_bad_picture_among_three_is_not_degraded(flash, tmp_path, picture):
     ended = flash("degrade", picture, bad, other, "--size", 32, "--out", out)
     assert ended.code == 1
     assert re.fullmatch(rf"flashdiffusion: failed: {bad}: damaged or truncated picture .*\n", ended.err)
-    assert {p.stem for p in out.iterdir()} == {"picture", "other"}
+    assert {p.stem for p in out.iterdir()} == {"picture", "other", "degrade"}
 
 
 def test_a_restoration_that_diverges_is_a_failure_and_is_not_written(flash, tmp_path, measurement, tiny_model):

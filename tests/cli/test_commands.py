@@ -30,11 +30,16 @@ def measured(flash, tmp_path, picture_folder) -> Path:
 
 def test_degrade_writes_measurements_and_pictures_to_look_at(measured):
     names = [f"picture-{i:02d}" for i in range(4)]
-    assert sorted(p.name for p in measured.iterdir()) == [f"{n}{s}" for n in names for s in (".png", ".safetensors")]
+    expected = {f"{n}{s}" for n in names for s in (".png", ".safetensors")} | {"degrade.json"}
+    assert {p.name for p in measured.iterdir()} == expected
+    records = json.loads((measured / "degrade.json").read_text())["records"]
+    assert [record["id"] for record in records] == names
     for name in names:
         file = MeasurementFile.load(measured / f"{name}.safetensors")
         assert file.y.shape == (3, 32, 32) and file.physics == "gaussian-blur" and file.noise_std == 0.05
         assert 0 <= float(file.params["std"]) <= 3
+        (record,) = (r for r in records if r["id"] == name)
+        assert abs(record["degradation"]["std"] - float(file.params["std"])) < 1e-3
         looked_at = load_picture(measured / f"{name}.png")
         assert float((file.y.clamp(0, 1) - looked_at).abs().max()) <= 0.5 / 255 + 1e-6
 

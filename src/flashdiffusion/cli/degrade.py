@@ -1,5 +1,6 @@
 """`flashdiffusion degrade`."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,10 +27,14 @@ def command(
     size: Annotated[int, typer.Option(help="Crop to a square and resize to this side; 0 keeps the size.")] = 128,
     seed: Seed = 0,
 ) -> None:
-    """Degrade pictures: writes NAME.safetensors (exact measurement and operator) and NAME.png (to look at)."""
-    from flashdiffusion.data import MeasurementFile, ensure_directory, save_picture
+    """Degrade pictures: writes NAME.safetensors (the exact measurement), NAME.png (to look at) and degrade.json."""
+    import torch
+
+    from flashdiffusion.data import MeasurementFile, ensure_directory, save_picture, write_json
     from flashdiffusion.data.measurements import SUFFIX
     from flashdiffusion.errors import FlashDiffusionError, InputError
+    from flashdiffusion.experiments import Record, report
+    from flashdiffusion.metrics import psnr
     from flashdiffusion.physics import get_task, parse_physics
     from flashdiffusion.seeds import picture_generator
 
@@ -48,6 +53,7 @@ def command(
     keep_inputs(files, (out / f"{name}{suffix}" for name in names for suffix in (".png", SUFFIX)))
     folder = ensure_directory(out)
     failures = Failures()
+    records = []
     for path, name in zip(files, names, strict=True):
         try:
             x = read_image(path, size or None)
@@ -59,8 +65,14 @@ def command(
                 folder / f"{name}{SUFFIX}"
             )
             save_picture(y, folder / f"{name}.png")
-            about = ", ".join(f"{key}={value}" for key, value in operator.describe()[0].items())
+            degradation = operator.describe()[0]
+            before = float(psnr(y[None].clamp(0, 1), x))
+            records.append(Record(name, degradation, measurement_psnr=before))
+            about = ", ".join(f"{key}={value}" for key, value in degradation.items())
             print(f"{path}: {about}, noise_std={operator.noise_std:g} -> {folder / name}{SUFFIX}")
         except FlashDiffusionError as error:
             failures.reasons.append((str(path), str(error)))
+    if records:
+        about_all = {"noise_std": noise_std, "seed": seed, "size": size}
+        write_json(folder / "degrade.json", report(sys.argv[1:], torch.device("cpu"), about_all, records))
     raise typer.Exit(failures.finish(len(files)))
