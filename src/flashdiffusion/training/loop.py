@@ -1,6 +1,5 @@
 """The one training loop: time-boxed, resumable after a kill at any moment, the same for one process and several."""
 
-import csv
 import json
 import math
 import shutil
@@ -20,10 +19,12 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 from tqdm import tqdm
 
-from flashdiffusion.data import PictureDataset, atomic_path, ensure_directory, save_grid
+from flashdiffusion.data import PictureDataset, ensure_directory, save_grid
 from flashdiffusion.errors import CheckpointError, InputError
+from flashdiffusion.training.checkpoint import read_checkpoint, write_checkpoint
 from flashdiffusion.training.config import Recipe
 from flashdiffusion.training.draws import Draws, step_seed
+from flashdiffusion.training.log import CsvLog
 from flashdiffusion.training.stage import Stage
 
 GRID_PICTURES = 8
@@ -108,7 +109,7 @@ class _Run:
         self.step, self.seconds, self.skipped = 0, 0.0, 0
         self.made_by = json.loads(json.dumps({"size": recipe.size, "seed": recipe.seed, **asdict(stage.config)}))
         self.checkpoint = out / f"{stage.name}.ckpt"
-        self.log_path = out / f"{stage.name}.csv"
+        self.csv = CsvLog(out / f"{stage.name}.csv")
         if self.accelerator.is_main_process:
             for left_over in out.glob(f".{stage.name}.*.tmp*"):  # of a killed run
                 left_over.unlink()
@@ -236,19 +237,8 @@ class _Run:
         row = {"step": self.step, "seconds": round(self.seconds, 1), "pictures_per_second": round(rate, 2)}
         row |= {key: round(float(value), 6) for key, value in log.items()}
         if self.accelerator.is_main_process:
-            rows = [*self._logged(), row]
-            with atomic_path(self.log_path) as temporary, temporary.open("w", newline="") as stream:
-                writer = csv.DictWriter(stream, fieldnames=list({key: None for r in rows for key in r}))
-                writer.writeheader()
-                writer.writerows(rows)
+            self.csv.append(row)
         return float(log["loss"])
-
-    def _logged(self) -> list[dict[str, Any]]:
-        """Rows of the log before this step; a killed run may have logged steps that its checkpoint lacks."""
-        if not self.log_path.exists():
-            return []
-        with self.log_path.open(newline="") as stream:
-            return [row for row in csv.DictReader(stream) if int(row["step"]) < self.step]
 
     def _save(self) -> None:
         if not self.accelerator.is_main_process:
@@ -263,24 +253,13 @@ class _Run:
             "optimizers": {phase: optimizer.state_dict() for phase, optimizer in self.optimizers.items()},
             "ema": self.ema.state_dict() if self.ema else None,
         }
-        with atomic_path(self.checkpoint) as temporary:
-            torch.save(state, temporary)
+        write_checkpoint(self.checkpoint, state)
 
     def _load(self) -> None:
         if not self.checkpoint.exists():
             return  # nothing was saved yet: resuming starts from the beginning
+        state = read_checkpoint(self.checkpoint, self.device, self.recipe.name, self.stage.name, self.made_by)
         try:
-            state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-            if (state["recipe"], state["stage"]) != (self.recipe.name, self.stage.name):
-                raise CheckpointError(
-                    f"{self.checkpoint} is of config {state['recipe']!r}, stage {state['stage']!r}; expected "
-                    f"{self.recipe.name!r}, {self.stage.name!r}: choose another --out"
-                )
-            if changed := sorted(key for key in self.made_by if state["made_by"].get(key) != self.made_by[key]):
-                raise CheckpointError(
-                    f"{self.checkpoint} was made with other settings of {', '.join(changed)}; resume with the same "
-                    "ones or choose another --out"
-                )
             for phase, module in self.stage.trainable().items():
                 module.load_state_dict(state["modules"][phase])
                 self.optimizers[phase].load_state_dict(state["optimizers"][phase])
@@ -288,9 +267,7 @@ class _Run:
                 self.ema.load_state_dict(state["ema"])
                 self.ema.to(self.device)
             self.step, self.seconds = state["step"], state["seconds"]
-        except CheckpointError:
-            raise
-        except Exception as error:
+        except (KeyError, RuntimeError, ValueError, TypeError) as error:
             raise CheckpointError(f"{self.checkpoint} cannot be resumed from: {error}") from error
 
     def _sample_pictures(self, count: int) -> Tensor:
