@@ -21,7 +21,7 @@ def load_pipeline(model: str | None, device: str | None) -> "FlashPipeline":
     """
     import torch
 
-    from flashdiffusion.errors import InputError
+    from flashdiffusion.errors import InputError, brief
     from flashdiffusion.pipeline import FlashPipeline
 
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -29,7 +29,7 @@ def load_pipeline(model: str | None, device: str | None) -> "FlashPipeline":
         probe = torch.zeros(1, device=name)
         probe.item()  # the meta device has tensors, but no numbers
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].split(". ")[0]
+        reason = brief(error).split(". ")[0]
         raise InputError(f"device {name!r} cannot be used here: {reason}; try --device cpu") from error
     return FlashPipeline.from_pretrained(model).to(probe.device)
 

@@ -8,7 +8,7 @@ from diffusers.utils import logging
 from huggingface_hub import snapshot_download
 
 from flashdiffusion.data import write_json
-from flashdiffusion.errors import CheckpointError
+from flashdiffusion.errors import CheckpointError, brief
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ def resolve_folder(source: str | Path, revision: str | None = None) -> Path:
         )
     except Exception as error:
         raise CheckpointError(
-            f"no folder {source} here, and downloading the hub model of that id failed: {str(error).splitlines()[0]}"
+            f"no folder {source} here, and downloading the hub model of that id failed: {brief(error)}"
         ) from error
     return Path(found)
 
@@ -78,8 +78,7 @@ def load_component(cls: type[T], folder: Path) -> T:
             local_files_only=True,
         )
     except Exception as error:
-        first = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{folder} cannot be loaded as {cls.__name__}: {first}") from error
+        raise CheckpointError(f"{folder} cannot be loaded as {cls.__name__}: {brief(error)}") from error
     finally:
         logging.set_verbosity(verbosity)
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
