@@ -3,7 +3,7 @@ import pytest
 from flashdiffusion.errors import InputError
 from flashdiffusion.methods import METHODS, parse_method
 from flashdiffusion.physics import TASKS, GaussianBlur
-from flashdiffusion.presets import PRESETS, preset_for, preset_for_name
+from flashdiffusion.presets import PRESETS, preset_for
 
 
 def test_flash_differs_from_its_baseline_in_the_start_only():
@@ -23,6 +23,8 @@ def test_every_method_parses_and_every_task_has_settings():
         start, solver = parse_method(name)
         assert start and solver
     for task in TASKS.values():
-        assert preset_for_name(task.physics) is PRESETS[task.physics]
-    assert preset_for(GaussianBlur([1.0])) is PRESETS["gaussian-blur"]
-    assert preset_for(object()) is PRESETS["gaussian-blur"]
+        for start in ("flash", "noise"):
+            assert preset_for(task.physics, start) in PRESETS.values()
+    assert preset_for(GaussianBlur([1.0]), "flash") is PRESETS["gaussian-blur", "flash"]
+    assert preset_for(object(), "noise") is PRESETS["gaussian-blur", "noise"]
+    assert preset_for("gaussian-blur", "estimate") is PRESETS["gaussian-blur", "flash"]

@@ -17,7 +17,15 @@ from flashdiffusion.errors import CheckpointError, InputError
 from flashdiffusion.methods import Settings, make_solver, make_start
 from flashdiffusion.metrics import count_gflop
 from flashdiffusion.presets import preset_for
-from flashdiffusion.priors import INDEX, LatentPrior, load_component, read_json, resolve_folder, write_index
+from flashdiffusion.priors import (
+    INDEX,
+    LatentPrior,
+    load_component,
+    read_json,
+    resolve_folder,
+    save_component,
+    write_index,
+)
 from flashdiffusion.sampling import Problem, Solver, Start, StartRule, run
 from flashdiffusion.seeds import picture_generator
 from flashdiffusion.severity import Severity, SeverityEncoder
@@ -122,7 +130,7 @@ class FlashPipeline:
         out = ensure_directory(out)
         self.prior.save_pretrained(out)
         if self.severity_encoder is not None:
-            self.severity_encoder.save_pretrained(out / "severity_encoder")
+            save_component(self.severity_encoder, out / "severity_encoder")
         write_index(out, self.sample_size)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
@@ -131,7 +139,7 @@ class FlashPipeline:
             if module is not None and device is not None:
                 module.to(device=device)
             if module is not None and dtype is not None:
-                module.to(dtype=dtype)
+                torch.nn.Module.to(module, dtype=dtype)  # diffusers' own warns of layers that these models lack
         return self
 
     # -- use --------------------------------------------------------------------------------------------
@@ -198,7 +206,8 @@ class FlashPipeline:
         names = [str(i) for i in range(len(y))] if ids is None else list(ids)
         if len(names) != len(y):
             raise InputError(f"{len(names)} ids for {len(y)} pictures; expected one per picture")
-        settings = preset_for(physics) if settings is None else settings
+        if settings is None:
+            settings = preset_for(physics, start if isinstance(start, str) else "flash")
         engine = make_solver(solver, self.prior, settings) if isinstance(solver, str) else solver
         rule = make_start(start, self.severity_encoder, settings) if isinstance(start, str) else start
 

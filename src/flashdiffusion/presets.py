@@ -1,20 +1,24 @@
-"""Tuned hyperparameters of the embedded model `faces-128`; docs/results.md has the commands that found them."""
+"""Tuned hyperparameters of the embedded model `faces-128`; docs/results.md has the commands that found them.
+
+A start near the end of the diffusion leaves few steps to be consistent in, hence the larger η.
+"""
 
 from flashdiffusion.methods import Settings
 from flashdiffusion.types import Physics
 
+# (physics, start) -> settings
 PRESETS = {
-    "gaussian-blur": Settings(eta=1.0, correction=1.2),
-    "random-inpainting": Settings(eta=1.0, correction=1.2),
+    ("gaussian-blur", "flash"): Settings(eta=8.0, correction=0.5),
+    ("gaussian-blur", "noise"): Settings(eta=1.0),
 }
 _DEFAULT = "gaussian-blur"
 
 
-def preset_for_name(physics: str) -> Settings:
-    """Settings for a kind of physics; those of Gaussian blur for a kind without any."""
-    return PRESETS.get(physics, PRESETS[_DEFAULT])
+def preset_for(physics: str | Physics, start: str) -> Settings:
+    """Settings for a kind of physics (its name, or an object's `name`) and a start rule's name.
 
-
-def preset_for(physics: Physics) -> Settings:
-    """Settings for this object's kind of physics, by its `name`."""
-    return preset_for_name(getattr(physics, "name", _DEFAULT))
+    A kind without any of its own takes those of Gaussian blur; a start without any, those of "flash".
+    """
+    name = physics if isinstance(physics, str) else getattr(physics, "name", _DEFAULT)
+    kind = name if (name, "flash") in PRESETS else _DEFAULT
+    return PRESETS.get((kind, start), PRESETS[kind, "flash"])

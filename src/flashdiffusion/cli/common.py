@@ -13,17 +13,22 @@ if TYPE_CHECKING:
     from flashdiffusion.pipeline import FlashPipeline
 
 
-def load_pipeline(model: str | None, device: str | None) -> "FlashPipeline":
-    """The model on the device asked for.
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+def load_pipeline(model: str | None, device: str | None, precision: str = "float32") -> "FlashPipeline":
+    """The model on the device and in the precision asked for.
 
     Raises:
-        InputError: a device that torch does not have here.
+        InputError: a device that torch does not have here, or an unknown precision.
     """
     import torch
 
-    from flashdiffusion.errors import InputError, brief
+    from flashdiffusion.errors import InputError, brief, unknown_name
     from flashdiffusion.pipeline import FlashPipeline
 
+    if precision not in PRECISIONS:
+        raise unknown_name("precision", precision, PRECISIONS)
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         probe = torch.zeros(1, device=name)
@@ -31,7 +36,7 @@ def load_pipeline(model: str | None, device: str | None) -> "FlashPipeline":
     except (RuntimeError, AssertionError) as error:
         reason = brief(error).split(". ")[0]
         raise InputError(f"device {name!r} cannot be used here: {reason}; try --device cpu") from error
-    return FlashPipeline.from_pretrained(model).to(probe.device)
+    return FlashPipeline.from_pretrained(model).to(probe.device, getattr(torch, precision))
 
 
 def override(

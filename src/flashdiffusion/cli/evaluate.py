@@ -8,7 +8,7 @@ import typer
 
 from flashdiffusion.cli.common import load_pipeline, open_data, override
 from flashdiffusion.cli.inputs import Failures
-from flashdiffusion.cli.options import Capacity, Correction, Delta, Device, Eta, Model, NoiseStd, Seed, Steps
+from flashdiffusion.cli.options import Capacity, Correction, Delta, Device, Eta, Model, NoiseStd, Precision, Seed, Steps
 
 GRID = 16  # pictures on the sheet of --grid
 
@@ -35,6 +35,7 @@ def command(
     capacity: Capacity = 16,
     model: Model = None,
     device: Device = None,
+    precision: Precision = "float32",
     seed: Seed = 0,
 ) -> None:
     """Measure a method on a task: one record per picture and the means, as JSON."""
@@ -43,19 +44,22 @@ def command(
     from flashdiffusion.data import ensure_file, save_grid, write_json
     from flashdiffusion.errors import InputError
     from flashdiffusion.experiments import Record, evaluate, report, summarise
+    from flashdiffusion.experiments.evaluate import BOUND
+    from flashdiffusion.methods import parse_method
     from flashdiffusion.metrics import LPIPS
     from flashdiffusion.physics import get_task
-    from flashdiffusion.presets import preset_for_name
+    from flashdiffusion.presets import preset_for
 
     chosen = get_task(task)
+    start = "estimate" if method == BOUND else parse_method(method)[0]
     if grid is not None and grid.suffix.lower() != ".png":
         raise InputError(f"grid is {grid}; expected a name that ends in .png")
     for path in (out, grid):
         if path is not None:
             ensure_file(path)
-    settings = replace(override(preset_for_name(chosen.physics), eta, correction, steps, delta), mixing=mixing)
+    settings = replace(override(preset_for(chosen.physics, start), eta, correction, steps, delta), mixing=mixing)
     network = LPIPS.from_file(lpips) if lpips else None
-    pipeline = load_pipeline(model, device)
+    pipeline = load_pipeline(model, device, precision)
     pictures = open_data(pipeline, data, limit)
     parts = evaluate(
         pipeline,
@@ -72,6 +76,7 @@ def command(
     )
     about = {
         "model": model or "embedded",
+        "precision": precision,
         "task": task,
         "method": method,
         "noise_std": noise_std,

@@ -10,6 +10,7 @@ Model = Annotated[
     typer.Option(help="Model folder or hub id; default: the embedded faces-128.", show_default=False),
 ]
 Device = Annotated[str | None, typer.Option(help="Torch device, e.g. cuda; default: cuda if there is one.")]
+Precision = Annotated[str, typer.Option(help="Precision of the networks: float32, bfloat16 or float16.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 NoiseStd = Annotated[float, typer.Option(help="Noise standard deviation on the [0, 1] scale.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")]

@@ -18,6 +18,7 @@ from flashdiffusion.cli.options import (
     Model,
     NoiseStd,
     Out,
+    Precision,
     Seed,
     Steps,
 )
@@ -58,6 +59,7 @@ def command(
     as_json: Json = False,
     model: Model = None,
     device: Device = None,
+    precision: Precision = "float32",
     seed: Seed = 0,
 ) -> None:
     """Restore pictures: writes NAME.png for each, and results.json with one record per picture."""
@@ -85,7 +87,7 @@ def command(
     keep_inputs(files, (out / f"{name}.png" for name in names_of(files)))
     folder = ensure_directory(out)
     network = LPIPS.from_file(lpips) if lpips else None
-    pipeline = load_pipeline(model, device)
+    pipeline = load_pipeline(model, device, precision)
 
     def physics_of(name: str, size: tuple[int, int]) -> "BatchedPhysics":
         if physics is None:
@@ -96,7 +98,7 @@ def command(
     records: list[Record] = []
     for group in _groups(good):
         y, operator = _batch(group)
-        settings = override(preset_for(operator), eta, correction, steps, delta)
+        settings = override(preset_for(operator, start), eta, correction, steps, delta)
         result = pipeline(
             y,
             operator,
@@ -109,7 +111,13 @@ def command(
             progress=True,
         )
         records += _write(group, result, folder, reference, network, failures)
-        about = {"model": model or "embedded", "method": method, "seed": seed, "settings": asdict(settings)}
+        about = {
+            "model": model or "embedded",
+            "precision": precision,
+            "method": method,
+            "seed": seed,
+            "settings": asdict(settings),
+        }
         write_json(folder / "results.json", report(sys.argv[1:], pipeline.prior.device, about, records))
     if records:
         print_records(f"{method}: pictures and results.json in {folder}", records, as_json)

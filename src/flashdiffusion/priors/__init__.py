@@ -1,7 +1,7 @@
 """The latent diffusion prior: autoencoder, denoiser, noise schedule."""
 
 from flashdiffusion.priors.autoencoder import DiffusersAutoencoder, IdentityAutoencoder
-from flashdiffusion.priors.folder import INDEX, load_component, read_json, resolve_folder, write_index
+from flashdiffusion.priors.folder import INDEX, load_component, read_json, resolve_folder, save_component, write_index
 from flashdiffusion.priors.latent import LatentPrior
 
 __all__ = [
@@ -12,5 +12,6 @@ __all__ = [
     "load_component",
     "read_json",
     "resolve_folder",
+    "save_component",
     "write_index",
 ]

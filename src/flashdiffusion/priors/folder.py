@@ -89,6 +89,13 @@ def load_component(cls: type[T], folder: Path) -> T:
     return model.eval()
 
 
+def save_component(model: Any, folder: Path) -> None:
+    """Write a diffusers model as safetensors; its config keeps no path of this machine."""
+    model.save_pretrained(folder)
+    config = read_json(folder / "config.json")
+    write_json(folder / "config.json", {key: value for key, value in config.items() if key != "_name_or_path"})
+
+
 INDEX = "model_index.json"
 _COMPONENTS = {
     "autoencoder": ["diffusers", "AutoencoderKL"],

@@ -10,7 +10,7 @@ from torch import Tensor
 from flashdiffusion.data import ensure_directory
 from flashdiffusion.errors import CheckpointError, InputError
 from flashdiffusion.priors.autoencoder import DiffusersAutoencoder, IdentityAutoencoder
-from flashdiffusion.priors.folder import load_component, read_json, resolve_folder
+from flashdiffusion.priors.folder import load_component, read_json, resolve_folder, save_component
 from flashdiffusion.priors.precision import KeepsFloat32Buffers
 from flashdiffusion.schedule import NoiseSchedule
 
@@ -127,8 +127,8 @@ class LatentPrior(KeepsFloat32Buffers):
         """Write the diffusers folders `autoencoder` (unless it is the identity), `denoiser`, `scheduler`."""
         out = ensure_directory(out)
         if isinstance(self.autoencoder, DiffusersAutoencoder):
-            self.autoencoder.model.save_pretrained(out / "autoencoder")
-        self.denoiser.save_pretrained(out / "denoiser")
+            save_component(self.autoencoder.model, out / "autoencoder")
+        save_component(self.denoiser, out / "denoiser")
         self.scheduler.save_pretrained(out / "scheduler")
 
 
