@@ -1,5 +1,6 @@
 """Methods by name: where to start x which solver; `flash(latent-dps)` and `latent-dps` differ in the start only."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flashdiffusion.errors import InputError, unknown_name
@@ -57,15 +58,18 @@ def make_start(name: str, encoder: SeverityEncoder | None, settings: Settings) -
     return SNRMatch(encoder, settings.correction, settings.mixing)
 
 
-def parse_method(text: str) -> tuple[str, str]:
+def parse_method(text: str, others: Sequence[str] = ()) -> tuple[str, str]:
     """`flash(latent-dps)` -> ("flash", "latent-dps"): names of a start and a solver.
+
+    Args:
+        others: further names that the caller knows, for the error.
 
     Raises:
         InputError: unknown method.
     """
     name = text.lower().replace(" ", "")
     if name not in METHODS:
-        raise unknown_name("method", text, METHODS)
+        raise unknown_name("method", text, [*METHODS, *others])
     if name == "ae":
         return "estimate", "prior"
     if name.startswith("flash("):

@@ -243,7 +243,8 @@ def test_what_is_wrong_for_every_picture_is_said_once(refused, picture, picture_
         (("--device", "gpu"), "device 'gpu' cannot be used here"),
         (("--device", "meta"), "device 'meta' cannot be used here"),
         (("--reference", "absent"), "reference absent is no folder; expected"),
-        (("--lpips", "absent.safetensors"), "no LPIPS weights at absent.safetensors; give"),
+        (("--lpips", "absent.safetensors", "--reference", "."), "no LPIPS weights at absent.safetensors; give"),
+        (("--lpips", "absent.safetensors"), "give its folder as --reference too"),
         (("--colour", "red"), "No such option"),
     ],
 )

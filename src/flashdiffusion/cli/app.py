@@ -32,6 +32,10 @@ def main() -> None:
         _fail(str(error))
     except OSError as error:
         _fail(f"{error.filename or 'file'}: {error.strerror or error}; is there space, and permission to write?")
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, without importing torch for every command
+            raise
+        _fail("out of memory; try a smaller --capacity")
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)

@@ -51,7 +51,7 @@ def command(
     from flashdiffusion.presets import preset_for
 
     chosen = get_task(task)
-    start = "estimate" if method == BOUND else parse_method(method)[0]
+    start = "estimate" if method == BOUND else parse_method(method, [BOUND])[0]
     if grid is not None and grid.suffix.lower() != ".png":
         raise InputError(f"grid is {grid}; expected a name that ends in .png")
     for path in (out, grid):

@@ -63,13 +63,13 @@ def expand(inputs: Iterable[Path]) -> list[Path]:
 
 def names_of(files: list[Path]) -> list[str]:
     """A name per file for its outputs: the stem, with a number where stems repeat."""
-    names: list[str] = []
+    taken: dict[str, None] = {}
     for file in files:
-        stem, name, n = file.stem, file.stem, 2
-        while name in names:
-            name, n = f"{stem}-{n}", n + 1
-        names.append(name)
-    return names
+        name, n = file.stem, 2
+        while name in taken:
+            name, n = f"{file.stem}-{n}", n + 1
+        taken[name] = None
+    return list(taken)
 
 
 def keep_inputs(files: list[Path], outputs: Iterable[Path]) -> None:
@@ -93,7 +93,7 @@ def read_image(path: Path, size: int | tuple[int, int] | None) -> "Tensor":
 
 
 def read_measured(
-    files: list[Path],
+    files: Iterable[tuple[Path, str]],
     make_physics: "Callable[[str, tuple[int, int]], BatchedPhysics | None]",
     check: "Callable[[Tensor], None]",
     size: int | None,
@@ -101,12 +101,13 @@ def read_measured(
     """Read every file that can be used.
 
     Args:
+        files: paths with the names of their outputs.
         make_physics: physics of a picture file, from its name and size.
         check: raises InputError for a y that the model cannot take.
         size: fit pictures to this size; None leaves them as they are.
     """
     good, failures = [], Failures()
-    for path, name in zip(files, names_of(files), strict=True):
+    for path, name in files:
         try:
             one = _read_one(path, name, make_physics, size)
             check(one.y)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from flashdiffusion.physics.base import BatchedPhysics
     from flashdiffusion.pipeline import Restoration
 
-CHUNK = 64  # pictures between two writes of results
+CHUNK = 64  # pictures read, restored and written at a time
 
 
 def command(
@@ -83,54 +83,62 @@ def command(
         raise InputError(f"reference {reference} is no folder; expected the folder of the true pictures")
     if reference is not None and reference.resolve() == out.resolve():
         raise InputError(f"out is {out}, the folder of the true pictures; choose another --out")
+    if lpips is not None and reference is None:
+        raise InputError("lpips compares with the true picture: give its folder as --reference too")
     files = expand(inputs)
-    keep_inputs(files, (out / f"{name}.png" for name in names_of(files)))
+    named = list(zip(files, names_of(files), strict=True))
+    keep_inputs(files, (out / f"{name}.png" for _, name in named))
     folder = ensure_directory(out)
     network = LPIPS.from_file(lpips) if lpips else None
     pipeline = load_pipeline(model, device, precision)
+    size = pipeline.sample_size if fit else None
 
-    def physics_of(name: str, size: tuple[int, int]) -> "BatchedPhysics":
+    def physics_of(name: str, shape: tuple[int, int]) -> "BatchedPhysics":
         if physics is None:
             raise InputError(f"{name} is a picture: say what damaged it with --physics, e.g. gaussian-blur:std=2")
-        return parse_physics(physics, size, picture_generator(seed, name), noise_std)
+        return parse_physics(physics, shape, picture_generator(seed, name), noise_std)
 
-    good, failures = read_measured(files, physics_of, pipeline.check, pipeline.sample_size if fit else None)
+    failures = Failures()
     records: list[Record] = []
-    for group in _groups(good):
-        y, operator = _batch(group)
-        settings = override(preset_for(operator, start), eta, correction, steps, delta)
-        result = pipeline(
-            y,
-            operator,
-            solver=solver,
-            start=start,
-            seed=seed,
-            ids=[one.name for one in group],
-            settings=settings,
-            capacity=capacity,
-            progress=True,
-        )
-        records += _write(group, result, folder, reference, network, failures)
-        about = {
-            "model": model or "embedded",
-            "precision": precision,
-            "method": method,
-            "seed": seed,
-            "settings": asdict(settings),
-        }
-        write_json(folder / "results.json", report(sys.argv[1:], pipeline.prior.device, about, records))
+    about: dict[str, Any] = {
+        "model": model or "embedded",
+        "precision": precision,
+        "method": method,
+        "seed": seed,
+        "settings": {},
+    }
+    for first in range(0, len(named), CHUNK):
+        good, failed = read_measured(named[first : first + CHUNK], physics_of, pipeline.check, size)
+        failures.reasons += failed.reasons
+        for group in _groups(good):
+            y, operator = _batch(group)
+            settings = override(preset_for(operator, start), eta, correction, steps, delta)
+            about["settings"] |= {operator.name: asdict(settings)}
+            result = pipeline(
+                y,
+                operator,
+                solver=solver,
+                start=start,
+                seed=seed,
+                ids=[one.name for one in group],
+                settings=settings,
+                capacity=capacity,
+                progress=True,
+            )
+            records += _write(group, result, folder, reference, network, failures)
+            write_json(folder / "results.json", report(sys.argv[1:], pipeline.prior.device, about, records))
     if records:
         print_records(f"{method}: pictures and results.json in {folder}", records, as_json)
     raise typer.Exit(failures.finish(len(files)))
 
 
 def _groups(inputs: list[Measured]) -> list[list[Measured]]:
-    """Inputs that can share a batch: same operator, noise and size; at most CHUNK of them."""
+    """Inputs that can share a batch: same operator, noise and size."""
     by_kind: dict[object, list[Measured]] = {}
     for one in inputs:
         assert one.physics is not None
         by_kind.setdefault((type(one.physics), one.physics.noise_std, one.y.shape), []).append(one)
-    return [group[i : i + CHUNK] for group in by_kind.values() for i in range(0, len(group), CHUNK)]
+    return list(by_kind.values())
 
 
 def _batch(group: list[Measured]) -> "tuple[Tensor, BatchedPhysics]":

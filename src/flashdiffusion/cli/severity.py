@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from flashdiffusion.cli.common import load_pipeline, print_records
-from flashdiffusion.cli.inputs import expand, read_measured
+from flashdiffusion.cli.inputs import expand, names_of, read_measured
 from flashdiffusion.cli.options import Device, Json, Model
 
 
@@ -25,9 +25,9 @@ def command(
 
     files = expand(inputs)
     pipeline = load_pipeline(model, device)
-    good, failures = read_measured(
-        files, lambda name, size: None, pipeline.check, pipeline.sample_size if fit else None
-    )
+    named = zip(files, names_of(files), strict=True)
+    size = pipeline.sample_size if fit else None
+    good, failures = read_measured(named, lambda name, shape: None, pipeline.check, size)
     grid = pipeline.prior.schedule.grid()
     records = []
     for one in good:

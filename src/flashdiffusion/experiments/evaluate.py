@@ -54,7 +54,7 @@ def evaluate(
     Raises:
         InputError: unknown method, settings out of range.
     """
-    start, solver = ("", "") if method == BOUND else parse_method(method)
+    start, solver = ("", "") if method == BOUND else parse_method(method, [BOUND])
     if batch_size < 1:
         raise InputError(f"batch size is {batch_size}; expected at least 1")
     for first in range(0, len(data), batch_size):

@@ -40,12 +40,13 @@ class AutoencoderStage(Stage):
 
     def forward(self, phase: str, x: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         target = to_network_range(x)
-        posterior = self.model.encode(target).latent_dist
-        noise = draws.normal(*posterior.mean.shape[1:])
-        output = self.model.decode(posterior.mean + posterior.std * noise).sample
+        with torch.set_grad_enabled(torch.is_grad_enabled() and phase == "autoencoder"):
+            posterior = self.model.encode(target).latent_dist
+            noise = draws.normal(*posterior.mean.shape[1:])
+            output = self.model.decode(posterior.mean + posterior.std * noise).sample
         if phase == "discriminator":
             assert self.discriminator is not None
-            loss = hinge_loss(self.discriminator(target), self.discriminator(output.detach()))
+            loss = hinge_loss(self.discriminator(target), self.discriminator(output))
             return loss, {"discriminator": loss.detach()}
         l1 = F.l1_loss(output.float(), target)
         kl = posterior.kl().mean() / posterior.mean[0].numel()
