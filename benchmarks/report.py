@@ -25,7 +25,7 @@ def table(folder: Path, names: list[str]) -> list[str]:
 def main() -> None:
     folder = Path(sys.argv[1])
     print("\n".join(table(folder, ["bound", "ae"])), "\n")
-    print("\n".join(table(folder, ["ae-16", "flash-16", "latent-dps-16"])), "\n")
+    print("\n".join(table(folder, ["ae-16", "flash-16", "flash-16-bfloat16", "latent-dps-16"])), "\n")
     print("severity:", load(folder, "ae")["mean"]["severity_quality"])
     if (folder / "ae-paper-head.json").exists():
         print("severity, paper's head:", load(folder, "ae-paper-head")["mean"]["severity_quality"])

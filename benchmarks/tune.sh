@@ -16,7 +16,7 @@ for correction in 0 0.2 1.2 2; do
     $run --method "flash(latent-dps)" --eta 8 --correction $correction --limit $limit \
         --out "$out/flash-eta8-c$correction.json"
 done
-for correction in 0.5 1.5; do
+for correction in 0.5; do
     $run --method "flash(latent-dps)" --eta 8 --correction $correction --mixing consistent --limit $limit \
         --out "$out/flash-eta8-c$correction-consistent.json"
 done

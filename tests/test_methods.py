@@ -9,6 +9,7 @@ from flashdiffusion.presets import PRESETS, preset_for
 def test_flash_differs_from_its_baseline_in_the_start_only():
     assert parse_method("latent-dps") == ("noise", "latent-dps")
     assert parse_method("Flash( Latent-DPS )") == ("flash", "latent-dps")
+    assert parse_method("flash") == ("flash", "latent-dps")
     assert parse_method("ae") == ("estimate", "prior")
 
 

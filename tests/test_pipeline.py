@@ -120,6 +120,7 @@ def test_moves_the_physics_to_the_models_device(tiny_pipeline):
         (torch.zeros(1, 3, 32, 30), "multiples of"),
         (torch.full((1, 3, 32, 32), float("nan")), "NaN"),
         (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "expected floats"),
+        (torch.full((1, 3, 32, 32), 200.0), "expected the \\[0, 1\\] scale"),
     ],
 )
 def test_refuses_what_is_no_measurement(tiny_pipeline, y, message):
@@ -135,6 +136,8 @@ def test_refuses_unknown_names_and_missing_parts(tiny_pipeline):
         tiny_pipeline(y, physics, start="flsh")
     with pytest.raises(InputError, match="one per picture"):
         tiny_pipeline(y, physics, ids=["a", "b"])
+    with pytest.raises(InputError, match="parameters for 2 pictures; y has 1"):
+        tiny_pipeline(y, GaussianBlur([1.0, 2.0]))
     with pytest.raises(InputError, match="capacity"):
         tiny_pipeline(y, physics, capacity=0)
     with pytest.raises(InputError, match="needs a severity encoder"):

@@ -9,6 +9,7 @@ from flashdiffusion.sampling import Fixed, FromNoise, LatentDPS, SNRMatch, Solve
 from flashdiffusion.severity import SeverityEncoder
 
 METHODS = ("ae", "latent-dps", "flash(latent-dps)")
+_ALIASES = {"flash": "flash(latent-dps)"}
 SOLVERS = ("latent-dps", "prior")
 STARTS = ("flash", "noise", "estimate")
 
@@ -68,8 +69,9 @@ def parse_method(text: str, others: Sequence[str] = ()) -> tuple[str, str]:
         InputError: unknown method.
     """
     name = text.lower().replace(" ", "")
+    name = _ALIASES.get(name, name)
     if name not in METHODS:
-        raise unknown_name("method", text, [*METHODS, *others])
+        raise unknown_name("method", text, [*METHODS, *_ALIASES, *others])
     if name == "ae":
         return "estimate", "prior"
     if name.startswith("flash("):

@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -32,6 +32,8 @@ from flashdiffusion.severity import Severity, SeverityEncoder
 from flashdiffusion.types import Physics
 
 DEFAULT_MODEL = "faces-128"
+# How far noise may carry measurements beyond [0, 1]; pictures on a 0 to 255 scale lie far outside.
+RANGE = 3.0
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,9 @@ class FlashPipeline:
         if not bool(y.isfinite().all()):
             rows = (~y.isfinite()).flatten(1).any(dim=1).nonzero().flatten().tolist()
             raise InputError(f"NaN or infinite values in measurements {rows}; expected finite numbers")
+        low, high = float(y.min()), float(y.max())
+        if low < -RANGE or high > 1 + RANGE:
+            raise InputError(f"measurements range from {low:.3g} to {high:.3g}; expected the [0, 1] scale plus noise")
         self.prior.latent_shape((y.shape[2], y.shape[3]))
 
     @torch.no_grad()
@@ -201,6 +206,8 @@ class FlashPipeline:
             InputError: y of the wrong shape or with NaN, a size the prior cannot take, unknown names.
         """
         self.check(y)
+        if isinstance(physics, Sized) and len(physics) != len(y):
+            raise InputError(f"physics has parameters for {len(physics)} pictures; y has {len(y)}")
         if capacity < 1:
             raise InputError(f"capacity is {capacity}; expected at least 1")
         names = [str(i) for i in range(len(y))] if ids is None else list(ids)

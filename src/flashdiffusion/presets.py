@@ -8,7 +8,7 @@ from flashdiffusion.types import Physics
 
 # (physics, start) -> settings
 PRESETS = {
-    ("gaussian-blur", "flash"): Settings(eta=8.0, correction=0.5),
+    ("gaussian-blur", "flash"): Settings(eta=8.0, correction=0.2),
     ("gaussian-blur", "noise"): Settings(eta=1.0),
 }
 _DEFAULT = "gaussian-blur"

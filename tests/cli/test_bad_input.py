@@ -94,7 +94,7 @@ def test_a_size_that_the_prior_cannot_take(refused, tmp_path, tiny_model, comman
     Image.new("RGB", (30, 32)).save(path)
     physics = BLUR if command == "restore" else ()
     line = refused(command, path, "--model", tiny_model, *physics)
-    assert f"{path}: pictures of 32x30 pixels; this prior takes multiples of 8" in line
+    assert f"{path}: pictures of height 32 and width 30; this prior takes multiples of 8 (--fit" in line
 
 
 def test_a_picture_without_physics(refused, picture, tiny_model):
@@ -449,7 +449,8 @@ def test_grey_and_transparent_pictures_are_converted_with_a_note(flash, tmp_path
         source.convert(mode).save(path)
     ended = flash("restore", path, *BLUR, "--steps", 2, "--model", tiny_model, "--out", tmp_path / "out")
     assert ended.code == 0
-    assert ended.err == f"flashdiffusion: note: {path} is a {mode} picture; converted to RGB\n"
+    ground = " on white" if mode == "RGBA" else ""
+    assert ended.err == f"flashdiffusion: note: {path} has mode {mode}; converted to RGB{ground}\n"
     with Image.open(tmp_path / "out" / "converted.png") as restored:
         assert restored.mode == "RGB"
 

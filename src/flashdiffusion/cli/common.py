@@ -64,7 +64,7 @@ def print_records(title: str, records: "Sequence[Record]", as_json: bool) -> Non
     columns = list({key: None for row in rows for key in row if key != "degradation"})
     table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD)
     for column in columns:
-        heading = {"measurement_psnr": "psnr before"}.get(column, column.replace("_", " "))
+        heading = {"measurement_psnr": "before", "severity": "σ̂²"}.get(column, column.replace("_", " "))
         named = column == "id"
         table.add_column(heading, justify="left" if named else "right", overflow="fold", no_wrap=named)
     for row in rows:

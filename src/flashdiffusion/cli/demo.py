@@ -57,12 +57,14 @@ def command(
     for i, name in enumerate(names):
         save_picture(y[i], folder / f"{name}-measured.png")
         save_picture(result.images[i], folder / f"{name}-restored.png")
-    _overview(folder / "overview.png", clean, y, estimate.images, result.images, records)
+    estimated = psnr(estimate.images, x).tolist()
+    _overview(folder / "overview.png", clean, y, estimate.images, result.images, records, estimated)
     about = {"model": model or "embedded", "method": "flash(latent-dps)", "seed": seed}
     write_json(folder / "results.json", report(sys.argv[1:], pipeline.prior.device, about, records))
     print_records("Flash(Latent-DPS): the worse the picture, the more steps", records, as_json)
     if not as_json:
         print(f"pictures: {folder}/  overview: {folder / 'overview.png'}")
+        print("next: flashdiffusion degrade YOUR.jpg --out measured; flashdiffusion restore measured --out restored")
 
 
 def _overview(
@@ -72,6 +74,7 @@ def _overview(
     estimate: "Tensor",
     restored: "Tensor",
     records: "list[Record]",
+    estimated: list[float],
 ) -> None:
     """One figure: a row per strength; measured, decoded estimate, restored, true."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -93,7 +96,7 @@ def _overview(
             if row == 0:
                 axis.set_title(title, fontsize=10)
         axes[row][0].set_xlabel(f"{record.id}: {record.measurement_psnr:.1f} dB", fontsize=9)
-        axes[row][1].set_xlabel(f"severity {record.severity:.3f}", fontsize=9)
+        axes[row][1].set_xlabel(f"severity {record.severity:.3f}, {estimated[row]:.1f} dB", fontsize=9)
         axes[row][2].set_xlabel(f"{record.nfe} steps, {record.psnr:.1f} dB", fontsize=9)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110)

@@ -86,7 +86,8 @@ def read_image(path: Path, size: int | tuple[int, int] | None) -> "Tensor":
 
     picture = read_picture(path)
     if (mode := picture.info.get("mode", "RGB")) != "RGB":
-        print(f"flashdiffusion: note: {path} is a {mode} picture; converted to RGB", file=sys.stderr)
+        ground = " on white" if mode in {"RGBA", "LA", "PA"} else ""
+        print(f"flashdiffusion: note: {path} has mode {mode}; converted to RGB{ground}", file=sys.stderr)
     if isinstance(size, int):
         size = (size, size)
     return to_tensor(picture if size is None else fit(picture, *size))[None]

@@ -42,7 +42,7 @@ def command(
     out: Out,
     physics: Annotated[
         str | None,
-        typer.Option(help="What damaged the pictures: gaussian-blur:std=2 or random-inpainting:mask=FILE."),
+        typer.Option(help="What damaged the pictures: gaussian-blur:std=2, random-inpainting:mask=FILE (white: kept)."),
     ] = None,
     noise_std: NoiseStd = 0.05,
     method: Annotated[str, typer.Option(help='"flash(latent-dps)", latent-dps or ae.')] = "flash(latent-dps)",
@@ -66,6 +66,7 @@ def command(
     from dataclasses import asdict
 
     from flashdiffusion.data import ensure_directory, write_json
+    from flashdiffusion.data.measurements import SUFFIX
     from flashdiffusion.errors import InputError
     from flashdiffusion.experiments import report
     from flashdiffusion.methods import parse_method
@@ -127,6 +128,8 @@ def command(
             )
             records += _write(group, result, folder, reference, network, failures)
             write_json(folder / "results.json", report(sys.argv[1:], pipeline.prior.device, about, records))
+    if records and physics is not None and all(path.suffix == SUFFIX for path in files):
+        print("flashdiffusion: note: measurement files know their physics; --physics is for pictures", file=sys.stderr)
     if records:
         print_records(f"{method}: pictures and results.json in {folder}", records, as_json)
     raise typer.Exit(failures.finish(len(files)))

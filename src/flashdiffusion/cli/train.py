@@ -28,3 +28,5 @@ def command(
 
     recipe = with_severity(get_recipe(config), head, task, noise_std)
     train(stage, data, recipe, out, max_minutes, max_steps, lpips, limit, resume)
+    whole = (out / "model_index.json").exists()
+    print(f"{stage} trained in {out}" + (f"; use it with --model {out}" if whole else ""))

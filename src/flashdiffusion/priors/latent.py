@@ -70,7 +70,10 @@ class LatentPrior(KeepsFloat32Buffers):
         """
         unit = self.autoencoder.factor * 2 ** (len(self.denoiser.config.block_out_channels) - 1)
         if any(side % unit or side < unit for side in size):
-            raise InputError(f"pictures of {size[0]}x{size[1]} pixels; this prior takes multiples of {unit}")
+            raise InputError(
+                f"pictures of height {size[0]} and width {size[1]}; this prior takes multiples of {unit} "
+                "(--fit crops and resizes pictures)"
+            )
         factor = self.autoencoder.factor
         return self.autoencoder.channels, size[0] // factor, size[1] // factor
 

@@ -131,7 +131,7 @@ class _Run:
             desc=self.stage.name,
             unit="min",
             disable=not self.accelerator.is_main_process,
-            bar_format="{desc} {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} min [{postfix}]",
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} min{postfix}",
         )
         first_step = self.step
         log: dict[str, Tensor] = {}
@@ -148,7 +148,7 @@ class _Run:
                     rate = (self.step - first_step) * self.total / (now - started)
                     loss = self._log(log, rate)
                     left = (1 - progress) * self.max_seconds / 60
-                    bar.n = min(self.seconds / 60, bar.total)
+                    bar.n = progress * bar.total
                     bar.set_postfix_str(f"{rate:.1f} pictures/s, {left:.1f} min left, loss {loss:.4f}")
                     last_log = now
                 if now - last_save > self.recipe.checkpoint_minutes * 60:
