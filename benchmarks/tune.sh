@@ -1,6 +1,6 @@
 #!/bin/sh
 # The grid behind presets.py: benchmarks/tune.sh DATA LPIPS OUT [PICTURES]
-# Degradations are drawn with another seed than the reported figures'. The baseline, a thousand steps a picture, is
+# Flash is tuned on degradations of another seed than the reported figures'. The baseline, a thousand steps a picture, is
 # tuned on two pictures, on a 200-step grid and in full.
 set -eu
 data=$1 lpips=$2 out=$3 limit=${4:-8}

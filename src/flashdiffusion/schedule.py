@@ -52,6 +52,7 @@ class NoiseSchedule:
         try:
             return cls(DDPMScheduler(**known).alphas_cumprod)
         except (NotImplementedError, TypeError, ValueError) as error:
+            # diffusers raises NotImplementedError for a beta schedule that it does not know.
             raise InputError(f"no noise schedule from {known}: {error}") from error
 
     def grid(self, steps: int | None = None) -> "Grid":

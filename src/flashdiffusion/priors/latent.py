@@ -116,6 +116,7 @@ class LatentPrior(KeepsFloat32Buffers):
         try:
             scheduler = DDPMScheduler.from_config(config)
         except (NotImplementedError, TypeError, ValueError) as error:
+            # diffusers raises NotImplementedError for a beta schedule that it does not know.
             raise CheckpointError(f"{folder / 'scheduler'} cannot be loaded as DDPMScheduler: {error}") from error
         encoder_folders = [folder / name for name in ("autoencoder", "vqvae", "vae") if (folder / name).is_dir()]
         autoencoder: DiffusersAutoencoder | IdentityAutoencoder = IdentityAutoencoder()
