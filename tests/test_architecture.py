@@ -19,6 +19,7 @@ ORDER = [
     "physics",
     "priors",
     "severity",
+    "regression",
     "sampling",
     "methods",
     "presets",

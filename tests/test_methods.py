@@ -1,9 +1,21 @@
 import pytest
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.methods import METHODS, parse_method
+from flashdiffusion.methods import (
+    METHODS,
+    SOLVERS,
+    STARTS,
+    Settings,
+    make_solver,
+    make_start,
+    method_name,
+    parse_method,
+)
 from flashdiffusion.physics import TASKS, GaussianBlur
-from flashdiffusion.presets import PRESETS, preset_for
+from flashdiffusion.presets import PRESETS, PUBLISHED, preset_for
+from flashdiffusion.priors import IdentityAutoencoder
+from flashdiffusion.sampling import GMLDPS, PSLD, FromNoise, LatentDPS
+from toy import ToyPrior
 
 
 def test_flash_differs_from_its_baseline_in_the_start_only():
@@ -19,13 +31,69 @@ def test_unknown_methods_name_the_nearest(name, near):
         parse_method(name)
 
 
-def test_every_method_parses_and_every_task_has_settings():
-    for name in METHODS:
-        start, solver = parse_method(name)
-        assert start and solver
-    for task in TASKS.values():
-        for start in ("flash", "noise"):
-            assert preset_for(task.physics, start) in PRESETS.values()
-    assert preset_for(GaussianBlur([1.0]), "flash") is PRESETS["gaussian-blur", "flash"]
-    assert preset_for(object(), "noise") is PRESETS["gaussian-blur", "noise"]
-    assert preset_for("gaussian-blur", "estimate") is PRESETS["gaussian-blur", "flash"]
+def test_names_of_methods_and_their_parts_are_one_to_one():
+    pairs = {name: parse_method(name) for name in METHODS}
+    assert len(set(pairs.values())) == len(METHODS)
+    for name, (start, solver) in pairs.items():
+        assert start in STARTS and solver in SOLVERS
+        assert method_name(start, solver) == name
+
+
+def test_the_papers_methods_are_there():
+    assert parse_method("ccdf(dps)") == ("ccdf", "dps")
+    assert parse_method("swinir") == ("regression", "prior")
+    assert parse_method("inversion(psld)") == ("inversion", "psld")
+    for solver in ("latent-dps", "psld", "gml-dps", "resample"):
+        assert {solver, f"flash({solver})"} <= set(METHODS)
+
+
+def test_a_preset_is_the_nearest_that_is_known():
+    assert preset_for("gaussian-blur", "flash", "latent-dps") == PRESETS["gaussian-blur", "flash(latent-dps)"].settings
+    assert preset_for(GaussianBlur([1.0]), "noise", "latent-dps") == PRESETS["gaussian-blur", "latent-dps"].settings
+    assert preset_for(object(), "noise", "latent-dps") == PRESETS["gaussian-blur", "latent-dps"].settings
+    assert preset_for("jpeg", "inversion", "latent-dps") == preset_for("gaussian-blur", "flash", "latent-dps")
+    for task in TASKS:
+        for name in METHODS:
+            settings = preset_for(task, *parse_method(name))
+            assert settings.steps == 500 if "resample" in name else settings.steps is None
+
+
+def test_published_settings_are_the_papers_table():
+    assert PUBLISHED["random-inpainting", "flash(psld)", "FFHQ"].omega == 0.5
+    assert PUBLISHED["gaussian-blur-fixed", "flash(resample)", "FFHQ"].gamma == 2000
+    assert PUBLISHED["nonlinear-blur", "ccdf(latent-dps)", "FFHQ"].start_step == 200
+    assert not any(task == "nonlinear-blur" and "psld" in method for task, method, _ in PUBLISHED)
+    for task, method, _ in [*PUBLISHED, *((*key, "") for key in PRESETS)]:
+        assert task in TASKS and method in METHODS
+
+
+class _Prior:
+    """A prior as far as the solvers' constructors look at it."""
+
+    def __init__(self, autoencoder):
+        self.autoencoder, self.schedule = autoencoder, ToyPrior().schedule
+
+
+def test_settings_reach_the_solver():
+    prior = _Prior(object())
+    settings = Settings(eta=3.0, omega=0.7, gamma=11.0, proximal=0.2, steps=50, delta=0.5)
+    psld = make_solver("psld", prior, settings)
+    assert (type(psld), psld.eta, psld.omega, len(psld.grid), psld.transition.delta) == (PSLD, 3.0, 0.7, 50, 0.5)
+    gml = make_solver("gml-dps", prior, settings)
+    assert (type(gml), gml.omega) == (GMLDPS, 0.7)
+    resample = make_solver("resample", prior, settings)
+    assert (resample.gamma, resample.proximal) == (11.0, 0.2)
+    assert make_solver("prior", prior, settings).eta == 0
+
+
+def test_dps_is_for_pixels():
+    with pytest.raises(InputError, match="dps works on pixels"):
+        make_solver("dps", _Prior(object()), Settings())
+    assert type(make_solver("dps", _Prior(IdentityAutoencoder()), Settings())) is LatentDPS
+
+
+def test_starts_say_which_network_is_missing():
+    for name, message in (("flash", "severity encoder"), ("ccdf", "severity encoder"), ("regression", "regressor")):
+        with pytest.raises(InputError, match=message):
+            make_start(name, None, Settings())
+    assert isinstance(make_start("noise", None, Settings()), FromNoise)

@@ -4,58 +4,110 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flashdiffusion.errors import InputError, unknown_name
-from flashdiffusion.priors import LatentPrior
-from flashdiffusion.sampling import Fixed, FromNoise, LatentDPS, SNRMatch, Solver, StartRule, Transition
+from flashdiffusion.priors import IdentityAutoencoder, LatentPrior
+from flashdiffusion.regression import Regressor
+from flashdiffusion.sampling import (
+    GMLDPS,
+    PSLD,
+    DDIMInversion,
+    EncodedEstimate,
+    Fixed,
+    FromNoise,
+    LatentDPS,
+    RegressedEstimate,
+    ReSample,
+    SNRMatch,
+    Solver,
+    StartRule,
+    Transition,
+)
 from flashdiffusion.severity import SeverityEncoder
 
-METHODS = ("ae", "latent-dps", "flash(latent-dps)")
+# "prior" is the unconditional sampler; "dps" is Latent-DPS where latents are pixels.
+SOLVERS = ("latent-dps", "gml-dps", "psld", "resample", "dps", "prior")
+STARTS = ("flash", "inversion", "noise", "ccdf", "estimate", "regression")
+_ALONE = {"ae": ("estimate", "prior"), "swinir": ("regression", "prior")}
+_WRAPPERS = ("flash", "inversion", "ccdf")
+METHODS = (
+    *_ALONE,
+    *(solver for solver in SOLVERS if solver != "prior"),
+    *(f"{start}({solver})" for start in _WRAPPERS for solver in SOLVERS),
+)
 _ALIASES = {"flash": "flash(latent-dps)"}
-SOLVERS = ("latent-dps", "prior")
-STARTS = ("flash", "noise", "estimate")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Hyperparameters of a method.
+    """Hyperparameters of a method; each is checked by the solver or start rule it goes to, others leave it alone.
 
-    eta: η >= 0, step size of the data consistency. correction: c >= 0, noise correction of the start. steps: length
-    of the time grid, 1 to N; None for all N (DDPM's 1000). delta: δ in [0, 1], stochasticity of a step. mixing:
-    "paper" or "consistent", see `SNRMatch`. They are checked by the solver and start rule they go to.
+    eta: η >= 0, step size of the data consistency. omega: ω >= 0, weight of GML-DPS' and PSLD's second term. gamma:
+    γ >= 0, resampling variance of ReSample. proximal: λ >= 0, weight of its proximal term. correction: c >= 0, noise
+    correction of a Flash start. mixing: "paper" or "consistent", see `SNRMatch`. start_step: N', grid position of a
+    fixed start (CCDF). steps: length of the time grid, 1 to N; None for all N (DDPM's 1000). delta: δ in [0, 1],
+    stochasticity of a step.
     """
 
     eta: float = 1.0
+    omega: float = 0.05
+    gamma: float = 200.0
+    proximal: float = 0.0
     correction: float = 1.2
+    mixing: str = "paper"
+    start_step: int = 100
     steps: int | None = None
     delta: float = 1.0
-    mixing: str = "paper"
 
 
 def make_solver(name: str, prior: LatentPrior, settings: Settings) -> Solver:
-    """The solver of that name; "prior" is the unconditional sampler (η = 0).
+    """The solver of that name.
 
     Raises:
-        InputError: unknown name, or a setting out of range.
+        InputError: unknown name, a setting out of range, or a pixel-space solver with a latent prior.
     """
     if name not in SOLVERS:
         raise unknown_name("solver", name, SOLVERS)
+    if name == "dps" and not isinstance(prior.autoencoder, IdentityAutoencoder):
+        raise InputError("dps works on pixels and this model has an autoencoder; take latent-dps, or a pixel model")
     transition = Transition(prior.schedule.grid(settings.steps), settings.delta)
-    return LatentDPS(prior, transition, settings.eta if name == "latent-dps" else 0.0)
+    if name == "gml-dps":
+        return GMLDPS(prior, transition, settings.eta, settings.omega)
+    if name == "psld":
+        return PSLD(prior, transition, settings.eta, settings.omega)
+    if name == "resample":
+        return ReSample(prior, transition, settings.gamma, settings.proximal)
+    return LatentDPS(prior, transition, 0.0 if name == "prior" else settings.eta)
 
 
-def make_start(name: str, encoder: SeverityEncoder | None, settings: Settings) -> StartRule:
-    """The start rule of that name: "flash" (SNR match), "noise", or "estimate" (ẑ, no steps).
+def make_start(
+    name: str, encoder: SeverityEncoder | None, settings: Settings, regressor: Regressor | None = None
+) -> StartRule:
+    """The start rule of that name.
+
+    "flash": SNR match of the severity encoder's ẑ. "inversion": the same by DDIM inversion. "noise": pure noise, all
+    steps. "ccdf": N' steps from the regressor's estimate, or from ẑ if there is no regressor. "estimate": ẑ, no steps.
+    "regression": the regressor's estimate, no steps.
 
     Raises:
-        InputError: unknown name, a setting out of range, or no severity encoder for a rule that needs one.
+        InputError: unknown name, a setting out of range, or no network for a rule that needs one.
     """
     if name not in STARTS:
         raise unknown_name("start", name, STARTS)
     if name == "noise":
         return FromNoise()
+    if name == "regression" and regressor is None:
+        raise InputError(
+            "this needs a regressor and the model has none; train one with `flashdiffusion train regressor`"
+        )
+    if name in {"ccdf", "regression"} and regressor is not None:
+        return Fixed(settings.start_step if name == "ccdf" else 0, RegressedEstimate(regressor))
     if encoder is None:
         raise InputError(f"start {name!r} needs a severity encoder and this model has none; use start='noise'")
+    if name == "ccdf":
+        return Fixed(settings.start_step, EncodedEstimate(encoder))
     if name == "estimate":
-        return Fixed(0, encoder)
+        return Fixed(0, EncodedEstimate(encoder))
+    if name == "inversion":
+        return DDIMInversion(encoder)
     return SNRMatch(encoder, settings.correction, settings.mixing)
 
 
@@ -72,8 +124,15 @@ def parse_method(text: str, others: Sequence[str] = ()) -> tuple[str, str]:
     name = _ALIASES.get(name, name)
     if name not in METHODS:
         raise unknown_name("method", text, [*METHODS, *_ALIASES, *others])
-    if name == "ae":
-        return "estimate", "prior"
-    if name.startswith("flash("):
-        return "flash", name.removeprefix("flash(").removesuffix(")")
-    return "noise", name
+    if name in _ALONE:
+        return _ALONE[name]
+    start, parenthesis, solver = name.rstrip(")").partition("(")
+    return (start, solver) if parenthesis else ("noise", name)
+
+
+def method_name(start: str, solver: str) -> str:
+    """The inverse of `parse_method`."""
+    alone = {pair: name for name, pair in _ALONE.items()}
+    if (start, solver) in alone:
+        return alone[start, solver]
+    return solver if start == "noise" else f"{start}({solver})"

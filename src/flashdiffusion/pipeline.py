@@ -2,6 +2,7 @@
 
 import copy
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass
 from importlib.resources import as_file, files
@@ -20,12 +21,14 @@ from flashdiffusion.presets import preset_for
 from flashdiffusion.priors import (
     INDEX,
     LatentPrior,
+    find_published,
     load_component,
     read_json,
     resolve_folder,
     save_component,
     write_index,
 )
+from flashdiffusion.regression import Regressor
 from flashdiffusion.sampling import Problem, Solver, Start, StartRule, run
 from flashdiffusion.seeds import picture_generator
 from flashdiffusion.severity import Severity, SeverityEncoder
@@ -43,7 +46,7 @@ class Restoration:
     images: float32 (B, 3, H, W) in [0, 1]. severity: σ̂² in scaled latent units, float32 (B,), None if no severity
     encoder was used. start: position of the start on the solver's grid, int64 (B,). nfe: denoiser evaluations run,
     int64 (B,). gflop: arithmetic spent, float32 (B,). seconds: the picture's share of the wall-clock time, by its
-    steps, float32 (B,).
+    arithmetic, float32 (B,).
     """
 
     images: Tensor
@@ -71,6 +74,7 @@ class FlashPipeline:
         prior: the latent diffusion prior.
         severity_encoder: None if only the baseline start (`start="noise"`) will be used.
         sample_size: side in pixels of the pictures that the model was trained on, if known.
+        regressor: a supervised restoration network, for the starts "ccdf" and "regression".
     """
 
     def __init__(
@@ -78,8 +82,10 @@ class FlashPipeline:
         prior: LatentPrior,
         severity_encoder: SeverityEncoder | None = None,
         sample_size: int | None = None,
+        regressor: Regressor | None = None,
     ) -> None:
         self.prior = prior
+        self.regressor = regressor.requires_grad_(False).eval() if regressor else None
         self.severity_encoder = severity_encoder.requires_grad_(False).eval() if severity_encoder else None
         self.sample_size = sample_size
         self._gflop: dict[tuple[object, ...], float] = {}
@@ -91,7 +97,8 @@ class FlashPipeline:
         """Load a model: the embedded default, an embedded one by name, a folder, or a hub id.
 
         A folder is in diffusers' layout: `autoencoder` (or `vqvae`, `vae`), `denoiser` (or `unet`), `scheduler`,
-        and, for Flash starts, `severity_encoder`. Only safetensors are read.
+        and, for Flash starts, `severity_encoder`. Published checkpoints (docs/checkpoints.md) give a prior alone. Code
+        in pickled files is not executed.
 
         Raises:
             CheckpointError: nothing there, or another layout.
@@ -101,6 +108,9 @@ class FlashPipeline:
         if source is None or ("/" not in name and not Path(name).exists() and embedded.is_dir()):
             with as_file(embedded) as folder:
                 return cls._from_folder(folder)
+        if find_published(name) is not None:
+            prior = LatentPrior.from_pretrained(name)
+            return cls(prior, sample_size=prior.sample_size)
         if "/" not in name and not Path(name).exists():
             expected = f"{DEFAULT_MODEL}, a folder in diffusers' layout, or a hub id owner/name"
             raise CheckpointError(f"no model {name!r}; expected {expected}")
@@ -118,7 +128,8 @@ class FlashPipeline:
                     f"{folder}: severity encoder of {encoder.config.latent_channels} latent channels beside an "
                     f"autoencoder of {prior.autoencoder.channels}; expected equal numbers"
                 )
-        return cls(prior, encoder, index.get("sample_size"))
+        regressor = load_component(Regressor, folder / "regressor") if (folder / "regressor").is_dir() else None
+        return cls(prior, encoder, index.get("sample_size", prior.sample_size if index else None), regressor)
 
     def save_pretrained(self, out: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write the model as a folder that `from_pretrained` reads, its weights as `dtype` if given.
@@ -133,11 +144,13 @@ class FlashPipeline:
         self.prior.save_pretrained(out)
         if self.severity_encoder is not None:
             save_component(self.severity_encoder, out / "severity_encoder")
+        if self.regressor is not None:
+            save_component(self.regressor, out / "regressor")
         write_index(out, self.sample_size)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         """Move to a device or precision; returns self."""
-        for module in (self.prior, self.severity_encoder):
+        for module in (self.prior, self.severity_encoder, self.regressor):
             if module is not None and device is not None:
                 module.to(device=device)
             if module is not None and dtype is not None:
@@ -146,19 +159,27 @@ class FlashPipeline:
 
     # -- use --------------------------------------------------------------------------------------------
 
-    def check(self, y: Tensor) -> None:
-        """Raise InputError unless y is something this model can restore: (B, 3, H, W), finite, of a size it takes."""
-        if y.ndim != 4 or y.shape[1] != 3 or len(y) == 0:
-            raise InputError(f"measurements of shape {tuple(y.shape)}; expected (B, 3, H, W) with B >= 1")
+    def check(self, y: Tensor, physics: Physics | None = None) -> None:
+        """Raise InputError unless y is something this model can restore: finite pictures of a size it takes.
+
+        With a physics whose measurements are no pictures, what it makes of them (`Problem.picture`) is checked.
+        """
         if not y.is_floating_point():
             raise InputError(f"measurements of type {y.dtype}; expected floats on the [0, 1] scale")
+        if y.ndim < 2 or len(y) == 0:
+            raise InputError(f"measurements of shape {tuple(y.shape)}; expected (B, 3, H, W) with B >= 1")
         if not bool(y.isfinite().all()):
             rows = (~y.isfinite()).flatten(1).any(dim=1).nonzero().flatten().tolist()
             raise InputError(f"NaN or infinite values in measurements {rows}; expected finite numbers")
-        low, high = float(y.min()), float(y.max())
+        picture = y if physics is None else Problem(y, physics).picture()
+        if picture.ndim != 4 or picture.shape[1] != 3:
+            raise InputError(f"measurements of shape {tuple(y.shape)}; expected (B, 3, H, W) with B >= 1")
+        if isinstance(physics, Sized) and len(physics) != len(y):
+            raise InputError(f"physics has parameters for {len(physics)} pictures; y has {len(y)}")
+        low, high = float(picture.min()), float(picture.max())
         if low < -RANGE or high > 1 + RANGE:
             raise InputError(f"measurements range from {low:.3g} to {high:.3g}; expected the [0, 1] scale plus noise")
-        self.prior.latent_shape((y.shape[2], y.shape[3]))
+        self.prior.latent_shape((picture.shape[2], picture.shape[3]))
 
     @torch.no_grad()
     def severity(self, y: Tensor, batch_size: int = 16) -> Severity:
@@ -190,11 +211,12 @@ class FlashPipeline:
         """Restore measurements.
 
         Args:
-            y: measurements (B, 3, H, W) on the [0, 1] scale; noise may leave it.
+            y: measurements on the [0, 1] scale, pictures (B, 3, H, W) for most physics; noise may leave the range.
             physics: the degradation that made y; ours, DeepInverse's, or any object with `A(x)`.
-            solver: "latent-dps", "prior", or a solver object.
-            start: "flash" (as few steps as the picture needs), "noise" (all steps), "estimate" (decode the severity
-                encoder's estimate, no steps), or a start rule.
+            solver: a name of `methods.SOLVERS` ("latent-dps", "gml-dps", "psld", "resample", "dps", "prior") or a
+                solver object.
+            start: a name of `methods.STARTS` ("flash": as few steps as the picture needs, "noise": all steps,
+                "inversion", "ccdf", "estimate", "regression"), or a start rule.
             seed: with a picture's id it determines the picture's random numbers.
             ids: a name per picture, by default its position; a picture's result depends on its id, not on
                 what else is in the batch.
@@ -205,55 +227,82 @@ class FlashPipeline:
         Raises:
             InputError: y of the wrong shape or with NaN, a size the prior cannot take, unknown names.
         """
-        self.check(y)
-        if isinstance(physics, Sized) and len(physics) != len(y):
-            raise InputError(f"physics has parameters for {len(physics)} pictures; y has {len(y)}")
+        self.check(y, physics)
         if capacity < 1:
             raise InputError(f"capacity is {capacity}; expected at least 1")
         names = [str(i) for i in range(len(y))] if ids is None else list(ids)
         if len(names) != len(y):
             raise InputError(f"{len(names)} ids for {len(y)} pictures; expected one per picture")
         if settings is None:
-            settings = preset_for(physics, start if isinstance(start, str) else "flash")
+            settings = preset_for(
+                physics,
+                start if isinstance(start, str) else "flash",
+                solver if isinstance(solver, str) else "latent-dps",
+            )
         engine = make_solver(solver, self.prior, settings) if isinstance(solver, str) else solver
-        rule = make_start(start, self.severity_encoder, settings) if isinstance(start, str) else start
+        rule = make_start(start, self.severity_encoder, settings, self.regressor) if isinstance(start, str) else start
 
         problem = Problem(y.float(), physics).to(self.prior.device)
-        shape = self.prior.latent_shape((y.shape[2], y.shape[3]))
+        engine.check(problem)
+        pictures = problem.picture()
+        if start == "regression" and self.regressor is not None:
+            return _regress(self.regressor, pictures, capacity)
+        shape = self.prior.latent_shape((pictures.shape[2], pictures.shape[3]))
         generators = [picture_generator(seed, name, "sampling") for name in names]
         noise = torch.stack([torch.randn(shape, generator=g) for g in generators]).to(self.prior.device)
         began = time.perf_counter()
-        parts = zip(problem.y.split(capacity), noise.split(capacity), strict=True)
+        parts = zip(pictures.split(capacity), noise.split(capacity), strict=True)
         first = Start.concatenate([rule(part, self.prior, engine.grid, own) for part, own in parts])
-        images = torch.empty(y.shape, dtype=torch.float32)
-        nfe = torch.zeros(len(y), dtype=torch.int64)
+        images = torch.empty(pictures.shape, dtype=torch.float32)
+        nfe = torch.zeros(len(y), dtype=torch.int64) if first.nfe is None else first.nfe.cpu()
+        work: list[Counter[str]] = [Counter() for _ in names]
         with tqdm(total=int(first.k.sum()), unit="step", desc="restoring", delay=2, disable=not progress) as bar:
             for outcome in run(first.z, first.k, problem, engine, generators, capacity, bar.update):
                 images[outcome.index] = self.prior.decode(outcome.z[None])[0].clamp(0, 1).cpu()
-                nfe[outcome.index] = outcome.nfe
+                nfe[outcome.index] += outcome.nfe
+                work[outcome.index] = outcome.work
         # The last picture has been copied to the CPU, so that a GPU has finished its work too.
         elapsed = time.perf_counter() - began
-        work = nfe + 1.0  # the estimate and the last decode count as one step
+        share = self._cost(problem, pictures, rule, first, engine, work)
         var = first.severity.var.float().cpu() if first.severity else None
-        gflop = self._cost(problem, first, engine, nfe)
-        return Restoration(images, var, first.k.cpu(), nfe, gflop, elapsed * work / work.sum())
+        return Restoration(images, var, first.k.cpu(), nfe, share, elapsed * share / share.sum())
 
-    def _cost(self, problem: Problem, first: Start, solver: Solver, nfe: Tensor) -> Tensor:
-        """GFLOP per picture: severity encoder, NFE solver steps, last decode; counted once per kind and size."""
-        row = torch.zeros(1, dtype=torch.int64, device=self.prior.device)
-        one = problem.take(row)
-        z = first.z[:1]
+    def _cost(
+        self,
+        problem: Problem,
+        pictures: Tensor,
+        rule: StartRule,
+        first: Start,
+        solver: Solver,
+        work: Sequence[Counter[str]],
+    ) -> Tensor:
+        """GFLOP per picture: its start, the solver's units it ran, last decode; each counted once per kind and size."""
+        one = problem.take(torch.zeros(1, dtype=torch.int64, device=self.prior.device))
+        z, picture = first.z[:1], pictures[:1]
+        i = torch.ones(1, dtype=torch.int64, device=self.prior.device)
 
         def counted(name: str, call: Callable[[], object]) -> float:
-            key = (name, type(problem.physics), one.y.shape)
+            key = (name, type(rule), solver.name, type(one.physics), one.y.shape)
             if key not in self._gflop:
                 self._gflop[key] = count_gflop(call)
             return self._gflop[key]
 
-        fixed = counted("decode", lambda: self.prior.decode(z))
-        if first.severity is not None and (encoder := self.severity_encoder) is not None:
-            fixed += counted("severity", lambda: encoder(one.y))
-        if not nfe.any():
-            return torch.full((len(nfe),), fixed)
-        step = counted(solver.name, lambda: solver.step(z, row + 1, one, torch.zeros_like(z)))
-        return fixed + nfe.float() * step
+        gflop = torch.full((len(work),), counted("last decode", lambda: self.prior.decode(z)))
+        if first.nfe is None:
+            gflop += counted("start", lambda: rule(picture, self.prior, solver.grid, z))
+        else:  # how far an inversion runs differs from picture to picture
+            gflop += counted("severity", lambda: self.severity_encoder and self.severity_encoder(picture))
+            gflop += first.nfe.cpu() * counted("inversion", lambda: self.prior.denoise(z, i))
+        used = {name for own in work for name in own}
+        each = {name: counted(name, call) for name, call in solver.units(z, one).items() if name in used}
+        return gflop + torch.tensor([sum(count * each[name] for name, count in own.items()) for own in work])
+
+
+def _regress(regressor: Regressor, pictures: Tensor, capacity: int) -> Restoration:
+    """The regressor's own output: no latents, no steps."""
+    began = time.perf_counter()
+    images = torch.cat([regressor(part).float().clamp(0, 1).cpu() for part in pictures.split(capacity)])
+    elapsed = time.perf_counter() - began
+    none = torch.zeros(len(images), dtype=torch.int64)
+    gflop = torch.full((len(images),), count_gflop(lambda: regressor(pictures[:1])))
+    return Restoration(images, None, none, none, gflop, torch.full((len(images),), elapsed / len(images)))

@@ -1,24 +1,88 @@
-"""Tuned hyperparameters of the embedded model `faces-128`; docs/results.md has the commands that found them.
+"""Hyperparameters by task and method: tuned for the embedded model, and the published ones for 256x256 pictures."""
 
-A start near the end of the diffusion leaves few steps to be consistent in, hence the larger η.
-"""
+from dataclasses import dataclass, replace
 
-from flashdiffusion.methods import Settings
+from flashdiffusion.methods import Settings, method_name
 from flashdiffusion.types import Physics
 
-# (physics, start) -> settings
-PRESETS = {
-    ("gaussian-blur", "flash"): Settings(eta=8.0, correction=0.2),
-    ("gaussian-blur", "noise"): Settings(eta=1.0),
+
+@dataclass(frozen=True)
+class Preset:
+    """Tuned settings, beside what they reached: means over the validation pictures of the tuning run."""
+
+    settings: Settings
+    psnr: float | None = None
+    lpips: float | None = None
+    nfe: float | None = None
+
+
+# (task, method) -> what `flashdiffusion tune` found for faces-128; benchmarks/tune.sh is the command.
+PRESETS: dict[tuple[str, str], Preset] = {
+    ("gaussian-blur", "flash(latent-dps)"): Preset(Settings(eta=8.0, correction=0.2)),
+    ("gaussian-blur", "latent-dps"): Preset(Settings(eta=1.0)),
 }
-_DEFAULT = "gaussian-blur"
+_DEFAULT_TASK = "gaussian-blur"
 
 
-def preset_for(physics: str | Physics, start: str) -> Settings:
-    """Settings for a kind of physics (its name, or an object's `name`) and a start rule's name.
+def preset_for(task: str | Physics, start: str, solver: str) -> Settings:
+    """Settings for a task (its name, or a physics whose `name` is one), a start rule's and a solver's name.
 
-    A kind without any of its own takes those of Gaussian blur; a start without any, those of "flash".
+    What has no preset of its own takes the nearest that has: the same method on Gaussian blur, then Latent-DPS of the
+    same start.
     """
-    name = physics if isinstance(physics, str) else getattr(physics, "name", _DEFAULT)
-    kind = name if (name, "flash") in PRESETS else _DEFAULT
-    return PRESETS.get((kind, start), PRESETS[kind, "flash"])
+    name = task if isinstance(task, str) else getattr(task, "name", _DEFAULT_TASK)
+    base = Settings(steps=500) if solver == "resample" else Settings()
+    start = "flash" if start in {"inversion", "estimate", "regression"} else start
+    for known in (name, _DEFAULT_TASK):
+        for method in (method_name(start, solver), method_name(start, "latent-dps")):
+            if (known, method) in PRESETS:
+                found = PRESETS[known, method].settings
+                return replace(found, steps=base.steps) if solver == "resample" and found.steps is None else found
+    return base
+
+
+# η and c of Latent-DPS; η, ω, c of GML-DPS and of PSLD; γ, c of ReSample.
+_PUBLISHED_VALUES: dict[tuple[str, str], tuple[tuple[float, ...] | None, ...]] = {
+    ("gaussian-blur", "FFHQ"): ((1, 1.2), (3, 0.05, 1.2), (2, 0.2, 1.0), (400, 1.2)),
+    ("gaussian-blur", "LSUN"): ((2, 1.2), (2, 0.05, 1.2), (2, 0.2, 1.0), (1000, 1.2)),
+    ("gaussian-blur-fixed", "FFHQ"): ((3, 1.2), (2, 0.05, 1.0), (2, 0.1, 1.0), (2000, 1.2)),
+    ("gaussian-blur-fixed", "LSUN"): ((2, 1.0), (2, 0.05, 1.0), (2, 0.1, 1.0), (200, 1.2)),
+    ("nonlinear-blur", "FFHQ"): ((1, 1.0), (3, 0.05, 1.2), None, (200, 1.2)),
+    ("nonlinear-blur", "LSUN"): ((2, 1.0), (2, 0.05, 1.0), None, (1000, 1.0)),
+    ("random-inpainting", "FFHQ"): ((7, 1.2), (10, 0.05, 1.0), (10, 0.5, 1.0), (200, 1.2)),
+    ("random-inpainting", "LSUN"): ((10, 1.2), (10, 0.05, 1.0), (10, 0.05, 1.2), (400, 1.2)),
+}
+
+
+def _published() -> dict[tuple[str, str, str], Settings]:
+    table: dict[tuple[str, str, str], Settings] = {}
+    for (task, pictures), (latent_dps, gml_dps, psld, resample) in _PUBLISHED_VALUES.items():
+        for solver, values in (
+            ("latent-dps", latent_dps),
+            ("gml-dps", gml_dps),
+            ("psld", psld),
+            ("resample", resample),
+        ):
+            if values is None:
+                continue
+            correction = values[-1]
+            if solver == "resample":
+                settings = Settings(gamma=values[0], proximal=1.0, steps=500, correction=correction)
+            elif solver == "latent-dps":
+                settings = Settings(eta=values[0], correction=correction)
+            else:
+                settings = Settings(eta=values[0], omega=values[1], correction=correction)
+            table[task, f"flash({solver})", pictures] = settings
+    for task, ccdf, ccdf_dps, dps in (
+        ("gaussian-blur", (1, 100), (5, 20), 5),
+        ("nonlinear-blur", (1.5, 200), (3, 100), 0.5),
+        ("random-inpainting", (10, 100), (3, 50), 3),
+    ):
+        table[task, "ccdf(latent-dps)", "FFHQ"] = Settings(eta=ccdf[0], start_step=int(ccdf[1]))
+        table[task, "ccdf(dps)", "FFHQ"] = Settings(eta=ccdf_dps[0], start_step=ccdf_dps[1])
+        table[task, "dps", "FFHQ"] = Settings(eta=dps)
+    return table
+
+
+# (task, method, pictures) -> settings published for 256x256; a start to search from with another prior.
+PUBLISHED = _published()

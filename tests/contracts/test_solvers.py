@@ -3,14 +3,24 @@
 import pytest
 import torch
 
+from flashdiffusion.errors import InputError
 from flashdiffusion.physics import GaussianBlur
-from flashdiffusion.sampling import LatentDPS, Problem, Transition, run
+from flashdiffusion.sampling import GMLDPS, PSLD, LatentDPS, Problem, ReSample, Transition, run
 from toy import ToyPrior
 
 PRIOR = ToyPrior()
+
+
+def _transition(steps=None, delta=1.0):
+    return Transition(PRIOR.schedule.grid(steps), delta)
+
+
 SOLVERS = {
-    "prior": lambda steps=None, delta=1.0: LatentDPS(PRIOR, Transition(PRIOR.schedule.grid(steps), delta), 0.0),
-    "latent-dps": lambda steps=None, delta=1.0: LatentDPS(PRIOR, Transition(PRIOR.schedule.grid(steps), delta), 0.8),
+    "prior": lambda *grid, **options: LatentDPS(PRIOR, _transition(*grid, **options), 0.0),
+    "latent-dps": lambda *grid, **options: LatentDPS(PRIOR, _transition(*grid, **options), 0.8),
+    "gml-dps": lambda *grid, **options: GMLDPS(PRIOR, _transition(*grid, **options), 0.8, 0.3),
+    "psld": lambda *grid, **options: PSLD(PRIOR, _transition(*grid, **options), 0.8, 0.3),
+    "resample": lambda *grid, **options: ReSample(PRIOR, _transition(*grid, **options), 40.0, 0.1, iterations=7),
 }
 COUNT = 5
 
@@ -24,11 +34,13 @@ def _batch(count: int = COUNT):
     generator = torch.Generator().manual_seed(0)
     x = PRIOR.decode(PRIOR.sample(count, 16, generator))
     physics = GaussianBlur(torch.linspace(0.0, 2.0, count), 0.05)
-    z, noise = (torch.randn(count, 12, 8, 8, generator=generator, dtype=torch.float64) for _ in range(2))
+    z = torch.randn(count, 12, 8, 8, generator=generator, dtype=torch.float64)
+    noise = torch.randn(count, 2, 12, 8, 8, generator=generator, dtype=torch.float64)
     return z, noise, Problem(physics(x, generator), physics)
 
 
-K = torch.tensor([1, 17, 300, 999, 1000])
+# A step of each kind that a solver has: the last, a latent and a pixel correction of ReSample, a free one, the first.
+K = torch.tensor([1, 20, 400, 999, 1000])
 
 
 def test_a_batch_equals_its_pictures_one_by_one(make_solver):
@@ -75,7 +87,7 @@ def test_zero_guidance_is_the_unconditional_transition():
     guided = SOLVERS["prior"](delta=0.3)
     result = guided.step(z, K, problem, noise)
     z0 = PRIOR.denoise(z, K)
-    torch.testing.assert_close(result.z, Transition(PRIOR.schedule.grid(), 0.3)(z, z0, K, noise))
+    torch.testing.assert_close(result.z, Transition(PRIOR.schedule.grid(), 0.3)(z, z0, K, noise[:, 0]))
     torch.testing.assert_close(result.z0, z0)
 
 
@@ -94,12 +106,94 @@ def test_latent_dps_moves_along_the_gradient_of_each_pictures_own_residual():
     torch.testing.assert_close(free.z - guided.z, eta * expected)
 
 
-def test_guidance_lowers_the_residual():
+@pytest.mark.parametrize("name", [name for name in SOLVERS if name != "prior"])
+def test_guidance_lowers_the_residual(name):
     z, _, problem = _batch()
-    generators = [[torch.Generator().manual_seed(i) for i in range(COUNT)] for _ in range(2)]
     k = torch.full((COUNT,), 100)
     residuals = []
-    for name, own in zip(("prior", "latent-dps"), generators, strict=True):
-        outcomes = sorted(run(z, k, problem, SOLVERS[name](100), own), key=lambda o: o.index)
+    for solver in ("prior", name):
+        generators = [torch.Generator().manual_seed(i) for i in range(COUNT)]
+        outcomes = sorted(run(z, k, problem, SOLVERS[solver](100), generators), key=lambda o: o.index)
         residuals.append(problem.loss(PRIOR.decode(torch.stack([o.z for o in outcomes]))))
     assert bool((residuals[1] < 0.75 * residuals[0]).all())
+
+
+def test_capacity_changes_nothing_and_work_is_counted(make_solver):
+    z, _, problem = _batch()
+    k = torch.tensor([3, 40, 7, 0, 22])
+    results = []
+    for capacity in (1, 2, 5):
+        generators = [torch.Generator().manual_seed(i) for i in range(COUNT)]
+        outcomes = sorted(run(z, k, problem, make_solver(50), generators, capacity), key=lambda o: o.index)
+        assert [o.nfe for o in outcomes] == k.tolist()
+        assert all(sum(o.work.values()) >= o.nfe for o in outcomes)
+        results.append(outcomes)
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            torch.testing.assert_close(a.z, b.z)
+            assert a.work == b.work
+
+
+def test_units_cover_the_work_of_every_step(make_solver):
+    solver = make_solver()
+    z, noise, problem = _batch()
+    named = set(solver.step(z, K, problem, noise).work)
+    units = solver.units(z[:1], problem.take(torch.tensor([0])))
+    assert named <= set(units)
+    for call in units.values():
+        call()
+
+
+@pytest.mark.parametrize("delta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("steps", [7, 100, 1000])
+def test_any_number_of_steps_and_stochasticity(make_solver, steps, delta):
+    z, noise, problem = _batch()
+    result = make_solver(steps, delta).step(z, torch.tensor([1, 2, 3, 5, 7]), problem, noise)
+    assert bool(result.z.isfinite().all())
+
+
+class _Square:
+    """A nonlinear physics: no adjoint."""
+
+    def A(self, x):
+        return x.square()
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_nonlinear_physics_is_served_by_all_but_psld(name):
+    z, noise, problem = _batch()
+    nonlinear = Problem(problem.y, _Square())
+    if name == "psld":
+        for call in (
+            lambda: SOLVERS[name]().step(z, K, nonlinear, noise),
+            lambda: next(run(z, K, nonlinear, SOLVERS[name](), [torch.Generator()] * COUNT)),
+        ):
+            with pytest.raises(InputError, match="psld needs a linear physics with A_adjoint, and _Square is not"):
+                call()
+    else:
+        assert bool(SOLVERS[name]().step(z, K, nonlinear, noise).z.isfinite().all())
+
+
+def test_no_row_suffers_from_a_diverged_one(make_solver):
+    z, noise, problem = _batch()
+    broken = z.clone()
+    broken[2] = float("nan")
+    sound = torch.tensor([0, 1, 3, 4])
+    with_nan = make_solver().step(broken, K, problem, noise).z[sound]
+    torch.testing.assert_close(with_nan, make_solver().step(z, K, problem, noise).z[sound])
+
+
+@pytest.mark.parametrize("bad", [-1.0, float("nan"), float("inf")])
+def test_weights_out_of_range_are_refused(bad):
+    for make in (
+        lambda: LatentDPS(PRIOR, _transition(), bad),
+        lambda: GMLDPS(PRIOR, _transition(), 1.0, bad),
+        lambda: PSLD(PRIOR, _transition(), 1.0, bad),
+        lambda: ReSample(PRIOR, _transition(), bad),
+        lambda: ReSample(PRIOR, _transition(), 1.0, bad),
+    ):
+        with pytest.raises(InputError, match="expected a finite number >= 0"):
+            make()
+    for option in ("every", "iterations"):
+        with pytest.raises(InputError, match=f"{option} is 0; expected at least 1"):
+            ReSample(PRIOR, _transition(), **{option: 0})

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics import RandomInpainting
+from flashdiffusion.physics import BoxInpainting, RandomInpainting
 
 
 def test_drops_all_channels_together_at_its_ratio():
@@ -35,3 +35,35 @@ def test_refuses_masks_that_are_none():
         RandomInpainting(torch.full((1, 1, 8, 8), 0.5))
     with pytest.raises(InputError, match="same size"):
         RandomInpainting(torch.ones(1, 1, 8, 8)).A(torch.zeros(1, 3, 16, 16))
+
+
+def test_a_box_loses_its_pixels_and_no_others():
+    y = BoxInpainting([2, 0], [5, 0], [3, 8], [4, 12]).A(torch.ones(2, 3, 8, 12))
+    assert not y[0, :, 2:5, 5:9].any() and float((1 - y[0, 0]).sum()) == 12
+    assert not y[1].any()
+
+
+def test_a_box_loses_even_values_that_are_no_numbers():
+    x = torch.full((1, 3, 8, 8), float("nan"))
+    assert float(BoxInpainting([0], [0], [8], [8]).A(x).abs().max()) == 0
+
+
+def test_drawn_boxes_are_squares_within_the_picture():
+    side = torch.linspace(0, 1, 50)
+    physics = BoxInpainting.from_side(side, (24, 36), torch.Generator().manual_seed(0))
+    lost = 1 - physics.A(torch.ones(50, 1, 24, 36))
+    assert lost.sum(dim=(1, 2, 3)).tolist() == (side * 24).round().square().tolist()
+    assert len(physics.params["left"].unique()) > 10
+
+
+@pytest.mark.parametrize("bad", [[-1], [1.5], [float("nan")], 1, [1, 2]])
+def test_refuses_boxes_that_are_none(bad):
+    with pytest.raises(InputError, match="box"):
+        BoxInpainting([1], [1], bad, [1])
+    with pytest.raises(InputError, match="box side"):
+        BoxInpainting.from_side(torch.tensor([1.5]), (8, 8), torch.Generator())
+
+
+def test_refuses_a_box_outside_the_picture():
+    with pytest.raises(InputError, match="does not fit pictures of 8 x 8 pixels"):
+        BoxInpainting([4], [0], [5], [5]).A(torch.zeros(1, 3, 8, 8))

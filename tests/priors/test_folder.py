@@ -1,12 +1,14 @@
 """Model folders: what is written is what is read, and what does not fit is refused by name."""
 
+import hashlib
 import json
+import os
 import shutil
 from logging.handlers import BufferingHandler
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DModel, VQModel
+from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DModel, VQModel
 from diffusers.utils import logging
 from safetensors.torch import load_file, save_file
 
@@ -22,6 +24,7 @@ from flashdiffusion.priors import (
 )
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.0015, "beta_end": 0.0195}
 SHAPE = {"block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 4, "latent_channels": 3}
 
 
@@ -35,7 +38,8 @@ def _vq(**config: object) -> VQModel:
     return VQModel(**(SHAPE | blocks | {"num_vq_embeddings": 16} | config)).eval()
 
 
-def _unet(channels: int = 3) -> UNet2DModel:
+def _unet(channels: int = 3, attention: bool = False) -> UNet2DModel:
+    deepest = ("AttnDownBlock2D", "AttnUpBlock2D") if attention else ("DownBlock2D", "UpBlock2D")
     return UNet2DModel(
         sample_size=8,
         in_channels=channels,
@@ -43,14 +47,14 @@ def _unet(channels: int = 3) -> UNet2DModel:
         block_out_channels=[8, 16],
         layers_per_block=1,
         norm_num_groups=4,
-        down_block_types=["DownBlock2D", "DownBlock2D"],
-        up_block_types=["UpBlock2D", "UpBlock2D"],
-        add_attention=False,
-    )
+        down_block_types=["DownBlock2D", deepest[0]],
+        up_block_types=[deepest[1], "UpBlock2D"],
+        add_attention=attention,
+    ).eval()
 
 
 def _scheduler(**config: object) -> DDPMScheduler:
-    return DDPMScheduler(**({"beta_schedule": "scaled_linear", "beta_start": 0.0015, "beta_end": 0.0195} | config))
+    return DDPMScheduler(**(BETAS | config))
 
 
 @pytest.fixture
@@ -123,6 +127,91 @@ def test_the_whole_pipeline_survives_a_round_trip(tmp_path, tiny_pipeline):
     assert torch.equal(copy.severity(y).var, tiny_pipeline.severity(y).var)
 
 
+# -- pickled weights, as in CompVis/ldm-celebahq-256 ----------------------------------------------------
+
+_OLD = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+
+def _pickle(component, old=False):
+    """Weights as diffusers wrote them in 2022; `old`: under the names that attention had then."""
+    weights = component / WEIGHTS
+    tensors = load_file(weights)
+    if old:
+        for new, name in _OLD.items():
+            tensors = {k.replace(f".{new}.", f".{name}."): v for k, v in tensors.items()}
+        assert any(".proj_attn." in k for k in tensors)
+    weights.unlink()
+    torch.save(tensors, component / "diffusion_pytorch_model.bin")
+    return component / "diffusion_pytorch_model.bin"
+
+
+@pytest.fixture
+def ldm_folder(tmp_path):
+    """The layout of diffusers' LDMPipeline: pickled weights, and a VQ model that does not say its scaling factor."""
+    torch.manual_seed(0)
+    model, unet = _vq(), _unet(attention=True)
+    folder = tmp_path / "ldm"
+    model.save_pretrained(folder / "vqvae")
+    unet.save_pretrained(folder / "unet")
+    DDIMScheduler(**BETAS, clip_sample=False).save_pretrained(folder / "scheduler")
+    path = folder / "vqvae" / "config.json"
+    config = json.loads(path.read_text())
+    del config["scaling_factor"]
+    path.write_text(json.dumps(config))
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "LDMPipeline"}))
+    return folder, model, unet
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["new names", "old names"])
+def test_pickled_weights_are_read_as_tensors(ldm_folder, old):
+    folder, model, unet = ldm_folder
+    for component in ("vqvae", "unet"):
+        _pickle(folder / component, old)
+    prior = LatentPrior.from_pretrained(folder)
+    x = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    i = torch.tensor([3, 900])
+    with torch.no_grad():
+        raw = model.quant_conv(model.encoder(2 * x - 1))
+        torch.testing.assert_close(prior.encode(x), raw)  # not scaled by the 0.18215 that diffusers would fill in
+        torch.testing.assert_close(prior.decode(raw), (model.decode(raw).sample + 1) / 2)
+        torch.testing.assert_close(prior.denoiser(raw, i).sample, unet(raw, i).sample)
+    assert FlashPipeline.from_pretrained(folder).sample_size == 16
+
+
+def test_files_of_a_folder_can_be_pinned(ldm_folder):
+    folder, _, _ = ldm_folder
+    name = f"unet/{WEIGHTS}"
+    right = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    LatentPrior.from_pretrained(folder, sha256={name: right})
+    with pytest.raises(CheckpointError, match=f"has sha256 {right}; expected {'0' * 64}"):
+        LatentPrior.from_pretrained(folder, sha256={name: "0" * 64})
+    with pytest.raises(CheckpointError, match="cannot read"):
+        LatentPrior.from_pretrained(folder, sha256={"unet/absent.bin": right})
+    with pytest.raises(CheckpointError, match="expected FILE=SHA256"):
+        LatentPrior.from_pretrained(folder, sha256=right)
+    with pytest.raises(CheckpointError, match="expected none: folders have their own"):
+        LatentPrior.from_pretrained(folder, config=folder / "config.yaml")
+
+
+def test_of_the_hub_pickled_weights_are_fetched_only_where_there_are_no_others(ldm_folder, monkeypatch):
+    folder, _, _ = ldm_folder
+    _pickle(folder / "unet")
+    (folder / "scheduler" / "config.json").unlink(missing_ok=True)
+    asked = []
+
+    def snapshot(source, revision, allow_patterns):
+        asked.append((source, revision, allow_patterns))
+        return str(folder)
+
+    monkeypatch.setattr("flashdiffusion.priors.folder.snapshot_download", snapshot)
+    LatentPrior.from_pretrained("CompVis/ldm-celebahq-256", "0123456789abcdef0123456789abcdef01234567")
+    assert [(source, revision) for source, revision, _ in asked] == [
+        ("CompVis/ldm-celebahq-256", "0123456789abcdef0123456789abcdef01234567")
+    ] * 2
+    assert not any(".bin" in pattern for pattern in asked[0][2])
+    assert asked[1][2] == ["unet/diffusion_pytorch_model.bin"]
+
+
 # -- the autoencoders' convention -----------------------------------------------------------------------
 
 
@@ -166,11 +255,39 @@ def test_decoding_a_vq_latent_passes_a_gradient(tmp_path):
 # -- folders that do not fit ----------------------------------------------------------------------------
 
 
-def test_pickled_weights_are_not_loaded(folder):
-    weights = folder / "denoiser" / WEIGHTS
-    torch.save(load_file(weights), weights.with_suffix(".bin"))
-    weights.unlink()
-    with pytest.raises(CheckpointError, match="denoiser cannot be loaded as UNet2DModel"):
+class _Touch:
+    """Unpickling it creates a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.open, (str(self.path), os.O_CREAT)
+
+
+def test_code_in_pickled_weights_is_not_run(folder, tmp_path):
+    weights = _pickle(folder / "denoiser")
+    trap = tmp_path / "trap"
+    torch.save(torch.load(weights, weights_only=True) | {"conv_in.bias": _Touch(trap)}, weights)
+    with pytest.raises(CheckpointError, match=r"holds code \(posix\.open\), which is not executed"):
+        LatentPrior.from_pretrained(folder)
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda t: t.pop("conv_in.bias"), "has nothing for conv_in.bias"),
+        (lambda t: t.update(surplus=torch.zeros(2)), "no place for surplus"),
+        (lambda t: t.update({"conv_in.bias": torch.zeros(3)}), r"conv_in.bias has shape \(3,\); expected \(8,\)"),
+    ],
+)
+def test_pickled_weights_that_do_not_fit_are_named(folder, change, reason):
+    weights = _pickle(folder / "denoiser")
+    tensors = torch.load(weights, weights_only=True)
+    change(tensors)
+    torch.save(tensors, weights)
+    with pytest.raises(CheckpointError, match=reason):
         LatentPrior.from_pretrained(folder)
 
 

@@ -52,9 +52,23 @@ def test_identity_autoencoder_is_a_pixel_prior(tmp_path):
     assert torch.equal(again.denoise(x, i), prior.denoise(x, i))
 
 
+def test_of_a_learned_variance_only_the_prediction_is_used():
+    """Twice the channels out: the first half is ε."""
+    torch.manual_seed(0)
+    wide, narrow = _unet(out_channels=6), _unet()
+    tensors = wide.state_dict()
+    narrow.load_state_dict(tensors | {f"conv_out.{p}": tensors[f"conv_out.{p}"][:3] for p in ("weight", "bias")})
+    scheduler = DDPMScheduler(**COMPVIS, variance_type="learned_range")
+    z, i = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)), torch.tensor([5, 700])
+    expected = LatentPrior(IdentityAutoencoder(), narrow, scheduler).denoise(z, i)
+    torch.testing.assert_close(LatentPrior(IdentityAutoencoder(), wide, scheduler).denoise(z, i), expected)
+
+
 def test_refuses_denoisers_that_do_not_fit():
-    with pytest.raises(InputError, match="6 out"):
-        LatentPrior(IdentityAutoencoder(), _unet(out_channels=6), DDPMScheduler(**COMPVIS))
+    with pytest.raises(InputError, match=r"5 out .*expected equal numbers, or twice as many out"):
+        LatentPrior(IdentityAutoencoder(), _unet(out_channels=5), DDPMScheduler(**COMPVIS))
+    with pytest.raises(InputError, match=r"6 channels in and 6 out"):
+        LatentPrior(IdentityAutoencoder(), _unet(in_channels=6, out_channels=6), DDPMScheduler(**COMPVIS))
     with pytest.raises(InputError, match="prediction type"):
         scheduler = DDPMScheduler(**COMPVIS)
         scheduler.register_to_config(prediction_type="flow")

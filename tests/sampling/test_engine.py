@@ -36,7 +36,7 @@ def _sequential():
         generator = torch.Generator().manual_seed(index)
         one, part = z[index : index + 1], problem.take(torch.tensor([index]))
         for k in range(start, 0, -1):
-            noise = torch.randn(one.shape[1:], generator=generator).to(one)[None]
+            noise = torch.randn((1, *one.shape[1:]), generator=generator).to(one)[None]
             one = SOLVER.step(one, torch.tensor([k]), part, noise).z
         results.append(one[0])
     return results

@@ -5,7 +5,19 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.sampling import Fixed, FromNoise, SNRMatch
+from flashdiffusion.physics import GaussianBlur
+from flashdiffusion.sampling import (
+    DDIMInversion,
+    EncodedEstimate,
+    Fixed,
+    FromNoise,
+    LatentDPS,
+    Problem,
+    RegressedEstimate,
+    SNRMatch,
+    Transition,
+    run,
+)
 from flashdiffusion.severity import Severity
 from toy import ToyPrior
 
@@ -84,11 +96,11 @@ def test_consistent_mixing_has_no_ceiling():
 def test_fixed_noises_the_estimate_to_its_step():
     z_hat, noise = _noise(2, 4), _noise(2)
     encoder = KnownSeverity(z_hat, torch.tensor([0.1, 0.9], dtype=torch.float64))
-    start = Fixed(100, encoder)(_measured(2), PRIOR, GRID, noise)
+    start = Fixed(100, EncodedEstimate(encoder))(_measured(2), PRIOR, GRID, noise)
     abar = GRID.abar[100]
     assert start.k.tolist() == [100, 100]
     torch.testing.assert_close(start.z, abar.sqrt() * z_hat + (1 - abar).sqrt() * noise)
-    assert torch.equal(Fixed(0, encoder)(_measured(2), PRIOR, GRID, noise).z, z_hat)
+    assert torch.equal(Fixed(0, EncodedEstimate(encoder))(_measured(2), PRIOR, GRID, noise).z, z_hat)
 
 
 def test_refuses_settings_out_of_range():
@@ -99,6 +111,41 @@ def test_refuses_settings_out_of_range():
     with pytest.raises(InputError, match="mixing"):
         SNRMatch(encoder, mixing="papr")
     with pytest.raises(InputError, match="start k"):
-        Fixed(-1, encoder)
+        Fixed(-1, EncodedEstimate(encoder))
     with pytest.raises(InputError, match="grid has 1000"):
-        Fixed(1001, encoder)(_measured(1), PRIOR, GRID, _noise(1))
+        Fixed(1001, EncodedEstimate(encoder))(_measured(1), PRIOR, GRID, _noise(1))
+
+
+def test_a_regressed_estimate_is_encoded():
+    picture = PRIOR.decode(0.3 * _noise(2, 4)).clamp(0, 1)
+    start = Fixed(50, RegressedEstimate(lambda y: picture))(_measured(2), PRIOR, GRID, _noise(2))
+    abar = GRID.abar[50]
+    torch.testing.assert_close(start.z, abar.sqrt() * PRIOR.encode(picture) + (1 - abar).sqrt() * _noise(2))
+    assert start.k.tolist() == [50, 50] and start.severity is None
+
+
+def test_inversion_walks_each_picture_to_its_own_step_and_back():
+    """DDIM run backwards and then forwards is the identity, up to its step size."""
+    var = torch.tensor([0.02, 0.3, 1.5], dtype=torch.float64)
+    z_hat = PRIOR.sample(3, 16, torch.Generator().manual_seed(4))
+    start = DDIMInversion(KnownSeverity(z_hat, var))(_measured(3), PRIOR, GRID, _noise(3))
+    assert torch.equal(start.k, GRID.match(var)) and torch.equal(start.nfe, start.k)
+    back = LatentDPS(PRIOR, Transition(GRID, 0.0), 0.0)
+    physics = GaussianBlur([1.0] * 3)
+    generators = [torch.Generator() for _ in range(3)]
+    for outcome in run(start.z, start.k, Problem(_measured(3), physics), back, generators):
+        torch.testing.assert_close(outcome.z, z_hat[outcome.index], rtol=0.02, atol=0.02)
+    # What is in the estimate is scaled as the toy's exact probability flow scales it: by the marginal's deviation.
+    std = (start.z.flatten(2).std(dim=2) / z_hat.flatten(2).std(dim=2))[:, :, None]
+    abar = GRID.abar[start.k].view(3, 1, 1)
+    flow = ((abar * PRIOR.std.view(1, 12, 1) ** 2 + 1 - abar) / PRIOR.std.view(1, 12, 1) ** 2).sqrt()
+    torch.testing.assert_close(std, flow, rtol=0.03, atol=0)
+
+
+def test_inversion_does_not_depend_on_the_batch():
+    var = torch.tensor([0.02, 0.3], dtype=torch.float64)
+    z_hat = PRIOR.sample(2, 16, torch.Generator().manual_seed(4))
+    both = DDIMInversion(KnownSeverity(z_hat, var))(_measured(2), PRIOR, GRID, _noise(2)).z
+    for row in range(2):
+        own = KnownSeverity(z_hat[[row]], var[[row]])
+        torch.testing.assert_close(DDIMInversion(own)(_measured(1), PRIOR, GRID, _noise(1)).z[0], both[row])

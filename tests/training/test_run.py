@@ -1,6 +1,8 @@
 """`train` end to end: the folder it leaves is a model."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,8 +11,10 @@ from flashdiffusion import FlashPipeline, GaussianBlur
 from flashdiffusion.data import PictureDataset
 from flashdiffusion.errors import InputError
 from flashdiffusion.methods import Settings
+from flashdiffusion.priors import load_component
+from flashdiffusion.severity import SeverityEncoder
 from flashdiffusion.training.recipes import get_recipe
-from flashdiffusion.training.run import train, with_severity
+from flashdiffusion.training.run import make_stage, train, with_severity
 from logs import read_log
 
 
@@ -18,7 +22,8 @@ def test_all_stages_leave_a_folder_that_loads_and_restores(tmp_path, picture_fol
     out = train("all", [picture_folder], recipe, tmp_path / "model", max_steps=3)
     assert out == tmp_path / "model"
     assert json.loads((out / "model_index.json").read_text())["sample_size"] == 32
-    assert {p.name for p in out.iterdir() if p.is_dir()} == {"autoencoder", "denoiser", "scheduler", "severity_encoder"}
+    folders = {"autoencoder", "denoiser", "scheduler", "severity_encoder", "regressor"}
+    assert {p.name for p in out.iterdir() if p.is_dir()} == folders
     pipeline = FlashPipeline.from_pretrained(out)
     x = PictureDataset([picture_folder], 32).batch(range(3))
     physics = GaussianBlur([0.5, 1.0, 2.0], 0.05)
@@ -53,12 +58,29 @@ def test_a_stage_alone_completes_the_folder_with_the_others_there(tmp_path, pict
 
 
 def test_the_paper_s_head_is_trained_and_saved(tmp_path, picture_folder, recipe):
-    changed = with_severity(recipe, "paper", "random-inpainting", 0.1)
+    changed = with_severity(recipe, "paper", "random-inpainting", "0.1")
     severity = changed.severity
-    assert (severity.head, severity.task, severity.noise_std) == ("paper", "random-inpainting", 0.1)
+    assert (severity.head, severity.task, severity.noise_std) == ("paper", "random-inpainting", (0.1, 0.1))
     assert severity.severity_weight == 10.0
     train("all", [picture_folder], changed, tmp_path, max_steps=1)
     assert FlashPipeline.from_pretrained(tmp_path).severity_encoder.config.head == "paper"
+
+
+def test_severity_training_goes_on_from_another_model(tmp_path, picture_folder, recipe, tiny_model):
+    """With more refining layers than that model has, which start as the identity: the same answers before any step."""
+    first = FlashPipeline.from_pretrained(tiny_model)
+    fewer = replace(recipe, severity=replace(recipe.severity, refine_layers=0))
+    shutil.copytree(tiny_model / "autoencoder", tmp_path / "small" / "autoencoder")
+    train("severity", [picture_folder], fewer, tmp_path / "small", max_steps=1)
+    shutil.copytree(tiny_model / "autoencoder", tmp_path / "large" / "autoencoder")
+    stage = make_stage("severity", recipe, tmp_path / "large", init=tmp_path / "small")
+    small = load_component(SeverityEncoder, tmp_path / "small" / "severity_encoder")
+    y = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    a, b = stage.encoder.eval()(y), small(y)
+    torch.testing.assert_close(a.z_hat, b.z_hat)
+    torch.testing.assert_close(a.var, b.var)
+    with pytest.raises(InputError, match="cannot start from this severity encoder"):
+        small.start_from(first.severity_encoder)
 
 
 def test_a_recipe_with_nothing_changed_is_the_same(recipe):
@@ -70,8 +92,10 @@ def test_a_recipe_with_nothing_changed_is_the_same(recipe):
     [
         (("papr", None, None), "unknown severity head 'papr'; did you mean paper"),
         ((None, "gaussian-bl", None), "unknown task 'gaussian-bl'; did you mean gaussian-blur"),
-        ((None, None, -0.1), "noise std is -0.1; expected a finite number >= 0"),
-        ((None, None, float("nan")), "noise std is nan; expected a finite number >= 0"),
+        ((None, None, "-0.1"), "noise std is -0.1; expected a finite number >= 0"),
+        ((None, None, "nan"), "noise std is nan; expected a finite number >= 0"),
+        ((None, None, "0.2:0.1"), "noise std is 0.2:0.1; expected a finite number >= 0, or a range"),
+        ((None, None, "low"), "noise std is 'low'; expected a number, or a range such as 0:0.2"),
     ],
 )
 def test_a_severity_stage_that_cannot_be_is_refused_before_any_training(recipe, change, reason):

@@ -5,7 +5,7 @@ from typing import Any
 
 import typer
 
-from flashdiffusion.cli import degrade, demo, evaluate, ordering, restore, severity, train
+from flashdiffusion.cli import convert, degrade, demo, evaluate, ordering, restore, severity, train, tune
 from flashdiffusion.errors import FlashDiffusionError
 
 app = typer.Typer(
@@ -14,9 +14,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (demo, degrade, restore, severity, evaluate, ordering):
+for command in (demo, degrade, restore, severity, evaluate, ordering, tune):
     app.command(name=command.__name__.rsplit(".", 1)[-1])(command.command)
 app.command(name="train")(train.command)
+app.command(name="convert")(convert.command)
 
 # What a command line raises for a wrong option; typer carries its own click, so the class is reached from there.
 _UsageError: Any = typer.BadParameter.__base__

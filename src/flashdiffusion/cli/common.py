@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
-def load_pipeline(model: str | None, device: str | None, precision: str = "float32") -> "FlashPipeline":
-    """The model on the device and in the precision asked for.
+def load_pipeline(
+    model: str | None, device: str | None, precision: str = "float32", regressor: str | None = None
+) -> "FlashPipeline":
+    """The model on the device and in the precision asked for, with the regressor of another model if named.
 
     Raises:
         InputError: a device that torch does not have here, or an unknown precision.
@@ -36,16 +38,18 @@ def load_pipeline(model: str | None, device: str | None, precision: str = "float
     except (RuntimeError, AssertionError) as error:
         reason = brief(error).split(". ")[0]
         raise InputError(f"device {name!r} cannot be used here: {reason}; try --device cpu") from error
-    return FlashPipeline.from_pretrained(model).to(probe.device, getattr(torch, precision))
+    pipeline = FlashPipeline.from_pretrained(model)
+    if regressor is not None:
+        other = FlashPipeline.from_pretrained(regressor)
+        if other.regressor is None:
+            raise InputError(f"model {regressor} has no regressor; train one with `flashdiffusion train regressor`")
+        pipeline.regressor = other.regressor
+    return pipeline.to(probe.device, getattr(torch, precision))
 
 
-def override(
-    settings: "Settings", eta: float | None, correction: float | None, steps: int | None, delta: float | None
-) -> "Settings":
-    """Settings with those values replaced that were given."""
-    given = {"eta": eta, "correction": correction, "steps": steps, "delta": delta}
-    values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    return replace(settings, **values)
+def override(settings: "Settings", **given: Any) -> "Settings":
+    """Settings with those values replaced that were given (are not None)."""
+    return replace(settings, **{key: value for key, value in given.items() if value is not None})
 
 
 def print_records(title: str, records: "Sequence[Record]", as_json: bool) -> None:

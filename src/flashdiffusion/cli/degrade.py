@@ -20,7 +20,9 @@ def command(
     out: Out,
     physics: Annotated[
         str | None,
-        typer.Option(help="Degradation, e.g. gaussian-blur:std=2 or random-inpainting:ratio=0.75."),
+        typer.Option(
+            help="Degradation, e.g. gaussian-blur:std=2 or super-resolution:factor=4; A+B is one after the other."
+        ),
     ] = None,
     task: Annotated[str, typer.Option(help="Without --physics: draw its parameters from this task.")] = "gaussian-blur",
     noise_std: NoiseStd = 0.05,
@@ -60,16 +62,16 @@ def command(
             shape = (x.shape[2], x.shape[3])
             generator = picture_generator(seed, name)
             operator = make_physics(shape, generator)
-            y = operator(x, generator)[0]
-            MeasurementFile(name, y, operator.name, operator.params, operator.noise_std).save(
-                folder / f"{name}{SUFFIX}"
-            )
-            save_picture(y, folder / f"{name}.png")
+            y = operator(x, generator)
+            std = float(operator.noise_std[0])
+            MeasurementFile(name, y[0], operator.name, operator.params, std).save(folder / f"{name}{SUFFIX}")
+            looked_at = operator.picture(y).clamp(0, 1)
+            save_picture(looked_at[0], folder / f"{name}.png")
             degradation = operator.describe()[0]
-            before = float(psnr(y[None].clamp(0, 1), x))
+            before = float(psnr(looked_at, x))
             records.append(Record(name, degradation, measurement_psnr=before))
             about = ", ".join(f"{key}={value}" for key, value in degradation.items())
-            print(f"{path}: {about}, noise_std={operator.noise_std:g} -> {folder / name}{SUFFIX}")
+            print(f"{path}: {about}, noise_std={std:g} -> {folder / name}{SUFFIX}")
         except FlashDiffusionError as error:
             failures.reasons.append((str(path), str(error)))
     if records:

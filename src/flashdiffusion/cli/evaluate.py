@@ -8,7 +8,24 @@ import typer
 
 from flashdiffusion.cli.common import load_pipeline, open_data, override
 from flashdiffusion.cli.inputs import Failures
-from flashdiffusion.cli.options import Capacity, Correction, Delta, Device, Eta, Model, NoiseStd, Precision, Seed, Steps
+from flashdiffusion.cli.options import (
+    Capacity,
+    Correction,
+    Delta,
+    Device,
+    Eta,
+    Gamma,
+    Mixing,
+    Model,
+    NoiseStd,
+    Omega,
+    Precision,
+    Proximal,
+    Regressor,
+    Seed,
+    StartStep,
+    Steps,
+)
 
 GRID = 16  # pictures on the sheet of --grid
 
@@ -16,11 +33,9 @@ GRID = 16  # pictures on the sheet of --grid
 def command(
     data: Annotated[list[Path], typer.Option(help="Folder of pictures or .tar shard; repeat for more.")],
     out: Annotated[Path, typer.Option(help="Results file (JSON).")],
-    task: Annotated[
-        str, typer.Option(help="gaussian-blur, gaussian-blur-fixed or random-inpainting.")
-    ] = "gaussian-blur",
+    task: Annotated[str, typer.Option(help="Task, e.g. gaussian-blur or random-inpainting.")] = "gaussian-blur",
     method: Annotated[
-        str, typer.Option(help='"flash(latent-dps)", latent-dps, ae, or bound (the autoencoder alone).')
+        str, typer.Option(help='"flash(latent-dps)", psld, ae, swinir, ..., or bound (the autoencoder alone).')
     ] = "flash(latent-dps)",
     limit: Annotated[int | None, typer.Option(help="Number of pictures; default: all.")] = None,
     noise_std: NoiseStd = 0.05,
@@ -28,18 +43,23 @@ def command(
     grid: Annotated[Path | None, typer.Option(help="Write clean, measured and restored pictures as a PNG.")] = None,
     eta: Eta = None,
     correction: Correction = None,
+    omega: Omega = None,
+    gamma: Gamma = None,
+    proximal: Proximal = None,
+    start_step: StartStep = None,
+    mixing: Mixing = None,
     steps: Steps = None,
     delta: Delta = None,
-    mixing: Annotated[str, typer.Option(help="Start rule: paper or consistent.")] = "paper",
     batch_size: Annotated[int, typer.Option(help="Pictures loaded at a time.")] = 64,
     capacity: Capacity = 16,
     model: Model = None,
     device: Device = None,
     precision: Precision = "float32",
+    regressor: Regressor = None,
     seed: Seed = 0,
 ) -> None:
     """Measure a method on a task: one record per picture and the means, as JSON."""
-    from dataclasses import asdict, replace
+    from dataclasses import asdict
 
     from flashdiffusion.data import ensure_file, save_grid, write_json
     from flashdiffusion.errors import InputError
@@ -51,15 +71,26 @@ def command(
     from flashdiffusion.presets import preset_for
 
     chosen = get_task(task)
-    start = "estimate" if method == BOUND else parse_method(method, [BOUND])[0]
+    start, solver = ("estimate", "prior") if method == BOUND else parse_method(method, [BOUND])
     if grid is not None and grid.suffix.lower() != ".png":
         raise InputError(f"grid is {grid}; expected a name that ends in .png")
     for path in (out, grid):
         if path is not None:
             ensure_file(path)
-    settings = replace(override(preset_for(chosen.physics, start), eta, correction, steps, delta), mixing=mixing)
+    settings = override(
+        preset_for(task, start, solver),
+        eta=eta,
+        correction=correction,
+        omega=omega,
+        gamma=gamma,
+        proximal=proximal,
+        start_step=start_step,
+        mixing=mixing,
+        steps=steps,
+        delta=delta,
+    )
     network = LPIPS.from_file(lpips) if lpips else None
-    pipeline = load_pipeline(model, device, precision)
+    pipeline = load_pipeline(model, device, precision, regressor)
     pictures = open_data(pipeline, data, limit)
     parts = evaluate(
         pipeline,

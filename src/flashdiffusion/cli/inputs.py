@@ -16,11 +16,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Measured:
-    """One input: name, y (1, 3, H, W), and its physics for one picture if known."""
+    """One input: name, y (1, ...), and its physics for one picture if known."""
 
     name: str
     y: "Tensor"
     physics: "BatchedPhysics | None"
+
+    @property
+    def picture(self) -> "Tensor":
+        """y as a picture (1, 3, H, W) of the size to restore."""
+        return self.y if self.physics is None else self.physics.picture(self.y)
 
 
 @dataclass
@@ -96,7 +101,7 @@ def read_image(path: Path, size: int | tuple[int, int] | None) -> "Tensor":
 def read_measured(
     files: Iterable[tuple[Path, str]],
     make_physics: "Callable[[str, tuple[int, int]], BatchedPhysics | None]",
-    check: "Callable[[Tensor], None]",
+    check: "Callable[[Tensor, BatchedPhysics | None], None]",
     size: int | None,
 ) -> tuple[list[Measured], Failures]:
     """Read every file that can be used.
@@ -104,16 +109,18 @@ def read_measured(
     Args:
         files: paths with the names of their outputs.
         make_physics: physics of a picture file, from its name and size.
-        check: raises InputError for a y that the model cannot take.
+        check: raises InputError for a y, with its physics, that the model cannot take.
         size: fit pictures to this size; None leaves them as they are.
     """
     good, failures = [], Failures()
     for path, name in files:
         try:
             one = _read_one(path, name, make_physics, size)
-            check(one.y)
-            if one.physics is not None:
-                one.physics.A(one.y)  # an operator that does not fit the measurement fails here
+            check(one.y, one.physics)
+            if one.physics is not None and (shape := one.physics.A(one.picture).shape) != one.y.shape:
+                raise InputError(
+                    f"{one.physics.name} gives measurements of shape {tuple(shape)}; y has {tuple(one.y.shape)}"
+                )
             good.append(one)
         except FlashDiffusionError as error:
             failures.reasons.append((str(path), str(error)))
@@ -127,12 +134,30 @@ def _read_one(
     size: int | None,
 ) -> Measured:
     from flashdiffusion.data.measurements import SUFFIX, MeasurementFile
-    from flashdiffusion.physics import OPERATORS
+    from flashdiffusion.physics import OPERATORS, BlurKernelSpace
 
     if path.suffix != SUFFIX:
         y = read_image(path, size)
         return Measured(name, y, make_physics(name, (y.shape[2], y.shape[3])))
     file = MeasurementFile.load(path)
+    y = file.y[None]
+    if file.physics == BlurKernelSpace.name:
+        return Measured(name, y, _with_network(file.params, file.noise_std, make_physics(name, (1, 1))))
     if file.physics not in OPERATORS:
         raise InputError(f"{path} was made by {file.physics!r}; this library knows {', '.join(OPERATORS)}")
-    return Measured(name, file.y[None], OPERATORS[file.physics].from_params(file.params, file.noise_std))
+    return Measured(name, y, OPERATORS[file.physics].from_params(file.params, file.noise_std))
+
+
+def _with_network(
+    params: "dict[str, Tensor]", noise_std: float, given: "BatchedPhysics | None"
+) -> "BatchedPhysics | None":
+    """The blur-kernel-space operator of a measurement file, with the network of the one that `--physics` gives."""
+    from flashdiffusion.physics import BlurKernelSpace
+    from flashdiffusion.physics.base import expect_params
+
+    if given is None:
+        return None
+    expect_params(BlurKernelSpace.name, params, "code")
+    if not isinstance(given, BlurKernelSpace):
+        raise InputError(f"made by {BlurKernelSpace.name}: needs --physics {BlurKernelSpace.name}:weights=FILE")
+    return BlurKernelSpace(given.network, params["code"], noise_std)

@@ -20,3 +20,11 @@ Eta = Annotated[float | None, typer.Option(help="Step size of the data consisten
 Correction = Annotated[float | None, typer.Option(help="Noise correction c of the start; default: tuned.")]
 Steps = Annotated[int | None, typer.Option(help="Length of the time grid; default: 1000, DDPM.")]
 Delta = Annotated[float | None, typer.Option(help="Stochasticity of a step in [0, 1]; 0 is DDIM, 1 is DDPM.")]
+Omega = Annotated[float | None, typer.Option(help="Weight of the second term of GML-DPS and PSLD; default: tuned.")]
+Gamma = Annotated[float | None, typer.Option(help="Resampling variance of ReSample; default: tuned.")]
+Proximal = Annotated[float | None, typer.Option(help="Weight of ReSample's proximal term; default: tuned.")]
+StartStep = Annotated[int | None, typer.Option(help="Steps N' of a fixed start (CCDF); default: tuned.")]
+Mixing = Annotated[str | None, typer.Option(help="Noise mixing of a Flash start: paper or consistent.")]
+Regressor = Annotated[
+    str | None, typer.Option(help="Model whose regressor is used, for one that has none (a pixel-space model).")
+]

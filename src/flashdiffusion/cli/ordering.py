@@ -14,31 +14,37 @@ from flashdiffusion.cli.options import Device, Model, NoiseStd, Seed
 def command(
     data: Annotated[list[Path], typer.Option(help="Folder of pictures or .tar shard; repeat for more.")],
     out: Annotated[Path, typer.Option(help="Results file (JSON).")],
-    task: Annotated[str, typer.Option(help="Task whose level is varied.")] = "gaussian-blur",
+    task: Annotated[str, typer.Option(help="Task whose level, or noise, is varied.")] = "gaussian-blur",
     noise_std: NoiseStd = 0.05,
+    over: Annotated[str, typer.Option(help="What is varied: the task's level, or the noise.")] = "level",
+    low: Annotated[float | None, typer.Option(help="Mildest level; default: the task's, or no noise.")] = None,
+    high: Annotated[float | None, typer.Option(help="Worst level; default: the task's, or noise of 0.2.")] = None,
     levels: Annotated[int, typer.Option(help="Evenly spaced levels.")] = 10,
     limit: Annotated[int, typer.Option(help="Number of pictures.")] = 100,
     model: Model = None,
     device: Device = None,
     seed: Seed = 0,
 ) -> None:
-    """Ordering accuracy of the severity encoder: does severity rise with the level of degradation?"""
+    """Ordering accuracy of the severity encoder: does severity rise with the degradation?"""
     import torch
     from tqdm import tqdm
 
     from flashdiffusion.data import ensure_file, write_json
     from flashdiffusion.experiments import environment, measure_ordering
-    from flashdiffusion.experiments.ordering import ordering_levels
+    from flashdiffusion.experiments.ordering import ordering_values
     from flashdiffusion.physics import get_task
 
     chosen = get_task(task)
-    values = ordering_levels(chosen, levels)
+    values = ordering_values(chosen, levels, over, low, high)
     ensure_file(out)
     pipeline = load_pipeline(model, device)
     pictures = open_data(pipeline, data, limit)
     found = tqdm(
-        measure_ordering(pipeline, pictures, chosen, noise_std, levels, seed), total=len(pictures), unit="picture"
+        measure_ordering(pipeline, pictures, chosen, noise_std, values, seed, over),
+        total=len(pictures),
+        unit="picture",
     )
+    varied = str(chosen.level) if over == "level" else "noise_std"
     rows, failures = [], Failures()
     for row in found:
         if row.failed is None:
@@ -53,10 +59,11 @@ def command(
             "environment": environment(pipeline.prior.device),
             "model": model or "embedded",
             "task": task,
-            "noise_std": noise_std,
+            "over": over,
+            "noise_std": noise_std if over == "level" else None,
             "seed": seed,
             "ordering_accuracy": round(accuracy, 5),
-            "levels": [{chosen.level: v, "mean_severity": m} for v, m in zip(values, severities, strict=True)],
+            "levels": [{varied: v, "mean_severity": m} for v, m in zip(values, severities, strict=True)],
             "records": [{"id": r.id, "accuracy": r.accuracy, "severities": r.severities} for r in rows],
         }
         write_json(out, result)

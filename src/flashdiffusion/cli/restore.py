@@ -14,12 +14,18 @@ from flashdiffusion.cli.options import (
     Delta,
     Device,
     Eta,
+    Gamma,
     Json,
+    Mixing,
     Model,
     NoiseStd,
+    Omega,
     Out,
     Precision,
+    Proximal,
+    Regressor,
     Seed,
+    StartStep,
     Steps,
 )
 
@@ -53,6 +59,11 @@ def command(
     fit: Annotated[bool, typer.Option("--fit", help="Crop and resize pictures to the model's size.")] = False,
     eta: Eta = None,
     correction: Correction = None,
+    omega: Omega = None,
+    gamma: Gamma = None,
+    proximal: Proximal = None,
+    start_step: StartStep = None,
+    mixing: Mixing = None,
     steps: Steps = None,
     delta: Delta = None,
     capacity: Capacity = 16,
@@ -60,6 +71,7 @@ def command(
     model: Model = None,
     device: Device = None,
     precision: Precision = "float32",
+    regressor: Regressor = None,
     seed: Seed = 0,
 ) -> None:
     """Restore pictures: writes NAME.png for each, and results.json with one record per picture."""
@@ -71,14 +83,12 @@ def command(
     from flashdiffusion.experiments import report
     from flashdiffusion.methods import parse_method
     from flashdiffusion.metrics import LPIPS
-    from flashdiffusion.physics import parse_physics
+    from flashdiffusion.physics import drawn_by, parse_physics
     from flashdiffusion.presets import preset_for
     from flashdiffusion.seeds import picture_generator
 
     start, solver = parse_method(method)
     if physics is not None:  # options that no picture can use fail here, once
-        if physics.startswith("random-inpainting:") and "mask=" not in physics:
-            raise InputError("which pixels are lost must be known: random-inpainting:mask=FILE, or a measurement file")
         parse_physics(physics, (1, 1), picture_generator(seed, ""), noise_std)
     if reference is not None and not reference.is_dir():
         raise InputError(f"reference {reference} is no folder; expected the folder of the true pictures")
@@ -87,11 +97,13 @@ def command(
     if lpips is not None and reference is None:
         raise InputError("lpips compares with the true picture: give its folder as --reference too")
     files = expand(inputs)
+    if physics is not None and any(path.suffix != SUFFIX for path in files) and (unknown := drawn_by(physics)):
+        raise InputError(f"to restore a picture one must know {unknown}")
     named = list(zip(files, names_of(files), strict=True))
     keep_inputs(files, (out / f"{name}.png" for _, name in named))
     folder = ensure_directory(out)
     network = LPIPS.from_file(lpips) if lpips else None
-    pipeline = load_pipeline(model, device, precision)
+    pipeline = load_pipeline(model, device, precision, regressor)
     size = pipeline.sample_size if fit else None
 
     def physics_of(name: str, shape: tuple[int, int]) -> "BatchedPhysics":
@@ -113,7 +125,18 @@ def command(
         failures.reasons += failed.reasons
         for group in _groups(good):
             y, operator = _batch(group)
-            settings = override(preset_for(operator, start), eta, correction, steps, delta)
+            settings = override(
+                preset_for(operator, start, solver),
+                eta=eta,
+                correction=correction,
+                omega=omega,
+                gamma=gamma,
+                proximal=proximal,
+                start_step=start_step,
+                mixing=mixing,
+                steps=steps,
+                delta=delta,
+            )
             about["settings"] |= {operator.name: asdict(settings)}
             result = pipeline(
                 y,
@@ -128,7 +151,9 @@ def command(
             )
             records += _write(group, result, folder, reference, network, failures)
             write_json(folder / "results.json", report(sys.argv[1:], pipeline.prior.device, about, records))
-    if records and physics is not None and all(path.suffix == SUFFIX for path in files):
+    # Those of a blur-kernel-space network do not hold its weights.
+    needless = physics is not None and not physics.startswith("blur-kernel-space")
+    if records and needless and all(path.suffix == SUFFIX for path in files):
         print("flashdiffusion: note: measurement files know their physics; --physics is for pictures", file=sys.stderr)
     if records:
         print_records(f"{method}: pictures and results.json in {folder}", records, as_json)
@@ -136,11 +161,12 @@ def command(
 
 
 def _groups(inputs: list[Measured]) -> list[list[Measured]]:
-    """Inputs that can share a batch: same operator, noise and size."""
+    """Inputs that can share a batch: same kind of operator, same sizes of measurement and picture."""
     by_kind: dict[object, list[Measured]] = {}
     for one in inputs:
         assert one.physics is not None
-        by_kind.setdefault((type(one.physics), one.physics.noise_std, one.y.shape), []).append(one)
+        sizes = (one.y.shape, one.physics.picture(one.y).shape)
+        by_kind.setdefault((type(one.physics), *sizes), []).append(one)
     return list(by_kind.values())
 
 

@@ -31,7 +31,7 @@ def command(
     grid = pipeline.prior.schedule.grid()
     records = []
     for one in good:
-        var = pipeline.severity(one.y).var.float().cpu()
+        var = pipeline.severity(one.picture).var.float().cpu()
         records.append(Record(one.name, severity=float(var), start=int(grid.match(var))))
     if records:
         print_records("severity", records, as_json)

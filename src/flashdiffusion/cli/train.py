@@ -19,14 +19,18 @@ def command(
     limit: Annotated[int | None, typer.Option(help="Use the first pictures only.")] = None,
     head: Annotated[str | None, typer.Option(help="Severity head: log-variance or paper.")] = None,
     task: Annotated[str | None, typer.Option(help="Task the severity encoder is trained on.")] = None,
-    noise_std: Annotated[float | None, typer.Option(help="Noise it is trained on, [0, 1] scale.")] = None,
+    noise_std: Annotated[
+        str | None, typer.Option(help="Noise it is trained on, [0, 1] scale: a number, or a range 0:0.2.")
+    ] = None,
+    init: Annotated[Path | None, typer.Option(help="Model folder whose severity encoder is trained further.")] = None,
+    space: Annotated[str, typer.Option(help="latent, or pixel: a denoiser of pixels, for DPS.")] = "latent",
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in --out.")] = False,
 ) -> None:
     """Train a model on your own pictures: autoencoder, then denoiser, then severity encoder."""
     from flashdiffusion.training.recipes import get_recipe
-    from flashdiffusion.training.run import train, with_severity
+    from flashdiffusion.training.run import train, with_severity, with_space
 
-    recipe = with_severity(get_recipe(config), head, task, noise_std)
-    train(stage, data, recipe, out, max_minutes, max_steps, lpips, limit, resume)
+    recipe = with_space(with_severity(get_recipe(config), head, task, noise_std), space)
+    train(stage, data, recipe, out, max_minutes, max_steps, lpips, limit, resume, init)
     whole = (out / "model_index.json").exists()
     print(f"{stage} trained in {out}" + (f"; use it with --model {out}" if whole else ""))

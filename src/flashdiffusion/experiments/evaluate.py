@@ -12,7 +12,8 @@ from flashdiffusion.errors import InputError
 from flashdiffusion.experiments.records import Record
 from flashdiffusion.methods import Settings, parse_method
 from flashdiffusion.metrics import LPIPS, psnr, ssim
-from flashdiffusion.physics.tasks import Measurements, Task, measure
+from flashdiffusion.physics import BatchedPhysics
+from flashdiffusion.physics.tasks import Mixture, Task, measure
 from flashdiffusion.pipeline import FlashPipeline, Restoration
 from flashdiffusion.severity import true_severity
 
@@ -22,7 +23,10 @@ BOUND = "bound"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One finished batch: its records and pictures (B, 3, H, W) in [0, 1], and (id, reason) of unreadable pictures."""
+    """One finished batch: its records and pictures (B, 3, H, W) in [0, 1], and (id, reason) of unreadable pictures.
+
+    measured: the measurements as pictures.
+    """
 
     records: list[Record]
     clean: Tensor
@@ -34,7 +38,7 @@ class Evaluation:
 def evaluate(
     pipeline: FlashPipeline,
     data: PictureDataset,
-    task: Task,
+    task: Task | Mixture,
     method: str,
     noise_std: float = 0.05,
     seed: int = 0,
@@ -65,6 +69,7 @@ def evaluate(
         ids = [data.ids[i] for i in rows]
         clean = data.batch(rows)
         measured = measure(clean, ids, task, noise_std, seed)
+        looks = measured.physics.picture(measured.y)
         restoration = None
         true = None
         if method == BOUND:
@@ -83,9 +88,9 @@ def evaluate(
             )
             restored = restoration.images
             if restoration.severity is not None:
-                true = _true_severity(pipeline, clean, measured.y, capacity)
-        records = _records(ids, clean, measured, restored, restoration, true, lpips)
-        yield Evaluation(records, clean, measured.y, restored, failed)
+                true = _true_severity(pipeline, clean, looks, capacity)
+        records = _records(ids, clean, looks, measured.physics, restored, restoration, true, lpips)
+        yield Evaluation(records, clean, looks, restored, failed)
 
 
 @torch.no_grad()
@@ -106,19 +111,20 @@ def _true_severity(pipeline: FlashPipeline, clean: Tensor, y: Tensor, capacity: 
 def _records(
     ids: list[str],
     clean: Tensor,
-    measured: Measurements,
+    measured: Tensor,
+    physics: BatchedPhysics,
     restored: Tensor,
     restoration: Restoration | None,
     true: Tensor | None,
     lpips: LPIPS | None,
 ) -> list[Record]:
     quality = {"psnr": psnr(restored, clean), "ssim": ssim(restored, clean)}
-    quality["measurement_psnr"] = psnr(measured.y.clamp(0, 1), clean)
+    quality["measurement_psnr"] = psnr(measured.clamp(0, 1), clean)
     if lpips is not None:
         quality["lpips"] = lpips(restored, clean)
     if true is not None:
         quality["true_severity"] = true
-    degradations = measured.physics.describe()
+    degradations = physics.describe()
     records = []
     for i, picture_id in enumerate(ids):
         values: dict[str, Any] = {key: float(value[i]) for key, value in quality.items()}

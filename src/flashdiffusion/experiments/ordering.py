@@ -1,15 +1,21 @@
-"""Does severity rise with the level of degradation? Ordering accuracy of the severity encoder on a task."""
+"""Does severity rise with the degradation? Ordering accuracy of the severity encoder on a task."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from flashdiffusion.data import PictureDataset
-from flashdiffusion.errors import InputError
-from flashdiffusion.physics.tasks import Task, measure
+from flashdiffusion.errors import InputError, unknown_name
+from flashdiffusion.physics.tasks import Mixture, Task, measure
 from flashdiffusion.pipeline import FlashPipeline
+from flashdiffusion.seeds import picture_generator
 from flashdiffusion.severity import ordering_accuracy
+
+# What rises from one measurement to the next.
+OVER = ("level", "noise")
+NOISE_LEVELS = (0.0, 0.2)
 
 
 @dataclass(frozen=True)
@@ -23,35 +29,68 @@ class Ordering:
 
 
 def measure_ordering(
-    pipeline: FlashPipeline, data: PictureDataset, task: Task, noise_std: float, levels: int, seed: int = 0
+    pipeline: FlashPipeline,
+    data: PictureDataset,
+    task: Task | Mixture,
+    noise_std: float,
+    values: list[float],
+    seed: int = 0,
+    over: str = "level",
 ) -> Iterator[Ordering]:
-    """Each picture at `levels` evenly spaced levels of the task, with fresh noise at each.
+    """Each picture at every one of `values`, with fresh noise at each.
 
-    Raises:
-        InputError: fewer than two levels.
+    Args:
+        values: what `ordering_values` gives.
+        over: "level": the task's level is varied, at `noise_std`. "noise": σ_y is varied, the picture's operator is
+            drawn from the task once.
     """
-    values = ordering_levels(task, levels)
     for i, picture_id in enumerate(data.ids):
         _, failed = data.readable([i])
         if failed:
             yield Ordering(picture_id, [], 0.0, failed[0][1])
             continue
         clean = data.batch([i])
-        ys = [
-            measure(clean, [f"{picture_id}@{n}"], task, noise_std, seed, level=value).y
-            for n, value in enumerate(values)
-        ]
+        ys = []
+        for n, value in enumerate(values):
+            name = f"{picture_id}@{n}"
+            if over == "level":
+                measured = measure(clean, [name], task, noise_std, seed, level=value)
+                ys.append(measured.physics.picture(measured.y))
+            else:
+                ys.append(_with_noise(clean, picture_id, name, task, value, seed))
         severities = pipeline.severity(torch.cat(ys)).var.float().cpu()
         yield Ordering(picture_id, severities.tolist(), float(ordering_accuracy(severities[None])[0]))
 
 
-def ordering_levels(task: Task, levels: int) -> list[float]:
-    """The evenly spaced levels, mildest first.
+def _with_noise(clean: Tensor, picture_id: str, name: str, task: Task | Mixture, std: float, seed: int) -> Tensor:
+    """The picture by its own operator, the same for every noise level, with noise of its own at each."""
+    physics = task.draw(1, (clean.shape[2], clean.shape[3]), picture_generator(seed, picture_id), std)
+    return physics.picture(physics(clean, picture_generator(seed, name)))
+
+
+def ordering_values(
+    task: Task | Mixture,
+    levels: int,
+    over: str = "level",
+    low: float | None = None,
+    high: float | None = None,
+) -> list[float]:
+    """Evenly spaced levels of the task or of noise, mildest first.
+
+    Args:
+        low, high: their range; by default the task's, or 0 to 0.2 for noise.
 
     Raises:
-        InputError: fewer than two levels.
+        InputError: fewer than two levels, an empty range, or a task without levels.
     """
+    if over not in OVER:
+        raise unknown_name("ordering", over, OVER)
     if levels < 2:
         raise InputError(f"levels is {levels}; expected at least 2")
-    low, high = task.default_levels
-    return torch.linspace(low, high, levels).tolist()
+    if over == "level" and not isinstance(task, Task):
+        raise InputError(f"task {task.name} has no level of its own; choose one of its tasks, or --over noise")
+    default = task.default_levels if over == "level" and isinstance(task, Task) else NOISE_LEVELS
+    first, last = default[0] if low is None else low, default[1] if high is None else high
+    if not first < last:
+        raise InputError(f"levels from {first:g} to {last:g}; expected a rising range")
+    return torch.linspace(first, last, levels).tolist()

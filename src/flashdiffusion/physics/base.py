@@ -9,27 +9,35 @@ from torch import Tensor
 
 from flashdiffusion.errors import InputError
 
+NoiseStd = float | Sequence[float] | Tensor
+
 
 class BatchedPhysics(ABC):
-    """A linear degradation whose parameters are tensors with one row per picture.
+    """A degradation whose parameters are tensors with one row per picture.
 
     `params` holds them all, so that taking rows, moving to a device and saving need no code per operator.
-    DeepInverse's protocol: `A`, `A_adjoint`, and `physics(x) = A(x) + noise`.
+    DeepInverse's protocol: `A` and `physics(x) = A(x) + noise`; linear ones add `A_adjoint`.
 
     Args:
-        noise_std: σ_y, standard deviation of the additive Gaussian noise on the [0, 1] scale.
+        params: parameters by name, each (B, ...).
+        noise_std: σ_y, standard deviation of the additive Gaussian noise on the [0, 1] scale: one number, or one per
+            picture. Kept as float64 (B,) on the CPU.
 
     Raises:
-        InputError: noise_std is negative or not finite.
+        InputError: a noise_std that is negative or not finite, or another number of them than pictures.
     """
 
     name: ClassVar[str]
 
-    def __init__(self, params: dict[str, Tensor], noise_std: float) -> None:
-        if not 0 <= noise_std < float("inf"):
-            raise InputError(f"noise std is {noise_std}; expected a finite number >= 0")
+    def __init__(self, params: dict[str, Tensor], noise_std: NoiseStd) -> None:
         self.params = params
-        self.noise_std = float(noise_std)
+        std = torch.as_tensor(noise_std, dtype=torch.float64, device="cpu").flatten()
+        if not bool((std.isfinite() & (std >= 0)).all()):
+            shown = std.tolist() if len(std) > 1 else float(std)
+            raise InputError(f"noise std is {shown}; expected a finite number >= 0")
+        if len(std) not in {1, len(self)}:
+            raise InputError(f"{len(std)} noise stds for {len(self)} pictures; expected one, or one per picture")
+        self.noise_std = std.expand(len(self)).clone()
 
     def __len__(self) -> int:
         """Number of pictures that the parameters are for."""
@@ -40,17 +48,17 @@ class BatchedPhysics(ABC):
         """The noise-free measurement of x (B, C, H, W); raises InputError for another number of pictures."""
 
     @abstractmethod
-    def A_adjoint(self, y: Tensor) -> Tensor:
-        """The exact adjoint of `A`: y (B, C, H, W) -> (B, C, H, W)."""
-
-    @abstractmethod
     def describe(self) -> list[dict[str, float | str]]:
         """The parameters of each picture, for records."""
 
     @classmethod
     @abstractmethod
-    def from_params(cls, params: dict[str, Tensor], noise_std: float) -> Self:
+    def from_params(cls, params: dict[str, Tensor], noise_std: NoiseStd) -> Self:
         """The inverse of reading `params`: rebuild from saved tensors (raises InputError if they do not fit)."""
+
+    def picture(self, y: Tensor) -> Tensor:
+        """Measurements as pictures (B, C, H, W) of the size of x, for networks that take pictures; y if it is one."""
+        return y
 
     def __call__(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A(x) + n, n ~ N(0, noise_std² I).
@@ -60,17 +68,23 @@ class BatchedPhysics(ABC):
         """
         y = self.A(x)
         device = generator.device if generator is not None else "cpu"
-        return y + self.noise_std * torch.randn(y.shape, generator=generator, device=device).to(y)
+        noise = torch.randn(y.shape, generator=generator, device=device).to(y)
+        return y + self.noise_std.to(y).view(-1, *[1] * (y.ndim - 1)) * noise
 
     def take(self, rows: Tensor) -> Self:
         """The physics of some rows (int64 indices) of the batch."""
-        return self.from_params(
-            {key: value[rows.to(value.device)] for key, value in self.params.items()}, self.noise_std
-        )
+        params = {key: value[rows.to(value.device)] for key, value in self.params.items()}
+        return self.from_params(params, self.noise_std[rows.cpu()])
 
     def to(self, device: torch.device | str) -> Self:
         """The same physics with its parameters on `device`."""
         return self.from_params({key: value.to(device) for key, value in self.params.items()}, self.noise_std)
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """One physics for the pictures of several, in their order."""
+        params = {key: torch.cat([part.params[key] for part in parts]) for key in parts[0].params}
+        return cls.from_params(params, torch.cat([part.noise_std for part in parts]))
 
     def check_batch(self, x: Tensor) -> None:
         """Raise InputError unless x is (len(self), C, H, W)."""
@@ -81,11 +95,16 @@ class BatchedPhysics(ABC):
             )
 
 
-def concatenate(parts: Sequence[BatchedPhysics]) -> BatchedPhysics:
-    """One physics for the pictures of several of the same kind and noise."""
-    first = parts[0]
-    for part in parts:
-        if type(part) is not type(first) or part.noise_std != first.noise_std:
-            raise InputError("operators of different kinds or noise in one batch; expected one kind")
-    params = {key: torch.cat([part.params[key] for part in parts]) for key in first.params}
-    return first.from_params(params, first.noise_std)
+class BatchedLinearPhysics(BatchedPhysics):
+    """A linear degradation with its exact adjoint."""
+
+    @abstractmethod
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        """Aᵀ y, the exact adjoint of `A`: measurements -> (B, C, H, W)."""
+
+
+def expect_params(name: str, params: dict[str, Tensor], *names: str) -> None:
+    """Raise InputError unless `params` are exactly those an operator has."""
+    if set(params) != set(names):
+        plural = "parameters" if len(names) > 1 else "parameter"
+        raise InputError(f"{name} has the {plural} {', '.join(names)}; got {sorted(params)}")

@@ -9,14 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics.base import BatchedPhysics
+from flashdiffusion.physics.base import BatchedLinearPhysics, NoiseStd, expect_params
 
 # Beyond 4 std lie 6e-5 of a Gaussian; the paper's 61 taps (10 std at its widest) differ by less than 8-bit rounding.
 TRUNCATE = 4.0
 MAX_STD = 50.0
 
 
-class GaussianBlur(BatchedPhysics):
+class GaussianBlur(BatchedLinearPhysics):
     """Blur by a normalised Gaussian of std pixels, borders reflected; std = 0 is the identity.
 
     The kernel is the Gaussian sampled at whole pixels and cut at 4 std. A is separable, one 1-D filter along
@@ -33,7 +33,7 @@ class GaussianBlur(BatchedPhysics):
 
     name = "gaussian-blur"
 
-    def __init__(self, std: Sequence[float] | Tensor, noise_std: float = 0.05) -> None:
+    def __init__(self, std: Sequence[float] | Tensor, noise_std: NoiseStd = 0.05) -> None:
         std = torch.as_tensor(std, dtype=torch.float32)
         if std.ndim != 1 or not bool(((std >= 0) & (std <= MAX_STD)).all()):
             raise InputError(
@@ -43,9 +43,8 @@ class GaussianBlur(BatchedPhysics):
         self._matrices: dict[tuple[int, torch.device, torch.dtype], Tensor] = {}
 
     @classmethod
-    def from_params(cls, params: dict[str, Tensor], noise_std: float) -> Self:
-        if set(params) != {"std"}:
-            raise InputError(f"gaussian-blur has the parameter std; got {sorted(params)}")
+    def from_params(cls, params: dict[str, Tensor], noise_std: NoiseStd) -> Self:
+        expect_params(cls.name, params, "std")
         return cls(params["std"], noise_std)
 
     def describe(self) -> list[dict[str, float | str]]:

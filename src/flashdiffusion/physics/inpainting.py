@@ -1,15 +1,16 @@
 """Inpainting: pixels are lost."""
 
+from collections.abc import Sequence
 from typing import Self
 
 import torch
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics.base import BatchedPhysics
+from flashdiffusion.physics.base import BatchedLinearPhysics, NoiseStd, expect_params
 
 
-class RandomInpainting(BatchedPhysics):
+class RandomInpainting(BatchedLinearPhysics):
     """Random pixels are dropped, all channels together; dropped pixels read 0 (plus noise).
 
     Args:
@@ -22,7 +23,7 @@ class RandomInpainting(BatchedPhysics):
 
     name = "random-inpainting"
 
-    def __init__(self, mask: Tensor, noise_std: float = 0.05) -> None:
+    def __init__(self, mask: Tensor, noise_std: NoiseStd = 0.05) -> None:
         if mask.ndim != 4 or mask.shape[1] != 1:
             raise InputError(f"mask of shape {tuple(mask.shape)}; expected (B, 1, H, W)")
         if not bool(((mask == 0) | (mask == 1)).all()):
@@ -35,7 +36,7 @@ class RandomInpainting(BatchedPhysics):
         ratio: Tensor,
         size: tuple[int, int],
         generator: torch.Generator | None = None,
-        noise_std: float = 0.05,
+        noise_std: NoiseStd = 0.05,
     ) -> Self:
         """Draw a mask per picture that drops each pixel with probability `ratio` (B,) in [0, 1].
 
@@ -48,9 +49,8 @@ class RandomInpainting(BatchedPhysics):
         return cls((field.to(ratio.device) >= ratio.view(-1, 1, 1, 1)).float(), noise_std)
 
     @classmethod
-    def from_params(cls, params: dict[str, Tensor], noise_std: float) -> Self:
-        if set(params) != {"mask"}:
-            raise InputError(f"random-inpainting has the parameter mask; got {sorted(params)}")
+    def from_params(cls, params: dict[str, Tensor], noise_std: NoiseStd) -> Self:
+        expect_params(cls.name, params, "mask")
         return cls(params["mask"], noise_std)
 
     def describe(self) -> list[dict[str, float | str]]:
@@ -68,3 +68,84 @@ class RandomInpainting(BatchedPhysics):
 
     def A_adjoint(self, y: Tensor) -> Tensor:
         return self.A(y)
+
+
+class BoxInpainting(BatchedLinearPhysics):
+    """The pixels of a box are lost, all channels together; they read 0 (plus noise).
+
+    Args:
+        top: first row of the box, in pixels from the top, one whole number per picture.
+        left: first column, likewise.
+        height: rows of the box, likewise; 0 loses nothing.
+        width: columns of the box, likewise.
+        noise_std: σ_y on the [0, 1] scale.
+
+    Raises:
+        InputError: negative or broken numbers, different numbers of them, or a box that does not fit the pictures.
+    """
+
+    name = "box-inpainting"
+
+    def __init__(
+        self,
+        top: Sequence[float] | Tensor,
+        left: Sequence[float] | Tensor,
+        height: Sequence[float] | Tensor,
+        width: Sequence[float] | Tensor,
+        noise_std: NoiseStd = 0.05,
+    ) -> None:
+        params = {}
+        for key, value in {"top": top, "left": left, "height": height, "width": width}.items():
+            number = torch.as_tensor(value)
+            if number.ndim != 1 or not bool(((number >= 0) & (number == number.round())).all()):
+                raise InputError(
+                    f"box {key} is {number.tolist()}; expected whole numbers >= 0 (pixels), one per picture"
+                )
+            params[key] = number.to(torch.int64)
+        if len({len(value) for value in params.values()}) > 1:
+            raise InputError(f"box with {[len(v) for v in params.values()]} numbers; expected one of each per picture")
+        super().__init__(params, noise_std)
+
+    @classmethod
+    def from_side(
+        cls, side: Tensor, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd = 0.05
+    ) -> Self:
+        """Draw the place of a square box per picture of `size` (H, W); `side` (B,) is a share of the shorter side.
+
+        Raises:
+            InputError: a side outside [0, 1].
+        """
+        if side.ndim != 1 or not bool(((side >= 0) & (side <= 1)).all()):
+            raise InputError(f"box side is {side.tolist()}; expected shares of the picture in [0, 1], one per picture")
+        pixels = (side * min(size)).round()
+        unit = torch.rand(2, len(side), generator=generator, device=generator.device).to(side.device)
+        top, left = ((unit[i] * (size[i] - pixels + 1)).floor() for i in (0, 1))
+        return cls(top, left, pixels, pixels, noise_std)
+
+    @classmethod
+    def from_params(cls, params: dict[str, Tensor], noise_std: NoiseStd) -> Self:
+        expect_params(cls.name, params, "top", "left", "height", "width")
+        return cls(**params, noise_std=noise_std)
+
+    def describe(self) -> list[dict[str, float | str]]:
+        rows = torch.stack(list(self.params.values()), dim=1).tolist()
+        return [{"physics": self.name} | dict(zip(self.params, row, strict=True)) for row in rows]
+
+    def A(self, x: Tensor) -> Tensor:
+        self.check_batch(x)
+        inside = self._span("top", "height", x, 2)[:, :, None] & self._span("left", "width", x, 3)[:, None]
+        return x.masked_fill(inside[:, None], 0)
+
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        return self.A(y)
+
+    def _span(self, start: str, length: str, x: Tensor, dim: int) -> Tensor:
+        """(B, size) along one axis, true inside the box."""
+        first, count = self.params[start].to(x.device)[:, None], self.params[length].to(x.device)[:, None]
+        if bool((first + count > x.shape[dim]).any()):
+            raise InputError(
+                f"box of {start} {self.params[start].tolist()} and {length} {self.params[length].tolist()} does not "
+                f"fit pictures of {x.shape[2]} x {x.shape[3]} pixels (height x width)"
+            )
+        place = torch.arange(x.shape[dim], device=x.device)
+        return (place >= first) & (place < first + count)

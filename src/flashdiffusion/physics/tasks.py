@@ -7,12 +7,20 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.errors import InputError, unknown_name
-from flashdiffusion.physics.base import BatchedPhysics, concatenate
+from flashdiffusion.physics.base import BatchedPhysics, NoiseStd
 from flashdiffusion.physics.blur import GaussianBlur
-from flashdiffusion.physics.inpainting import RandomInpainting
+from flashdiffusion.physics.compose import Compose
+from flashdiffusion.physics.hdr import HDR
+from flashdiffusion.physics.inpainting import BoxInpainting, RandomInpainting
+from flashdiffusion.physics.jpeg import JPEG
+from flashdiffusion.physics.mixed import Mixed, concatenate
+from flashdiffusion.physics.motion_blur import MotionBlur
+from flashdiffusion.physics.nonlinear_blur import CameraShake
+from flashdiffusion.physics.phase_retrieval import PhaseRetrieval
+from flashdiffusion.physics.super_resolution import SuperResolution
 from flashdiffusion.seeds import picture_generator
 
-Build = Callable[[Tensor, tuple[int, int], torch.Generator, float], BatchedPhysics]
+Build = Callable[[Tensor, tuple[int, int], torch.Generator, NoiseStd], BatchedPhysics]
 
 
 @dataclass(frozen=True)
@@ -31,31 +39,134 @@ class Task:
     build: Build
     default_levels: tuple[float, float]  # range of levels for ordering accuracy
 
-    def draw(self, count: int, size: tuple[int, int], generator: torch.Generator, noise_std: float) -> BatchedPhysics:
+    def draw(
+        self, count: int, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd
+    ) -> BatchedPhysics:
         """Fresh parameters for `count` pictures, on the generator's device."""
         unit = torch.rand(count, generator=generator, device=generator.device)
         return self.build(self.low + (self.high - self.low) * unit, size, generator, noise_std)
 
+    def at(
+        self, level: float, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd
+    ) -> BatchedPhysics:
+        """The operator of one picture at a given level.
 
-def _blur(std: Tensor, size: tuple[int, int], generator: torch.Generator, noise_std: float) -> BatchedPhysics:
+        Raises:
+            InputError: a level that the operator refuses, or a task without one level.
+        """
+        return self.build(torch.tensor([level]), size, generator, noise_std)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """A task that draws, for every picture, one of several tasks, each as likely as it is often listed."""
+
+    name: str
+    tasks: tuple[Task, ...]
+    physics: str = Mixed.name
+    level: str | None = None
+
+    def draw(
+        self, count: int, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd
+    ) -> BatchedPhysics:
+        """Fresh operators for `count` pictures, on the generator's device."""
+        kinds = torch.randint(len(self.tasks), (count,), generator=generator, device=generator.device).cpu()
+        std = torch.as_tensor(noise_std, dtype=torch.float64, device="cpu").expand(count)
+        parts = []
+        for kind, task in enumerate(self.tasks):
+            rows = (kinds == kind).nonzero()[:, 0]
+            if len(rows):
+                parts.append((rows, task.draw(len(rows), size, generator, std[rows])))
+        return parts[0][1] if len(parts) == 1 else Mixed(parts)
+
+    def at(
+        self, level: float, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd
+    ) -> BatchedPhysics:
+        raise InputError(f"task {self.name} has no level of its own; choose one of its tasks")
+
+
+def _blur(std: Tensor, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd) -> BatchedPhysics:
     return GaussianBlur(std, noise_std)
 
 
-def _inpaint(ratio: Tensor, size: tuple[int, int], generator: torch.Generator, noise_std: float) -> BatchedPhysics:
+def _shake(std: Tensor, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd) -> BatchedPhysics:
+    return CameraShake.from_std(std, generator, noise_std)
+
+
+def _inpaint(ratio: Tensor, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd) -> BatchedPhysics:
     return RandomInpainting.from_ratio(ratio, size, generator, noise_std)
 
 
-TASKS = {
+def _box(side: Tensor, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd) -> BatchedPhysics:
+    return BoxInpainting.from_side(side, size, generator, noise_std)
+
+
+def _shrink(factor: Tensor, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd) -> BatchedPhysics:
+    return SuperResolution(2.0 ** factor.log2().round(), noise_std)  # the nearest power of 2: it must divide the sides
+
+
+def _motion(std: Tensor, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd) -> BatchedPhysics:
+    return MotionBlur.from_std(std, generator, noise_std)
+
+
+def _jpeg(
+    compression: Tensor, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd
+) -> BatchedPhysics:
+    return JPEG(100 - compression, noise_std)
+
+
+def _phase(k: Tensor, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd) -> BatchedPhysics:
+    return PhaseRetrieval(k, noise_std)
+
+
+def _hdr(scale: Tensor, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd) -> BatchedPhysics:
+    return HDR(scale, noise_std)
+
+
+def _blur_jpeg(std: Tensor, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd) -> BatchedPhysics:
+    low, high = _QUALITY
+    unit = torch.rand(len(std), generator=generator, device=generator.device).to(std.device)
+    return Compose(GaussianBlur(std), JPEG(low + (high - low) * unit, noise_std))
+
+
+_BLUR = Task("gaussian-blur", GaussianBlur.name, "std", 0.0, 3.0, _blur, (0.0, 3.0))
+_FIXED_BLUR = Task("gaussian-blur-fixed", GaussianBlur.name, "std", 3.0, 3.0, _blur, (0.0, 3.0))
+_SHAKE = Task("nonlinear-blur", CameraShake.name, "std", 0.5, 3.0, _shake, (0.0, 3.0))
+_INPAINTING = Task("random-inpainting", RandomInpainting.name, "ratio", 0.7, 0.8, _inpaint, (0.1, 0.9))
+# Few pixels lost as well, so that a severity encoder trained on the mixture knows the whole scale.
+_ANY_INPAINTING = Task("random-inpainting-any", RandomInpainting.name, "ratio", 0.0, 0.95, _inpaint, (0.1, 0.9))
+_BOX = Task("box-inpainting", BoxInpainting.name, "side", 0.2, 0.5, _box, (0.1, 0.7))
+_SUPER_RESOLUTION = Task("super-resolution", SuperResolution.name, "factor", 4.0, 4.0, _shrink, (2.0, 8.0))
+_MOTION = Task("motion-blur", MotionBlur.name, "std", 0.5, 3.0, _motion, (0.0, 3.0))
+_JPEG = Task("jpeg", JPEG.name, "compression", 20.0, 95.0, _jpeg, (10.0, 95.0))  # 100 - quality: larger is worse
+_PHASE = Task("phase-retrieval", PhaseRetrieval.name, "oversampling", 2.0, 2.0, _phase, (2.0, 2.0))
+_HDR = Task("hdr", HDR.name, "scale", 1.0, 3.0, _hdr, (1.0, 4.0))
+_QUALITY = (20.0, 90.0)  # of the JPEG after a blur
+_BLUR_JPEG = Task("gaussian-blur+jpeg", Compose.name, "std", 0.0, 3.0, _blur_jpeg, (0.0, 3.0))
+# The paper's four degradations.
+MIXTURE = Mixture("mixture", (_BLUR, _FIXED_BLUR, _SHAKE, _SHAKE, _INPAINTING, _ANY_INPAINTING, _BLUR))
+
+TASKS: dict[str, Task | Mixture] = {
     task.name: task
     for task in (
-        Task("gaussian-blur", GaussianBlur.name, "std", 0.0, 3.0, _blur, (0.0, 3.0)),
-        Task("gaussian-blur-fixed", GaussianBlur.name, "std", 3.0, 3.0, _blur, (0.0, 3.0)),
-        Task("random-inpainting", RandomInpainting.name, "ratio", 0.7, 0.8, _inpaint, (0.1, 0.9)),
+        _BLUR,
+        _FIXED_BLUR,
+        _SHAKE,
+        _INPAINTING,
+        _ANY_INPAINTING,
+        _BOX,
+        _SUPER_RESOLUTION,
+        _MOTION,
+        _JPEG,
+        _PHASE,
+        _HDR,
+        _BLUR_JPEG,
+        MIXTURE,
     )
 }
 
 
-def get_task(name: str) -> Task:
+def get_task(name: str) -> Task | Mixture:
     """The task of that name.
 
     Raises:
@@ -77,7 +188,7 @@ class Measurements:
 def measure(
     x: Tensor,
     ids: Sequence[str],
-    task: Task,
+    task: Task | Mixture,
     noise_std: float,
     seed: int,
     level: float | None = None,
@@ -99,7 +210,7 @@ def measure(
         if level is None:
             physics = task.draw(1, size, generator, noise_std)
         else:
-            physics = task.build(torch.tensor([level]), size, generator, noise_std)
+            physics = task.at(level, size, generator, noise_std)
         ys.append(physics(x[i : i + 1].cpu(), generator))
         parts.append(physics)
     return Measurements(torch.cat(ys).to(x.device), concatenate(parts).to(x.device))

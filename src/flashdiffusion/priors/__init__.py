@@ -3,12 +3,14 @@
 from flashdiffusion.priors.autoencoder import DiffusersAutoencoder, IdentityAutoencoder
 from flashdiffusion.priors.folder import INDEX, load_component, read_json, resolve_folder, save_component, write_index
 from flashdiffusion.priors.latent import LatentPrior
+from flashdiffusion.priors.published import find_published
 
 __all__ = [
     "INDEX",
     "DiffusersAutoencoder",
     "IdentityAutoencoder",
     "LatentPrior",
+    "find_published",
     "load_component",
     "read_json",
     "resolve_folder",

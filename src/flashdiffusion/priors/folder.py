@@ -1,20 +1,29 @@
-"""Reading model folders in diffusers' layout: a folder per component, config.json plus safetensors."""
+"""Reading model folders in diffusers' layout: a folder per component, config.json plus weights."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from diffusers.utils import logging
 from huggingface_hub import snapshot_download
 
 from flashdiffusion.data import write_json
 from flashdiffusion.errors import CheckpointError, brief
+from flashdiffusion.priors.published.keymap import KeyMap
+from flashdiffusion.priors.published.tensors import check_sha256, read_tensors
 
 T = TypeVar("T")
 
+WEIGHTS, PICKLED = "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"
+# How diffusers called the layers of attention until 0.13; pickled weights are of that time.
+_OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
 
 def resolve_folder(source: str | Path, revision: str | None = None) -> Path:
-    """A local folder as it is, or the downloaded snapshot of a hub id `owner/name`.
+    """A local folder as it is, or the downloaded snapshot of a hub id `owner/name` at a revision (branch, tag, commit).
+
+    Of the hub's components that have no safetensors the pickled weights are fetched.
 
     Raises:
         CheckpointError: neither.
@@ -30,14 +39,28 @@ def resolve_folder(source: str | Path, revision: str | None = None) -> Path:
             f"no model folder {source}; expected a folder in diffusers' layout, or a hub id owner/name"
         )
     try:
-        found = snapshot_download(
-            str(source), revision=revision, allow_patterns=["*.json", "*/*.json", "*/*.safetensors"]
-        )
+        found = _download(str(source), revision)
     except Exception as error:
         raise CheckpointError(
             f"no folder {source} here, and downloading the hub model of that id failed: {brief(error)}"
         ) from error
-    return Path(found)
+    return found
+
+
+def _download(source: str, revision: str | None) -> Path:
+    patterns = ["*.json", "*/*.json", "*/*.safetensors"]
+    folder = Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
+    bare = [path.parent for path in folder.glob("*/config.json") if not any(path.parent.glob("*.safetensors"))]
+    if bare:
+        patterns = [f"{component.name}/{PICKLED}" for component in bare]
+        folder = Path(snapshot_download(source, revision=revision, allow_patterns=patterns))
+    return folder
+
+
+def check_files(folder: Path, sha256: Mapping[str, str]) -> None:
+    """Raise CheckpointError unless the files, named relative to the folder, have these SHA-256."""
+    for name, expected in sha256.items():
+        check_sha256(folder / name, expected)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -60,12 +83,16 @@ def read_json(path: Path) -> dict[str, Any]:
 def load_component(cls: type[T], folder: Path) -> T:
     """A diffusers model from its folder, every weight accounted for.
 
+    Safetensors if there are any, else pickled weights, of which only tensors are read: code in them is not executed.
+
     Raises:
         CheckpointError: missing, of another class, or weights that do not fit the config.
     """
-    found = read_json(folder / "config.json").get("_class_name")
-    if found != cls.__name__:
-        raise CheckpointError(f"{folder} holds a {found}; expected {cls.__name__}")
+    config = read_json(folder / "config.json")
+    if config.get("_class_name") != cls.__name__:
+        raise CheckpointError(f"{folder} holds a {config.get('_class_name')}; expected {cls.__name__}")
+    if (folder / PICKLED).is_file() and not (folder / WEIGHTS).is_file():
+        return _load_pickled(cls, folder, config)
     loader: Any = cls
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # what diffusers warns of is in the report, and raises below
@@ -89,6 +116,26 @@ def load_component(cls: type[T], folder: Path) -> T:
     return model.eval()
 
 
+def _load_pickled(cls: type[T], folder: Path, config: dict[str, Any]) -> T:
+    keys = KeyMap(read_tensors(folder / PICKLED), str(folder / PICKLED))
+    for key in list(keys.left):
+        parts = key.split(".")
+        name = (
+            [*parts[:-2], _OLD_ATTENTION.get(parts[-2], parts[-2]), parts[-1]] if "attentions" in parts[:-2] else parts
+        )
+        keys.put(".".join(name), keys.take(key), key)
+    loader: Any = cls
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # values of a config that diffusers has no use for
+    try:
+        model = loader.from_config(config)
+    except Exception as error:
+        raise CheckpointError(f"{folder} cannot be loaded as {cls.__name__}: {brief(error)}") from error
+    finally:
+        logging.set_verbosity(verbosity)
+    return cast(T, keys.load_into(model))
+
+
 def save_component(model: Any, folder: Path) -> None:
     """Write a diffusers model as safetensors; its config keeps no path of this machine."""
     model.save_pretrained(folder)
@@ -102,6 +149,7 @@ _COMPONENTS = {
     "denoiser": ["diffusers", "UNet2DModel"],
     "scheduler": ["diffusers", "DDPMScheduler"],
     "severity_encoder": ["flashdiffusion", "SeverityEncoder"],
+    "regressor": ["flashdiffusion", "Regressor"],
 }
 
 

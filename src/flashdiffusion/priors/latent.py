@@ -1,5 +1,6 @@
 """The latent diffusion prior as one denoiser convention: z at time i -> estimate of the clean z0."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -10,8 +11,9 @@ from torch import Tensor
 from flashdiffusion.data import ensure_directory
 from flashdiffusion.errors import CheckpointError, InputError
 from flashdiffusion.priors.autoencoder import DiffusersAutoencoder, IdentityAutoencoder
-from flashdiffusion.priors.folder import load_component, read_json, resolve_folder, save_component
+from flashdiffusion.priors.folder import check_files, load_component, read_json, resolve_folder, save_component
 from flashdiffusion.priors.precision import KeepsFloat32Buffers
+from flashdiffusion.priors.published import find_published, load_published
 from flashdiffusion.schedule import NoiseSchedule
 
 _AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
@@ -23,7 +25,8 @@ class LatentPrior(KeepsFloat32Buffers):
 
     Args:
         autoencoder: pictures <-> scaled latents; the identity makes a pixel-space prior.
-        denoiser: diffusers' UNet2DModel, called with timesteps 0..N-1.
+        denoiser: diffusers' UNet2DModel, called with timesteps 0..N-1; one that learned the variance too gives
+            twice the channels, of which the first half is the prediction and the rest is not used.
         scheduler: diffusers scheduler whose config holds the schedule and the prediction type.
 
     Raises:
@@ -43,11 +46,11 @@ class LatentPrior(KeepsFloat32Buffers):
         self.prediction = str(scheduler.config.get("prediction_type", "epsilon"))
         if self.prediction not in _PREDICTIONS:
             raise InputError(f"prediction type {self.prediction!r}; expected one of {', '.join(_PREDICTIONS)}")
-        channels = {denoiser.config.in_channels, denoiser.config.out_channels}
-        if channels != {autoencoder.channels}:
+        c = autoencoder.channels
+        if denoiser.config.in_channels != c or denoiser.config.out_channels not in (c, 2 * c):
             raise InputError(
                 f"denoiser of {denoiser.config.in_channels} channels in and {denoiser.config.out_channels} out with an "
-                f"autoencoder of {autoencoder.channels} latent channels; expected equal numbers"
+                f"autoencoder of {c} latent channels; expected equal numbers, or twice as many out"
             )
         self.schedule = NoiseSchedule.from_config(scheduler.config)
         self.register_buffer("abar", self.schedule.abar.float(), persistent=False)
@@ -61,6 +64,12 @@ class LatentPrior(KeepsFloat32Buffers):
     def dtype(self) -> torch.dtype:
         """Precision of the networks; latents and schedule arithmetic stay in float32 around them."""
         return next(self.denoiser.parameters()).dtype
+
+    @property
+    def sample_size(self) -> int | None:
+        """Side in pixels of the pictures the denoiser was trained on, if its config says so."""
+        side = self.denoiser.config.sample_size
+        return side * self.autoencoder.factor if isinstance(side, int) else None
 
     def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
         """(c, h, w) of pictures of `size` pixels.
@@ -92,7 +101,7 @@ class LatentPrior(KeepsFloat32Buffers):
             z: z_i, (B, c, h, w).
             i: time of each row in 1..N, int64 (B,).
         """
-        output = cast(Tensor, self.denoiser(z.to(self.dtype), i - 1).sample).to(z.dtype)
+        output = cast(Tensor, self.denoiser(z.to(self.dtype), i - 1).sample)[:, : z.shape[1]].to(z.dtype)
         abar = self.abar[i].view(-1, 1, 1, 1).to(z.dtype)
         a, b = abar.sqrt(), (1 - abar).sqrt()
         if self.prediction == "epsilon":
@@ -102,15 +111,45 @@ class LatentPrior(KeepsFloat32Buffers):
         return output
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, revision: str | None = None) -> "LatentPrior":
-        """Load a diffusers folder (autoencoder, denoiser, scheduler) or hub id; safetensors only.
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        revision: str | None = None,
+        *,
+        config: str | Path | None = None,
+        sha256: str | Mapping[str, str] | None = None,
+    ) -> "LatentPrior":
+        """Load a prior; of pickled files only tensors are read, code in them is not executed.
 
-        The names of diffusers' LDMPipeline (`vqvae`, `unet`) and DDPMPipeline (no autoencoder) are known too.
+        Args:
+            source: a diffusers folder (autoencoder, denoiser, scheduler) or hub id, also under the names of diffusers'
+                LDMPipeline (`vqvae`, `unet`) and DDPMPipeline (no autoencoder); or a published checkpoint: model.ckpt
+                of latent-diffusion (or its folder), a guided-diffusion .pt file.
+            revision: branch, tag or commit of a hub id.
+            config: YAML or JSON of a published checkpoint; default: the one beside it.
+            sha256: expected SHA-256 of a published checkpoint, or {file in the folder: SHA-256} of a folder or hub id.
 
         Raises:
-            CheckpointError: not such a folder.
+            CheckpointError: nothing of the kind, or not what it should be.
         """
+        if (path := find_published(source)) is not None:
+            expected = sha256.get(path.name) if isinstance(sha256, Mapping) else sha256
+            parts = load_published(path, config, expected)
+            autoencoder = DiffusersAutoencoder(parts.autoencoder) if parts.autoencoder else IdentityAutoencoder()
+            try:
+                return cls(autoencoder, parts.denoiser, parts.scheduler)
+            except InputError as error:
+                raise CheckpointError(f"{path}: {error}") from error
+        if config is not None:
+            raise CheckpointError(f"config {config} given for {source}; expected none: folders have their own")
+        if isinstance(sha256, str):
+            raise CheckpointError(f"one sha256 given for the folder {source}; expected FILE=SHA256 of its files")
         folder = resolve_folder(source, revision)
+        check_files(folder, sha256 or {})
+        return cls._from_folder(folder)
+
+    @classmethod
+    def _from_folder(cls, folder: Path) -> "LatentPrior":
         denoiser = load_component(UNet2DModel, _component(folder, "denoiser", "unet"))
         config = read_json(folder / "scheduler" / "scheduler_config.json")
         try:
@@ -119,13 +158,17 @@ class LatentPrior(KeepsFloat32Buffers):
             # diffusers raises NotImplementedError for a beta schedule that it does not know.
             raise CheckpointError(f"{folder / 'scheduler'} cannot be loaded as DDPMScheduler: {error}") from error
         encoder_folders = [folder / name for name in ("autoencoder", "vqvae", "vae") if (folder / name).is_dir()]
-        autoencoder: DiffusersAutoencoder | IdentityAutoencoder = IdentityAutoencoder()
-        if encoder_folders:
-            name = read_json(encoder_folders[0] / "config.json").get("_class_name")
-            if name not in _AUTOENCODERS:
-                raise CheckpointError(f"{encoder_folders[0]} holds a {name}; expected {' or '.join(_AUTOENCODERS)}")
-            autoencoder = DiffusersAutoencoder(load_component(_AUTOENCODERS[name], encoder_folders[0]))
-        return cls(autoencoder, denoiser, scheduler)
+        if not encoder_folders:
+            return cls(IdentityAutoencoder(), denoiser, scheduler)
+        config = read_json(encoder_folders[0] / "config.json")
+        name = config.get("_class_name")
+        if name not in _AUTOENCODERS:
+            raise CheckpointError(f"{encoder_folders[0]} holds a {name}; expected {' or '.join(_AUTOENCODERS)}")
+        model = load_component(_AUTOENCODERS[name], encoder_folders[0])
+        if name == "VQModel" and "scaling_factor" not in config:
+            # VQ latents of CompVis are not scaled; diffusers fills in the factor of Stable Diffusion's KL model.
+            model.register_to_config(scaling_factor=1.0)
+        return cls(DiffusersAutoencoder(model), denoiser, scheduler)
 
     def save_pretrained(self, out: str | Path) -> None:
         """Write the diffusers folders `autoencoder` (unless it is the identity), `denoiser`, `scheduler`."""

@@ -1,17 +1,34 @@
 """From a start to a picture: where to start, one step, how to stay consistent with y, the engine."""
 
 from flashdiffusion.sampling.engine import Outcome, run
-from flashdiffusion.sampling.guided import LatentDPS, Solver, StepResult
+from flashdiffusion.sampling.guided import GMLDPS, PSLD, LatentDPS
 from flashdiffusion.sampling.problem import Problem
-from flashdiffusion.sampling.start import Fixed, FromNoise, SNRMatch, Start, StartRule
+from flashdiffusion.sampling.resample import ReSample
+from flashdiffusion.sampling.solver import Solver, StepResult
+from flashdiffusion.sampling.start import (
+    DDIMInversion,
+    EncodedEstimate,
+    Fixed,
+    FromNoise,
+    RegressedEstimate,
+    SNRMatch,
+    Start,
+    StartRule,
+)
 from flashdiffusion.sampling.transition import Transition
 
 __all__ = [
+    "DDIMInversion",
+    "EncodedEstimate",
     "Fixed",
     "FromNoise",
+    "GMLDPS",
     "LatentDPS",
     "Outcome",
+    "PSLD",
     "Problem",
+    "ReSample",
+    "RegressedEstimate",
     "SNRMatch",
     "Solver",
     "Start",

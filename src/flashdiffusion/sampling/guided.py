@@ -1,42 +1,23 @@
-"""Solvers: the rule that keeps z consistent with y. One step, no loop, no randomness of its own."""
+"""Solvers that step against the gradient of a data-consistency term: Latent-DPS, GML-DPS, PSLD.
 
+Variable      symbol in the paper
+z, z0         z_i, ẑ_0(z_i)
+eta, omega    η, ω
+"""
+
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
 from flashdiffusion.priors import LatentPrior
-from flashdiffusion.sampling.problem import Problem
+from flashdiffusion.sampling.problem import Problem, norm
+from flashdiffusion.sampling.solver import StepResult
 from flashdiffusion.sampling.transition import Transition
 from flashdiffusion.schedule import Grid
-
-
-@dataclass(frozen=True)
-class StepResult:
-    """z: latents at the next time; z0: posterior mean at this one. Both (B, c, h, w)."""
-
-    z: Tensor
-    z0: Tensor
-
-
-class Solver(Protocol):
-    """One reverse step for a batch whose rows stand at times of their own."""
-
-    @property
-    def grid(self) -> Grid:
-        """The times this solver visits."""
-        ...
-
-    @property
-    def name(self) -> str:
-        """What its steps are called in records; steps of one name cost the same."""
-        ...
-
-    def step(self, z: Tensor, k: Tensor, problem: Problem, noise: Tensor) -> StepResult:
-        """From grid position k (B,) to k - 1; rows do not influence each other."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -58,9 +39,10 @@ class LatentDPS:
     transition: Transition
     eta: float
 
+    draws = 1
+
     def __post_init__(self) -> None:
-        if not 0 <= self.eta < float("inf"):
-            raise InputError(f"eta is {self.eta}; expected a finite number >= 0")
+        _check_weight("eta", self.eta)
 
     @property
     def grid(self) -> Grid:
@@ -70,16 +52,98 @@ class LatentDPS:
     def name(self) -> str:
         return "latent-dps" if self.eta else "prior"
 
+    def check(self, problem: Problem) -> None:
+        """Serves every differentiable physics."""
+
+    def cost(self, k: Tensor) -> Tensor:
+        return torch.ones_like(k, dtype=torch.float32)
+
+    def penalty(self, z0: Tensor, x: Tensor, problem: Problem) -> Tensor:
+        """What the step descends, (B,): x = D0(z0)."""
+        return self.eta * problem.loss(x)
+
     def step(self, z: Tensor, k: Tensor, problem: Problem, noise: Tensor) -> StepResult:
         i = self.grid.times.to(k.device)[k]
+        work = {self.name: torch.ones_like(k)}
         if self.eta == 0:
             with torch.no_grad():
                 z0 = self.prior.denoise(z, i)
-                return StepResult(self.transition(z, z0, k, noise), z0)
+                return StepResult(self.transition(z, z0, k, noise[:, 0]), z0, work)
         with torch.enable_grad():
             z = z.detach().requires_grad_()
             z0 = self.prior.denoise(z.view_as(z), i)  # a view, since torch's FLOP counter cannot hook a leaf
             # Rows are independent, so the gradient of the sum holds each row's own gradient.
-            (gradient,) = torch.autograd.grad(problem.loss(self.prior.decode(z0)).sum(), z)
+            (gradient,) = torch.autograd.grad(self.penalty(z0, self.prior.decode(z0), problem).sum(), z)
         z, z0 = z.detach(), z0.detach()
-        return StepResult(self.transition(z, z0, k, noise) - self.eta * gradient, z0)
+        return StepResult(self.transition(z, z0, k, noise[:, 0]) - gradient, z0, work)
+
+    def units(self, z: Tensor, problem: Problem) -> dict[str, Callable[[], object]]:
+        k = torch.ones(len(z), dtype=torch.int64, device=z.device)
+        return {self.name: lambda: self.step(z, k, problem, torch.zeros_like(z)[:, None])}
+
+
+@dataclass(frozen=True)
+class GMLDPS(LatentDPS):
+    """GML-DPS (Rout et al. 2023): Latent-DPS that also keeps z at a fixed point of the autoencoder,
+    + ω ∇ ‖ẑ0 - E0(D0(ẑ0))‖₂.
+
+    Args:
+        omega: weight ω >= 0 of that term.
+
+    Raises:
+        InputError: eta or omega negative or not finite.
+    """
+
+    omega: float = 0.05
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_weight("omega", self.omega)
+
+    @property
+    def name(self) -> str:
+        return "gml-dps" if self.omega else super().name
+
+    def penalty(self, z0: Tensor, x: Tensor, problem: Problem) -> Tensor:
+        penalty = super().penalty(z0, x, problem)
+        if self.omega == 0:
+            return penalty
+        return penalty + self.omega * norm(z0 - self.prior.encode(self.glue(x, problem)))
+
+    def glue(self, x: Tensor, problem: Problem) -> Tensor:
+        """The picture whose latent z0 should be."""
+        return x
+
+
+@dataclass(frozen=True)
+class PSLD(GMLDPS):
+    """PSLD (Rout et al. 2023): Latent-DPS with + ω ∇ ‖ẑ0 - E0(Aᵀy + (I - AᵀA) D0(ẑ0))‖₂; linear physics only.
+
+    Args:
+        omega: weight ω >= 0 of that term.
+
+    Raises:
+        InputError: eta or omega negative or not finite; a physics without adjoint.
+    """
+
+    omega: float = 0.1
+
+    @property
+    def name(self) -> str:
+        return "psld" if self.omega else super().name
+
+    def check(self, problem: Problem) -> None:
+        if not problem.linear:
+            raise InputError(
+                f"psld needs a linear physics with A_adjoint, and {problem.name} is not; use latent-dps, gml-dps or "
+                "resample"
+            )
+
+    def glue(self, x: Tensor, problem: Problem) -> Tensor:
+        self.check(problem)
+        return x + problem.adjoint(problem.y - problem.measure(x))
+
+
+def _check_weight(name: str, value: float) -> None:
+    if not 0 <= value < math.inf:
+        raise InputError(f"{name} is {value}; expected a finite number >= 0")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from flashdiffusion.errors import InputError, unknown_name
 from flashdiffusion.priors import LatentPrior
+from flashdiffusion.regression import Regressor
 from flashdiffusion.schedule import Grid
 from flashdiffusion.severity import Severity, SeverityEncoder
 
@@ -18,11 +19,15 @@ MAX_MIX = 0.999
 
 @dataclass(frozen=True)
 class Start:
-    """z: start latents (B, c, h, w); k: grid positions, int64 (B,), 0 = already clean; severity if estimated."""
+    """z: start latents (B, c, h, w); k: grid positions, int64 (B,), 0 = already clean.
+
+    severity: what was estimated, if anything. nfe: denoiser evaluations spent on the start, int64 (B,), None for none.
+    """
 
     z: Tensor
     k: Tensor
     severity: Severity | None = None
+    nfe: Tensor | None = None
 
     @classmethod
     def concatenate(cls, parts: "Sequence[Start]") -> "Start":
@@ -31,7 +36,13 @@ class Start:
         severity = None
         if known:
             severity = Severity(torch.cat([s.z_hat for s in known]), torch.cat([s.var for s in known]))
-        return cls(torch.cat([part.z for part in parts]), torch.cat([part.k for part in parts]), severity)
+        spent = [part.nfe for part in parts if part.nfe is not None]
+        return cls(
+            torch.cat([part.z for part in parts]),
+            torch.cat([part.k for part in parts]),
+            severity,
+            torch.cat(spent) if spent else None,
+        )
 
 
 class StartRule(Protocol):
@@ -40,7 +51,7 @@ class StartRule(Protocol):
     def __call__(self, y: Tensor, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
         """
         Args:
-            y: measurements (B, 3, H, W) on the [0, 1] scale.
+            y: measurements as pictures (B, 3, H, W) on the [0, 1] scale (`Problem.picture`).
             noise: standard normal, the shape of the latents.
         """
         ...
@@ -96,19 +107,79 @@ class SNRMatch:
 
 
 @dataclass(frozen=True)
+class DDIMInversion:
+    """Flash by inversion: ẑ is carried up to k = match(σ̂²) by the deterministic DDIM steps run backwards.
+
+    No noise is mixed in: what the denoiser takes for noise in ẑ grows with the time. The paper's final version tries
+    this start; it costs k denoiser evaluations more, which count as NFE.
+
+    Args:
+        encoder: the severity encoder.
+    """
+
+    encoder: SeverityEncoder
+
+    @torch.no_grad()
+    def __call__(self, y: Tensor, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
+        severity = self.encoder(y)
+        k = grid.match(severity.var)
+        z = severity.z_hat.clone()
+        abar = grid.abar.to(device=z.device, dtype=z.dtype)
+        for position in range(int(k.max())):
+            rows = (k > position).nonzero()[:, 0]
+            # The network knows no time 0; ε at its lowest time stands in for it.
+            i = max(int(grid.times[position]), 1)
+            at, here, above = grid.schedule.abar[i].to(z), abar[position], abar[position + 1]
+            z0 = prior.denoise(z[rows], torch.full((len(rows),), i, device=z.device))
+            epsilon = (z[rows] - at.sqrt() * z0) / (1 - at).sqrt()
+            clean = (z[rows] - (1 - here).sqrt() * epsilon) / here.sqrt()
+            z[rows] = above.sqrt() * clean + (1 - above).sqrt() * epsilon
+        return Start(z, k, severity, k.clone())
+
+
+class Estimate(Protocol):
+    """An estimate of the clean latents that needs no diffusion."""
+
+    def __call__(self, y: Tensor, prior: LatentPrior) -> tuple[Tensor, Severity | None]:
+        """Measurements as pictures -> latents (B, c, h, w), and their severity if it is known."""
+        ...
+
+
+@dataclass(frozen=True)
+class EncodedEstimate:
+    """The severity encoder's ẑ."""
+
+    encoder: SeverityEncoder
+
+    def __call__(self, y: Tensor, prior: LatentPrior) -> tuple[Tensor, Severity | None]:
+        severity = self.encoder(y)
+        return severity.z_hat, severity
+
+
+@dataclass(frozen=True)
+class RegressedEstimate:
+    """A supervised network's restoration, encoded; with a pixel-space prior, the restoration itself."""
+
+    regressor: Regressor
+
+    def __call__(self, y: Tensor, prior: LatentPrior) -> tuple[Tensor, Severity | None]:
+        return prior.encode(self.regressor(y).clamp(0, 1)), None
+
+
+@dataclass(frozen=True)
 class Fixed:
     """CCDF (Chung et al. 2022): a given estimate, noised to the same grid position k for every picture.
 
     Args:
-        k: grid position; 0 returns the estimate as it is.
-        encoder: gives the estimate ẑ of the clean latent.
+        k: grid position N'; 0 returns the estimate as it is.
+        estimate: gives the estimate of the clean latents.
 
     Raises:
         InputError: k is negative, or beyond the grid (when called).
     """
 
     k: int
-    encoder: SeverityEncoder
+    estimate: Estimate
 
     def __post_init__(self) -> None:
         if self.k < 0:
@@ -118,7 +189,7 @@ class Fixed:
     def __call__(self, y: Tensor, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
         if self.k > len(grid):
             raise InputError(f"start k is {self.k}; the grid has {len(grid)} steps")
-        severity = self.encoder(y)
+        clean, severity = self.estimate(y, prior)
         abar = grid.abar[self.k].to(noise)
-        z = abar.sqrt() * severity.z_hat + (1 - abar).sqrt() * noise
+        z = abar.sqrt() * clean + (1 - abar).sqrt() * noise
         return Start(z, torch.full((len(y),), self.k, dtype=torch.int64, device=y.device), severity)

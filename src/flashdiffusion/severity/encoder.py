@@ -1,16 +1,18 @@
 """The severity encoder: degraded picture -> estimate of the clean latent, and the variance of its error."""
 
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.vae import Encoder
+from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
-from flashdiffusion.errors import unknown_name
+from flashdiffusion.errors import InputError, brief, unknown_name
 from flashdiffusion.priors.autoencoder import DiffusersAutoencoder, to_network_range
 
 HEADS = ("log-variance", "paper")
@@ -41,18 +43,32 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
         encoder_config: arguments of diffusers' `Encoder` (of the autoencoder it starts from).
         latent_channels: channels c of ẑ.
         head: "log-variance" or "paper".
+        refine_layers: residual blocks after the encoder's own, at the latents' resolution: undoing a damage takes more
+            than encoding a picture.
 
     Raises:
-        InputError: unknown head.
+        InputError: unknown head, or a negative number of layers.
     """
 
     @register_to_config
-    def __init__(self, encoder_config: dict[str, Any], latent_channels: int, head: str = "log-variance") -> None:
+    def __init__(
+        self, encoder_config: dict[str, Any], latent_channels: int, head: str = "log-variance", refine_layers: int = 0
+    ) -> None:
         super().__init__()
         if head not in HEADS:
             raise unknown_name("severity head", head, HEADS)
+        if refine_layers < 0:
+            raise InputError(f"refine_layers is {refine_layers}; expected 0 or more")
         self.encoder = Encoder(**encoder_config)
         width = encoder_config["block_out_channels"][-1]
+        groups = encoder_config["norm_num_groups"]
+        blocks = [
+            ResnetBlock2D(in_channels=width, temb_channels=None, groups=groups, eps=1e-6) for _ in range(refine_layers)
+        ]
+        for block in blocks:  # each starts as the identity
+            nn.init.zeros_(block.conv2.weight)
+            nn.init.zeros_(block.conv2.bias)
+        self.refine = nn.ModuleList(blocks)
         moments = encoder_config["out_channels"] * (2 if encoder_config["double_z"] else 1)
         # The encoder's last layers are called one by one, so that the features before its norm are at hand.
         self.out_norm, self.z_conv = self.encoder.conv_norm_out, self.encoder.conv_out
@@ -66,6 +82,8 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
     def forward(self, y: Tensor) -> Severity:
         """Measurements y (B, 3, H, W) on the [0, 1] scale (noise may leave it) -> Severity, ẑ in the type of y."""
         raw = self.encoder(to_network_range(y).to(self.dtype))
+        for block in self.refine:
+            raw = block(raw, None)
         features = F.silu(self.out_norm(raw))
         z_hat = self.quant_conv(self.z_conv(features))
         if self.config.head == "paper":
@@ -76,7 +94,9 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
         return Severity(z_hat.to(y.dtype), log_var_map.exp().mean(dim=(1, 2)), log_var_map)
 
     @classmethod
-    def from_autoencoder(cls, autoencoder: DiffusersAutoencoder, head: str = "log-variance") -> "SeverityEncoder":
+    def from_autoencoder(
+        cls, autoencoder: DiffusersAutoencoder, head: str = "log-variance", refine_layers: int = 0
+    ) -> "SeverityEncoder":
         """Start as a copy of the encoder, giving E0(y) in scaled latent units as ẑ."""
         config = autoencoder.model.config
         kl = isinstance(autoencoder.model, AutoencoderKL)
@@ -91,7 +111,7 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
             "double_z": kl,
             "mid_block_add_attention": config.mid_block_add_attention,
         }
-        model = cls(arguments, autoencoder.channels, head)
+        model = cls(arguments, autoencoder.channels, head, refine_layers)
         source = autoencoder.model.encoder
         model.out_norm.load_state_dict(source.conv_norm_out.state_dict())
         model.z_conv.load_state_dict(source.conv_out.state_dict())
@@ -99,6 +119,40 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
         model.encoder.load_state_dict({k: v for k, v in source.state_dict().items() if not k.startswith(moved)})
         model._set_quant_conv(autoencoder)
         return model
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, **options: Any) -> "SeverityEncoder":
+        """Load a saved folder, or a checkpoint file published with the paper: `from_published` says its options."""
+        if Path(source).is_file():
+            return cls.from_published(source, **options)
+        return cast(SeverityEncoder, super().from_pretrained(source, **options))
+
+    @classmethod
+    def from_published(
+        cls, path: str | Path, scale_factor: float = 1.0, sha256: str | None = None
+    ) -> "SeverityEncoder":
+        """Load a published `.ckpt`; its latents are unscaled, so give the prior's `scale_factor` (VQ-f4 of CompVis: 1).
+
+        Raises:
+            CheckpointError: another kind of file, or one of another SHA-256.
+        """
+        from flashdiffusion.severity.published import load_published_severity
+
+        return load_published_severity(cls, path, scale_factor, sha256)
+
+    def start_from(self, other: "SeverityEncoder") -> None:
+        """Take over the weights of a trained encoder for the same latents; more refining layers than it has are kept.
+
+        Raises:
+            InputError: an encoder of another shape.
+        """
+        try:
+            report = self.load_state_dict(other.state_dict(), strict=False)
+        except RuntimeError as error:
+            raise InputError(f"cannot start from this severity encoder: {brief(error)}") from error
+        strange = [*report.unexpected_keys, *(k for k in report.missing_keys if not k.startswith("refine."))]
+        if strange:
+            raise InputError(f"cannot start from this severity encoder: {strange[:3]} do not match")
 
     @torch.no_grad()
     def _set_quant_conv(self, autoencoder: DiffusersAutoencoder) -> None:

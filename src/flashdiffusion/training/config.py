@@ -35,11 +35,12 @@ class AutoencoderConfig:
 
 @dataclass(frozen=True)
 class DenoiserConfig:
-    """Stage 2: the noise-prediction loss of DDPM on latents."""
+    """Stage 2: the noise-prediction loss of DDPM on latents, or on pixels (`space`), where it needs no autoencoder."""
 
     loop: LoopConfig
     model: dict[str, Any]  # arguments of diffusers.UNet2DModel
     schedule: dict[str, Any]  # arguments of diffusers.DDPMScheduler
+    space: str = "latent"  # or "pixel"
 
 
 @dataclass(frozen=True)
@@ -54,16 +55,28 @@ class SeverityConfig:
     severity_weight: float = 0.05
     image_weight: float = 1.0
     image_share: float = 1.0
-    task: str = "gaussian-blur"
-    noise_std: float = 0.05
+    refine_layers: int = 4  # residual blocks that the encoder has beyond the autoencoder's
+    task: str = "mixture"
+    noise_std: tuple[float, float] = (0.0, 0.2)  # σ_y is drawn from this range
 
 
-StageConfig = AutoencoderConfig | DenoiserConfig | SeverityConfig
+@dataclass(frozen=True)
+class RegressorConfig:
+    """The supervised baseline: sqrt((R(y) - x)^2 + epsilon^2), degraded like the severity encoder's pictures."""
+
+    loop: LoopConfig
+    model: dict[str, Any]  # arguments of regression.Regressor
+    task: str = "mixture"
+    noise_std: tuple[float, float] = (0.0, 0.2)  # σ_y is drawn from this range
+    epsilon: float = 1e-3
+
+
+StageConfig = AutoencoderConfig | DenoiserConfig | SeverityConfig | RegressorConfig
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole training run: three stages, one picture size, one time box."""
+    """A whole training run: four stages, one picture size, one time box."""
 
     name: str
     size: int
@@ -71,6 +84,8 @@ class Recipe:
     autoencoder: AutoencoderConfig
     denoiser: DenoiserConfig
     severity: SeverityConfig
+    regressor: RegressorConfig
+    pixel_denoiser: DenoiserConfig  # takes the denoiser's place in pixel space
     precision: str = "bf16"  # accelerate's mixed_precision
     seed: int = 0
     channels_last: bool = False

@@ -1,4 +1,4 @@
-"""Stage 2: the noise predictor on the autoencoder's latents."""
+"""Stage 2: the noise predictor on the autoencoder's latents, or on pixels."""
 
 from pathlib import Path
 

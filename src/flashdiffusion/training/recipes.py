@@ -14,6 +14,7 @@ from flashdiffusion.training.config import (
     DenoiserConfig,
     LoopConfig,
     Recipe,
+    RegressorConfig,
     SeverityConfig,
 )
 
@@ -41,6 +42,18 @@ _DENOISER = {
     "attention_head_dim": 32,
     "norm_num_groups": 32,
 }
+# Of the pixel-space baselines, DPS and CCDF-DPS.
+_PIXEL_DENOISER = {
+    "sample_size": 128,
+    "in_channels": 3,
+    "out_channels": 3,
+    "block_out_channels": [24, 48, 96, 160],
+    "layers_per_block": 1,
+    "down_block_types": ["DownBlock2D"] * 3 + ["AttnDownBlock2D"],
+    "up_block_types": ["AttnUpBlock2D"] + ["UpBlock2D"] * 3,
+    "attention_head_dim": 32,
+    "norm_num_groups": 8,
+}
 # CompVis latent diffusion's schedule.
 _SCHEDULE = {
     "num_train_timesteps": 1000,
@@ -49,13 +62,22 @@ _SCHEDULE = {
     "beta_end": 0.0195,
     "clip_sample": False,
 }
+# DDPM's, which the published pixel-space priors were trained with.
+_PIXEL_SCHEDULE = {
+    "num_train_timesteps": 1000,
+    "beta_schedule": "linear",
+    "beta_start": 1e-4,
+    "beta_end": 0.02,
+    "clip_sample": False,
+}
+_REGRESSOR = {"stride": 4, "width": 60, "depths": [4, 4], "heads": 6, "window": 8, "mlp_ratio": 2}
 
 _FACES_128_CPU = Recipe(
     name="faces-128-cpu",
     size=128,
     max_minutes=180,
     autoencoder=AutoencoderConfig(
-        loop=LoopConfig(share=0.45, batch_size=8, lr=5e-4), model=_AUTOENCODER, lpips_weight=0.5
+        loop=LoopConfig(share=0.35, batch_size=8, lr=5e-4), model=_AUTOENCODER, lpips_weight=0.5
     ),
     denoiser=DenoiserConfig(
         loop=LoopConfig(share=0.30, batch_size=32, lr=5e-4, ema_decay=0.999),
@@ -63,6 +85,13 @@ _FACES_128_CPU = Recipe(
         schedule=_SCHEDULE,
     ),
     severity=SeverityConfig(loop=LoopConfig(share=0.25, batch_size=16, lr=5e-4), image_share=0.25),
+    regressor=RegressorConfig(loop=LoopConfig(share=0.10, batch_size=4, lr=1e-3), model=_REGRESSOR),
+    pixel_denoiser=DenoiserConfig(
+        loop=LoopConfig(share=0.90, batch_size=8, lr=5e-4, ema_decay=0.999),
+        model=_PIXEL_DENOISER,
+        schedule=_PIXEL_SCHEDULE,
+        space="pixel",
+    ),
 )
 _FACES_128 = replace(
     _FACES_128_CPU,
@@ -71,12 +100,16 @@ _FACES_128 = replace(
     channels_last=True,
     autoencoder=replace(
         _FACES_128_CPU.autoencoder,
-        loop=LoopConfig(share=0.5, batch_size=64, lr=1e-3),
+        loop=LoopConfig(share=0.4, batch_size=64, lr=1e-3),
         adversarial_weight=0.05,
         adversarial_from=0.6,
     ),
     denoiser=replace(_FACES_128_CPU.denoiser, loop=LoopConfig(share=0.30, batch_size=256, lr=1e-3, ema_decay=0.9995)),
     severity=replace(_FACES_128_CPU.severity, loop=LoopConfig(share=0.20, batch_size=128, lr=1e-3), image_share=1.0),
+    regressor=replace(_FACES_128_CPU.regressor, loop=LoopConfig(share=0.10, batch_size=64, lr=1e-3)),
+    pixel_denoiser=replace(
+        _FACES_128_CPU.pixel_denoiser, loop=LoopConfig(share=0.90, batch_size=64, lr=1e-3, ema_decay=0.9995)
+    ),
 )
 # For the tests and for trying out a command: seconds, not a usable model.
 _TINY = replace(
@@ -86,7 +119,7 @@ _TINY = replace(
     max_minutes=1,
     precision="no",
     autoencoder=AutoencoderConfig(
-        loop=LoopConfig(share=0.4, batch_size=4, lr=1e-3),
+        loop=LoopConfig(share=0.3, batch_size=4, lr=1e-3),
         model=_AUTOENCODER | {"block_out_channels": [8, 8, 16], "norm_num_groups": 4, "sample_size": 32},
         lpips_weight=0.0,
     ),
@@ -101,6 +134,19 @@ _TINY = replace(
         schedule=_SCHEDULE,
     ),
     severity=SeverityConfig(loop=LoopConfig(share=0.3, batch_size=4, lr=1e-3)),
+    regressor=RegressorConfig(
+        loop=LoopConfig(share=0.1, batch_size=4, lr=1e-3), model=_REGRESSOR | {"width": 24, "depths": [2], "heads": 2}
+    ),
+    pixel_denoiser=replace(
+        _FACES_128_CPU.pixel_denoiser,
+        loop=LoopConfig(share=0.9, batch_size=4, lr=1e-3, ema_decay=0.9),
+        model=_PIXEL_DENOISER
+        | {"sample_size": 32, "block_out_channels": [8, 16], "norm_num_groups": 4, "attention_head_dim": 8}
+        | {
+            "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
+            "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
+        },
+    ),
 )
 RECIPES = {recipe.name: recipe for recipe in (_FACES_128, _FACES_128_CPU, _TINY)}
 

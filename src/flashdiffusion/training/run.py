@@ -1,4 +1,4 @@
-"""What `flashdiffusion train` runs: one stage or all three, one after the other."""
+"""What `flashdiffusion train` runs: one stage or all of them, one after the other."""
 
 import math
 from collections.abc import Sequence
@@ -8,20 +8,23 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL
 
-from flashdiffusion.data import PictureDataset, write_json
+from flashdiffusion.data import PictureDataset
 from flashdiffusion.errors import InputError, unknown_name
 from flashdiffusion.metrics.lpips import LPIPS
 from flashdiffusion.physics import get_task
-from flashdiffusion.priors import DiffusersAutoencoder, load_component
-from flashdiffusion.severity.encoder import HEADS
+from flashdiffusion.priors import DiffusersAutoencoder, IdentityAutoencoder, load_component, resolve_folder, write_index
+from flashdiffusion.severity.encoder import HEADS, SeverityEncoder
 from flashdiffusion.training.autoencoder import AutoencoderStage
 from flashdiffusion.training.config import Recipe
 from flashdiffusion.training.denoiser import DenoiserStage
 from flashdiffusion.training.loop import train_stage
+from flashdiffusion.training.regressor import RegressorStage
 from flashdiffusion.training.severity import SeverityStage
 from flashdiffusion.training.stage import Stage
 
-STAGES = ("autoencoder", "denoiser", "severity")
+STAGES = ("autoencoder", "denoiser", "severity", "regressor")
+PIXEL_STAGES = ("denoiser", "regressor")  # what a pixel-space model is made of
+SPACES = ("latent", "pixel")
 
 
 def train(
@@ -34,66 +37,98 @@ def train(
     lpips: str | Path | None = None,
     limit: int | None = None,
     resume: bool = False,
+    init: str | Path | None = None,
 ) -> Path:
-    """Train one stage, or "all" three, below `out`; the result is a folder that FlashPipeline loads.
+    """Train one stage, or "all", below `out`; the result is a folder that FlashPipeline loads.
 
     Args:
         max_minutes: time box (of all stages together for "all"); default: the recipe's, in its shares.
         max_steps: an upper bound on the steps of each stage beside it.
         lpips: LPIPS weights; without them the autoencoder trains without its perceptual term.
         limit: use the first pictures only.
+        init: a trained model's folder; the severity encoder starts from that model's in place of the autoencoder's E0.
 
     Raises:
         InputError: unknown stage, no pictures, or a stage before this one is missing in `out`.
         CheckpointError: weights or checkpoints that cannot be read.
     """
-    if which not in {*STAGES, "all"}:
-        raise unknown_name("stage", which, [*STAGES, "all"])
+    pixels = recipe.denoiser.space == "pixel"
+    stages = PIXEL_STAGES if pixels else STAGES
+    if which not in {*stages, "all"}:
+        if which in STAGES:
+            raise InputError(f"a pixel-space model has no {which}; its stages are {', '.join(stages)}")
+        raise unknown_name("stage", which, [*stages, "all"])
     out = Path(out)
+    if pixels and (out / FOLDERS["autoencoder"]).is_dir():
+        raise InputError(f"{out} holds an autoencoder, and a pixel-space model has none; choose another --out")
     pictures = PictureDataset(data, recipe.size, limit, recipe.cache_gib)
     total = recipe.max_minutes if max_minutes is None else max_minutes
-    for name in STAGES if which == "all" else (which,):
+    for name in stages if which == "all" else (which,):
         torch.manual_seed(recipe.seed)  # of the weights' initialisation
-        stage = make_stage(name, recipe, out, lpips)
+        stage = make_stage(name, recipe, out, lpips, init)
         minutes = total * stage.config.loop.share if which == "all" or max_minutes is None else total
         done = resume and which == "all" and (out / FOLDERS[name]).is_dir()
         if not done:
             train_stage(stage, pictures, recipe, out, minutes, max_steps, resume)
-    if all((out / folder).is_dir() for folder in FOLDERS.values()):
-        write_json(out / "model_index.json", MODEL_INDEX | {"sample_size": recipe.size})
+    needed = ("denoiser",) if pixels else ("autoencoder", "denoiser", "severity")
+    if all((out / FOLDERS[name]).is_dir() for name in needed):
+        write_index(out, recipe.size)
     return out
 
 
-FOLDERS = {"autoencoder": "autoencoder", "denoiser": "denoiser", "severity": "severity_encoder"}
-MODEL_INDEX = {
-    "_class_name": "FlashPipeline",
-    "autoencoder": ["diffusers", "AutoencoderKL"],
-    "denoiser": ["diffusers", "UNet2DModel"],
-    "scheduler": ["diffusers", "DDPMScheduler"],
-    "severity_encoder": ["flashdiffusion", "SeverityEncoder"],
+FOLDERS = {
+    "autoencoder": "autoencoder",
+    "denoiser": "denoiser",
+    "severity": "severity_encoder",
+    "regressor": "regressor",
 }
 
 
-def make_stage(name: str, recipe: Recipe, out: Path, lpips: str | Path | None) -> Stage:
-    """Build a stage; the later two read the trained autoencoder from `out`."""
+def make_stage(
+    name: str, recipe: Recipe, out: Path, lpips: str | Path | None = None, init: str | Path | None = None
+) -> Stage:
+    """Build a stage; denoiser and severity encoder read the trained autoencoder from `out`."""
     if name == "autoencoder":
         return AutoencoderStage(recipe.autoencoder, LPIPS.from_file(lpips) if lpips else None)
+    if name == "regressor":
+        return RegressorStage(recipe.regressor)
+    if name == "denoiser" and recipe.denoiser.space == "pixel":
+        return DenoiserStage(recipe.denoiser, IdentityAutoencoder())
     folder = out / "autoencoder"
     if not folder.is_dir():
         raise InputError(f"{out} has no trained autoencoder; run `flashdiffusion train autoencoder` into it first")
     autoencoder = DiffusersAutoencoder(load_component(AutoencoderKL, folder))
     if name == "denoiser":
         return DenoiserStage(recipe.denoiser, autoencoder)
-    return SeverityStage(recipe.severity, autoencoder)
+    severity = SeverityStage(recipe.severity, autoencoder)
+    if init is not None:
+        severity.encoder.start_from(load_component(SeverityEncoder, resolve_folder(init) / "severity_encoder"))
+    return severity
 
 
-def with_severity(recipe: Recipe, head: str | None, task: str | None, noise_std: float | None) -> Recipe:
-    """The recipe with another severity head (and the loss weight that goes with it), task or noise level.
+def with_space(recipe: Recipe, space: str) -> Recipe:
+    """The recipe of a model in latent space, or in pixel space.
+
+    Raises:
+        InputError: unknown space.
+    """
+    if space not in SPACES:
+        raise unknown_name("space", space, SPACES)
+    return replace(recipe, denoiser=recipe.pixel_denoiser) if space == "pixel" else recipe
+
+
+def with_severity(recipe: Recipe, head: str | None, task: str | None, noise_std: str | None) -> Recipe:
+    """The recipe with another severity head (and the loss weight that goes with it), task or noise levels.
+
+    Task and noise levels are those of the regressor too: both learn from the same degradations.
+
+    Args:
+        noise_std: σ_y, or a range LOW:HIGH that it is drawn from.
 
     Raises:
         InputError: unknown head or task, or a noise level below 0.
     """
-    severity = recipe.severity
+    severity, regressor = recipe.severity, recipe.regressor
     if head is not None:
         if head not in HEADS:
             raise unknown_name("severity head", head, HEADS)
@@ -101,8 +136,19 @@ def with_severity(recipe: Recipe, head: str | None, task: str | None, noise_std:
         severity = replace(severity, head=head, severity_weight=10.0 if head == "paper" else 0.05)
     if task is not None:
         severity = replace(severity, task=get_task(task).name)
+        regressor = replace(regressor, task=severity.task)
     if noise_std is not None:
-        if not 0 <= noise_std < math.inf:
-            raise InputError(f"noise std is {noise_std}; expected a finite number >= 0")
-        severity = replace(severity, noise_std=noise_std)
-    return replace(recipe, severity=severity)
+        severity = replace(severity, noise_std=_noise_range(noise_std))
+        regressor = replace(regressor, noise_std=severity.noise_std)
+    return replace(recipe, severity=severity, regressor=regressor)
+
+
+def _noise_range(text: str) -> tuple[float, float]:
+    low, colon, high = text.partition(":")
+    try:
+        levels = (float(low), float(high if colon else low))
+    except ValueError as error:
+        raise InputError(f"noise std is {text!r}; expected a number, or a range such as 0:0.2") from error
+    if not 0 <= levels[0] <= levels[1] < math.inf:
+        raise InputError(f"noise std is {text}; expected a finite number >= 0, or a range of such")
+    return levels

@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from flashdiffusion.physics import get_task
 from flashdiffusion.priors import DiffusersAutoencoder
 from flashdiffusion.severity import SeverityEncoder, true_severity
 from flashdiffusion.training.config import SeverityConfig
+from flashdiffusion.training.degrade import Degradation
 from flashdiffusion.training.draws import Draws
 from flashdiffusion.training.stage import Stage
 
@@ -28,8 +28,8 @@ class SeverityStage(Stage):
     def __init__(self, config: SeverityConfig, autoencoder: DiffusersAutoencoder) -> None:
         super().__init__()
         self.config: SeverityConfig = config
-        self.task = get_task(config.task)
-        self.encoder = SeverityEncoder.from_autoencoder(autoencoder, config.head)
+        self.degrade = Degradation(config.task, config.noise_std)
+        self.encoder = SeverityEncoder.from_autoencoder(autoencoder, config.head, config.refine_layers)
         self.autoencoder = autoencoder.requires_grad_(False).eval()
 
     def phases(self, progress: float) -> list[str]:
@@ -41,7 +41,7 @@ class SeverityStage(Stage):
     def forward(self, phase: str, x: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.no_grad():
             z0 = self.autoencoder.encode(x).float()
-        severity = self.encoder(self._degrade(x, draws))
+        severity = self.encoder(self.degrade(x, draws))
         z_hat, var = severity.z_hat.float(), severity.var.float()
         latent = (z_hat - z0).square().mean()
         true = true_severity(z_hat, z0).detach().clamp(min=1e-8)
@@ -60,15 +60,8 @@ class SeverityStage(Stage):
             loss = loss + self.config.image_weight * log["image"]
         return loss, {key: value.detach() for key, value in log.items()}
 
-    def _degrade(self, x: Tensor, draws: Draws) -> Tensor:
-        # Drawn for the global batch, of which this process keeps its rows.
-        physics = self.task.draw(draws.total, (x.shape[2], x.shape[3]), draws.generator, self.config.noise_std)
-        physics = physics.take(torch.arange(draws.total, device=x.device)[draws.rows])
-        with torch.autocast(x.device.type, enabled=False):  # the degradation itself is not the network's
-            return physics.A(x) + self.config.noise_std * draws.normal(*x.shape[1:])
-
     def grid(self, x: Tensor, draws: Draws) -> list[Tensor]:
-        y = self._degrade(x, draws)
+        y = self.degrade(x, draws)
         return [x, y, self.autoencoder.decode(self.encoder(y).z_hat)]
 
     def save(self, out: Path) -> None:

@@ -1,0 +1,135 @@
+"""The table of the paper: every method on every task, one results file per cell, resumable.
+
+    python benchmarks/table.py --data DATA --lpips LPIPS --out OUT --pictures 64                      # a GPU, in full
+    python benchmarks/table.py --data DATA --lpips LPIPS --out OUT --pictures 8 --baseline-steps 200  # two cores
+    python benchmarks/table.py --out OUT --report                                                     # as Markdown
+
+A cell that has its file is left alone, so that a killed run goes on where it was. `--share 0/2` and `--share 1/2` are
+two processes that share the cells. The settings are those of presets.py.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from flashdiffusion.cli import main as flashdiffusion
+
+TASKS = {
+    "gaussian-blur": "varying blur",
+    "gaussian-blur-fixed": "fixed blur",
+    "nonlinear-blur": "nonlinear blur",
+    "random-inpainting": "random inpainting",
+}
+SOLVERS = ("latent-dps", "psld", "gml-dps", "resample")
+OTHERS = ("ae", "swinir", "ccdf(latent-dps)", "dps", "ccdf(dps)")
+LINEAR_ONLY = "psld"
+COLUMNS = {"psnr": ".2f", "ssim": ".3f", "lpips": ".4f", "nfe": ".1f", "gflop": ".0f", "seconds": ".2f"}
+
+
+def cells() -> list[tuple[str, str]]:
+    """(task, method), the dearest first, so that shares end together."""
+    methods = [*SOLVERS, "dps", *(f"flash({solver})" for solver in SOLVERS), *(m for m in OTHERS if m != "dps")]
+    found = [(task, method) for method in methods for task in TASKS]
+    return [(t, m) for t, m in found if not (t == "nonlinear-blur" and LINEAR_ONLY in m)]
+
+
+def path_of(out: Path, task: str, method: str) -> Path:
+    return out / f"{task}--{method.replace('(', '-').replace(')', '')}.json"
+
+
+def run(arguments: list[str]) -> None:
+    """One command, in this process."""
+    sys.argv = ["flashdiffusion", *arguments]
+    try:
+        flashdiffusion()
+    except SystemExit as stop:
+        if stop.code:
+            raise
+
+
+def measure(options: argparse.Namespace, task: str, method: str) -> None:
+    out = path_of(options.out, task, method)
+    if out.exists():
+        return
+    arguments = ["evaluate", "--data", options.data, "--lpips", options.lpips, "--task", task, "--method", method]
+    arguments += ["--limit", str(options.pictures), "--seed", str(options.seed), "--precision", options.precision]
+    arguments += ["--noise-std", "0.05", "--capacity", str(options.capacity), "--out", str(out)]
+    arguments += ["--grid", str(out.with_suffix(".png"))] if options.grids else []
+    if "dps" in method.replace("latent-dps", "").replace("gml-dps", ""):
+        arguments += ["--model", options.pixel_model, "--regressor", options.model or "faces-128"]
+    elif options.model:
+        arguments += ["--model", options.model]
+    if method in {*SOLVERS, "dps"} and options.baseline_steps:
+        arguments += ["--steps", str(options.baseline_steps)]
+    partial = out.with_suffix(".partial")
+    arguments[arguments.index(str(out))] = str(partial)  # a results file is written batch by batch
+    run(arguments)
+    partial.rename(out)
+
+
+def load(out: Path, task: str, method: str) -> dict[str, Any] | None:
+    path = path_of(out, task, method)
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def row(name: str, result: dict[str, Any]) -> str:
+    mean = result["mean"]
+    return f"| {name} | " + " | ".join(f"{mean[c]:{f}}" if mean.get(c) is not None else "-" for c, f in COLUMNS.items())
+
+
+def report(out: Path) -> None:
+    """The table, and how many cells Flash wins."""
+    won = total = 0
+    cheaper = []
+    for task, title in TASKS.items():
+        print(f"\n**{title}**\n\n| method | " + " | ".join(COLUMNS) + " |\n|---" + "|---:" * len(COLUMNS) + "|")
+        for method in (*OTHERS, *(name for solver in SOLVERS for name in (solver, f"flash({solver})"))):
+            result = load(out, task, method)
+            if result is None:
+                continue
+            steps = result["settings"]["steps"] if method in {*SOLVERS, "dps"} else None
+            print(row(f"{method}, {steps} steps" if steps else method, result) + " |")
+        for solver in SOLVERS:
+            plain, flash = load(out, task, solver), load(out, task, f"flash({solver})")
+            if plain is None or flash is None:
+                continue
+            total += 1
+            a, b = plain["mean"], flash["mean"]
+            won += b["psnr"] > a["psnr"] and b["lpips"] < a["lpips"]
+            cheaper.append(a["nfe"] / b["nfe"])
+    if total:
+        print(f"\nFlash(X) better than X in PSNR and LPIPS both: {won} of {total} cells")
+        print(f"NFE of X over that of Flash(X): {min(cheaper):.1f} to {max(cheaper):.1f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="folder of pictures or .tar shard")
+    parser.add_argument("--lpips", help="LPIPS weights")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--pictures", type=int, default=8)
+    parser.add_argument("--baseline-steps", type=int, help="time grid of the methods without Flash; default: in full")
+    parser.add_argument("--precision", default="bfloat16")
+    parser.add_argument("--capacity", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", help="latent model; default: the embedded one")
+    parser.add_argument("--pixel-model", default="runs/pixel", help="pixel-space model of dps and ccdf(dps)")
+    parser.add_argument("--only", action="append", help="TASK:METHOD; repeat for more; default: all")
+    parser.add_argument("--share", default="0/1", help="I/N: every N-th cell from the I-th")
+    parser.add_argument("--grids", action="store_true", help="write pictures beside the figures")
+    parser.add_argument("--report", action="store_true", help="print what is there as Markdown")
+    options = parser.parse_args()
+    if options.report:
+        report(options.out)
+        return
+    options.out.mkdir(parents=True, exist_ok=True)
+    index, _, count = options.share.partition("/")
+    for task, method in cells()[int(index) :: int(count)]:
+        if options.only is None or f"{task}:{method}" in options.only:
+            measure(options, task, method)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""`flashdiffusion convert`."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from flashdiffusion.priors import LatentPrior
+    from flashdiffusion.severity import SeverityEncoder
+
+
+def command(
+    source: Annotated[
+        str,
+        typer.Argument(help="model.ckpt of latent-diffusion, a guided-diffusion .pt, a diffusers folder or a hub id."),
+    ],
+    out: Annotated[Path, typer.Option(help="Model folder to write; it must not be there yet.")],
+    config: Annotated[
+        Path | None, typer.Option(help="Config (YAML, JSON) of a checkpoint file; default: the one beside it.")
+    ] = None,
+    severity: Annotated[
+        Path | None, typer.Option(help="Severity encoder published with the paper (.ckpt), for Flash starts.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
+    sha256: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Expected SHA-256 of a checkpoint file, or FILE=SHA256 of one among several; repeat for more."
+        ),
+    ] = None,
+) -> None:
+    """Turn a published checkpoint into a model folder that --model takes."""
+    from flashdiffusion.data import ensure_directory
+    from flashdiffusion.errors import InputError
+    from flashdiffusion.pipeline import FlashPipeline
+    from flashdiffusion.priors import LatentPrior, find_published
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"out is {out}, which is there already; expected a new folder")
+    file = find_published(source)
+    hashes, own = _hashes(sha256 or [], file, severity)
+    one = hashes.get(file.name) if file else hashes
+    prior = LatentPrior.from_pretrained(source, revision, config=config, sha256=one)
+    encoder = _severity(severity, prior, own) if severity else None
+    ensure_directory(out.parent)
+    with _atomic_folder(out) as folder:
+        FlashPipeline(prior, encoder, prior.sample_size).save_pretrained(folder)
+    parts = "prior and severity encoder" if encoder else "prior, without severity encoder: use --method latent-dps"
+    print(f"{source} converted in {out} ({parts}); use it with --model {out}")
+
+
+def _hashes(given: list[str], file: Path | None, severity: Path | None) -> tuple[dict[str, str], str | None]:
+    """{file: SHA-256} of the source, and that of the severity encoder.
+
+    Raises:
+        InputError: one of a file that is not asked for.
+    """
+    from flashdiffusion.errors import InputError
+
+    hashes: dict[str, str] = {}
+    for text in given:
+        name, equals, value = text.rpartition("=")
+        if not equals and file is None:
+            raise InputError(f"sha256 {text!r} for a folder or hub id; expected FILE=SHA256, with FILE as unet/NAME")
+        hashes[name if equals else str(file.name if file else "")] = value
+    own = hashes.pop(severity.name, None) if severity and (file is None or severity.name != file.name) else None
+    if file is not None and (strange := sorted(hashes.keys() - {file.name})):
+        raise InputError(f"sha256 of {strange[0]}, which is not read; expected one of {file.name}")
+    return hashes, own
+
+
+def _severity(path: Path, prior: "LatentPrior", sha256: str | None) -> "SeverityEncoder":
+    """The published severity encoder in the units of this prior's latents.
+
+    Raises:
+        CheckpointError: one for other latents.
+    """
+    from flashdiffusion.errors import CheckpointError
+    from flashdiffusion.priors import DiffusersAutoencoder
+    from flashdiffusion.severity import SeverityEncoder
+
+    if not isinstance(prior.autoencoder, DiffusersAutoencoder):
+        raise CheckpointError(f"severity encoder {path} given for a pixel-space prior; expected a latent one")
+    gain, shift = prior.autoencoder.gain, prior.autoencoder.shift
+    if bool((gain != gain.flatten()[0]).any()) or bool(shift.any()):
+        raise CheckpointError(
+            f"severity encoder {path} given for latents standardised per channel; expected one scale factor for all"
+        )
+    encoder = SeverityEncoder.from_published(path, float(gain.flatten()[0]), sha256)
+    factor = 2 ** (len(encoder.config.encoder_config["block_out_channels"]) - 1)
+    found, expected = (encoder.config.latent_channels, factor), (prior.autoencoder.channels, prior.autoencoder.factor)
+    if found != expected:
+        raise CheckpointError(
+            f"severity encoder {path} of {found[0]} latent channels at 1/{found[1]} of the picture's side; expected "
+            f"{expected[0]} at 1/{expected[1]}, as the autoencoder's"
+        )
+    return encoder
+
+
+@contextmanager
+def _atomic_folder(out: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `out`, renamed to `out` only if the block succeeds."""
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        temporary.replace(out)  # onto nothing, or an empty folder
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,111 @@
+"""`flashdiffusion tune`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flashdiffusion.cli.common import load_pipeline, open_data, override
+from flashdiffusion.cli.options import Capacity, Delta, Device, Model, NoiseStd, Precision, Regressor, Seed, Steps
+
+if TYPE_CHECKING:
+    from flashdiffusion.experiments.tune import Trial
+
+
+def command(
+    data: Annotated[list[Path], typer.Option(help="Folder of pictures or .tar shard; repeat for more.")],
+    out: Annotated[Path, typer.Option(help="Results file (JSON); an unfinished one is continued.")],
+    task: Annotated[str, typer.Option(help="Task, e.g. gaussian-blur.")] = "gaussian-blur",
+    method: Annotated[str, typer.Option(help='Method, e.g. "flash(psld)".')] = "flash(latent-dps)",
+    grid: Annotated[
+        str | None, typer.Option(help='Values to try, e.g. "eta=1,2,4 correction=0,0.2"; default: by method.')
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Number of pictures.")] = 16,
+    noise_std: NoiseStd = 0.05,
+    lpips: Annotated[Path | None, typer.Option(help="LPIPS weights: the objective; without, PSNR is.")] = None,
+    steps: Steps = None,
+    delta: Delta = None,
+    capacity: Capacity = 16,
+    model: Model = None,
+    device: Device = None,
+    precision: Precision = "float32",
+    regressor: Regressor = None,
+    seed: Seed = 1,
+) -> None:
+    """Search a method's hyperparameters on a task: a trial per combination, the best by LPIPS (or PSNR) last."""
+    from dataclasses import asdict
+
+    from flashdiffusion.data import ensure_file, write_json
+    from flashdiffusion.errors import InputError
+    from flashdiffusion.experiments import environment, evaluate, summarise
+    from flashdiffusion.experiments.tune import best, default_grid, parse_grid, search
+    from flashdiffusion.methods import Settings, parse_method
+    from flashdiffusion.metrics import LPIPS
+    from flashdiffusion.physics import get_task
+    from flashdiffusion.presets import preset_for
+
+    chosen = get_task(task)
+    values = default_grid(method) if grid is None else parse_grid(grid)
+    base = override(preset_for(task, *parse_method(method)), steps=steps, delta=delta)
+    objective = "lpips" if lpips else "psnr"
+    about: dict[str, Any] = {
+        "model": model or "embedded",
+        "task": task,
+        "method": method,
+        "noise_std": noise_std,
+        "seed": seed,
+        "pictures": limit,
+        "objective": objective,
+        "precision": precision,
+    }
+    ensure_file(out)
+    done = _read(out, about)
+    network = LPIPS.from_file(lpips) if lpips else None
+    pipeline = load_pipeline(model, device, precision, regressor)
+    pictures = open_data(pipeline, data, limit)
+
+    def measure(settings: Settings) -> dict[str, Any]:
+        parts = evaluate(
+            pipeline, pictures, chosen, method, noise_std, seed, settings, network, capacity=capacity, progress=True
+        )
+        mean = summarise([record for part in parts for record in part.records])
+        return {key: value for key, value in mean.items() if isinstance(value, (int, float))}
+
+    trials: list[Trial] = []
+    result: dict[str, Any] = {
+        "command": ["flashdiffusion", *sys.argv[1:]],
+        "environment": environment(pipeline.prior.device),
+        **about,
+    }
+    for trial in search(values, base, measure, done):
+        trials.append(trial)
+        varied = ", ".join(f"{name} {getattr(trial.settings, name):g}" for name in values)
+        shown = ", ".join(f"{key} {trial.mean[key]:.4g}" for key in ("psnr", "lpips", "nfe") if trial.mean.get(key))
+        print(f"{method} on {task}: {varied}: {shown}", flush=True)
+        write_json(out, result | {"trials": [one.to_json() for one in trials]})
+    if not trials:
+        raise InputError("the grid is empty; expected values to try, e.g. --grid eta=1,2,4")
+    winner = best(trials, objective)
+    write_json(out, result | {"trials": [one.to_json() for one in trials], "best": winner.to_json()})
+    print(f"best by {objective}: {asdict(winner.settings)}; written to {out}")
+
+
+def _read(out: Path, about: dict[str, Any]) -> "list[Trial]":
+    """Trials of an earlier run of the same search."""
+    from flashdiffusion.errors import InputError
+    from flashdiffusion.experiments.tune import Trial
+    from flashdiffusion.methods import Settings
+
+    if not out.exists():
+        return []
+    try:
+        earlier = json.loads(out.read_text())
+        different = [key for key in about if earlier[key] != about[key]]
+        trials = [Trial(Settings(**one["settings"]), one["mean"]) for one in earlier["trials"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{out} is no tuning result ({error}); choose another --out") from error
+    if different:
+        raise InputError(f"{out} holds a search with another {', '.join(different)}; choose another --out")
+    return trials

@@ -1,0 +1,97 @@
+"""A grid search over a method's hyperparameters on one task, resumable after a kill at any moment."""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from flashdiffusion.errors import InputError, unknown_name
+from flashdiffusion.experiments.records import plain
+from flashdiffusion.methods import Settings, parse_method
+
+# What a search tries if nothing else is said, by solver; a Flash start adds corrections, CCDF adds steps.
+_GRIDS: dict[str, dict[str, list[Any]]] = {
+    "latent-dps": {"eta": [0.5, 1.0, 2.0, 4.0, 8.0]},
+    "dps": {"eta": [0.5, 1.0, 2.0, 4.0, 8.0]},
+    "gml-dps": {"eta": [0.5, 1.0, 2.0, 4.0, 8.0], "omega": [0.02, 0.05, 0.2]},
+    "psld": {"eta": [0.5, 1.0, 2.0, 4.0, 8.0], "omega": [0.02, 0.1, 0.5]},
+    "resample": {"gamma": [40.0, 200.0, 1000.0], "proximal": [0.0, 0.1]},
+    "prior": {},
+}
+_START_GRIDS: dict[str, dict[str, list[Any]]] = {
+    "flash": {"correction": [0.0, 0.2, 0.5, 1.2]},
+    "ccdf": {"start_step": [10, 20, 50, 100]},
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Settings, and the means that they reached."""
+
+    settings: Settings
+    mean: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"settings": asdict(self.settings), "mean": dict(self.mean)}
+
+
+def default_grid(method: str) -> dict[str, list[Any]]:
+    """Values to try for a method, by setting.
+
+    Raises:
+        InputError: unknown method.
+    """
+    start, solver = parse_method(method)
+    return _GRIDS[solver] | _START_GRIDS.get(start, {})
+
+
+def parse_grid(text: str) -> dict[str, list[Any]]:
+    """`eta=1,2,4 correction=0,0.2` -> values to try, by setting.
+
+    Raises:
+        InputError: no such setting, or a value that is none of it.
+    """
+    kinds = {field.name: field.type for field in fields(Settings)}
+    grid: dict[str, list[Any]] = {}
+    for item in text.split():
+        name, _, values = item.partition("=")
+        if name not in kinds:
+            raise unknown_name("setting", name, kinds)
+        read: Callable[[str], Any] = str if kinds[name] is str else int if name in {"steps", "start_step"} else float
+        try:
+            grid[name] = [read(value) for value in values.split(",")]
+        except ValueError as error:
+            raise InputError(f"{name}={values} in the grid; expected numbers separated by commas") from error
+    return grid
+
+
+def search(
+    grid: Mapping[str, Sequence[Any]],
+    base: Settings,
+    measure: Callable[[Settings], Mapping[str, Any]],
+    done: Sequence[Trial] = (),
+) -> Iterator[Trial]:
+    """Every combination of the grid's values once; those that are `done` are given back as they are.
+
+    Args:
+        base: settings of what the grid does not vary.
+        measure: settings -> means; a combination that the solver refuses raises InputError.
+    """
+    known = {trial.settings: trial for trial in done}
+    for values in itertools.product(*grid.values()):
+        settings = replace(base, **dict(zip(grid, values, strict=True)))
+        yield known.get(settings) or Trial(settings, {key: plain(v) for key, v in measure(settings).items()})
+
+
+def best(trials: Sequence[Trial], objective: str) -> Trial:
+    """The trial with the lowest LPIPS or the highest PSNR; one whose pictures diverged never is.
+
+    Raises:
+        InputError: no trial has a finite figure.
+    """
+    sign = 1 if objective == "lpips" else -1
+    figures = [(trial.mean.get(objective), n) for n, trial in enumerate(trials)]
+    scored = [(sign * figure, n) for figure, n in figures if figure is not None]
+    if not scored:
+        raise InputError(f"no trial has a finite {objective}; expected one that did not diverge: try smaller steps")
+    return trials[min(scored)[1]]

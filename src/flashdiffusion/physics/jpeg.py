@@ -1,0 +1,117 @@
+"""JPEG compression."""
+
+import math
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flashdiffusion.errors import InputError
+from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, expect_params
+
+# Annex K of ITU-T T.81: luma and chroma, at quality 50.
+_LUMA = (
+    (16, 11, 10, 16, 24, 40, 51, 61),
+    (12, 12, 14, 19, 26, 58, 60, 55),
+    (14, 13, 16, 24, 40, 57, 69, 56),
+    (14, 17, 22, 29, 51, 87, 80, 62),
+    (18, 22, 37, 56, 68, 109, 103, 77),
+    (24, 35, 55, 64, 81, 104, 113, 92),
+    (49, 64, 78, 87, 103, 121, 120, 101),
+    (72, 92, 95, 98, 112, 100, 103, 99),
+)
+_CHROMA = (
+    (17, 18, 24, 47, 99, 99, 99, 99),
+    (18, 21, 26, 66, 99, 99, 99, 99),
+    (24, 26, 56, 99, 99, 99, 99, 99),
+    (47, 66, 99, 99, 99, 99, 99, 99),
+    (99, 99, 99, 99, 99, 99, 99, 99),
+    (99, 99, 99, 99, 99, 99, 99, 99),
+    (99, 99, 99, 99, 99, 99, 99, 99),
+    (99, 99, 99, 99, 99, 99, 99, 99),
+)
+# RGB -> Y, Cb, Cr of JFIF, chroma about 0.
+_YCC = (
+    (0.299, 0.587, 0.114),
+    (-0.168735892, -0.331264108, 0.5),
+    (0.5, -0.418687589, -0.081312411),
+)
+
+
+class JPEG(BatchedPhysics):
+    """JPEG with chroma at half the size (4:2:0), compressed and read back.
+
+    Colours to luma and chroma, chroma averaged over 2 x 2 pixels, DCT of 8 x 8 blocks, coefficients rounded to
+    multiples of libjpeg's quantisation tables, and back, chroma enlarged with libjpeg's triangle filter. Rounding
+    passes the gradient on as if it were the identity (straight-through). Values between the steps are not rounded to
+    whole grey levels, as libjpeg's are.
+
+    Args:
+        quality: libjpeg's quality, from 1 to 100, one per picture; whole or not.
+        noise_std: σ_y on the [0, 1] scale.
+
+    Raises:
+        InputError: a quality out of range, or pictures that are not RGB.
+    """
+
+    name = "jpeg"
+
+    def __init__(self, quality: Sequence[float] | Tensor, noise_std: NoiseStd = 0.05) -> None:
+        quality = torch.as_tensor(quality, dtype=torch.float32)
+        if quality.ndim != 1 or not bool(((quality >= 1) & (quality <= 100)).all()):
+            raise InputError(f"jpeg quality is {quality.tolist()}; expected numbers from 1 to 100, one per picture")
+        super().__init__({"quality": quality}, noise_std)
+
+    @classmethod
+    def from_params(cls, params: dict[str, Tensor], noise_std: NoiseStd) -> Self:
+        expect_params(cls.name, params, "quality")
+        return cls(params["quality"], noise_std)
+
+    def describe(self) -> list[dict[str, float | str]]:
+        return [
+            {"physics": self.name, "quality": round(q, 4), "compression": round(100 - q, 4)}
+            for q in self.params["quality"].tolist()
+        ]
+
+    def A(self, x: Tensor) -> Tensor:
+        self.check_batch(x)
+        if x.shape[1] != 3:
+            raise InputError(f"{self.name}: pictures with {x.shape[1]} channels; expected 3 (RGB)")
+        height, width = x.shape[2:]
+        # Whole blocks of both luma and chroma: the last row and column are repeated.
+        padded = F.pad(x, (0, -width % 16, 0, -height % 16), mode="replicate")
+        matrix = torch.tensor(_YCC, dtype=torch.float64).to(x)
+        ycc = 255 * torch.einsum("ij,bjhw->bihw", matrix, padded)
+        luma = self._quantise(ycc[:, :1] - 128, _LUMA) + 128
+        chroma = self._quantise(F.avg_pool2d(ycc[:, 1:], 2), _CHROMA)
+        chroma = F.interpolate(chroma, scale_factor=2, mode="bilinear")
+        back = torch.tensor(_YCC, dtype=torch.float64).inverse().to(x)
+        rgb = torch.einsum("ij,bjhw->bihw", back, torch.cat([luma, chroma], dim=1)) / 255
+        return rgb[:, :, :height, :width].clamp(0, 1)
+
+    def _quantise(self, planes: Tensor, table: tuple[tuple[int, ...], ...]) -> Tensor:
+        """Planes (B, C, 8 n, 8 m) in grey levels, through the rounding of their blocks' coefficients."""
+        b, c, height, width = planes.shape
+        basis = _dct(planes)
+        blocks = planes.view(b, c, height // 8, 8, width // 8, 8).transpose(3, 4)  # (B, C, n, m, 8, 8)
+        step = self._table(table).to(planes)[:, None, None, None]
+        coefficients = basis @ blocks @ basis.mT / step
+        rounded = coefficients + (coefficients.round() - coefficients).detach()
+        blocks = basis.mT @ (rounded * step) @ basis
+        return blocks.transpose(3, 4).reshape(b, c, height, width)
+
+    def _table(self, table: tuple[tuple[int, ...], ...]) -> Tensor:
+        """Quantisation steps (B, 8, 8) as libjpeg scales them."""
+        quality = self.params["quality"].double().cpu()
+        percent = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality).floor().view(-1, 1, 1)
+        return ((torch.tensor(table, dtype=torch.float64) * percent + 50) / 100).floor().clamp(1, 255)
+
+
+def _dct(like: Tensor) -> Tensor:
+    """The orthonormal DCT-II of 8 points, (frequency, position)."""
+    position, frequency = torch.arange(8, dtype=torch.float64), torch.arange(8, dtype=torch.float64)[:, None]
+    basis = torch.cos(math.pi * (2 * position + 1) * frequency / 16) / 2
+    basis[0] /= math.sqrt(2)
+    return basis.to(like)

@@ -1,0 +1,86 @@
+"""Different operators in one batch."""
+
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from flashdiffusion.errors import InputError
+from flashdiffusion.physics.base import BatchedPhysics, NoiseStd
+
+
+class Mixed(BatchedPhysics):
+    """Operators of several kinds, each for some pictures of the batch; their measurements must be of one shape.
+
+    Args:
+        parts: operators with the rows of the batch that they are for: int64 indices, together 0..B-1, each once.
+
+    Raises:
+        InputError: rows that do not make up a batch.
+    """
+
+    name = "mixed"
+
+    def __init__(self, parts: Sequence[tuple[Tensor, BatchedPhysics]]) -> None:
+        parts = [(rows.cpu(), part) for rows, part in parts if len(rows)]
+        rows = torch.cat([rows for rows, _ in parts]) if parts else torch.empty(0)
+        if any(len(own) != len(part) for own, part in parts) or rows.sort().values.tolist() != [*range(len(rows))]:
+            raise InputError(f"mixed: rows {rows.tolist()}; expected every row of the batch once, in one of the parts")
+        self.parts = parts
+        noise = torch.empty(len(rows), dtype=torch.float64)
+        for own, part in parts:
+            noise[own] = part.noise_std
+        super().__init__({"row": torch.arange(len(rows))}, noise)
+
+    @classmethod
+    def from_params(cls, params: dict[str, Tensor], noise_std: NoiseStd) -> Self:
+        raise InputError("a mixture of operators has no parameters of its own; save its parts")
+
+    def A(self, x: Tensor) -> Tensor:
+        self.check_batch(x)
+        order = torch.cat([rows for rows, _ in self.parts]).argsort().to(x.device)
+        measured = [part.A(x[rows.to(x.device)]) for rows, part in self.parts]
+        shapes = {tuple(y.shape[1:]) for y in measured}
+        if len(shapes) > 1:
+            raise InputError(f"mixed: measurements of shapes {sorted(shapes)} in one batch; expected one shape")
+        return torch.cat(measured)[order]
+
+    def describe(self) -> list[dict[str, float | str]]:
+        described = {int(row): one for rows, part in self.parts for row, one in zip(rows, part.describe(), strict=True)}
+        return [described[row] for row in range(len(self))]
+
+    def picture(self, y: Tensor) -> Tensor:
+        order = torch.cat([rows for rows, _ in self.parts]).argsort().to(y.device)
+        return torch.cat([part.picture(y[rows.to(y.device)]) for rows, part in self.parts])[order]
+
+    def take(self, rows: Tensor) -> BatchedPhysics:  # type: ignore[override]  # one kind alone is that kind
+        rows = rows.cpu()
+        taken = []
+        for own, part in self.parts:
+            where = (rows[:, None] == own[None]).nonzero()  # (row of the result, row of the part)
+            if len(where):
+                taken.append((where[:, 0], part.take(where[:, 1])))
+        return taken[0][1] if len(taken) == 1 else Mixed(taken)
+
+    def to(self, device: torch.device | str) -> "Mixed":
+        return Mixed([(rows, part.to(device)) for rows, part in self.parts])
+
+
+def concatenate(parts: Sequence[BatchedPhysics]) -> BatchedPhysics:
+    """One physics for the pictures of several, in their order; of one kind if all of them are."""
+    kinds: dict[type[BatchedPhysics], list[int]] = {}
+    for position, part in enumerate(parts):
+        kinds.setdefault(type(part), []).append(position)
+    if len(kinds) == 1:
+        return type(parts[0]).join(parts)
+    firsts = torch.tensor([0, *(len(part) for part in parts)]).cumsum(0)
+    return Mixed(
+        [
+            (
+                torch.cat([torch.arange(int(firsts[p]), int(firsts[p + 1])) for p in positions]),
+                kind.join([parts[p] for p in positions]),
+            )
+            for kind, positions in kinds.items()
+        ]
+    )

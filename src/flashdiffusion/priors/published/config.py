@@ -1,0 +1,95 @@
+"""The configuration beside a checkpoint, and what the weights say of it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flashdiffusion.errors import CheckpointError, brief
+
+LARGE = 1_000_000  # no size, number of channels or of steps comes near it; beyond it memory would run out
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A YAML or JSON mapping; names of classes in it stay text.
+
+    Raises:
+        CheckpointError: missing, or no such mapping.
+    """
+    import yaml  # type: ignore[import-untyped]
+
+    try:
+        text = path.read_text()
+        value = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except OSError as error:
+        raise CheckpointError(f"cannot read config {path}: {error.strerror or error}") from error
+    except (ValueError, yaml.YAMLError) as error:
+        raise CheckpointError(f"config {path} is neither YAML nor JSON: {brief(error, 120)}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"config {path} holds a {type(value).__name__}; expected names with values")
+    return value
+
+
+def section(config: Mapping[str, Any], *names: str, source: str) -> dict[str, Any]:
+    """A nested mapping of a config.
+
+    Raises:
+        CheckpointError: not there.
+    """
+    value: Any = config
+    for name in names:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    if not isinstance(value, Mapping):
+        raise CheckpointError(f"{source} has no section {'.'.join(names)}; expected the config of this checkpoint")
+    return dict(value)
+
+
+def check_agreement(config: Mapping[str, Any], found: Mapping[str, Any], source: str) -> None:
+    """Raise CheckpointError if a value of the config is not what the weights have; absent ones are not compared."""
+    for name, value in found.items():
+        if name in config and config[name] is not None and _plain(config[name]) != _plain(value):
+            raise CheckpointError(
+                f"{source}: {name} is {config[name]}, but the weights have {_plain(value)}; "
+                "expected the config of this checkpoint"
+            )
+
+
+def number(config: Mapping[str, Any], name: str, default: float, source: str) -> float:
+    """A positive number of a config; text such as "1e-4", which YAML does not take for a number, is one too.
+
+    Raises:
+        CheckpointError: it is none.
+    """
+    value = config.get(name, default)
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        found = -1.0
+    if not 0 < found < float("inf"):
+        raise CheckpointError(f"{source}: {name} is {value!r}; expected a positive number")
+    return found
+
+
+def whole(config: Mapping[str, Any], name: str, source: str) -> int | None:
+    """A whole number of at least 1 and below a million; None if it is not given, or given as none or -1.
+
+    Raises:
+        CheckpointError: something else.
+    """
+    value = config.get(name)
+    if value is None or value == -1:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < LARGE:
+        raise CheckpointError(f"{source}: {name} is {value!r}; expected a whole number from 1 to {LARGE - 1}")
+    return value
+
+
+def with_sorted(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The config with a list of numbers in order, for a value whose order means nothing."""
+    value = config.get(name)
+    numbers = isinstance(value, list) and all(isinstance(one, int | float) for one in value)
+    return dict(config) | ({name: sorted(value)} if numbers and value is not None else {})
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, list | tuple) else value

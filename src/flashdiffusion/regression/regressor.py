@@ -1,0 +1,74 @@
+"""The regressor: degraded picture -> clean picture in one call."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+
+from flashdiffusion.errors import InputError
+from flashdiffusion.priors.autoencoder import to_network_range
+from flashdiffusion.regression.swin import SwinGroup, Windows
+
+
+class Regressor(ModelMixin, ConfigMixin):
+    """y -> x = y + correction, a SwinIR (Liang et al. 2021) that works at 1 / stride of the picture's resolution.
+
+    Squares of stride x stride pixels become channels and back (pixel unshuffle and shuffle), which is what makes it
+    affordable on a CPU; stride = 1 is SwinIR's layout for denoising. Rows are independent.
+
+    Args:
+        stride: side of those squares, in pixels.
+        width: channels of the features, a multiple of `heads`.
+        depths: blocks of each residual group.
+        heads: heads of every attention.
+        window: side of a window in features, even; a window sees stride * window pixels.
+        mlp_ratio: width of a block's MLP over `width`.
+
+    Raises:
+        InputError: a width that the heads do not divide, or an odd window.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        stride: int = 4,
+        width: int = 60,
+        depths: Sequence[int] = (4, 4),
+        heads: int = 6,
+        window: int = 8,
+        mlp_ratio: int = 2,
+    ) -> None:
+        super().__init__()
+        if width % heads or window % 2:
+            raise InputError(
+                f"width {width}, heads {heads}, window {window}; expected a width that heads divides and an even window"
+            )
+        pixels = 3 * stride**2
+        self.head = nn.Conv2d(pixels, width, 3, padding=1)
+        self.groups = nn.ModuleList(SwinGroup(width, heads, window, mlp_ratio, depth) for depth in depths)
+        self.norm = nn.LayerNorm(width)
+        self.body_conv = nn.Conv2d(width, width, 3, padding=1)
+        self.tail = nn.Conv2d(width, pixels, 3, padding=1)
+        # Untrained, it hands y back.
+        nn.init.zeros_(self.tail.weight)
+        nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
+
+    def forward(self, y: Tensor) -> Tensor:
+        """Measurements y (B, 3, H, W) on the [0, 1] scale (noise may leave it) -> pictures, not clipped, in y's type.
+
+        Any H and W: the network sees y padded by its border to a multiple of stride * window.
+        """
+        stride, side = self.config.stride, self.config.window
+        height, width = y.shape[2:]
+        bottom, right = (-n % (stride * side) for n in (height, width))
+        padded = F.pad(to_network_range(y).to(self.dtype), (0, right, 0, bottom), mode="replicate")
+        shallow = self.head(F.pixel_unshuffle(padded, stride))
+        windows = Windows.of(shallow.shape[2], shallow.shape[3], side, y.device)
+        h = shallow.permute(0, 2, 3, 1)
+        for group in self.groups:
+            h = group(h, windows)
+        deep = shallow + self.body_conv(self.norm(h).permute(0, 3, 1, 2))
+        correction = F.pixel_shuffle(self.tail(deep), stride)[:, :, :height, :width]
+        return y + correction.to(y.dtype)

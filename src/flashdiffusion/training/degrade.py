@@ -1,0 +1,37 @@
+"""Degradations of a training step, drawn afresh for every picture."""
+
+import torch
+from torch import Tensor
+
+from flashdiffusion.physics import get_task
+from flashdiffusion.training.draws import Draws
+
+
+class Degradation:
+    """Pictures -> measurements, of a task (or mixture of tasks) and noise levels drawn per picture.
+
+    Args:
+        task: name of the task.
+        noise_std: range that σ_y is drawn from, uniformly, on the [0, 1] scale.
+
+    Raises:
+        InputError: unknown task.
+    """
+
+    def __init__(self, task: str, noise_std: tuple[float, float]) -> None:
+        self.task = get_task(task)
+        self.noise_std = noise_std
+
+    def __call__(self, x: Tensor, draws: Draws) -> Tensor:
+        """x (B, 3, H, W) in [0, 1] -> y as a picture of the same size."""
+        # Drawn for the global batch, of which this process keeps its rows.
+        low, high = self.noise_std
+        unit = torch.rand(draws.total, generator=draws.generator, device=draws.device)
+        physics = self.task.draw(
+            draws.total, (x.shape[2], x.shape[3]), draws.generator, low + (high - low) * unit.double().cpu()
+        )
+        physics = physics.take(torch.arange(draws.total, device=x.device)[draws.rows])
+        with torch.autocast(x.device.type, enabled=False):  # the degradation itself is not the network's
+            y = physics.A(x)
+            noise = draws.normal(*y.shape[1:])
+            return physics.picture(y + physics.noise_std.to(y).view(-1, 1, 1, 1) * noise)

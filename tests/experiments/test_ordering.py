@@ -1,0 +1,55 @@
+"""Ordering over levels and over noise: what is varied, and what is not."""
+
+import pytest
+import torch
+
+from flashdiffusion.data import PictureDataset
+from flashdiffusion.errors import InputError
+from flashdiffusion.experiments.ordering import measure_ordering, ordering_values
+from flashdiffusion.physics import get_task
+from flashdiffusion.severity import Severity
+
+
+class _SpreadOfDifferences:
+    """Stands in for a pipeline: severity is the variance of neighbours' differences, which noise raises."""
+
+    def __init__(self):
+        self.seen = []
+
+    def severity(self, y):
+        self.seen.append(y)
+        return Severity(y, y.diff(dim=-1).flatten(1).var(dim=1))
+
+
+def test_noise_is_varied_over_one_operator(picture_folder):
+    pipeline = _SpreadOfDifferences()
+    data = PictureDataset([picture_folder], 32, 3)
+    values = ordering_values(get_task("random-inpainting"), 5, "noise", high=0.4)
+    assert values == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+    rows = list(measure_ordering(pipeline, data, get_task("random-inpainting"), 0.05, values, over="noise"))
+    assert [row.accuracy for row in rows] == [1.0] * 3
+    for y in pipeline.seen:
+        dropped = y[0] == 0  # without noise, what is lost reads 0: the same pixels at every level
+        for level, std in enumerate(values[1:], start=1):
+            assert float(y[level][dropped].std()) == pytest.approx(std, rel=0.15)
+
+
+def test_levels_are_varied_at_one_noise(picture_folder):
+    pipeline = _SpreadOfDifferences()
+    data = PictureDataset([picture_folder], 32, 2)
+    task = get_task("gaussian-blur")
+    values = ordering_values(task, 4)
+    assert values == pytest.approx([0, 1, 2, 3])
+    rows = list(measure_ordering(pipeline, data, task, 0.0, values))
+    assert [row.accuracy for row in rows] == [0.0] * 2  # blur lowers that spread
+    assert all(torch.equal(y[0], data.batch([i])[0]) for i, y in enumerate(pipeline.seen))
+
+
+def test_what_has_no_levels_is_refused():
+    with pytest.raises(InputError, match="mixture has no level"):
+        ordering_values(get_task("mixture"), 5)
+    assert len(ordering_values(get_task("mixture"), 5, "noise")) == 5
+    with pytest.raises(InputError, match="expected a rising range"):
+        ordering_values(get_task("gaussian-blur"), 5, low=3.0)
+    with pytest.raises(InputError, match="did you mean noise"):
+        ordering_values(get_task("gaussian-blur"), 5, "noize")

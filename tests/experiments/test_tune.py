@@ -1,0 +1,83 @@
+"""The grid search: every combination once, resumable, the best by what was measured."""
+
+import json
+
+import pytest
+
+from flashdiffusion.errors import InputError
+from flashdiffusion.experiments.tune import Trial, best, default_grid, parse_grid, search
+from flashdiffusion.methods import METHODS, Settings
+
+
+def _measure(calls):
+    def measure(settings):
+        calls.append((settings.eta, settings.correction))
+        return {"lpips": abs(settings.eta - 2) + settings.correction, "psnr": -abs(settings.eta - 4)}
+
+    return measure
+
+
+def test_every_combination_is_tried_once_and_the_best_is_found():
+    calls = []
+    grid = parse_grid("eta=1,2,4 correction=0,0.5")
+    trials = list(search(grid, Settings(steps=7), _measure(calls)))
+    assert sorted(calls) == [(e, c) for e in (1, 2, 4) for c in (0, 0.5)]
+    assert best(trials, "lpips").settings == Settings(eta=2, correction=0, steps=7)
+    assert best(trials, "psnr").settings.eta == 4
+
+
+def test_what_is_done_is_not_measured_again():
+    grid = parse_grid("eta=1,2,4 correction=0")
+    first = list(search(parse_grid("eta=1,2 correction=0"), Settings(), _measure([])))
+    calls = []
+    trials = list(search(grid, Settings(), _measure(calls), first))
+    assert calls == [(4.0, 0.0)] and trials[:2] == first
+
+
+def test_a_trial_that_diverged_is_never_the_best():
+    trials = [Trial(Settings(eta=1), {"lpips": None}), Trial(Settings(eta=2), {"lpips": 0.9})]
+    assert best(trials, "lpips").settings.eta == 2
+    with pytest.raises(InputError, match="no trial has a finite lpips"):
+        best(trials[:1], "lpips")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [("etta=1", "did you mean eta"), ("eta=1,x", "expected numbers"), ("eta", "expected numbers")]
+)
+def test_a_grid_that_is_none_is_refused(text, reason):
+    with pytest.raises(InputError, match=reason):
+        parse_grid(text)
+
+
+def test_every_method_has_a_default_grid_of_its_own_settings():
+    for method in METHODS:
+        for name in default_grid(method):
+            assert hasattr(Settings(), name)
+    assert default_grid("flash(psld)").keys() == {"eta", "omega", "correction"}
+    assert default_grid("ccdf(dps)").keys() == {"eta", "start_step"}
+
+
+def test_the_command_resumes_and_refuses_another_search(tmp_path, monkeypatch, capsys, picture_folder, tiny_model):
+    import sys
+
+    from flashdiffusion.cli import main
+
+    out = tmp_path / "tune.json"
+
+    def run(*options):
+        arguments = ["tune", "--data", picture_folder, "--limit", 2, "--model", tiny_model, "--steps", 4, "--out", out]
+        monkeypatch.setattr(sys, "argv", ["flashdiffusion", *map(str, arguments), *options])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code, capsys.readouterr().err
+
+    assert run("--grid", "eta=0.5,1")[0] == 0
+    first = json.loads(out.read_text())
+    assert len(first["trials"]) == 2 and first["best"] in first["trials"] and first["objective"] == "psnr"
+    first["trials"][0]["mean"]["psnr"] = 99.0  # would be measured anew, and so overwritten, without resuming
+    out.write_text(json.dumps(first))
+    assert run("--grid", "eta=0.5,1,2")[0] == 0
+    second = json.loads(out.read_text())
+    assert len(second["trials"]) == 3 and second["best"]["mean"]["psnr"] == 99.0
+    code, error = run("--grid", "eta=1", "--seed", "5")
+    assert code == 2 and "holds a search with another seed" in error

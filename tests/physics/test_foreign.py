@@ -1,0 +1,184 @@
+"""DeepInverse's operators passed as they are, through stand-ins that speak its protocol exactly."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from flashdiffusion import Settings
+from flashdiffusion.errors import InputError
+from flashdiffusion.physics import WithParams, is_linear
+from flashdiffusion.sampling import Problem
+from flashdiffusion.types import LinearPhysics, Physics
+
+
+class DeepInverseLike(torch.nn.Module):
+    """Parameters passed with a call are stored and used by later calls; `A_vjp` takes none."""
+
+    parameter: str
+
+    def __init__(self, value: torch.Tensor, sigma: float = 0.05) -> None:
+        super().__init__()
+        self.register_buffer(self.parameter, value)
+        self.sigma = sigma
+
+    def _update(self, value: torch.Tensor | None) -> torch.Tensor:
+        if value is not None:
+            setattr(self, self.parameter, value)
+        return getattr(self, self.parameter)
+
+    def forward(self, x, **params):
+        y = self.A(x, **params)
+        return y + self.sigma * torch.randn_like(y)
+
+    def A_vjp(self, x, v):
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            return torch.autograd.grad(self.A(x), x, v)[0]
+
+
+class Blur(DeepInverseLike):
+    """Convolution, circular, with filters (B or 1, 1, k, k)."""
+
+    parameter = "filter"
+
+    def A(self, x, filter=None):
+        filter = self._update(filter)
+        b, c, _, _ = x.shape
+        radius = filter.shape[-1] // 2
+        kernels = filter.expand(b, c, -1, -1).reshape(b * c, 1, *filter.shape[-2:])
+        padded = F.pad(x, (radius,) * 4, mode="circular").reshape(1, b * c, *(s + 2 * radius for s in x.shape[2:]))
+        return F.conv2d(padded, kernels, groups=b * c).view_as(x)
+
+    def A_adjoint(self, y, filter=None):
+        filter = self._update(filter)
+        adjoint = self.A(y, filter=filter.flip(-1, -2))
+        self._update(filter)
+        return adjoint
+
+
+class Inpainting(DeepInverseLike):
+    """Multiplication by masks (B or 1, 1, H, W)."""
+
+    parameter = "mask"
+
+    def A(self, x, mask=None):
+        return x * self._update(mask)
+
+    def A_adjoint(self, y, mask=None):
+        return self.A(y, mask=mask)
+
+
+def _random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _filters(count: int) -> torch.Tensor:
+    filters = _random(count, 1, 5, 5, seed=1)
+    return filters / filters.sum(dim=(1, 2, 3), keepdim=True)
+
+
+FOREIGN = {
+    "blur": lambda count: (Blur(_filters(1)), {"filter": _filters(count)}),
+    "inpainting": lambda count: (Inpainting(torch.ones(1)), {"mask": (_random(count, 1, 32, 32) > 0.5).float()}),
+}
+
+
+@pytest.fixture(params=FOREIGN)
+def foreign(request):
+    """An operator with parameters for four pictures."""
+    return FOREIGN[request.param](4)
+
+
+@pytest.mark.parametrize("rows", [[2], [3, 0], [0, 1, 2, 3]])
+def test_rows_of_parameters_measure_as_rows_of_the_batch(foreign, rows):
+    operator, params = foreign
+    physics, x = WithParams(operator, **params), _random(4, 3, 32, 32)
+    full, adjoint = physics.A(x), physics.A_adjoint(x)
+    taken = physics.take(torch.tensor(rows))
+    for _ in range(2):  # what the call before has stored does not matter
+        torch.testing.assert_close(taken.A(x[rows]), full[rows])
+        torch.testing.assert_close(taken.A_adjoint(x[rows]), adjoint[rows])
+        torch.testing.assert_close(physics.A(x), full)
+
+
+def test_losses_and_gradients_of_rows_are_those_of_the_batch(foreign):
+    operator, params = foreign
+    x = _random(4, 3, 32, 32).requires_grad_()
+    problem = Problem(_random(4, 3, 32, 32, seed=3), WithParams(operator, **params))
+    full = problem.loss(x)
+    (gradient,) = torch.autograd.grad(full.sum(), x)
+    rows = torch.tensor([3, 1])
+    part = problem.take(rows).loss(x[rows])
+    torch.testing.assert_close(part, full[rows])
+    (own,) = torch.autograd.grad(part.sum(), x)
+    torch.testing.assert_close(own[rows], gradient[rows])
+
+
+def test_one_without_parameters_serves_every_row():
+    problem = Problem(_random(3, 3, 8, 8, seed=1), Blur(_filters(1)))
+    x = _random(3, 3, 8, 8)
+    torch.testing.assert_close(problem.take(torch.tensor([1])).loss(x[[1]]), problem.loss(x)[[1]])
+
+
+def test_speaks_the_protocol(foreign):
+    operator, params = foreign
+    for physics in (operator, WithParams(operator, **params)):
+        assert isinstance(physics, Physics) and isinstance(physics, LinearPhysics) and is_linear(physics)
+
+
+def test_is_linear_only_if_what_it_wraps_is():
+    class Clip:
+        def A(self, x, top):
+            return x.minimum(top)
+
+    assert not is_linear(WithParams(Clip(), top=torch.ones(2, 1, 1, 1)))
+
+
+def test_moving_it_moves_operator_and_parameters(foreign):
+    operator, params = foreign
+    moved = WithParams(operator, **params).to("cpu")
+    torch.testing.assert_close(moved.A(_random(4, 3, 32, 32)), operator.A(_random(4, 3, 32, 32), **params))
+
+
+def test_refuses_parameters_of_different_lengths():
+    with pytest.raises(InputError, match="one row per picture"):
+        WithParams(object(), a=torch.ones(2), b=torch.ones(3))
+
+
+@pytest.mark.parametrize("start", ["flash", "noise"])
+def test_pictures_are_restored_the_same_in_any_company(tiny_pipeline, foreign, start):
+    operator, params = foreign
+    physics = WithParams(operator, **params)
+    y = physics.A(_random(4, 3, 32, 32))
+    options = {"start": start, "settings": Settings(steps=4), "seed": 1}
+    together = tiny_pipeline(y, physics, capacity=2, ids=list("abcd"), **options)
+    rows = torch.tensor([2, 1])
+    part = tiny_pipeline(y[rows], physics.take(rows), ids=["c", "b"], **options)
+    torch.testing.assert_close(part.images, together.images[rows], rtol=0, atol=1e-4)
+
+
+def test_an_operator_is_passed_as_it_is(tiny_pipeline):
+    operator = Blur(_filters(1))
+    x = _random(3, 3, 32, 32)
+    settings = Settings(steps=4)
+    torch.manual_seed(0)
+    y = operator(x)
+    given = tiny_pipeline(y, operator, start="noise", capacity=2, settings=settings)
+    wrapped = WithParams(operator, filter=_filters(1).expand(3, -1, -1, -1))
+    expected = tiny_pipeline(y, wrapped, start="noise", capacity=2, settings=settings)
+    torch.testing.assert_close(given.images, expected.images, rtol=0, atol=1e-4)
+
+
+# -- the loss ---------------------------------------------------------------------------------------------
+
+
+def test_problem_refuses_an_operator_of_another_output_shape():
+    with pytest.raises(InputError, match="measurements of shape"):
+        Problem(torch.zeros(3, 3, 2, 2), Inpainting(torch.ones(1))).loss(torch.zeros(3, 3, 4, 4))
+
+
+def test_loss_is_per_picture_and_on_the_network_scale():
+    y = torch.zeros(2, 3, 4, 4)
+    x = torch.stack([torch.full((3, 4, 4), 0.5), torch.full((3, 4, 4), 0.25)])
+    expected = torch.tensor([1.0, 0.5]) * 48**0.5
+    torch.testing.assert_close(Problem(y, Inpainting(torch.ones(1))).loss(x), expected)

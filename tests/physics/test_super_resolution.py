@@ -1,0 +1,46 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from flashdiffusion.errors import InputError
+from flashdiffusion.physics import SuperResolution, concatenate
+
+
+def _x(*size):
+    return torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_equals_antialiased_bicubic_resizing(factor):
+    x = _x(32, 48)
+    expected = F.interpolate(x, scale_factor=1 / factor, mode="bicubic", antialias=True)
+    torch.testing.assert_close(SuperResolution([factor, factor]).A(x), expected)
+
+
+def test_keeps_a_constant_picture_and_enlarges_it_again():
+    x = torch.full((2, 3, 16, 24), 0.7)
+    physics = SuperResolution([4, 4])
+    torch.testing.assert_close(physics.A(x), torch.full((2, 3, 4, 6), 0.7))
+    torch.testing.assert_close(physics.picture(physics.A(x)), x)
+
+
+def test_factor_one_is_the_identity():
+    torch.testing.assert_close(SuperResolution([1, 1]).A(_x(6, 7)), _x(6, 7))
+
+
+def test_refuses_pictures_that_the_factor_does_not_divide():
+    with pytest.raises(InputError, match="multiples of 4"):
+        SuperResolution([4, 4]).A(_x(32, 30))
+
+
+@pytest.mark.parametrize("bad", [[0], [2.5], [17], [float("nan")], 4])
+def test_refuses_factors_that_are_none(bad):
+    with pytest.raises(InputError, match="super-resolution factor is"):
+        SuperResolution(bad)
+
+
+def test_refuses_several_factors_in_a_batch():
+    with pytest.raises(InputError, match=r"factors \[2, 4\] in one batch"):
+        SuperResolution([2, 4])
+    with pytest.raises(InputError, match="in one batch"):
+        concatenate([SuperResolution([2]), SuperResolution([4])])
