@@ -48,14 +48,20 @@ def test_the_papers_methods_are_there():
 
 
 def test_a_preset_is_the_nearest_that_is_known():
-    assert preset_for("gaussian-blur", "flash", "latent-dps") == PRESETS["gaussian-blur", "flash(latent-dps)"].settings
-    assert preset_for(GaussianBlur([1.0]), "noise", "latent-dps") == PRESETS["gaussian-blur", "latent-dps"].settings
-    assert preset_for(object(), "noise", "latent-dps") == PRESETS["gaussian-blur", "latent-dps"].settings
+    assert (
+        preset_for("gaussian-blur", "flash", "latent-dps")
+        == PRESETS["gaussian-blur", "flash(latent-dps)", None].settings
+    )
+    assert (
+        preset_for(GaussianBlur([1.0]), "noise", "latent-dps") == PRESETS["gaussian-blur", "latent-dps", None].settings
+    )
+    assert preset_for(object(), "noise", "latent-dps") == PRESETS["gaussian-blur", "latent-dps", None].settings
     assert preset_for("jpeg", "inversion", "latent-dps") == preset_for("gaussian-blur", "flash", "latent-dps")
     for task in TASKS:
         for name in METHODS:
             settings = preset_for(task, *parse_method(name))
-            assert settings.steps == 500 if "resample" in name else settings.steps is None
+            assert settings.steps == (500 if "resample" in name else None)
+            assert preset_for(task, *parse_method(name), steps=77).steps == 77
 
 
 def test_published_settings_are_the_papers_table():
@@ -63,7 +69,7 @@ def test_published_settings_are_the_papers_table():
     assert PUBLISHED["gaussian-blur-fixed", "flash(resample)", "FFHQ"].gamma == 2000
     assert PUBLISHED["nonlinear-blur", "ccdf(latent-dps)", "FFHQ"].start_step == 200
     assert not any(task == "nonlinear-blur" and "psld" in method for task, method, _ in PUBLISHED)
-    for task, method, _ in [*PUBLISHED, *((*key, "") for key in PRESETS)]:
+    for task, method, _ in [*PUBLISHED, *PRESETS]:
         assert task in TASKS and method in METHODS
 
 

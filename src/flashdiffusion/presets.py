@@ -16,29 +16,34 @@ class Preset:
     nfe: float | None = None
 
 
-# (task, method) -> what `flashdiffusion tune` found for faces-128; benchmarks/tune.sh is the command.
-PRESETS: dict[tuple[str, str], Preset] = {
-    ("gaussian-blur", "flash(latent-dps)"): Preset(Settings(eta=8.0, correction=0.2)),
-    ("gaussian-blur", "latent-dps"): Preset(Settings(eta=1.0)),
+# (task, method, length of the time grid) -> what `flashdiffusion tune` found for the embedded model, by the searches of
+# benchmarks/tune.py. None is the method's own grid: all steps, 500 for ReSample. Flash's steps are few in any case.
+PRESETS: dict[tuple[str, str, int | None], Preset] = {
+    ("gaussian-blur", "flash(latent-dps)", None): Preset(Settings(eta=8.0, correction=0.2)),
+    ("gaussian-blur", "latent-dps", None): Preset(Settings(eta=1.0)),
 }
 _DEFAULT_TASK = "gaussian-blur"
+_LIKE_FLASH = {"inversion", "estimate", "regression"}  # starts that have no presets of their own
 
 
-def preset_for(task: str | Physics, start: str, solver: str) -> Settings:
-    """Settings for a task (its name, or a physics whose `name` is one), a start rule's and a solver's name.
+def preset_for(task: str | Physics, start: str, solver: str, steps: int | None = None) -> Settings:
+    """Settings for a task (its name, or a physics whose `name` is one), the names of a start rule and a solver.
 
-    What has no preset of its own takes the nearest that has: the same method on Gaussian blur, then Latent-DPS of the
-    same start.
+    What has no preset of its own takes the nearest that has: the same method on its own time grid, then the same
+    method on Gaussian blur, then Latent-DPS of the same start.
+
+    Args:
+        steps: length of the time grid, if it is not the method's own.
     """
     name = task if isinstance(task, str) else getattr(task, "name", _DEFAULT_TASK)
-    base = Settings(steps=500) if solver == "resample" else Settings()
-    start = "flash" if start in {"inversion", "estimate", "regression"} else start
-    for known in (name, _DEFAULT_TASK):
-        for method in (method_name(start, solver), method_name(start, "latent-dps")):
-            if (known, method) in PRESETS:
-                found = PRESETS[known, method].settings
-                return replace(found, steps=base.steps) if solver == "resample" and found.steps is None else found
-    return base
+    start = "flash" if start in _LIKE_FLASH else start
+    own_grid = 500 if solver == "resample" else None
+    for method in (method_name(start, solver), method_name(start, "latent-dps")):
+        for known in (name, _DEFAULT_TASK):
+            for length in (steps, None):
+                if (known, method, length) in PRESETS:
+                    return replace(PRESETS[known, method, length].settings, steps=steps or own_grid)
+    return Settings(steps=steps or own_grid)
 
 
 # η and c of Latent-DPS; η, ω, c of GML-DPS and of PSLD; γ, c of ReSample.

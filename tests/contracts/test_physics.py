@@ -266,6 +266,18 @@ def test_mixed_rows_equal_the_single_operators():
     assert torch.equal(mixed.picture(y), y)
 
 
+def test_a_mixture_of_linear_operators_is_linear():
+    x = _x()
+    mixed = concatenate([GaussianBlur([1.0]), RandomInpainting(_mask(1)), GaussianBlur([0.5, 2.0])])
+    assert isinstance(mixed, Mixed) and is_linear(mixed)
+    y = torch.randn(4, 3, *SIZE, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    left, right = (mixed.A(x) * y).flatten(1).sum(1), (x * mixed.A_adjoint(y)).flatten(1).sum(1)
+    torch.testing.assert_close(left, right, rtol=1e-6, atol=1e-9)
+    nonlinear = concatenate([GaussianBlur([1.0]), HDR(torch.ones(1))])
+    with pytest.raises(InputError, match="hdr has no adjoint"):
+        nonlinear.A_adjoint(y[:2])
+
+
 def test_mixed_noise_is_each_pictures_own():
     mixed, _ = _mixed()
     x = _x(len(KINDS))

@@ -3,7 +3,7 @@ import torch
 
 from flashdiffusion.errors import InputError
 from flashdiffusion.physics import GaussianBlur
-from flashdiffusion.sampling import LatentDPS, Problem, Transition, run
+from flashdiffusion.sampling import LatentDPS, Problem, StepResult, Transition, run
 from toy import ToyPrior
 
 PRIOR = ToyPrior()
@@ -76,3 +76,46 @@ def test_refuses_what_does_not_fit():
         list(run(z, STARTS, problem, SOLVER, generators, 0))
     with pytest.raises(InputError, match="0 to 50"):
         list(run(z, STARTS + 1, problem, SOLVER, generators))
+
+
+class _CostlyThird:
+    """A solver whose steps from k = 3 are costly; it writes down what it was asked to step."""
+
+    grid, name, draws = SOLVER.grid, "costly-third", 1
+
+    def __init__(self):
+        self.asked = []
+
+    def check(self, problem):
+        pass
+
+    def cost(self, k):
+        return 1.0 + 9 * (k == 3)
+
+    def step(self, z, k, problem, noise):
+        self.asked.append(k.tolist())
+        return StepResult(z + 0.1 * noise[:, 0], z, {"step": torch.ones_like(k)})
+
+
+def test_costly_steps_wait_for_each_other_and_stall_nobody():
+    z, problem = _inputs()
+    solver = _CostlyThird()
+    starts = torch.tensor([3, 5, 2, 1, 4, 3, 7])
+    generators = [torch.Generator().manual_seed(index) for index in range(7)]
+    outcomes = list(run(z, starts, problem, solver, generators, capacity=7))
+    assert [outcome.nfe for outcome in sorted(outcomes, key=lambda o: o.index)] == starts.tolist()
+    costly = [asked for asked in solver.asked if 3 in asked]
+    assert costly == [[3, 3, 3, 3, 3]]  # one call for all five pictures that pass k = 3
+    assert [outcome.index for outcome in outcomes[:2]] == [3, 2]  # those without a costly step were done before it
+
+
+def test_a_problem_that_the_solver_cannot_serve_is_refused_before_any_step():
+    class Refusing(_CostlyThird):
+        def check(self, problem):
+            raise InputError("not this one")
+
+    z, problem = _inputs()
+    solver = Refusing()
+    with pytest.raises(InputError, match="not this one"):
+        next(run(z, STARTS, problem, solver, [torch.Generator()] * len(STARTS)))
+    assert solver.asked == []

@@ -78,7 +78,7 @@ def command(
         if path is not None:
             ensure_file(path)
     settings = override(
-        preset_for(task, start, solver),
+        preset_for(task, start, solver, steps),
         eta=eta,
         correction=correction,
         omega=omega,
@@ -86,7 +86,6 @@ def command(
         proximal=proximal,
         start_step=start_step,
         mixing=mixing,
-        steps=steps,
         delta=delta,
     )
     network = LPIPS.from_file(lpips) if lpips else None

@@ -126,7 +126,7 @@ def command(
         for group in _groups(good):
             y, operator = _batch(group)
             settings = override(
-                preset_for(operator, start, solver),
+                preset_for(operator, start, solver, steps),
                 eta=eta,
                 correction=correction,
                 omega=omega,
@@ -134,7 +134,6 @@ def command(
                 proximal=proximal,
                 start_step=start_step,
                 mixing=mixing,
-                steps=steps,
                 delta=delta,
             )
             about["settings"] |= {operator.name: asdict(settings)}

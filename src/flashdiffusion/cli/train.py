@@ -9,7 +9,7 @@ from flashdiffusion.cli.options import Out
 
 
 def command(
-    stage: Annotated[str, typer.Argument(help="autoencoder, denoiser, severity or all.")],
+    stage: Annotated[str, typer.Argument(help="autoencoder, denoiser, severity, regressor or all.")],
     data: Annotated[list[Path], typer.Option(help="Folder of pictures or .tar shard; repeat for more.")],
     out: Out,
     config: Annotated[str, typer.Option(help="Recipe: faces-128 (GPU), faces-128-cpu, tiny.")] = "faces-128",
@@ -18,15 +18,24 @@ def command(
     lpips: Annotated[Path | None, typer.Option(help="LPIPS weights (safetensors) for the autoencoder.")] = None,
     limit: Annotated[int | None, typer.Option(help="Use the first pictures only.")] = None,
     head: Annotated[str | None, typer.Option(help="Severity head: log-variance or paper.")] = None,
-    task: Annotated[str | None, typer.Option(help="Task the severity encoder is trained on.")] = None,
-    noise_std: Annotated[
-        str | None, typer.Option(help="Noise it is trained on, [0, 1] scale: a number, or a range 0:0.2.")
+    task: Annotated[
+        str | None, typer.Option(help="Task that severity encoder and regressor learn from; default: mixture.")
     ] = None,
-    init: Annotated[Path | None, typer.Option(help="Model folder whose severity encoder is trained further.")] = None,
-    space: Annotated[str, typer.Option(help="latent, or pixel: a denoiser of pixels, for DPS.")] = "latent",
+    noise_std: Annotated[
+        str | None,
+        typer.Option(
+            help="Their noise on the [0, 1] scale, a number or a range; default: 0:0.2.", metavar="STD|LOW:HIGH"
+        ),
+    ] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="Model folder whose severity encoder to start from, on the same autoencoder.")
+    ] = None,
+    space: Annotated[
+        str, typer.Option(help="latent, or pixel: a denoiser of pixels, for DPS, and a regressor.")
+    ] = "latent",
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in --out.")] = False,
 ) -> None:
-    """Train a model on your own pictures: autoencoder, then denoiser, then severity encoder."""
+    """Train a model on your own pictures: autoencoder, denoiser, severity encoder and regressor, in this order."""
     from flashdiffusion.training.recipes import get_recipe
     from flashdiffusion.training.run import train, with_severity, with_space
 

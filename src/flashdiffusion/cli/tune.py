@@ -48,7 +48,7 @@ def command(
 
     chosen = get_task(task)
     values = default_grid(method) if grid is None else parse_grid(grid)
-    base = override(preset_for(task, *parse_method(method)), steps=steps, delta=delta)
+    base = override(preset_for(task, *parse_method(method), steps), delta=delta)
     objective = "lpips" if lpips else "psnr"
     about: dict[str, Any] = {
         "model": model or "embedded",

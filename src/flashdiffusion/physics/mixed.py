@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics.base import BatchedPhysics, NoiseStd
+from flashdiffusion.physics.base import BatchedLinearPhysics, BatchedPhysics, NoiseStd
+from flashdiffusion.physics.foreign import is_linear
 
 
 class Mixed(BatchedPhysics):
@@ -45,6 +46,25 @@ class Mixed(BatchedPhysics):
         if len(shapes) > 1:
             raise InputError(f"mixed: measurements of shapes {sorted(shapes)} in one batch; expected one shape")
         return torch.cat(measured)[order]
+
+    @property
+    def linear(self) -> bool:
+        """Whether every part is linear."""
+        return all(is_linear(part) for _, part in self.parts)
+
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        """Aᵀy of each picture's own operator.
+
+        Raises:
+            InputError: one of the operators is not linear.
+        """
+        pictures = []
+        for rows, part in self.parts:
+            if not isinstance(part, BatchedLinearPhysics):
+                raise InputError(f"mixed: {part.name} has no adjoint; expected linear operators")
+            pictures.append(part.A_adjoint(y[rows.to(y.device)]))
+        order = torch.cat([rows for rows, _ in self.parts]).argsort().to(y.device)
+        return torch.cat(pictures)[order]
 
     def describe(self) -> list[dict[str, float | str]]:
         described = {int(row): one for rows, part in self.parts for row, one in zip(rows, part.describe(), strict=True)}

@@ -1,0 +1,112 @@
+"""The searches behind presets.py: one results file per task and method, resumable, then the lines for presets.py.
+
+    python benchmarks/tune.py --data DATA --lpips LPIPS --out OUT --pictures 4 --baseline-steps 200 \\
+        --baseline-pictures 2                                                                         # two cores
+    python benchmarks/tune.py --data DATA --lpips LPIPS --out OUT --pictures 32                       # a GPU
+    python benchmarks/tune.py --out OUT --report                                                      # presets.py's lines
+
+Flash(Latent-DPS) is searched over its step size and c; the other solvers keep those and search what they add, and
+CCDF over step size and N'. A baseline is searched over its step size, and takes Flash's omega. Degradations are of
+another seed than the reported figures'. `--share 0/2` and `--share 1/2` are two processes that share the tasks.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from table import TASKS, path_of, run
+
+FLASH_GRID = "eta=4,8,16 correction=0,0.2,0.5"
+BASELINE_GRID = "eta=1,4,10"
+CCDF_GRID = "eta=4,10 start_step=10,30"
+OMEGAS = "omega=0.02,0.1,0.5"
+GAMMAS = "gamma=40,400"
+
+
+def best(out: Path, task: str, method: str) -> dict[str, Any]:
+    return json.loads(path_of(out, task, method).read_text())["best"]["settings"]
+
+
+def tune(options: argparse.Namespace, task: str, method: str, grid: str, *extra: str) -> None:
+    alone = "(" not in method
+    out = path_of(options.out, task, method)
+    if out.exists() and "best" in json.loads(out.read_text()):
+        return
+    arguments = ["tune", "--data", options.data, "--lpips", options.lpips, "--task", task, "--method", method]
+    arguments += ["--grid", grid, "--precision", options.precision]
+    arguments += ["--limit", str(options.baseline_pictures or options.pictures if alone else options.pictures)]
+    arguments += ["--seed", str(options.seed), "--out", str(out), *extra]
+    run(arguments)
+
+
+def tune_task(options: argparse.Namespace, task: str) -> None:
+    model = ["--model", options.model] if options.model else []
+    pixels = ["--model", options.pixel_model, "--regressor", options.model or "faces-128"]
+    coarse = ["--steps", str(options.baseline_steps)] if options.baseline_steps else []
+    linear = task != "nonlinear-blur"
+
+    tune(options, task, "flash(latent-dps)", FLASH_GRID, *model)
+    found = best(options.out, task, "flash(latent-dps)")
+    kept = f"eta={found['eta']} correction={found['correction']}"
+    for solver in ("gml-dps", "psld") if linear else ("gml-dps",):
+        tune(options, task, f"flash({solver})", f"{kept} {OMEGAS}", *model)
+    tune(options, task, "flash(resample)", f"correction={found['correction']} {GAMMAS}", *model)
+    tune(options, task, "ccdf(latent-dps)", CCDF_GRID, *model)
+
+    tune(options, task, "latent-dps", BASELINE_GRID, *coarse, *model)
+    eta = best(options.out, task, "latent-dps")["eta"]
+    for solver in ("gml-dps", "psld") if linear else ("gml-dps",):
+        omega = best(options.out, task, f"flash({solver})")["omega"]
+        tune(options, task, solver, f"eta={eta} omega={omega}", *coarse, *model)
+    tune(options, task, "resample", GAMMAS, *coarse, *model)
+    tune(options, task, "dps", BASELINE_GRID, *coarse, *pixels)
+    tune(options, task, "ccdf(dps)", CCDF_GRID, *pixels)
+
+
+def report(out: Path) -> None:
+    """Every search's best as a line of presets.py."""
+    for path in sorted(out.glob("*--*.json")):
+        result = json.loads(path.read_text())
+        if "best" not in result:
+            continue
+        settings, mean = result["best"]["settings"], result["best"]["mean"]
+        varied = {key for trial in result["trials"] for key in settings if trial["settings"][key] != settings[key]}
+        named = set(part.partition("=")[0] for part in _grid_of(result).split()) | varied
+        shown = ", ".join(f"{key}={settings[key]:g}" for key in settings if key in named)
+        steps = None if "flash" in result["method"] or "ccdf" in result["method"] else settings["steps"]
+        figures = f"{mean['psnr']:.2f}, {mean['lpips']:.4f}, {mean['nfe']:.1f}"
+        print(f'    ("{result["task"]}", "{result["method"]}", {steps}): Preset(Settings({shown}), {figures}),')
+
+
+def _grid_of(result: dict[str, Any]) -> str:
+    command = result["command"]
+    return command[command.index("--grid") + 1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="folder of pictures or .tar shard")
+    parser.add_argument("--lpips", help="LPIPS weights")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--pictures", type=int, default=4)
+    parser.add_argument("--baseline-steps", type=int, help="time grid of the methods without Flash; default: in full")
+    parser.add_argument("--baseline-pictures", type=int, help="of the methods without Flash; default: --pictures")
+    parser.add_argument("--precision", default="bfloat16")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--model", help="latent model; default: the embedded one")
+    parser.add_argument("--pixel-model", default="faces-128-pixel", help="pixel-space model of dps and ccdf(dps)")
+    parser.add_argument("--share", default="0/1", help="I/N: every N-th task from the I-th")
+    parser.add_argument("--report", action="store_true", help="print the lines of presets.py")
+    options = parser.parse_args()
+    if options.report:
+        report(options.out)
+        return
+    options.out.mkdir(parents=True, exist_ok=True)
+    index, _, count = options.share.partition("/")
+    for task in list(TASKS)[int(index) :: int(count)]:
+        tune_task(options, task)
+
+
+if __name__ == "__main__":
+    main()
