@@ -8,31 +8,36 @@ from typing import Any
 COLUMNS = ("psnr", "ssim", "lpips", "severity", "nfe", "gflop", "seconds")
 
 
-def load(folder: Path, name: str) -> dict[str, Any]:
-    return json.loads((folder / f"{name}.json").read_text())
-
-
-def table(folder: Path, names: list[str]) -> list[str]:
-    lines = ["| method | pictures | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 2) + "|"]
-    for name in names:
-        result = load(folder, name)
+def evaluations(results: dict[str, Any]) -> list[str]:
+    """A row per `evaluate` result."""
+    lines = ["| file | method | task | pictures | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 4) + "|"]
+    for name, result in results.items():
         mean = result["mean"]
-        cells = [f"{mean[c]:.4g}" if c in mean else "-" for c in COLUMNS]
-        lines.append(f"| {result['method']} | {mean['pictures']} | " + " | ".join(cells) + " |")
+        cells = [f"{mean[c]:.4g}" if mean.get(c) is not None else "-" for c in COLUMNS]
+        lines.append(f"| {name} | {result['method']} | {result['task']} | {mean['pictures']} | {' | '.join(cells)} |")
+    return lines
+
+
+def orderings(results: dict[str, Any]) -> list[str]:
+    """A row per `ordering` result: accuracy, and the mean severity at each level."""
+    lines = []
+    for name, result in results.items():
+        ((varied, _), *_) = result["levels"][0].items()
+        levels = ", ".join(f"{row[varied]:.3g}: {row['mean_severity']:.4f}" for row in result["levels"])
+        lines.append(f"{name}: {result['ordering_accuracy']:.4f} over {len(result['records'])} pictures")
+        lines.append(f"    mean severity by {varied}: {levels}")
     return lines
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
-    print("\n".join(table(folder, ["bound", "ae"])), "\n")
-    print("\n".join(table(folder, ["ae-16", "flash-16", "flash-16-bfloat16", "latent-dps-16"])), "\n")
-    print("severity:", load(folder, "ae")["mean"]["severity_quality"])
-    if (folder / "ae-paper-head.json").exists():
-        print("severity, paper's head:", load(folder, "ae-paper-head")["mean"]["severity_quality"])
-    for path in sorted(folder.glob("ordering*.json")):
-        result = json.loads(path.read_text())
-        print(f"{path.stem}: {result['ordering_accuracy']}")
-        print("  levels:", ", ".join(f"{row['std']:.2f}: {row['mean_severity']:.4f}" for row in result["levels"]))
+    results = {path.stem: json.loads(path.read_text()) for path in sorted(Path(sys.argv[1]).glob("*.json"))}
+    measured = {name: result for name, result in results.items() if "mean" in result}
+    if measured:
+        print("\n".join(evaluations(measured)), "\n")
+    for name, result in measured.items():
+        if "severity_quality" in result["mean"]:
+            print(f"{name}: {result['mean']['severity_quality']}")
+    print("\n".join(orderings({name: result for name, result in results.items() if "ordering_accuracy" in result})))
 
 
 if __name__ == "__main__":

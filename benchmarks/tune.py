@@ -3,7 +3,7 @@
     python benchmarks/tune.py --data DATA --lpips LPIPS --out OUT --pictures 4 --baseline-steps 200 \\
         --baseline-pictures 2                                                                         # two cores
     python benchmarks/tune.py --data DATA --lpips LPIPS --out OUT --pictures 32                       # a GPU
-    python benchmarks/tune.py --out OUT --report                                                      # presets.py's lines
+    python benchmarks/tune.py --out OUT --report  # lines of presets.py
 
 Flash(Latent-DPS) is searched over its step size and c; the other solvers keep those and search what they add, and
 CCDF over step size and N'. A baseline is searched over its step size, and takes Flash's omega. Degradations are of
@@ -74,7 +74,8 @@ def report(out: Path) -> None:
         varied = {key for trial in result["trials"] for key in settings if trial["settings"][key] != settings[key]}
         named = set(part.partition("=")[0] for part in _grid_of(result).split()) | varied
         shown = ", ".join(f"{key}={settings[key]:g}" for key in settings if key in named)
-        steps = None if "flash" in result["method"] or "ccdf" in result["method"] else settings["steps"]
+        own_grid = "(" in result["method"] or (result["method"] == "resample" and settings["steps"] == 500)
+        steps = None if own_grid else settings["steps"]
         figures = f"{mean['psnr']:.2f}, {mean['lpips']:.4f}, {mean['nfe']:.1f}"
         print(f'    ("{result["task"]}", "{result["method"]}", {steps}): Preset(Settings({shown}), {figures}),')
 

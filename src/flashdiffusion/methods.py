@@ -31,7 +31,8 @@ _WRAPPERS = ("flash", "inversion", "ccdf")
 METHODS = (
     *_ALONE,
     *(solver for solver in SOLVERS if solver != "prior"),
-    *(f"{start}({solver})" for start in _WRAPPERS for solver in SOLVERS),
+    # A severity is one of latents: there is no flash(dps).
+    *(f"{start}({solver})" for start in _WRAPPERS for solver in SOLVERS if solver != "dps" or start == "ccdf"),
 )
 _ALIASES = {"flash": "flash(latent-dps)"}
 

@@ -79,5 +79,8 @@ def test_the_command_resumes_and_refuses_another_search(tmp_path, monkeypatch, c
     assert run("--grid", "eta=0.5,1,2")[0] == 0
     second = json.loads(out.read_text())
     assert len(second["trials"]) == 3 and second["best"]["mean"]["psnr"] == 99.0
+    assert run("--grid", "eta=1")[0] == 0  # a smaller grid: its own best, and nothing is lost
+    third = json.loads(out.read_text())
+    assert len(third["trials"]) == 3 and third["best"]["settings"]["eta"] == 1
     code, error = run("--grid", "eta=1", "--seed", "5")
     assert code == 2 and "holds a search with another seed" in error

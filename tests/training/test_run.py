@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from diffusers import VQModel
 
 from flashdiffusion import FlashPipeline, GaussianBlur
 from flashdiffusion.data import PictureDataset
@@ -73,6 +74,7 @@ def test_severity_training_goes_on_from_another_model(tmp_path, picture_folder, 
     shutil.copytree(tiny_model / "autoencoder", tmp_path / "small" / "autoencoder")
     train("severity", [picture_folder], fewer, tmp_path / "small", max_steps=1)
     shutil.copytree(tiny_model / "autoencoder", tmp_path / "large" / "autoencoder")
+    train("denoiser", [picture_folder], fewer, tmp_path / "small", max_steps=1)
     stage = make_stage("severity", recipe, tmp_path / "large", init=tmp_path / "small")
     small = load_component(SeverityEncoder, tmp_path / "small" / "severity_encoder")
     y = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -81,6 +83,33 @@ def test_severity_training_goes_on_from_another_model(tmp_path, picture_folder, 
     torch.testing.assert_close(a.var, b.var)
     with pytest.raises(InputError, match="cannot start from this severity encoder"):
         small.start_from(first.severity_encoder)
+    with pytest.raises(InputError, match="init is for the severity encoder"):
+        train("denoiser", [picture_folder], recipe, tmp_path / "large", max_steps=1, init=tiny_model)
+
+
+def test_a_severity_encoder_is_trained_for_a_vq_autoencoder(tmp_path, picture_folder, recipe, tiny_model):
+    """As a converted latent-diffusion model has one."""
+    shutil.copytree(tiny_model, tmp_path / "model")
+    shutil.rmtree(tmp_path / "model" / "autoencoder")
+    torch.manual_seed(0)
+    vq = VQModel(
+        block_out_channels=(8, 8, 16),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        latent_channels=8,
+        num_vq_embeddings=32,
+        norm_num_groups=4,
+        scaling_factor=1.0,
+    )
+    vq.save_pretrained(tmp_path / "model" / "autoencoder")
+    for file in ("severity_encoder", "regressor"):
+        shutil.rmtree(tmp_path / "model" / file)
+    for file in (tmp_path / "model").glob("*.ckpt"):
+        file.unlink()
+    out = train("severity", [picture_folder], recipe, tmp_path / "model", max_steps=1)
+    pipeline = FlashPipeline.from_pretrained(out)
+    assert isinstance(pipeline.prior.autoencoder.model, VQModel)
+    assert bool((pipeline.severity(torch.rand(2, 3, 32, 32)).var > 0).all())
 
 
 def test_a_recipe_with_nothing_changed_is_the_same(recipe):

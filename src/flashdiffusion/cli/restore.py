@@ -48,10 +48,14 @@ def command(
     out: Out,
     physics: Annotated[
         str | None,
-        typer.Option(help="What damaged the pictures: gaussian-blur:std=2, random-inpainting:mask=FILE (white: kept)."),
+        typer.Option(
+            help="What damaged the pictures: gaussian-blur:std=2, random-inpainting:mask=FILE (white: kept), ..."
+        ),
     ] = None,
     noise_std: NoiseStd = 0.05,
-    method: Annotated[str, typer.Option(help='"flash(latent-dps)", latent-dps or ae.')] = "flash(latent-dps)",
+    method: Annotated[
+        str, typer.Option(help='"flash(latent-dps)", "flash(psld)", resample, ae, swinir, ...')
+    ] = "flash(latent-dps)",
     reference: Annotated[
         Path | None, typer.Option(help="Folder of the true pictures, by name: adds PSNR and SSIM.")
     ] = None,

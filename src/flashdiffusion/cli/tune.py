@@ -57,6 +57,7 @@ def command(
         "noise_std": noise_std,
         "seed": seed,
         "pictures": limit,
+        "data": [str(path) for path in data],
         "objective": objective,
         "precision": precision,
     }
@@ -73,22 +74,24 @@ def command(
         mean = summarise([record for part in parts for record in part.records])
         return {key: value for key, value in mean.items() if isinstance(value, (int, float))}
 
-    trials: list[Trial] = []
+    trials = {trial.settings: trial for trial in done}  # kept even if this grid does not ask for them
+    asked: list[Trial] = []
     result: dict[str, Any] = {
         "command": ["flashdiffusion", *sys.argv[1:]],
         "environment": environment(pipeline.prior.device),
         **about,
     }
     for trial in search(values, base, measure, done):
-        trials.append(trial)
+        trials[trial.settings] = trial
+        asked.append(trial)
         varied = ", ".join(f"{name} {getattr(trial.settings, name):g}" for name in values)
         shown = ", ".join(f"{key} {trial.mean[key]:.4g}" for key in ("psnr", "lpips", "nfe") if trial.mean.get(key))
         print(f"{method} on {task}: {varied}: {shown}", flush=True)
-        write_json(out, result | {"trials": [one.to_json() for one in trials]})
-    if not trials:
+        write_json(out, result | {"trials": [one.to_json() for one in trials.values()]})
+    if not asked:
         raise InputError("the grid is empty; expected values to try, e.g. --grid eta=1,2,4")
-    winner = best(trials, objective)
-    write_json(out, result | {"trials": [one.to_json() for one in trials], "best": winner.to_json()})
+    winner = best(asked, objective)
+    write_json(out, result | {"trials": [one.to_json() for one in trials.values()], "best": winner.to_json()})
     print(f"best by {objective}: {asdict(winner.settings)}; written to {out}")
 
 

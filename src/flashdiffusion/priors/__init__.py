@@ -2,7 +2,7 @@
 
 from flashdiffusion.priors.autoencoder import DiffusersAutoencoder, IdentityAutoencoder
 from flashdiffusion.priors.folder import INDEX, load_component, read_json, resolve_folder, save_component, write_index
-from flashdiffusion.priors.latent import LatentPrior
+from flashdiffusion.priors.latent import LatentPrior, load_autoencoder
 from flashdiffusion.priors.published import find_published
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "IdentityAutoencoder",
     "LatentPrior",
     "find_published",
+    "load_autoencoder",
     "load_component",
     "read_json",
     "resolve_folder",

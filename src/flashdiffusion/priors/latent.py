@@ -20,6 +20,23 @@ _AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
 _PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
+def load_autoencoder(folder: Path) -> DiffusersAutoencoder:
+    """A KL or VQ autoencoder from its folder in diffusers' layout.
+
+    Raises:
+        CheckpointError: missing, of another class, or weights that do not fit the config.
+    """
+    config = read_json(folder / "config.json")
+    name = config.get("_class_name")
+    if name not in _AUTOENCODERS:
+        raise CheckpointError(f"{folder} holds a {name}; expected {' or '.join(_AUTOENCODERS)}")
+    model = load_component(_AUTOENCODERS[name], folder)
+    if name == "VQModel" and "scaling_factor" not in config:
+        # VQ latents of CompVis are not scaled; diffusers fills in the factor of Stable Diffusion's KL model.
+        model.register_to_config(scaling_factor=1.0)
+    return DiffusersAutoencoder(model)
+
+
 class LatentPrior(KeepsFloat32Buffers):
     """Autoencoder (E0, D0), noise predictor ε_θ and schedule ᾱ; parameters are frozen.
 
@@ -160,15 +177,7 @@ class LatentPrior(KeepsFloat32Buffers):
         encoder_folders = [folder / name for name in ("autoencoder", "vqvae", "vae") if (folder / name).is_dir()]
         if not encoder_folders:
             return cls(IdentityAutoencoder(), denoiser, scheduler)
-        config = read_json(encoder_folders[0] / "config.json")
-        name = config.get("_class_name")
-        if name not in _AUTOENCODERS:
-            raise CheckpointError(f"{encoder_folders[0]} holds a {name}; expected {' or '.join(_AUTOENCODERS)}")
-        model = load_component(_AUTOENCODERS[name], encoder_folders[0])
-        if name == "VQModel" and "scaling_factor" not in config:
-            # VQ latents of CompVis are not scaled; diffusers fills in the factor of Stable Diffusion's KL model.
-            model.register_to_config(scaling_factor=1.0)
-        return cls(DiffusersAutoencoder(model), denoiser, scheduler)
+        return cls(load_autoencoder(encoder_folders[0]), denoiser, scheduler)
 
     def save_pretrained(self, out: str | Path) -> None:
         """Write the diffusers folders `autoencoder` (unless it is the identity), `denoiser`, `scheduler`."""

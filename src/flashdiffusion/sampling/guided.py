@@ -126,8 +126,6 @@ class PSLD(GMLDPS):
         InputError: eta or omega negative or not finite; a physics without adjoint.
     """
 
-    omega: float = 0.1
-
     @property
     def name(self) -> str:
         return "psld" if self.omega else super().name

@@ -6,14 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
 
 from flashdiffusion.data import PictureDataset
 from flashdiffusion.errors import InputError, unknown_name
 from flashdiffusion.metrics.lpips import LPIPS
 from flashdiffusion.physics import get_task
-from flashdiffusion.priors import DiffusersAutoencoder, IdentityAutoencoder, load_component, resolve_folder, write_index
-from flashdiffusion.severity.encoder import HEADS, SeverityEncoder
+from flashdiffusion.pipeline import FlashPipeline
+from flashdiffusion.priors import IdentityAutoencoder, load_autoencoder, write_index
+from flashdiffusion.severity.encoder import HEADS
 from flashdiffusion.training.autoencoder import AutoencoderStage
 from flashdiffusion.training.config import Recipe
 from flashdiffusion.training.denoiser import DenoiserStage
@@ -46,7 +46,7 @@ def train(
         max_steps: an upper bound on the steps of each stage beside it.
         lpips: LPIPS weights; without them the autoencoder trains without its perceptual term.
         limit: use the first pictures only.
-        init: a trained model's folder; the severity encoder starts from that model's in place of the autoencoder's E0.
+        init: a trained model, by folder or name; the severity encoder starts from that model's in place of E0.
 
     Raises:
         InputError: unknown stage, no pictures, or a stage before this one is missing in `out`.
@@ -58,6 +58,8 @@ def train(
         if which in STAGES:
             raise InputError(f"a pixel-space model has no {which}; its stages are {', '.join(stages)}")
         raise unknown_name("stage", which, [*stages, "all"])
+    if init is not None and which not in {"severity", "all"}:
+        raise InputError(f"init is for the severity encoder, and {which} has none; leave it out")
     out = Path(out)
     if pixels and (out / FOLDERS["autoencoder"]).is_dir():
         raise InputError(f"{out} holds an autoencoder, and a pixel-space model has none; choose another --out")
@@ -97,12 +99,15 @@ def make_stage(
     folder = out / "autoencoder"
     if not folder.is_dir():
         raise InputError(f"{out} has no trained autoencoder; run `flashdiffusion train autoencoder` into it first")
-    autoencoder = DiffusersAutoencoder(load_component(AutoencoderKL, folder))
+    autoencoder = load_autoencoder(folder)
     if name == "denoiser":
         return DenoiserStage(recipe.denoiser, autoencoder)
     severity = SeverityStage(recipe.severity, autoencoder)
     if init is not None:
-        severity.encoder.start_from(load_component(SeverityEncoder, resolve_folder(init) / "severity_encoder"))
+        source = FlashPipeline.from_pretrained(init).severity_encoder
+        if source is None:
+            raise InputError(f"init {init} has no severity encoder; expected a model that has one")
+        severity.encoder.start_from(source)
     return severity
 
 
