@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--capacity", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", help="latent model; default: the embedded one")
-    parser.add_argument("--pixel-model", default="faces-128-pixel", help="pixel-space model of dps and ccdf(dps)")
+    parser.add_argument("--pixel-model", default="runs/pixel", help="pixel-space model of dps and ccdf(dps)")
     parser.add_argument("--only", action="append", help="TASK:METHOD; repeat for more; default: all")
     parser.add_argument("--share", default="0/1", help="I/N: every N-th cell from the I-th")
     parser.add_argument("--grids", action="store_true", help="write pictures beside the figures")

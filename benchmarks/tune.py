@@ -17,10 +17,10 @@ from typing import Any
 
 from table import TASKS, path_of, run
 
-FLASH_GRID = "eta=4,8,16 correction=0,0.2,0.5"
-BASELINE_GRID = "eta=1,4,10"
-CCDF_GRID = "eta=4,10 start_step=10,30"
-OMEGAS = "omega=0.02,0.1,0.5"
+FLASH_GRID = "eta=4,8,16 correction=0,0.5"
+BASELINE_GRID = "eta=1,3"
+CCDF_GRID = "eta=8 start_step=10,30"
+OMEGAS = "omega=0.1,0.5"
 GAMMAS = "gamma=40,400"
 
 
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--precision", default="bfloat16")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--model", help="latent model; default: the embedded one")
-    parser.add_argument("--pixel-model", default="faces-128-pixel", help="pixel-space model of dps and ccdf(dps)")
+    parser.add_argument("--pixel-model", default="runs/pixel", help="pixel-space model of dps and ccdf(dps)")
     parser.add_argument("--share", default="0/1", help="I/N: every N-th task from the I-th")
     parser.add_argument("--report", action="store_true", help="print the lines of presets.py")
     options = parser.parse_args()

@@ -12,7 +12,7 @@ from flashdiffusion.methods import (
     parse_method,
 )
 from flashdiffusion.physics import TASKS, GaussianBlur
-from flashdiffusion.presets import PRESETS, PUBLISHED, preset_for
+from flashdiffusion.presets import PRESETS, PUBLISHED, preset_for, published_for
 from flashdiffusion.priors import IdentityAutoencoder
 from flashdiffusion.sampling import GMLDPS, PSLD, FromNoise, LatentDPS
 from toy import ToyPrior
@@ -99,7 +99,23 @@ def test_dps_is_for_pixels():
 
 
 def test_starts_say_which_network_is_missing():
-    for name, message in (("flash", "severity encoder"), ("ccdf", "severity encoder"), ("regression", "regressor")):
+    for name, message in (
+        ("flash", "severity encoder"),
+        ("ccdf", "this model has neither"),
+        ("regression", "regressor"),
+    ):
         with pytest.raises(InputError, match=message):
             make_start(name, None, Settings())
     assert isinstance(make_start("noise", None, Settings()), FromNoise)
+
+
+def test_what_was_not_published_is_said():
+    assert published_for("random-inpainting", "flash", "psld", "FFHQ").omega == 0.5
+    with pytest.raises(InputError, match="nothing published for nonlinear-blur, flash\\(psld\\), FFHQ; known"):
+        published_for("nonlinear-blur", "flash", "psld", "FFHQ")
+
+
+def test_no_steps_are_refused_and_not_taken_for_all():
+    assert preset_for("gaussian-blur", "flash", "latent-dps", steps=0).steps == 0
+    with pytest.raises(InputError, match="steps is 0"):
+        make_solver("latent-dps", _Prior(object()), Settings(steps=0))

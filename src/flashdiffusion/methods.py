@@ -43,9 +43,9 @@ class Settings:
 
     eta: η >= 0, step size of the data consistency. omega: ω >= 0, weight of GML-DPS' and PSLD's second term. gamma:
     γ >= 0, resampling variance of ReSample. proximal: λ >= 0, weight of its proximal term. correction: c >= 0, noise
-    correction of a Flash start. mixing: "paper" or "consistent", see `SNRMatch`. start_step: N', grid position of a
-    fixed start (CCDF). steps: length of the time grid, 1 to N; None for all N (DDPM's 1000). delta: δ in [0, 1],
-    stochasticity of a step.
+    correction of a Flash start. mixing: "paper" or "consistent", see `SNRMatch`. start_step: N' of a fixed start
+    (CCDF), counted on the full schedule. steps: length of the time grid, 1 to N; None for all N (DDPM's 1000).
+    delta: δ in [0, 1], stochasticity of a step.
     """
 
     eta: float = 1.0
@@ -96,13 +96,16 @@ def make_start(
     if name == "noise":
         return FromNoise()
     if name == "regression" and regressor is None:
-        raise InputError(
-            "this needs a regressor and the model has none; train one with `flashdiffusion train regressor`"
-        )
+        raise InputError("this model has no regressor; train one with `flashdiffusion train regressor`")
     if name in {"ccdf", "regression"} and regressor is not None:
         return Fixed(settings.start_step if name == "ccdf" else 0, RegressedEstimate(regressor))
+    if encoder is None and name == "ccdf":
+        raise InputError("ccdf starts from a regressor's or severity encoder's estimate, and this model has neither")
     if encoder is None:
-        raise InputError(f"start {name!r} needs a severity encoder and this model has none; use start='noise'")
+        raise InputError(
+            f"start {name!r} needs a severity encoder and this model has none; start from noise, or train one with "
+            "`flashdiffusion train severity`"
+        )
     if name == "ccdf":
         return Fixed(settings.start_step, EncodedEstimate(encoder))
     if name == "estimate":

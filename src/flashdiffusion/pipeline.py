@@ -17,6 +17,7 @@ from flashdiffusion.data import ensure_directory
 from flashdiffusion.errors import CheckpointError, InputError
 from flashdiffusion.methods import Settings, make_solver, make_start
 from flashdiffusion.metrics import count_gflop
+from flashdiffusion.physics import BatchedPhysics
 from flashdiffusion.presets import preset_for
 from flashdiffusion.priors import (
     INDEX,
@@ -277,25 +278,49 @@ class FlashPipeline:
         work: Sequence[Counter[str]],
     ) -> Tensor:
         """GFLOP per picture: its start, the solver's units it ran, last decode; each counted once per kind and size."""
-        one = problem.take(torch.zeros(1, dtype=torch.int64, device=self.prior.device))
-        z, picture = first.z[:1], pictures[:1]
-        i = torch.ones(1, dtype=torch.int64, device=self.prior.device)
+        costs = []
+        for row, own in enumerate(work):
+            index = torch.tensor([row], device=self.prior.device)
+            inverted = None if first.nfe is None else int(first.nfe[row])
+            costs.append(
+                self._cost_of(problem.take(index), pictures[index], first.z[index], rule, inverted, solver, own)
+            )
+        return torch.tensor(costs)
 
-        def counted(name: str, call: Callable[[], object]) -> float:
-            key = (name, type(rule), solver.name, type(one.physics), one.y.shape)
-            if key not in self._gflop:
-                self._gflop[key] = count_gflop(call)
-            return self._gflop[key]
-
-        gflop = torch.full((len(work),), counted("last decode", lambda: self.prior.decode(z)))
-        if first.nfe is None:
-            gflop += counted("start", lambda: rule(picture, self.prior, solver.grid, z))
+    def _cost_of(
+        self,
+        one: Problem,
+        picture: Tensor,
+        z: Tensor,
+        rule: StartRule,
+        inverted: int | None,
+        solver: Solver,
+        work: Counter[str],
+    ) -> float:
+        kind = (type(rule), solver.name, kind_of(one.physics), one.y.shape)
+        cost = self._counted(("last decode", z.shape), lambda: self.prior.decode(z))
+        if inverted is None:
+            cost += self._counted(("start", *kind), lambda: rule(picture, self.prior, solver.grid, z))
         else:  # how far an inversion runs differs from picture to picture
-            gflop += counted("severity", lambda: self.severity_encoder and self.severity_encoder(picture))
-            gflop += first.nfe.cpu() * counted("inversion", lambda: self.prior.denoise(z, i))
-        used = {name for own in work for name in own}
-        each = {name: counted(name, call) for name, call in solver.units(z, one).items() if name in used}
-        return gflop + torch.tensor([sum(count * each[name] for name, count in own.items()) for own in work])
+            i = torch.ones(1, dtype=torch.int64, device=z.device)
+            encoder = self.severity_encoder
+            cost += self._counted(("severity", picture.shape), lambda: encoder and encoder(picture))
+            cost += inverted * self._counted(("denoise", z.shape), lambda: self.prior.denoise(z, i))
+        units = solver.units(z, one)
+        return cost + sum(count * self._counted((name, *kind), units[name]) for name, count in work.items())
+
+    def _counted(self, key: tuple[object, ...], call: Callable[[], object]) -> float:
+        """GFLOP of a call, counted once per key."""
+        if key not in self._gflop:
+            self._gflop[key] = count_gflop(call)
+        return self._gflop[key]
+
+
+def kind_of(physics: Physics) -> object:
+    """What the arithmetic of a physics depends on, beside the size: its operators."""
+    if isinstance(physics, BatchedPhysics):
+        return str(physics.describe()[0]["physics"])
+    return type(getattr(physics, "physics", physics))
 
 
 def _regress(regressor: Regressor, pictures: Tensor, capacity: int) -> Restoration:
@@ -305,4 +330,4 @@ def _regress(regressor: Regressor, pictures: Tensor, capacity: int) -> Restorati
     elapsed = time.perf_counter() - began
     none = torch.zeros(len(images), dtype=torch.int64)
     gflop = torch.full((len(images),), count_gflop(lambda: regressor(pictures[:1])))
-    return Restoration(images, None, none, none, gflop, torch.full((len(images),), elapsed / len(images)))
+    return Restoration(images, None, none, none.clone(), gflop, torch.full((len(images),), elapsed / len(images)))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from flashdiffusion.errors import InputError
 from flashdiffusion.methods import Settings, method_name
 from flashdiffusion.types import Physics
 
@@ -29,21 +30,21 @@ _LIKE_FLASH = {"inversion", "estimate", "regression"}  # starts that have no pre
 def preset_for(task: str | Physics, start: str, solver: str, steps: int | None = None) -> Settings:
     """Settings for a task (its name, or a physics whose `name` is one), the names of a start rule and a solver.
 
-    What has no preset of its own takes the nearest that has: the same method on its own time grid, then the same
-    method on Gaussian blur, then Latent-DPS of the same start.
+    What has no preset of its own takes the nearest that has: the same method and task on the method's own time grid,
+    then that method on Gaussian blur, then Latent-DPS of the same start.
 
     Args:
         steps: length of the time grid, if it is not the method's own.
     """
     name = task if isinstance(task, str) else getattr(task, "name", _DEFAULT_TASK)
     start = "flash" if start in _LIKE_FLASH else start
-    own_grid = 500 if solver == "resample" else None
+    grid = 500 if steps is None and solver == "resample" else steps
     for method in (method_name(start, solver), method_name(start, "latent-dps")):
         for known in (name, _DEFAULT_TASK):
             for length in (steps, None):
                 if (known, method, length) in PRESETS:
-                    return replace(PRESETS[known, method, length].settings, steps=steps or own_grid)
-    return Settings(steps=steps or own_grid)
+                    return replace(PRESETS[known, method, length].settings, steps=grid)
+    return Settings(steps=grid)
 
 
 # η and c of Latent-DPS; η, ω, c of GML-DPS and of PSLD; γ, c of ReSample.
@@ -91,3 +92,16 @@ def _published() -> dict[tuple[str, str, str], Settings]:
 
 # (task, method, pictures) -> settings published for 256x256; a start to search from with another prior.
 PUBLISHED = _published()
+
+
+def published_for(task: str, start: str, solver: str, pictures: str) -> Settings:
+    """The settings published for a method on 256x256 pictures of FFHQ or LSUN.
+
+    Raises:
+        InputError: there are none.
+    """
+    key = (task, method_name(start, solver), pictures)
+    if key not in PUBLISHED:
+        known = sorted(", ".join(key) for key in PUBLISHED if key[0] == task)
+        raise InputError(f"nothing published for {', '.join(key)}; known for {task}: {'; '.join(known) or 'nothing'}")
+    return PUBLISHED[key]

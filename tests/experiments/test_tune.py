@@ -71,7 +71,7 @@ def test_the_command_resumes_and_refuses_another_search(tmp_path, monkeypatch, c
             main()
         return end.value.code, capsys.readouterr().err
 
-    assert run("--grid", "eta=0.5,1")[0] == 0
+    assert run("--grid", "eta=0.5,1 mixing=paper")[0] == 0
     first = json.loads(out.read_text())
     assert len(first["trials"]) == 2 and first["best"] in first["trials"] and first["objective"] == "psnr"
     first["trials"][0]["mean"]["psnr"] = 99.0  # would be measured anew, and so overwritten, without resuming
@@ -84,3 +84,26 @@ def test_the_command_resumes_and_refuses_another_search(tmp_path, monkeypatch, c
     assert len(third["trials"]) == 3 and third["best"]["settings"]["eta"] == 1
     code, error = run("--grid", "eta=1", "--seed", "5")
     assert code == 2 and "holds a search with another seed" in error
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--method", "ae"), "nothing to search for ae"),
+        (("--grid", ""), "nothing to search"),
+        (("--grid", "eta=1 delta=0,2"), "delta is 2.0; expected a number in [0, 1]"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused_before_its_first_trial(
+    options, reason, tmp_path, monkeypatch, capsys, picture_folder, tiny_model
+):
+    import sys
+
+    from flashdiffusion.cli import main
+
+    out = tmp_path / "tune.json"
+    arguments = ["tune", "--data", picture_folder, "--limit", 2, "--model", tiny_model, "--out", out, *options]
+    monkeypatch.setattr(sys, "argv", ["flashdiffusion", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2 and reason in capsys.readouterr().err and not out.exists()

@@ -66,3 +66,12 @@ def test_psld_adds_the_gradient_of_the_gluing_term():
     back = PRIOR.decode(_unit(gap)) * 2 - 1  # the transpose of an orthonormal map is its inverse
     gradient = to_latents(physics.A_adjoint(physics.A(back)))
     torch.testing.assert_close(plain - both, 0.3 * (z0 / z) * gradient)
+
+
+def test_the_second_term_works_without_the_first():
+    prior = LossyPrior()
+    z, noise, problem = _batch()
+    free = LatentDPS(prior, TRANSITION, 0.0).step(z, K, problem, noise).z
+    alone = GMLDPS(prior, TRANSITION, 0.0, 0.3).step(z, K, problem, noise).z
+    z0 = prior.denoise(z, K)
+    torch.testing.assert_close(free - alone, 0.3 * (z0 / z) * _unit(z0) / 2)

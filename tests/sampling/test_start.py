@@ -110,9 +110,9 @@ def test_refuses_settings_out_of_range():
             SNRMatch(encoder, bad)
     with pytest.raises(InputError, match="mixing"):
         SNRMatch(encoder, mixing="papr")
-    with pytest.raises(InputError, match="start k"):
+    with pytest.raises(InputError, match="start step is -1"):
         Fixed(-1, EncodedEstimate(encoder))
-    with pytest.raises(InputError, match="grid has 1000"):
+    with pytest.raises(InputError, match="schedule has 1000"):
         Fixed(1001, EncodedEstimate(encoder))(_measured(1), PRIOR, GRID, _noise(1))
 
 
@@ -149,3 +149,12 @@ def test_inversion_does_not_depend_on_the_batch():
     for row in range(2):
         own = KnownSeverity(z_hat[[row]], var[[row]])
         torch.testing.assert_close(DDIMInversion(own)(_measured(1), PRIOR, GRID, _noise(1)).z[0], both[row])
+
+
+def test_a_fixed_start_means_the_same_time_on_every_grid():
+    noise, z_hat = _noise(1), _noise(1, 4)
+    rule = Fixed(200, EncodedEstimate(KnownSeverity(z_hat, torch.tensor([0.1]))))
+    full = rule(_measured(1), PRIOR, GRID, noise)
+    coarse = rule(_measured(1), PRIOR, PRIOR.schedule.grid(50), noise)
+    assert (int(full.k[0]), int(coarse.k[0])) == (200, 10)
+    torch.testing.assert_close(full.z, coarse.z)

@@ -48,6 +48,9 @@ def command(
     proximal: Proximal = None,
     start_step: StartStep = None,
     mixing: Mixing = None,
+    preset: Annotated[
+        str, typer.Option(help="Settings: tuned, or published for 256x256 pictures: FFHQ or LSUN.")
+    ] = "tuned",
     steps: Steps = None,
     delta: Delta = None,
     batch_size: Annotated[int, typer.Option(help="Pictures loaded at a time.")] = 64,
@@ -68,7 +71,7 @@ def command(
     from flashdiffusion.methods import parse_method
     from flashdiffusion.metrics import LPIPS
     from flashdiffusion.physics import get_task
-    from flashdiffusion.presets import preset_for
+    from flashdiffusion.presets import preset_for, published_for
 
     chosen = get_task(task)
     start, solver = ("estimate", "prior") if method == BOUND else parse_method(method, [BOUND])
@@ -77,8 +80,11 @@ def command(
     for path in (out, grid):
         if path is not None:
             ensure_file(path)
+    found = preset_for(task, start, solver, steps)
+    if preset != "tuned":
+        found = override(published_for(task, start, solver, preset), steps=steps)
     settings = override(
-        preset_for(task, start, solver, steps),
+        found,
         eta=eta,
         correction=correction,
         omega=omega,

@@ -40,8 +40,8 @@ def command(
     from flashdiffusion.data import ensure_file, write_json
     from flashdiffusion.errors import InputError
     from flashdiffusion.experiments import environment, evaluate, summarise
-    from flashdiffusion.experiments.tune import best, default_grid, parse_grid, search
-    from flashdiffusion.methods import Settings, parse_method
+    from flashdiffusion.experiments.tune import best, combinations, default_grid, parse_grid, search
+    from flashdiffusion.methods import Settings, make_solver, make_start, parse_method
     from flashdiffusion.metrics import LPIPS
     from flashdiffusion.physics import get_task
     from flashdiffusion.presets import preset_for
@@ -49,6 +49,9 @@ def command(
     chosen = get_task(task)
     values = default_grid(method) if grid is None else parse_grid(grid)
     base = override(preset_for(task, *parse_method(method), steps), delta=delta)
+    if not values:
+        raise InputError(f"nothing to search for {method}; expected values to try, e.g. --grid eta=1,2,4")
+    network = LPIPS.from_file(lpips) if lpips else None
     objective = "lpips" if lpips else "psnr"
     about: dict[str, Any] = {
         "model": model or "embedded",
@@ -59,13 +62,18 @@ def command(
         "pictures": limit,
         "data": [str(path) for path in data],
         "objective": objective,
+        "regressor": regressor,
+        "lpips_net": network.net if network else None,
         "precision": precision,
     }
     ensure_file(out)
     done = _read(out, about)
-    network = LPIPS.from_file(lpips) if lpips else None
     pipeline = load_pipeline(model, device, precision, regressor)
     pictures = open_data(pipeline, data, limit)
+    start, solver = parse_method(method)
+    for settings in combinations(values, base):  # one that cannot be is refused before the first trial is paid for
+        make_solver(solver, pipeline.prior, settings)
+        make_start(start, pipeline.severity_encoder, settings, pipeline.regressor)
 
     def measure(settings: Settings) -> dict[str, Any]:
         parts = evaluate(
@@ -84,12 +92,11 @@ def command(
     for trial in search(values, base, measure, done):
         trials[trial.settings] = trial
         asked.append(trial)
-        varied = ", ".join(f"{name} {getattr(trial.settings, name):g}" for name in values)
-        shown = ", ".join(f"{key} {trial.mean[key]:.4g}" for key in ("psnr", "lpips", "nfe") if trial.mean.get(key))
-        print(f"{method} on {task}: {varied}: {shown}", flush=True)
         write_json(out, result | {"trials": [one.to_json() for one in trials.values()]})
-    if not asked:
-        raise InputError("the grid is empty; expected values to try, e.g. --grid eta=1,2,4")
+        varied = ", ".join(f"{name} {getattr(trial.settings, name)}" for name in values)
+        figures = {key: trial.mean.get(key) for key in ("psnr", "lpips", "nfe")}
+        shown = ", ".join(f"{key} {figure:.4g}" for key, figure in figures.items() if figure is not None)
+        print(f"{method} on {task}: {varied}: {shown}", flush=True)
     winner = best(asked, objective)
     write_json(out, result | {"trials": [one.to_json() for one in trials.values()], "best": winner.to_json()})
     print(f"best by {objective}: {asdict(winner.settings)}; written to {out}")

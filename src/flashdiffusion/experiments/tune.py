@@ -65,6 +65,11 @@ def parse_grid(text: str) -> dict[str, list[Any]]:
     return grid
 
 
+def combinations(grid: Mapping[str, Sequence[Any]], base: Settings) -> list[Settings]:
+    """Every combination of the grid's values; `base` is what the grid does not vary."""
+    return [replace(base, **dict(zip(grid, values, strict=True))) for values in itertools.product(*grid.values())]
+
+
 def search(
     grid: Mapping[str, Sequence[Any]],
     base: Settings,
@@ -78,8 +83,7 @@ def search(
         measure: settings -> means; a combination that the solver refuses raises InputError.
     """
     known = {trial.settings: trial for trial in done}
-    for values in itertools.product(*grid.values()):
-        settings = replace(base, **dict(zip(grid, values, strict=True)))
+    for settings in combinations(grid, base):
         yield known.get(settings) or Trial(settings, {key: plain(v) for key, v in measure(settings).items()})
 
 

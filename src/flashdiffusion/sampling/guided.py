@@ -5,7 +5,6 @@ z, z0         z_i, ẑ_0(z_i)
 eta, omega    η, ω
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from torch import Tensor
 from flashdiffusion.errors import InputError
 from flashdiffusion.priors import LatentPrior
 from flashdiffusion.sampling.problem import Problem, norm
-from flashdiffusion.sampling.solver import StepResult
+from flashdiffusion.sampling.solver import StepResult, check_weight
 from flashdiffusion.sampling.transition import Transition
 from flashdiffusion.schedule import Grid
 
@@ -42,7 +41,7 @@ class LatentDPS:
     draws = 1
 
     def __post_init__(self) -> None:
-        _check_weight("eta", self.eta)
+        check_weight("eta", self.eta)
 
     @property
     def grid(self) -> Grid:
@@ -51,6 +50,11 @@ class LatentDPS:
     @property
     def name(self) -> str:
         return "latent-dps" if self.eta else "prior"
+
+    @property
+    def guided(self) -> bool:
+        """Whether there is anything to descend."""
+        return self.eta > 0
 
     def check(self, problem: Problem) -> None:
         """Serves every differentiable physics."""
@@ -65,7 +69,7 @@ class LatentDPS:
     def step(self, z: Tensor, k: Tensor, problem: Problem, noise: Tensor) -> StepResult:
         i = self.grid.times.to(k.device)[k]
         work = {self.name: torch.ones_like(k)}
-        if self.eta == 0:
+        if not self.guided:
             with torch.no_grad():
                 z0 = self.prior.denoise(z, i)
                 return StepResult(self.transition(z, z0, k, noise[:, 0]), z0, work)
@@ -98,11 +102,15 @@ class GMLDPS(LatentDPS):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_weight("omega", self.omega)
+        check_weight("omega", self.omega)
 
     @property
     def name(self) -> str:
         return "gml-dps" if self.omega else super().name
+
+    @property
+    def guided(self) -> bool:
+        return self.eta > 0 or self.omega > 0
 
     def penalty(self, z0: Tensor, x: Tensor, problem: Problem) -> Tensor:
         penalty = super().penalty(z0, x, problem)
@@ -140,8 +148,3 @@ class PSLD(GMLDPS):
     def glue(self, x: Tensor, problem: Problem) -> Tensor:
         self.check(problem)
         return x + problem.adjoint(problem.y - problem.measure(x))
-
-
-def _check_weight(name: str, value: float) -> None:
-    if not 0 <= value < math.inf:
-        raise InputError(f"{name} is {value}; expected a finite number >= 0")

@@ -28,11 +28,11 @@ def minimise(
         proximal: λ >= 0.
 
     Returns:
-        The minimisers, and the steps that each took, int64 (B,).
+        The minimisers, and how often the residual of each was evaluated with its gradient, int64 (B,).
     """
     result = start.clone()
     anchor = start.clone()
-    steps = torch.zeros(len(start), dtype=torch.int64, device=start.device)
+    evaluations = torch.zeros(len(start), dtype=torch.int64, device=start.device)
     rows = torch.arange(len(start), device=start.device)
     u, first, second = start.clone(), torch.zeros_like(start), torch.zeros_like(start)
     residual = residual_of(rows)
@@ -42,6 +42,7 @@ def minimise(
             misfit = residual(variable.view_as(variable)).flatten(1).square().mean(dim=1)
             distance = (variable - anchor[rows]).flatten(1).square().mean(dim=1)
             (gradient,) = torch.autograd.grad((misfit + proximal * distance).sum(), variable)
+        evaluations[rows] += 1
         u = u.detach()
         active = misfit.detach() > target[rows]
         if not bool(active.all()):
@@ -49,13 +50,12 @@ def minimise(
             rows, u, first, second = rows[active], u[active], first[active], second[active]
             gradient = gradient[active]
             if len(rows) == 0:
-                return result, steps
+                return result, evaluations
             residual = residual_of(rows)
         # The gradient of a mean is small where there are many entries; Adam's step does not depend on its scale.
         first = _BETA1 * first + (1 - _BETA1) * gradient
         second = _BETA2 * second + (1 - _BETA2) * gradient.square()
         scale = (second / (1 - _BETA2**step)).sqrt() + _EPSILON
         u = u - learning_rate * (first / (1 - _BETA1**step)) / scale
-        steps[rows] += 1
     result[rows] = u
-    return result, steps
+    return result, evaluations

@@ -16,10 +16,9 @@ from torch import Tensor
 from flashdiffusion.errors import InputError
 from flashdiffusion.priors import LatentPrior
 from flashdiffusion.priors.autoencoder import to_image_range, to_network_range
-from flashdiffusion.sampling.guided import _check_weight
 from flashdiffusion.sampling.inner import minimise
 from flashdiffusion.sampling.problem import Problem
-from flashdiffusion.sampling.solver import StepResult
+from flashdiffusion.sampling.solver import StepResult, check_weight
 from flashdiffusion.sampling.transition import Transition
 from flashdiffusion.schedule import Grid
 
@@ -60,8 +59,8 @@ class ReSample:
     name = "resample"
 
     def __post_init__(self) -> None:
-        _check_weight("gamma", self.gamma)
-        _check_weight("proximal", self.proximal)
+        check_weight("gamma", self.gamma)
+        check_weight("proximal", self.proximal)
         for name in ("every", "iterations"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; expected at least 1")
@@ -91,16 +90,18 @@ class ReSample:
         step = self.transition(z, z0, k, noise[:, 0])
         work = {name: torch.zeros_like(k) for name in ("decode", "encode", "pixel iteration", "latent iteration")}
         work["denoise"] = torch.ones_like(k)
-        for kind, chosen in zip(("pixel", "latent"), self._corrected(k), strict=True):
+        in_pixels, in_latents = self._corrected(k)
+        corrections = (
+            ("pixel iteration", in_pixels, self._in_pixels),
+            ("latent iteration", in_latents, self._in_latents),
+        )
+        for name, chosen, correct in corrections:
             rows = chosen.nonzero()[:, 0]
-            if len(rows) == 0:
-                continue
-            corrected, count = getattr(self, f"_in_{kind}s")(z0[rows], problem.take(rows))
-            step[rows] = self._resample(step[rows], corrected, k[rows], noise[rows, 1])
-            work[f"{kind} iteration"][rows] = count
-            if kind == "pixel":
-                work["decode"][rows] += 1
-                work["encode"][rows] += 1
+            if len(rows):
+                corrected, work[name][rows] = correct(z0[rows], problem.take(rows))
+                step[rows] = self._resample(step[rows], corrected, k[rows], noise[rows, 1])
+        for name in ("decode", "encode"):
+            work[name] += in_pixels
         return StepResult(step, z0, work)
 
     def _in_pixels(self, z0: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
@@ -131,7 +132,7 @@ class ReSample:
 
     def units(self, z: Tensor, problem: Problem) -> dict[str, Callable[[], object]]:
         i = torch.ones(len(z), dtype=torch.int64, device=z.device)
-        x = self.prior.decode(z)
+        x = torch.zeros_like(problem.picture())
         once = replace(self, iterations=1)
         far = Problem(problem.y + 10, problem.physics)  # so that the iteration is not left out as done already
         return {

@@ -1,11 +1,13 @@
 """What the engine asks of a solver: one reverse step, no loop, no randomness of its own."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from torch import Tensor
 
+from flashdiffusion.errors import InputError
 from flashdiffusion.sampling.problem import Problem
 from flashdiffusion.schedule import Grid
 
@@ -55,3 +57,9 @@ class Solver(Protocol):
     def units(self, z: Tensor, problem: Problem) -> dict[str, Callable[[], object]]:
         """Calls whose arithmetic is counted, for one picture; `StepResult.work` says how often each ran."""
         ...
+
+
+def check_weight(name: str, value: float) -> None:
+    """Raise InputError unless a weight or step size is a finite number >= 0."""
+    if not 0 <= value < math.inf:
+        raise InputError(f"{name} is {value}; expected a finite number >= 0")

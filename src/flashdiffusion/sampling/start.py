@@ -168,28 +168,30 @@ class RegressedEstimate:
 
 @dataclass(frozen=True)
 class Fixed:
-    """CCDF (Chung et al. 2022): a given estimate, noised to the same grid position k for every picture.
+    """CCDF (Chung et al. 2022): a given estimate, noised to the same time for every picture.
 
     Args:
-        k: grid position N'; 0 returns the estimate as it is.
+        step: N', counted on the full schedule of N steps; on a shorter grid its nearest position is taken. 0 returns
+            the estimate as it is.
         estimate: gives the estimate of the clean latents.
 
     Raises:
-        InputError: k is negative, or beyond the grid (when called).
+        InputError: step is negative, or beyond the schedule (when called).
     """
 
-    k: int
+    step: int
     estimate: Estimate
 
     def __post_init__(self) -> None:
-        if self.k < 0:
-            raise InputError(f"start k is {self.k}; expected 0 or more steps")
+        if self.step < 0:
+            raise InputError(f"start step is {self.step}; expected 0 or more steps")
 
     @torch.no_grad()
     def __call__(self, y: Tensor, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
-        if self.k > len(grid):
-            raise InputError(f"start k is {self.k}; the grid has {len(grid)} steps")
+        if self.step > len(grid.schedule):
+            raise InputError(f"start step is {self.step}; the noise schedule has {len(grid.schedule)} steps")
+        k = int((grid.times - self.step).abs().argmin())
         clean, severity = self.estimate(y, prior)
-        abar = grid.abar[self.k].to(noise)
+        abar = grid.abar[k].to(noise)
         z = abar.sqrt() * clean + (1 - abar).sqrt() * noise
-        return Start(z, torch.full((len(y),), self.k, dtype=torch.int64, device=y.device), severity)
+        return Start(z, torch.full((len(y),), k, dtype=torch.int64, device=y.device), severity)
