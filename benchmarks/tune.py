@@ -40,28 +40,34 @@ def tune(options: argparse.Namespace, task: str, method: str, grid: str, *extra:
     run(arguments)
 
 
-def tune_task(options: argparse.Namespace, task: str) -> None:
-    model = ["--model", options.model] if options.model else []
-    pixels = ["--model", options.pixel_model, "--regressor", options.model or "faces-128"]
-    coarse = ["--steps", str(options.baseline_steps)] if options.baseline_steps else []
-    linear = task != "nonlinear-blur"
+def solvers_like_psld(task: str) -> tuple[str, ...]:
+    """Solvers with the second weight, omega; PSLD is for linear operators."""
+    return ("gml-dps",) if task == "nonlinear-blur" else ("gml-dps", "psld")
 
+
+def tune_flash(options: argparse.Namespace, task: str) -> None:
+    model = ["--model", options.model] if options.model else []
     tune(options, task, "flash(latent-dps)", FLASH_GRID, *model)
     found = best(options.out, task, "flash(latent-dps)")
-    kept = f"eta={found['eta']} correction={found['correction']}"
-    for solver in ("gml-dps", "psld") if linear else ("gml-dps",):
-        tune(options, task, f"flash({solver})", f"{kept} {OMEGAS}", *model)
+    for solver in solvers_like_psld(task):
+        tune(options, task, f"flash({solver})", f"eta={found['eta']} correction={found['correction']} {OMEGAS}", *model)
     tune(options, task, "flash(resample)", f"correction={found['correction']} {GAMMAS}", *model)
     tune(options, task, "ccdf(latent-dps)", CCDF_GRID, *model)
 
+
+def tune_baselines(options: argparse.Namespace, task: str) -> None:
+    model = ["--model", options.model] if options.model else []
+    coarse = ["--steps", str(options.baseline_steps)] if options.baseline_steps else []
     tune(options, task, "latent-dps", BASELINE_GRID, *coarse, *model)
     eta = best(options.out, task, "latent-dps")["eta"]
-    for solver in ("gml-dps", "psld") if linear else ("gml-dps",):
+    tune(options, task, "resample", GAMMAS, *coarse, *model)
+    for solver in solvers_like_psld(task):
         omega = best(options.out, task, f"flash({solver})")["omega"]
         tune(options, task, solver, f"eta={eta} omega={omega}", *coarse, *model)
-    tune(options, task, "resample", GAMMAS, *coarse, *model)
-    tune(options, task, "dps", BASELINE_GRID, *coarse, *pixels)
-    tune(options, task, "ccdf(dps)", CCDF_GRID, *pixels)
+    if options.pixel_model:
+        pixels = ["--model", options.pixel_model, "--regressor", options.model or "faces-128"]
+        tune(options, task, "dps", BASELINE_GRID, *coarse, *pixels)
+        tune(options, task, "ccdf(dps)", CCDF_GRID, *pixels)
 
 
 def report(out: Path) -> None:
@@ -96,7 +102,7 @@ def main() -> None:
     parser.add_argument("--precision", default="bfloat16")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--model", help="latent model; default: the embedded one")
-    parser.add_argument("--pixel-model", default="runs/pixel", help="pixel-space model of dps and ccdf(dps)")
+    parser.add_argument("--pixel-model", help="pixel-space model; without one, dps and ccdf(dps) are left out")
     parser.add_argument("--share", default="0/1", help="I/N: every N-th task from the I-th")
     parser.add_argument("--report", action="store_true", help="print the lines of presets.py")
     options = parser.parse_args()
@@ -105,8 +111,9 @@ def main() -> None:
         return
     options.out.mkdir(parents=True, exist_ok=True)
     index, _, count = options.share.partition("/")
-    for task in list(TASKS)[int(index) :: int(count)]:
-        tune_task(options, task)
+    for step in (tune_flash, tune_baselines):
+        for task in list(TASKS)[int(index) :: int(count)]:
+            step(options, task)
 
 
 if __name__ == "__main__":

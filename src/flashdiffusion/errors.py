@@ -12,6 +12,10 @@ class InputError(FlashDiffusionError, ValueError):
     """A value, file or option that cannot be used; the message says what was expected."""
 
 
+class SizeError(InputError):
+    """Pictures of a size that the model cannot take."""
+
+
 class CheckpointError(InputError):
     """A folder or file that is not the checkpoint it is taken for."""
 

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from flashdiffusion.data import MeasurementFile
+from flashdiffusion.physics import KernelWizard
 
 BLUR = ("--physics", "gaussian-blur:std=1")
 
@@ -95,6 +96,40 @@ def test_a_size_that_the_prior_cannot_take(refused, tmp_path, tiny_model, comman
     physics = BLUR if command == "restore" else ()
     line = refused(command, path, "--model", tiny_model, *physics)
     assert f"{path}: pictures of height 32 and width 30; this prior takes multiples of 8 (--fit" in line
+
+
+@pytest.mark.parametrize("command", ["restore", "severity"])
+def test_fit_is_named_only_where_it_helps(refused, tmp_path, tiny_model, command):
+    path = tmp_path / "odd.safetensors"
+    MeasurementFile("odd", torch.rand(3, 32, 30), "gaussian-blur", {"std": torch.tensor([1.0])}, 0.05).save(path)
+    line = refused(command, path, "--model", tiny_model)
+    assert "this prior takes multiples of 8\n" in line
+
+
+@pytest.mark.parametrize("physics", ["phase-retrieval", "hdr+phase-retrieval", "phase-retrieval+jpeg:quality=50"])
+def test_a_picture_for_a_physics_that_gives_none(refused, picture, tiny_model, physics):
+    for fit in ((), ("--fit",)):
+        line = refused("restore", picture, "--physics", physics, "--model", tiny_model, *fit)
+        assert str(picture) in line and "needs a measurement file that `flashdiffusion degrade` wrote" in line
+
+
+@pytest.mark.parametrize("command", ["restore", "severity"])
+def test_fit_with_a_model_that_does_not_say_its_size(refused, tmp_path, picture, tiny_model, command):
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model, ignore=shutil.ignore_patterns("model_index.json"))
+    physics = BLUR if command == "restore" else ()
+    assert "expected sample_size in its index" in refused(command, picture, *physics, "--fit", "--model", model)
+
+
+def test_a_composition_whose_network_no_file_would_hold(refused, tmp_path, picture):
+    weights = tmp_path / "weights.pth"
+    torch.save(KernelWizard().state_dict(), weights)
+    for physics in (
+        f"blur-kernel-space:weights={weights}+jpeg:quality=50",
+        f"hdr+hdr+blur-kernel-space:weights={weights}",
+    ):
+        line = refused("degrade", picture, "--physics", physics)
+        assert "does not hold the network of blur-kernel-space" in line and "give blur-kernel-space alone" in line
 
 
 def test_a_picture_without_physics(refused, picture, tiny_model):
@@ -263,6 +298,9 @@ def test_inpainting_needs_its_mask_to_restore(refused, picture, tiny_model):
     [
         ("ordering", ("--levels", "1"), "levels is 1; expected at least 2"),
         ("ordering", ("--limit", "0"), "limit is 0; expected at least 1"),
+        ("ordering", ("--low", "-1", "--model", "absent"), "low is -1, a level (std) that task gaussian-blur refuses"),
+        ("ordering", ("--noise-std", "-1", "--model", "absent"), "noise std is -1; expected"),
+        ("ordering", ("--over", "noise", "--high", "nan", "--model", "absent"), "high is nan; expected"),
         ("evaluate", ("--limit", "0"), "limit is 0; expected at least 1"),
         ("evaluate", ("--limit", "-1"), "limit is -1; expected at least 1"),
         ("evaluate", ("--batch-size", "0"), "batch size is 0; expected at least 1"),
@@ -486,3 +524,33 @@ def test_a_restoration_that_diverges_is_a_failure_and_is_not_written(flash, tmp_
     ended = flash("restore", measurement, *method, "--model", tiny_model, "--out", tmp_path / "out")
     assert ended.code == 2 and "measurement: its restoration diverged; try a smaller --eta" in ended.err
     assert not (tmp_path / "out" / "measurement.png").exists()
+
+
+def test_a_kind_that_the_solver_refuses_stops_only_itself(flash, tmp_path, picture, tiny_model):
+    inputs, out = tmp_path / "inputs", tmp_path / "out"
+    for name, physics in {
+        "a": "gaussian-blur:std=1",
+        "b": "hdr",
+        "c": "box-inpainting:top=1,left=1,height=4,width=4",
+    }.items():
+        source = shutil.copy(picture, tmp_path / f"{name}.png")
+        assert flash("degrade", source, "--physics", physics, "--size", 32, "--out", inputs).code == 0
+    options = ("--method", "psld", "--steps", 2, "--model", tiny_model, "--out", out)
+    ended = flash("restore", inputs, *options)
+    assert ended.code == 1
+    assert re.fullmatch(r"flashdiffusion: failed: b: psld needs a linear physics .+\n", ended.err)
+    assert sorted(p.name for p in out.iterdir()) == ["a.png", "c.png", "results.json"]
+    results = json.loads((out / "results.json").read_text())
+    assert {record["id"] for record in results["records"]} == {"a", "c"} and "hdr" not in results["settings"]
+
+
+def test_what_the_solver_refuses_of_every_picture_is_said_once(flash, tmp_path, picture, tiny_model):
+    files = [picture, shutil.copy(picture, tmp_path / "other.png")]
+    common = ("--model", tiny_model, "--out", tmp_path / "out")
+    for wrong, reason in (
+        (("--physics", "hdr", "--method", "psld"), "psld needs a linear physics"),
+        ((*BLUR, "--eta", -1), "eta is -1.0; expected a finite number >= 0"),
+        ((*BLUR, "--capacity", 0), "capacity is 0; expected at least 1"),
+    ):
+        ended = flash("restore", *files, *wrong, *common)
+        assert ended.code == 2 and re.fullmatch(rf"flashdiffusion: error: {reason}.*\n", ended.err)

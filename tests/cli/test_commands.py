@@ -226,6 +226,17 @@ def test_ordering_writes_the_severity_of_every_level(flash, tmp_path, picture_fo
     assert results["ordering_accuracy"] == pytest.approx(np.mean(pairs), abs=1e-4)
 
 
+def test_ordering_of_a_task_with_levels_of_its_own_says_so(flash, tmp_path, picture_folder, tiny_model):
+    data = ("--data", picture_folder, "--model", tiny_model, "--limit", 1, "--task", "super-resolution")
+    ended = flash("ordering", *data, "--levels", 5, "--out", tmp_path / "asked.json")
+    assert ended.code == 0 and "over 1 pictures and 3 levels" in ended.out
+    assert "note: task super-resolution is measured at its own levels 2, 4, 8, not 5" in ended.err
+    results = json.loads((tmp_path / "asked.json").read_text())
+    assert [level["factor"] for level in results["levels"]] == [2, 4, 8]
+    ended = flash("ordering", *data, "--out", tmp_path / "default.json")
+    assert ended.code == 0 and "note" not in ended.err
+
+
 def test_demo_writes_an_overview_and_a_table(flash, tmp_path, tiny_model):
     out = tmp_path / "demo"
     ended = flash("demo", "--model", tiny_model, "--out", out)

@@ -122,3 +122,21 @@ def test_a_folder_that_is_there_is_not_written_over(flash, tmp_path, ldm):
     ended = flash("convert", ldm, "--out", out)
     assert ended.code == 2 and "is there already; expected a new folder" in ended.err
     assert [path.name for path in out.iterdir()] == ["mine.txt"]
+
+
+def test_a_folder_of_this_library_keeps_all_its_networks(flash, tmp_path, tiny_model):
+    ended = flash("convert", tiny_model, "--out", tmp_path / "model")
+    assert ended.code == 0
+    before, after = FlashPipeline.from_pretrained(tiny_model), FlashPipeline.from_pretrained(tmp_path / "model")
+    assert before.severity_encoder is not None and "prior and severity encoder" in ended.out
+    assert before.regressor is not None and "regressor" in ended.out
+    assert after.sample_size == before.sample_size
+    x = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(after.severity(x).var, before.severity(x).var)
+    with torch.no_grad():
+        assert torch.equal(after.regressor(x), before.regressor(x))
+
+
+def test_a_severity_encoder_that_is_not_there_is_said_first(refused, tmp_path):
+    line = refused(tmp_path / "absent.ckpt", "--severity", tmp_path / "sev.ckpt")
+    assert f"no severity encoder at {tmp_path / 'sev.ckpt'}; expected the .ckpt published with the paper" in line

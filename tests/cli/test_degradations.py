@@ -91,6 +91,15 @@ def test_a_small_picture_is_made_larger(flash, tmp_path, picture_folder, tiny_mo
     assert _size(tmp_path / "out" / "picture-00.png") == (80, 96, 3)
 
 
+@pytest.mark.parametrize("physics", ["super-resolution:factor=2", "gaussian-blur:std=1+super-resolution:factor=2"])
+def test_a_small_picture_is_fitted_to_the_size_that_a_measurement_has(
+    flash, tmp_path, picture_folder, tiny_model, physics
+):
+    options = ("--physics", physics, "--fit", "--steps", 2, "--model", tiny_model)
+    assert flash("restore", picture_folder / "picture-00.png", *options, "--out", tmp_path / "out").code == 0
+    assert _size(tmp_path / "out" / "picture-00.png") == (32, 32, 3)
+
+
 def test_the_blur_kernel_space_network_is_given_again_to_restore(flash, tmp_path, picture_folder, tiny_model):
     torch.manual_seed(0)
     weights = tmp_path / "weights.pth"

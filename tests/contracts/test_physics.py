@@ -1,5 +1,7 @@
 """What every operator promises, over all of them; a new operator is added to OPERATORS and to MAKE."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from flashdiffusion.physics import (
     OPERATORS,
     TASKS,
     BatchedLinearPhysics,
+    BatchedPhysics,
     BoxInpainting,
     CameraShake,
     Compose,
@@ -316,6 +319,54 @@ def test_compositions_of_different_kinds_are_mixed():
     torch.testing.assert_close(together.A(_x(3)), expected)
 
 
+def test_a_mixture_of_mixtures_is_one_of_their_parts():
+    blur, jpeg, hdr = GaussianBlur([1.0, 2.0]), JPEG([20]), HDR([2.0])
+    inner = Mixed([(torch.tensor([2, 0]), blur), (torch.tensor([1]), jpeg)])
+    mixed = Mixed([(torch.tensor([3, 0, 2]), inner), (torch.tensor([1]), hdr)])
+    assert [type(part) for _, part in mixed.parts] == [GaussianBlur, JPEG, HDR]
+    order = [jpeg, hdr, GaussianBlur([1.0]), GaussianBlur([2.0])]
+    torch.testing.assert_close(mixed.A(_x()), torch.cat([one.A(_x()[[row]]) for row, one in enumerate(order)]))
+
+
+def test_mixtures_are_concatenated():
+    mixed, singles = _mixed()
+    x = _x(2 * len(KINDS) + 1)
+    together = concatenate([mixed, HDR([3.0], 0.5), mixed])
+    expected = [*singles, HDR([3.0], 0.5), *singles]
+    torch.testing.assert_close(together.A(x), torch.cat([one.A(x[[row]]) for row, one in enumerate(expected)]))
+    assert together.noise_std.tolist() == [float(one.noise_std[0]) for one in expected]
+    assert len(together.parts) == len(KINDS)
+    joined = Mixed.join([mixed, mixed])
+    torch.testing.assert_close(joined.A(x[:-1]), torch.cat([mixed.A(x[: len(KINDS)]), mixed.A(x[len(KINDS) : -1])]))
+
+
+def test_a_mixture_of_one_kind_is_concatenated_to_that_kind_in_its_order():
+    swapped = Mixed([(torch.tensor([1]), GaussianBlur([1.0])), (torch.tensor([0]), GaussianBlur([2.0]))])
+    together = concatenate([swapped, GaussianBlur([3.0])])
+    assert isinstance(together, GaussianBlur) and together.params["std"].tolist() == [2.0, 1.0, 3.0]
+
+
+def test_whatever_a_mixture_calls_linear_has_an_adjoint():
+    class Own(BatchedPhysics):  # linear by its method alone
+        name = "own"
+
+        def A(self, x):
+            return 2 * x
+
+        A_adjoint = A
+
+        def describe(self):
+            return [{"physics": self.name}] * len(self)
+
+        @classmethod
+        def from_params(cls, params, noise_std):
+            return cls(params, noise_std)
+
+    mixed = concatenate([GaussianBlur([0.0]), Own({"row": torch.zeros(1)}, 0.05)])
+    assert is_linear(mixed)
+    torch.testing.assert_close(mixed.A_adjoint(_x(2)), torch.stack([_x(2)[0], 2 * _x(2)[1]]))
+
+
 # -- tasks ------------------------------------------------------------------------------------------------
 
 
@@ -365,6 +416,21 @@ def test_tasks_can_be_set_to_the_levels_of_the_ordering(task):
     x = torch.rand(1, 3, 32, 40, generator=_generator())  # sides that every factor divides
     for level in task.default_levels:
         assert task.at(level, (32, 40), _generator(), 0.05).A(x).isfinite().all()
+
+
+def test_a_task_with_levels_of_its_own_takes_no_other():
+    task = TASKS["super-resolution"]
+    for level in task.levels:
+        assert task.at(level, (32, 32), _generator(), 0.05).describe()[0]["factor"] == level
+    with pytest.raises(InputError, match="factor is 3; expected one of the levels of task super-resolution: 2, 4, 8"):
+        task.at(3.0, (32, 32), _generator(), 0.05)
+    with pytest.raises(InputError, match=r"super-resolution factor is \[3.5\]; expected whole numbers"):
+        task.build(torch.tensor([3.5]), (32, 32), _generator(), 0.05)
+    seen = set()
+    for seed in range(20):
+        drawn = replace(task, low=2.0, high=5.0).draw(1, (32, 32), _generator(seed), 0.05)
+        seen.add(drawn.factor)
+    assert seen == {2, 4}
 
 
 def test_a_mixture_draws_each_of_its_tasks():

@@ -53,3 +53,35 @@ def test_what_has_no_levels_is_refused():
         ordering_values(get_task("gaussian-blur"), 5, low=3.0)
     with pytest.raises(InputError, match="did you mean noise"):
         ordering_values(get_task("gaussian-blur"), 5, "noize")
+
+
+def test_a_task_with_levels_of_its_own_is_measured_at_exactly_these():
+    task = get_task("super-resolution")
+    assert ordering_values(task, 10) == [2, 4, 8] == ordering_values(task)
+    assert ordering_values(task, 2, low=4) == [4, 8]
+    for name in ("low", "high"):
+        with pytest.raises(
+            InputError, match=f"{name} is 3; expected one of the levels of task super-resolution: 2, 4, 8"
+        ):
+            ordering_values(task, 2, **{name: 3.0})
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "message"),
+    [
+        ("gaussian-blur", {"low": -1.0}, r"low is -1, a level \(std\) that task gaussian-blur refuses: blur std is"),
+        (
+            "jpeg",
+            {"high": 150.0},
+            r"high is 150, a level \(compression\) that task jpeg refuses: jpeg quality is \[-50",
+        ),
+        ("random-inpainting", {"high": 1.5}, "high is 1.5, a level"),
+        ("gaussian-blur", {"noise_std": -0.5}, "noise std is -0.5; expected a noise standard deviation"),
+        ("gaussian-blur", {"noise_std": float("nan")}, "noise std is nan; expected"),
+        ("gaussian-blur", {"over": "noise", "low": -0.1}, "low is -0.1; expected a noise standard deviation"),
+        ("mixture", {"over": "noise", "high": float("inf")}, "high is inf; expected a noise standard deviation"),
+    ],
+)
+def test_levels_and_noise_that_cannot_be_are_named_as_given(task, options, message):
+    with pytest.raises(InputError, match=message):
+        ordering_values(get_task(task), 5, **options)

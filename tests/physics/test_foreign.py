@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from flashdiffusion import Settings
 from flashdiffusion.errors import InputError
 from flashdiffusion.physics import WithParams, is_linear
-from flashdiffusion.sampling import Problem
+from flashdiffusion.sampling import Problem, ReSample, Transition
 from flashdiffusion.types import LinearPhysics, Physics
+from toy import ToyPrior
 
 
 class DeepInverseLike(torch.nn.Module):
@@ -182,3 +183,96 @@ def test_loss_is_per_picture_and_on_the_network_scale():
     x = torch.stack([torch.full((3, 4, 4), 0.5), torch.full((3, 4, 4), 0.25)])
     expected = torch.tensor([1.0, 0.5]) * 48**0.5
     torch.testing.assert_close(Problem(y, Inpainting(torch.ones(1))).loss(x), expected)
+
+
+# -- its noise --------------------------------------------------------------------------------------------
+
+
+class NoiseModel(torch.nn.Module):
+    """DeepInverse's GaussianNoise, as far as it is read."""
+
+    def __init__(self, sigma) -> None:
+        super().__init__()
+        self.register_buffer("sigma", torch.as_tensor(sigma))
+
+
+def _noisy(sigma) -> Blur:
+    operator = Blur(_filters(1).double())
+    operator.noise_model = NoiseModel(sigma)
+    return operator
+
+
+def _latent_iterations(problem: Problem, rows: list[int]) -> list[int]:
+    prior = ToyPrior()
+    solver = ReSample(prior, Transition(prior.schedule.grid(500)), iterations=100)
+    z = torch.zeros(len(rows), 12, 8, 8, dtype=torch.float64)
+    noise = torch.zeros(len(rows), 2, 12, 8, 8, dtype=torch.float64)
+    work = solver.step(z, torch.full((len(rows),), 10), problem.take(torch.tensor(rows)), noise).work
+    return work["latent iteration"].tolist()
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_resample_ends_at_the_noise_of_its_noise_model(wrapped):
+    y = _noisy(0.0).A(ToyPrior().decode(torch.ones(3, 12, 8, 8, dtype=torch.float64)))
+    steps = []
+    for sigma in (0.0, 0.02, 10.0):
+        operator = _noisy(sigma)
+        physics = WithParams(operator, filter=_filters(1).double().expand(3, -1, -1, -1)) if wrapped else operator
+        steps.append(_latent_iterations(Problem(y, physics), [0, 1, 2]))
+    assert steps[0] == [100] * 3 and all(1 < n < 100 for n in steps[1]) and steps[2] == [1] * 3
+
+
+@pytest.mark.parametrize("wrap", [lambda o: o, WithParams], ids=["as it is", "wrapped"])
+def test_a_noise_level_per_picture_stays_with_its_picture(wrap):
+    sigma = torch.tensor([0.0, 10.0, 0.02], dtype=torch.float64)
+    operator = _noisy(sigma.view(3, 1, 1, 1))
+    y = operator.A(ToyPrior().decode(torch.ones(3, 12, 8, 8, dtype=torch.float64)))
+    problem = Problem(y, wrap(operator))
+    torch.testing.assert_close(problem.noise_variance, sigma**2)
+    rows = torch.tensor([2, 0])
+    torch.testing.assert_close(problem.take(rows).noise_variance, sigma[rows] ** 2)
+    torch.testing.assert_close(problem.take(rows).take(torch.tensor([1])).to("cpu").noise_variance, sigma[[0]] ** 2)
+    first, second = _latent_iterations(problem, [2, 0])
+    assert 1 < first < second == 100
+
+
+def test_noise_std_comes_before_the_noise_model_and_none_is_no_noise():
+    operator = _noisy(0.3)
+    operator.noise_std = 0.1
+    y = torch.zeros(2, 3, 16, 16, dtype=torch.float64)
+    assert Problem(y, operator).noise_variance.tolist() == pytest.approx([0.01, 0.01])
+    for silent in (Blur(_filters(1)), WithParams(Blur(_filters(1)))):
+        assert Problem(y, silent).noise_variance.tolist() == [0, 0]
+    with pytest.raises(InputError, match="Blur has 3 noise levels for 2 pictures"):
+        _ = Problem(y, _noisy([0.1, 0.2, 0.3])).noise_variance
+
+
+# -- measurements of another size -------------------------------------------------------------------------
+
+
+class Pool(torch.nn.Module):
+    """Average pooling, as DeepInverse's super-resolution: y is smaller than x."""
+
+    def A(self, x):
+        return F.avg_pool2d(x, 2)
+
+    def A_adjoint(self, y):
+        return F.interpolate(y, scale_factor=2) / 4
+
+
+@pytest.mark.parametrize("start", ["flash", "noise"])
+def test_a_smaller_measurement_is_restored_at_the_size_of_x(tiny_pipeline, start):
+    x = _random(2, 3, 32, 32)
+    y = Pool().A(x)
+    picture = Problem(y, Pool()).picture()
+    assert picture.shape == x.shape
+    torch.testing.assert_close(picture, F.interpolate(y, scale_factor=2))
+    restored = tiny_pipeline(y, Pool(), start=start, settings=Settings(steps=3))
+    assert restored.images.shape == x.shape
+
+
+def test_a_measurement_of_the_size_of_x_is_its_picture():
+    y = _random(2, 3, 8, 8)
+    assert torch.equal(Problem(y, Blur(_filters(1))).picture(), y)
+    black = torch.zeros(1, 3, 8, 8)
+    assert torch.equal(Problem(black, Pool()).picture(), torch.zeros(1, 3, 16, 16))

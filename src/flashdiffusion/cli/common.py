@@ -47,6 +47,19 @@ def load_pipeline(
     return pipeline.to(probe.device, getattr(torch, precision))
 
 
+def fitted_size(pipeline: "FlashPipeline", fit: bool) -> int | None:
+    """The side that `--fit` brings pictures to, None without it.
+
+    Raises:
+        InputError: the model does not say its picture size.
+    """
+    from flashdiffusion.errors import InputError
+
+    if fit and pipeline.sample_size is None:
+        raise InputError("--fit: the model's folder does not say its picture size; expected sample_size in its index")
+    return pipeline.sample_size if fit else None
+
+
 def override(settings: "Settings", **given: Any) -> "Settings":
     """Settings with those values replaced that were given (are not None)."""
     return replace(settings, **{key: value for key, value in given.items() if value is not None})

@@ -34,23 +34,40 @@ def command(
         ),
     ] = None,
 ) -> None:
-    """Turn a published checkpoint into a model folder that --model takes."""
+    """Turn a published checkpoint into a model folder that --model takes.
+
+    Of a folder of this library its severity encoder and regressor are kept; --severity replaces the former.
+    """
     from flashdiffusion.data import ensure_directory
     from flashdiffusion.errors import InputError
     from flashdiffusion.pipeline import FlashPipeline
-    from flashdiffusion.priors import LatentPrior, find_published
+    from flashdiffusion.priors import LatentPrior, check_files, find_published, resolve_folder
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"out is {out}, which is there already; expected a new folder")
+    if severity is not None and not severity.is_file():
+        raise InputError(f"no severity encoder at {severity}; expected the .ckpt published with the paper")
     file = find_published(source)
     hashes, own = _hashes(sha256 or [], file, severity)
-    one = hashes.get(file.name) if file else hashes
-    prior = LatentPrior.from_pretrained(source, revision, config=config, sha256=one)
-    encoder = _severity(severity, prior, own) if severity else None
+    if file is None and config is None:
+        there = resolve_folder(source, revision)
+        check_files(there, hashes)
+        pipeline = FlashPipeline.from_pretrained(there)  # with all that a folder of this library holds
+    else:
+        one = hashes.get(file.name) if file else hashes
+        pipeline = FlashPipeline(LatentPrior.from_pretrained(source, revision, config=config, sha256=one))
+    if severity is not None:
+        pipeline.severity_encoder = _severity(severity, pipeline.prior, own)
+    if pipeline.sample_size is None:
+        pipeline.sample_size = pipeline.prior.sample_size
     ensure_directory(out.parent)
     with _atomic_folder(out) as folder:
-        FlashPipeline(prior, encoder, prior.sample_size).save_pretrained(folder)
-    parts = "prior and severity encoder" if encoder else "prior, without severity encoder: use --method latent-dps"
+        pipeline.save_pretrained(folder)
+    parts = "prior and severity encoder"
+    if pipeline.severity_encoder is None:
+        parts = "prior, without severity encoder: use --method latent-dps"
+    if pipeline.regressor is not None:
+        parts += "; regressor too"
     print(f"{source} converted in {out} ({parts}); use it with --model {out}")
 
 

@@ -37,7 +37,7 @@ def command(
     from flashdiffusion.errors import FlashDiffusionError, InputError
     from flashdiffusion.experiments import Record, report
     from flashdiffusion.metrics import psnr
-    from flashdiffusion.physics import get_task, parse_physics
+    from flashdiffusion.physics import BlurKernelSpace, Compose, get_task, parse_physics
     from flashdiffusion.seeds import picture_generator
 
     if size < 0:
@@ -49,7 +49,13 @@ def command(
             return parse_physics(physics, shape, generator, noise_std)
         return chosen.draw(1, shape, generator, noise_std)
 
-    make_physics((1, 1), picture_generator(seed, ""))  # options that no picture can use fail here, once
+    probe = make_physics((1, 1), picture_generator(seed, ""))  # options that no picture can use fail here, once
+    if isinstance(probe, Compose) and _needs_network(probe):
+        raise InputError(
+            f"physics {physics!r}: a measurement file of a composition does not hold the network of "
+            f"{BlurKernelSpace.name}, so that it could not be restored; give {BlurKernelSpace.name} alone, or "
+            "nonlinear-blur, which needs no network, in its place"
+        )
     files = expand(inputs)
     names = names_of(files)
     keep_inputs(files, (out / f"{name}{suffix}" for name in names for suffix in (".png", SUFFIX)))
@@ -78,3 +84,12 @@ def command(
         about_all = {"noise_std": noise_std, "seed": seed, "size": size}
         write_json(folder / "degrade.json", report(sys.argv[1:], torch.device("cpu"), about_all, records))
     raise typer.Exit(failures.finish(len(files)))
+
+
+def _needs_network(physics: "BatchedPhysics") -> bool:
+    """Whether an operator, or one that it is composed of, has a network beside its parameters."""
+    from flashdiffusion.physics import BlurKernelSpace, Compose
+
+    if isinstance(physics, Compose):
+        return _needs_network(physics.first) or _needs_network(physics.second)
+    return isinstance(physics, BlurKernelSpace)

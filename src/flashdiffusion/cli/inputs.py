@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flashdiffusion.errors import FlashDiffusionError, InputError
+from flashdiffusion.errors import FlashDiffusionError, InputError, SizeError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,8 +38,11 @@ class Failures:
         """Print what failed; the exit code.
 
         Raises:
-            InputError: the only input failed.
+            InputError: the only input failed, or all of them for the same reason.
         """
+        reasons = {reason for _, reason in self.reasons}
+        if 1 < total == len(self.reasons) and len(reasons) == 1:
+            raise InputError(reasons.pop())
         lines = [reason if name in reason else f"{name}: {reason}" for name, reason in self.reasons]
         if total == 1 and lines:
             raise InputError(lines[0])
@@ -102,7 +105,7 @@ def read_measured(
     files: Iterable[tuple[Path, str]],
     make_physics: "Callable[[str, tuple[int, int]], BatchedPhysics | None]",
     check: "Callable[[Tensor, BatchedPhysics | None], None]",
-    size: int | None,
+    size: int | tuple[int, int] | None,
 ) -> tuple[list[Measured], Failures]:
     """Read every file that can be used.
 
@@ -110,8 +113,10 @@ def read_measured(
         files: paths with the names of their outputs.
         make_physics: physics of a picture file, from its name and size.
         check: raises InputError for a y, with its physics, that the model cannot take.
-        size: fit pictures to this size; None leaves them as they are.
+        size: fit pictures to this size (a side, or H and W); None leaves them as they are.
     """
+    from flashdiffusion.data.measurements import SUFFIX
+
     good, failures = [], Failures()
     for path, name in files:
         try:
@@ -123,7 +128,8 @@ def read_measured(
                 )
             good.append(one)
         except FlashDiffusionError as error:
-            failures.reasons.append((str(path), str(error)))
+            fits = isinstance(error, SizeError) and size is None and path.suffix != SUFFIX
+            failures.reasons.append((str(path), f"{error} (--fit crops and resizes pictures)" if fits else str(error)))
     return good, failures
 
 
@@ -131,7 +137,7 @@ def _read_one(
     path: Path,
     name: str,
     make_physics: "Callable[[str, tuple[int, int]], BatchedPhysics | None]",
-    size: int | None,
+    size: int | tuple[int, int] | None,
 ) -> Measured:
     from flashdiffusion.data.measurements import SUFFIX, MeasurementFile
     from flashdiffusion.physics import OPERATORS, BlurKernelSpace

@@ -19,7 +19,10 @@ def command(
     over: Annotated[str, typer.Option(help="What is varied: the task's level, or the noise.")] = "level",
     low: Annotated[float | None, typer.Option(help="Mildest level; default: the task's, or no noise.")] = None,
     high: Annotated[float | None, typer.Option(help="Worst level; default: the task's, or noise of 0.2.")] = None,
-    levels: Annotated[int, typer.Option(help="Evenly spaced levels.")] = 10,
+    levels: Annotated[
+        int | None,
+        typer.Option(help="Evenly spaced levels; default: 10, or those of a task that has its own (super-resolution)."),
+    ] = None,
     limit: Annotated[int, typer.Option(help="Number of pictures.")] = 100,
     model: Model = None,
     device: Device = None,
@@ -31,11 +34,14 @@ def command(
 
     from flashdiffusion.data import ensure_file, write_json
     from flashdiffusion.experiments import environment, measure_ordering
-    from flashdiffusion.experiments.ordering import ordering_values
+    from flashdiffusion.experiments.ordering import LEVELS, ordering_values
     from flashdiffusion.physics import get_task
 
     chosen = get_task(task)
-    values = ordering_values(chosen, levels, over, low, high)
+    values = ordering_values(chosen, LEVELS if levels is None else levels, over, low, high, noise_std)
+    if levels not in {None, len(values)}:
+        own = ", ".join(f"{value:g}" for value in values)
+        print(f"flashdiffusion: note: task {task} is measured at its own levels {own}, not {levels}", file=sys.stderr)
     ensure_file(out)
     pipeline = load_pipeline(model, device)
     pictures = open_data(pipeline, data, limit)
@@ -67,5 +73,5 @@ def command(
             "records": [{"id": r.id, "accuracy": r.accuracy, "severities": r.severities} for r in rows],
         }
         write_json(out, result)
-        print(f"ordering accuracy {accuracy:.4f} over {len(rows)} pictures and {levels} levels; written to {out}")
+        print(f"ordering accuracy {accuracy:.4f} over {len(rows)} pictures and {len(values)} levels; written to {out}")
     raise typer.Exit(failures.finish(len(pictures)))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flashdiffusion.cli.common import load_pipeline, override, print_records
+from flashdiffusion.cli.common import fitted_size, load_pipeline, override, print_records
 from flashdiffusion.cli.inputs import Failures, Measured, expand, keep_inputs, names_of, read_image, read_measured
 from flashdiffusion.cli.options import (
     Capacity,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from flashdiffusion.experiments import Record
+    from flashdiffusion.methods import Settings
     from flashdiffusion.metrics import LPIPS
     from flashdiffusion.physics.base import BatchedPhysics
     from flashdiffusion.pipeline import Restoration
@@ -60,7 +61,9 @@ def command(
         Path | None, typer.Option(help="Folder of the true pictures, by name: adds PSNR and SSIM.")
     ] = None,
     lpips: Annotated[Path | None, typer.Option(help="LPIPS weights (safetensors); with --reference.")] = None,
-    fit: Annotated[bool, typer.Option("--fit", help="Crop and resize pictures to the model's size.")] = False,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="Crop and resize pictures so that they are restored at the model's size.")
+    ] = False,
     eta: Eta = None,
     correction: Correction = None,
     omega: Omega = None,
@@ -85,15 +88,14 @@ def command(
     from flashdiffusion.data.measurements import SUFFIX
     from flashdiffusion.errors import InputError
     from flashdiffusion.experiments import report
-    from flashdiffusion.methods import parse_method
+    from flashdiffusion.methods import make_solver, make_start, parse_method
     from flashdiffusion.metrics import LPIPS
     from flashdiffusion.physics import drawn_by, parse_physics
     from flashdiffusion.presets import preset_for
     from flashdiffusion.seeds import picture_generator
 
     start, solver = parse_method(method)
-    if physics is not None:  # options that no picture can use fail here, once
-        parse_physics(physics, (1, 1), picture_generator(seed, ""), noise_std)
+    probe = parse_physics(physics, (1, 1), picture_generator(seed, ""), noise_std) if physics is not None else None
     if reference is not None and not reference.is_dir():
         raise InputError(f"reference {reference} is no folder; expected the folder of the true pictures")
     if reference is not None and reference.resolve() == out.resolve():
@@ -101,14 +103,38 @@ def command(
     if lpips is not None and reference is None:
         raise InputError("lpips compares with the true picture: give its folder as --reference too")
     files = expand(inputs)
-    if physics is not None and any(path.suffix != SUFFIX for path in files) and (unknown := drawn_by(physics)):
+    pictures = [path for path in files if path.suffix != SUFFIX]
+    if pictures and physics is not None and (unknown := drawn_by(physics)):
         raise InputError(f"to restore a picture one must know {unknown}")
+    if pictures and probe is not None and not probe.gives_pictures:
+        raise InputError(
+            f"{pictures[0]} is a picture, which {physics} does not give: it needs a measurement file that "
+            "`flashdiffusion degrade` wrote"
+        )
     named = list(zip(files, names_of(files), strict=True))
     keep_inputs(files, (out / f"{name}.png" for _, name in named))
     folder = ensure_directory(out)
     network = LPIPS.from_file(lpips) if lpips else None
     pipeline = load_pipeline(model, device, precision, regressor)
-    size = pipeline.sample_size if fit else None
+    side = fitted_size(pipeline, fit)
+    size = _measured_size(probe, side) if pictures and probe is not None and side is not None else None
+
+    def settings_for(task: "str | BatchedPhysics") -> "Settings":
+        return override(
+            preset_for(task, start, solver, steps),
+            eta=eta,
+            correction=correction,
+            omega=omega,
+            gamma=gamma,
+            proximal=proximal,
+            start_step=start_step,
+            mixing=mixing,
+            delta=delta,
+        )
+
+    # Options that no picture can use fail here, once.
+    make_solver(solver, pipeline.prior, settings_for("gaussian-blur"))
+    make_start(start, pipeline.severity_encoder, settings_for("gaussian-blur"), pipeline.regressor)
 
     def physics_of(name: str, shape: tuple[int, int]) -> "BatchedPhysics":
         if physics is None:
@@ -129,29 +155,23 @@ def command(
         failures.reasons += failed.reasons
         for group in _groups(good):
             y, operator = _batch(group)
-            settings = override(
-                preset_for(operator, start, solver, steps),
-                eta=eta,
-                correction=correction,
-                omega=omega,
-                gamma=gamma,
-                proximal=proximal,
-                start_step=start_step,
-                mixing=mixing,
-                delta=delta,
-            )
+            settings = settings_for(operator)
+            try:
+                result = pipeline(
+                    y,
+                    operator,
+                    solver=solver,
+                    start=start,
+                    seed=seed,
+                    ids=[one.name for one in group],
+                    settings=settings,
+                    capacity=capacity,
+                    progress=True,
+                )
+            except InputError as error:
+                failures.reasons += [(one.name, str(error)) for one in group]
+                continue
             about["settings"] |= {operator.name: asdict(settings)}
-            result = pipeline(
-                y,
-                operator,
-                solver=solver,
-                start=start,
-                seed=seed,
-                ids=[one.name for one in group],
-                settings=settings,
-                capacity=capacity,
-                progress=True,
-            )
             records += _write(group, result, folder, reference, network, failures)
             write_json(folder / "results.json", report(sys.argv[1:], pipeline.prior.device, about, records))
     # Those of a blur-kernel-space network do not hold its weights.
@@ -161,6 +181,18 @@ def command(
     if records:
         print_records(f"{method}: pictures and results.json in {folder}", records, as_json)
     raise typer.Exit(failures.finish(len(files)))
+
+
+def _measured_size(physics: "BatchedPhysics", side: int) -> tuple[int, int]:
+    """Height and width of the measurement of a square picture of that side.
+
+    Raises:
+        InputError: such a picture cannot be measured.
+    """
+    import torch
+
+    height, width = physics.A(torch.zeros(1, 3, side, side)).shape[2:]
+    return height, width
 
 
 def _groups(inputs: list[Measured]) -> list[list[Measured]]:

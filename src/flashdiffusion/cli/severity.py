@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flashdiffusion.cli.common import load_pipeline, print_records
+from flashdiffusion.cli.common import fitted_size, load_pipeline, print_records
 from flashdiffusion.cli.inputs import expand, names_of, read_measured
 from flashdiffusion.cli.options import Device, Json, Model
 
@@ -26,7 +26,7 @@ def command(
     files = expand(inputs)
     pipeline = load_pipeline(model, device)
     named = zip(files, names_of(files), strict=True)
-    size = pipeline.sample_size if fit else None
+    size = fitted_size(pipeline, fit)
     good, failures = read_measured(named, lambda name, shape: None, pipeline.check, size)
     grid = pipeline.prior.schedule.grid()
     records = []

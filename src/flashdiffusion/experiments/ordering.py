@@ -1,5 +1,6 @@
 """Does severity rise with the degradation? Ordering accuracy of the severity encoder on a task."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from flashdiffusion.severity import ordering_accuracy
 # What rises from one measurement to the next.
 OVER = ("level", "noise")
 NOISE_LEVELS = (0.0, 0.2)
+LEVELS = 10
+_SIZE = (64, 64)  # of a picture to try levels on
 
 
 @dataclass(frozen=True)
@@ -70,18 +73,21 @@ def _with_noise(clean: Tensor, picture_id: str, name: str, task: Task | Mixture,
 
 def ordering_values(
     task: Task | Mixture,
-    levels: int,
+    levels: int = LEVELS,
     over: str = "level",
     low: float | None = None,
     high: float | None = None,
+    noise_std: float = 0.0,
 ) -> list[float]:
-    """Evenly spaced levels of the task or of noise, mildest first.
+    """Evenly spaced levels of the task or of noise, mildest first; of a task with levels of its own, exactly these.
 
     Args:
+        levels: how many; a task with levels of its own may have another number of them.
         low, high: their range; by default the task's, or 0 to 0.2 for noise.
+        noise_std: σ_y that the levels will be measured with.
 
     Raises:
-        InputError: fewer than two levels, an empty range, or a task without levels.
+        InputError: fewer than two levels, an empty range, a task without levels, levels or noise that cannot be.
     """
     if over not in OVER:
         raise unknown_name("ordering", over, OVER)
@@ -89,8 +95,34 @@ def ordering_values(
         raise InputError(f"levels is {levels}; expected at least 2")
     if over == "level" and not isinstance(task, Task):
         raise InputError(f"task {task.name} has no level of its own; choose one of its tasks, or --over noise")
-    default = task.default_levels if over == "level" and isinstance(task, Task) else NOISE_LEVELS
+    varied = task if over == "level" and isinstance(task, Task) else None
+    default = NOISE_LEVELS if varied is None else varied.default_levels
     first, last = default[0] if low is None else low, default[1] if high is None else high
+    if varied is not None:
+        _check_noise("noise std", noise_std)
+    for name, value in (("low", first), ("high", last)):
+        if varied is not None:
+            _check_level(varied, name, value)
+        else:
+            _check_noise(name, value)
     if not first < last:
         raise InputError(f"levels from {first:g} to {last:g}; expected a rising range")
+    if varied is not None and varied.levels is not None:
+        return [level for level in varied.levels if first <= level <= last]
     return torch.linspace(first, last, levels).tolist()
+
+
+def _check_level(task: Task, name: str, level: float) -> None:
+    """Raise InputError, which names the level as given, if the task's operator refuses it for any picture."""
+    task.check_level(name, level)
+    try:
+        task.at(level, _SIZE, torch.Generator().manual_seed(0), 0.0)
+    except InputError as error:
+        raise InputError(
+            f"{name} is {level:g}, a level ({task.level}) that task {task.name} refuses: {error}"
+        ) from error
+
+
+def _check_noise(name: str, std: float) -> None:
+    if not 0 <= std < math.inf:
+        raise InputError(f"{name} is {std:g}; expected a noise standard deviation, a finite number >= 0")

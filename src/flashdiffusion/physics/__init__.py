@@ -4,7 +4,7 @@ from flashdiffusion.physics.base import BatchedLinearPhysics, BatchedPhysics
 from flashdiffusion.physics.blur import GaussianBlur
 from flashdiffusion.physics.blur_kernel_space import BlurKernelSpace
 from flashdiffusion.physics.compose import Compose
-from flashdiffusion.physics.foreign import WithParams, is_linear
+from flashdiffusion.physics.foreign import WithParams, is_linear, noise_std_of
 from flashdiffusion.physics.hdr import HDR
 from flashdiffusion.physics.inpainting import BoxInpainting, RandomInpainting
 from flashdiffusion.physics.jpeg import JPEG
@@ -59,5 +59,6 @@ __all__ = [
     "drawn_by",
     "get_task",
     "is_linear",
+    "noise_std_of",
     "parse_physics",
 ]

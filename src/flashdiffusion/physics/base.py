@@ -56,6 +56,11 @@ class BatchedPhysics(ABC):
     def from_params(cls, params: dict[str, Tensor], noise_std: NoiseStd) -> Self:
         """The inverse of reading `params`: rebuild from saved tensors (raises InputError if they do not fit)."""
 
+    @property
+    def gives_pictures(self) -> bool:
+        """Whether measurements are pictures, if of another size, so that a picture file can be one."""
+        return True
+
     def picture(self, y: Tensor) -> Tensor:
         """Measurements as pictures (B, C, H, W) of the size of x, for networks that take pictures; y if it is one."""
         return y

@@ -74,6 +74,10 @@ class Compose(BatchedPhysics):
     def A(self, x: Tensor) -> Tensor:
         return self.second.A(self.first.A(x))
 
+    @property
+    def gives_pictures(self) -> bool:
+        return self.first.gives_pictures and self.second.gives_pictures
+
     def picture(self, y: Tensor) -> Tensor:
         return self.first.picture(self.second.picture(y))
 

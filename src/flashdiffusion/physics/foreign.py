@@ -11,7 +11,8 @@ from flashdiffusion.errors import InputError
 class WithParams:
     """A physics whose per-picture parameters are passed with every call, as DeepInverse's operators take them.
 
-    DeepInverse stores parameters that a call passes; passing all of them on every call makes that harmless.
+    DeepInverse stores parameters that a call passes; passing all of them on every call makes that harmless. Of noise
+    that the wrapped physics knows for each picture (see `noise_std_of`), `take` keeps the rows' own.
 
     Args:
         physics: an object with `A(x, **params)` and, if it is linear, `A_adjoint(y, **params)`.
@@ -26,11 +27,18 @@ class WithParams:
             counts = {key: len(value) for key, value in params.items()}
             raise InputError(f"parameters with {counts} rows; expected one row per picture in each")
         self.physics, self.params = physics, params
+        self._rows: Tensor | None = None  # which of the wrapped physics' pictures these are; None is all
 
     @property
     def linear(self) -> bool:
         """Whether the wrapped physics is linear."""
         return is_linear(self.physics)
+
+    @property
+    def noise_std(self) -> Tensor | None:
+        """σ_y of the wrapped physics: one number, or one per picture; None if it does not say."""
+        std = noise_std_of(self.physics)
+        return std if std is None or self._rows is None or len(std) == 1 else std[self._rows.to(std.device)]
 
     def A(self, x: Tensor) -> Tensor:
         return self.physics.A(x, **self.params)
@@ -39,14 +47,33 @@ class WithParams:
         return self.physics.A_adjoint(y, **self.params)
 
     def take(self, rows: Tensor) -> "WithParams":
-        return WithParams(self.physics, **{key: value[rows.to(value.device)] for key, value in self.params.items()})
+        params = {key: value[rows.to(value.device)] for key, value in self.params.items()}
+        return self._with(self.physics, params, rows if self._rows is None else self._rows[rows.to(self._rows.device)])
 
     def to(self, device: torch.device | str) -> "WithParams":
         """The same with its parameters on `device`; the physics itself is moved if it can be."""
         physics = self.physics.to(device) if hasattr(self.physics, "to") else self.physics
-        return WithParams(physics, **{key: value.to(device) for key, value in self.params.items()})
+        return self._with(physics, {key: value.to(device) for key, value in self.params.items()}, self._rows)
+
+    @classmethod
+    def _with(cls, physics: Any, params: dict[str, Tensor], rows: Tensor | None) -> "WithParams":
+        made = cls(physics, **params)
+        made._rows = rows
+        return made
 
 
 def is_linear(physics: object) -> bool:
     """Whether a physics has an adjoint; one that wraps another says so by its attribute `linear`."""
     return bool(getattr(physics, "linear", hasattr(physics, "A_adjoint")))
+
+
+def noise_std_of(physics: object) -> Tensor | None:
+    """σ_y that a physics says: its `noise_std`, or the `noise_model.sigma` of DeepInverse's; None if it has neither.
+
+    Returns:
+        One number, (1,), or one per picture.
+    """
+    std = getattr(physics, "noise_std", None)
+    if std is None:
+        std = getattr(getattr(physics, "noise_model", None), "sigma", None)
+    return None if std is None else torch.as_tensor(std).flatten()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics.base import BatchedLinearPhysics, BatchedPhysics, NoiseStd
+from flashdiffusion.physics.base import BatchedPhysics, NoiseStd
 from flashdiffusion.physics.foreign import is_linear
 
 
@@ -15,7 +15,8 @@ class Mixed(BatchedPhysics):
     """Operators of several kinds, each for some pictures of the batch; their measurements must be of one shape.
 
     Args:
-        parts: operators with the rows of the batch that they are for: int64 indices, together 0..B-1, each once.
+        parts: operators with the rows of the batch that they are for: int64 indices, together 0..B-1, each once. In
+            place of one that is mixed itself, its own parts are taken.
 
     Raises:
         InputError: rows that do not make up a batch.
@@ -28,9 +29,9 @@ class Mixed(BatchedPhysics):
         rows = torch.cat([rows for rows, _ in parts]) if parts else torch.empty(0)
         if any(len(own) != len(part) for own, part in parts) or rows.sort().values.tolist() != [*range(len(rows))]:
             raise InputError(f"mixed: rows {rows.tolist()}; expected every row of the batch once, in one of the parts")
-        self.parts = parts
+        self.parts = _flat(parts)
         noise = torch.empty(len(rows), dtype=torch.float64)
-        for own, part in parts:
+        for own, part in self.parts:
             noise[own] = part.noise_std
         super().__init__({"row": torch.arange(len(rows))}, noise)
 
@@ -60,15 +61,19 @@ class Mixed(BatchedPhysics):
         """
         pictures = []
         for rows, part in self.parts:
-            if not isinstance(part, BatchedLinearPhysics):
+            if not is_linear(part):
                 raise InputError(f"mixed: {part.name} has no adjoint; expected linear operators")
-            pictures.append(part.A_adjoint(y[rows.to(y.device)]))
+            pictures.append(part.A_adjoint(y[rows.to(y.device)]))  # type: ignore[attr-defined]
         order = torch.cat([rows for rows, _ in self.parts]).argsort().to(y.device)
         return torch.cat(pictures)[order]
 
     def describe(self) -> list[dict[str, float | str]]:
         described = {int(row): one for rows, part in self.parts for row, one in zip(rows, part.describe(), strict=True)}
         return [described[row] for row in range(len(self))]
+
+    @property
+    def gives_pictures(self) -> bool:
+        return all(part.gives_pictures for _, part in self.parts)
 
     def picture(self, y: Tensor) -> Tensor:
         order = torch.cat([rows for rows, _ in self.parts]).argsort().to(y.device)
@@ -86,21 +91,31 @@ class Mixed(BatchedPhysics):
     def to(self, device: torch.device | str) -> "Mixed":
         return Mixed([(rows, part.to(device)) for rows, part in self.parts])
 
+    @classmethod
+    def join(cls, parts: Sequence[BatchedPhysics]) -> BatchedPhysics:  # type: ignore[override]  # may be of one kind
+        return concatenate(parts)
+
+
+def _flat(parts: Sequence[tuple[Tensor, BatchedPhysics]]) -> list[tuple[Tensor, BatchedPhysics]]:
+    """The same with the parts of those that are mixed themselves in their place."""
+    flat: list[tuple[Tensor, BatchedPhysics]] = []
+    for rows, part in parts:
+        flat += [(rows[own], inner) for own, inner in part.parts] if isinstance(part, Mixed) else [(rows, part)]
+    return flat
+
 
 def concatenate(parts: Sequence[BatchedPhysics]) -> BatchedPhysics:
     """One physics for the pictures of several, in their order; of one kind if all of them are."""
-    kinds: dict[type[BatchedPhysics], list[int]] = {}
-    for position, part in enumerate(parts):
-        kinds.setdefault(type(part), []).append(position)
-    if len(kinds) == 1:
-        return type(parts[0]).join(parts)
     firsts = torch.tensor([0, *(len(part) for part in parts)]).cumsum(0)
-    return Mixed(
-        [
-            (
-                torch.cat([torch.arange(int(firsts[p]), int(firsts[p + 1])) for p in positions]),
-                kind.join([parts[p] for p in positions]),
-            )
-            for kind, positions in kinds.items()
-        ]
-    )
+    whole = [(torch.arange(int(firsts[p]), int(firsts[p + 1])), part) for p, part in enumerate(parts)]
+    kinds: dict[type[BatchedPhysics], list[tuple[Tensor, BatchedPhysics]]] = {}
+    for rows, part in _flat(whole):
+        kinds.setdefault(type(part), []).append((rows, part))
+    joined = [
+        (torch.cat([rows for rows, _ in own]), kind.join([part for _, part in own])) for kind, own in kinds.items()
+    ]
+    if len(joined) != 1:
+        return Mixed(joined)
+    ((rows, one),) = joined
+    order = rows.argsort()
+    return one if torch.equal(order, torch.arange(len(rows))) else one.take(order)

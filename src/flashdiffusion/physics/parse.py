@@ -140,18 +140,29 @@ def _read(text: str) -> tuple[str, _Form, dict[str, str]]:
     name, _, rest = text.partition(":")
     if name not in _FORMS:
         raise unknown_name("physics", name, _FORMS)
-    given = dict(item.partition("=")[::2] for item in rest.split(",") if item)
     known = [key for form in _FORMS[name] for key in form.parameters] + ["noise_std"]
-    for key in given:
+    given: dict[str, str] = {}
+    for item in filter(None, rest.split(",")):
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise InputError(f"{item!r} of {name} is no PARAMETER=VALUE; expected {_written(name)}")
         if key not in known:
             raise unknown_name(f"parameter of {name}", key, known)
+        if key in given:
+            raise InputError(f"{key} of {name} is given as {given[key]} and as {value}; expected it once")
+        given[key] = value
     for form in _FORMS[name]:
         needed = {key for key, default in form.parameters.items() if default is None}
         if needed <= set(given) <= {*form.parameters, "noise_std"}:
             return name, form, given
-    forms = " or ".join(form.written(name) for form in _FORMS[name])
     few = len(set(given) - {"noise_std"}) == 0
-    raise InputError(f"physics {text!r} {'lacks its parameter' if few else 'has other parameters'}; expected {forms}")
+    reason = "lacks its parameter" if few else "has other parameters"
+    raise InputError(f"physics {text!r} {reason}; expected {_written(name)}")
+
+
+def _written(name: str) -> str:
+    """All ways to write the operator of that name."""
+    return " or ".join(form.written(name) for form in _FORMS[name])
 
 
 def _number(name: str, key: str, text: str) -> float:

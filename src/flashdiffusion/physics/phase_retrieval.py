@@ -56,6 +56,10 @@ class PhaseRetrieval(BatchedPhysics):
         rows, columns = self._padding(x.shape[2]), self._padding(x.shape[3])
         return torch.fft.fft2(F.pad(x, (columns, columns, rows, rows)), norm="ortho").abs()
 
+    @property
+    def gives_pictures(self) -> bool:
+        return False
+
     def picture(self, y: Tensor) -> Tensor:
         """The inverse transform with all phases 0, cut to the size of x and clipped to [0, 1]: finite, hardly like x.
 

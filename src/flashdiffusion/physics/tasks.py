@@ -28,7 +28,8 @@ class Task:
     """A degradation with one scalar parameter (std, ratio), the level, drawn from U[low, high] per picture.
 
     `build(levels, size, generator, noise_std)` makes the operator; what else is random in it (a mask) comes
-    from the generator.
+    from the generator. A task with `levels` has these alone, rising: of those in its range each is drawn as likely as
+    the others.
     """
 
     name: str
@@ -38,13 +39,19 @@ class Task:
     high: float
     build: Build
     default_levels: tuple[float, float]  # range of levels for ordering accuracy
+    levels: tuple[float, ...] | None = None  # None: any number
 
     def draw(
         self, count: int, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd
     ) -> BatchedPhysics:
         """Fresh parameters for `count` pictures, on the generator's device."""
         unit = torch.rand(count, generator=generator, device=generator.device)
-        return self.build(self.low + (self.high - self.low) * unit, size, generator, noise_std)
+        if self.levels is None:
+            level = self.low + (self.high - self.low) * unit
+        else:
+            inside = [one for one in self.levels if self.low <= one <= self.high]
+            level = torch.tensor(inside, device=unit.device)[(unit * len(inside)).long()]
+        return self.build(level, size, generator, noise_std)
 
     def at(
         self, level: float, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd
@@ -52,9 +59,16 @@ class Task:
         """The operator of one picture at a given level.
 
         Raises:
-            InputError: a level that the operator refuses, or a task without one level.
+            InputError: a level that the operator refuses or that is none of the task's, or a task without one level.
         """
+        self.check_level(self.level, level)
         return self.build(torch.tensor([level]), size, generator, noise_std)
+
+    def check_level(self, name: str, level: float) -> None:
+        """Raise InputError, which calls the level by `name`, unless it is one of `levels`, if the task has such."""
+        if self.levels is not None and level not in self.levels:
+            known = ", ".join(f"{one:g}" for one in self.levels)
+            raise InputError(f"{name} is {level:g}; expected one of the levels of task {self.name}: {known}")
 
 
 @dataclass(frozen=True)
@@ -102,7 +116,7 @@ def _box(side: Tensor, size: tuple[int, int], generator: torch.Generator, noise_
 
 
 def _shrink(factor: Tensor, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd) -> BatchedPhysics:
-    return SuperResolution(2.0 ** factor.log2().round(), noise_std)  # the nearest power of 2: it must divide the sides
+    return SuperResolution(factor, noise_std)
 
 
 def _motion(std: Tensor, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd) -> BatchedPhysics:
@@ -136,7 +150,9 @@ _INPAINTING = Task("random-inpainting", RandomInpainting.name, "ratio", 0.7, 0.8
 # Few pixels lost as well, so that a severity encoder trained on the mixture knows the whole scale.
 _ANY_INPAINTING = Task("random-inpainting-any", RandomInpainting.name, "ratio", 0.0, 0.95, _inpaint, (0.1, 0.9))
 _BOX = Task("box-inpainting", BoxInpainting.name, "side", 0.2, 0.5, _box, (0.1, 0.7))
-_SUPER_RESOLUTION = Task("super-resolution", SuperResolution.name, "factor", 4.0, 4.0, _shrink, (2.0, 8.0))
+_SUPER_RESOLUTION = Task(
+    "super-resolution", SuperResolution.name, "factor", 4.0, 4.0, _shrink, (2.0, 8.0), levels=(2.0, 4.0, 8.0)
+)
 _MOTION = Task("motion-blur", MotionBlur.name, "std", 0.5, 3.0, _motion, (0.0, 3.0))
 _JPEG = Task("jpeg", JPEG.name, "compression", 20.0, 95.0, _jpeg, (10.0, 95.0))  # 100 - quality: larger is worse
 _PHASE = Task("phase-retrieval", PhaseRetrieval.name, "oversampling", 2.0, 2.0, _phase, (2.0, 2.0))

@@ -1,7 +1,15 @@
 """The latent diffusion prior: autoencoder, denoiser, noise schedule."""
 
 from flashdiffusion.priors.autoencoder import DiffusersAutoencoder, IdentityAutoencoder
-from flashdiffusion.priors.folder import INDEX, load_component, read_json, resolve_folder, save_component, write_index
+from flashdiffusion.priors.folder import (
+    INDEX,
+    check_files,
+    load_component,
+    read_json,
+    resolve_folder,
+    save_component,
+    write_index,
+)
 from flashdiffusion.priors.latent import LatentPrior, load_autoencoder
 from flashdiffusion.priors.published import find_published
 
@@ -10,6 +18,7 @@ __all__ = [
     "DiffusersAutoencoder",
     "IdentityAutoencoder",
     "LatentPrior",
+    "check_files",
     "find_published",
     "load_autoencoder",
     "load_component",

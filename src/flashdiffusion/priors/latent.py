@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DModel, VQModel
 from torch import Tensor
 
 from flashdiffusion.data import ensure_directory
-from flashdiffusion.errors import CheckpointError, InputError
+from flashdiffusion.errors import CheckpointError, InputError, SizeError
 from flashdiffusion.priors.autoencoder import DiffusersAutoencoder, IdentityAutoencoder
 from flashdiffusion.priors.folder import check_files, load_component, read_json, resolve_folder, save_component
 from flashdiffusion.priors.precision import KeepsFloat32Buffers
@@ -92,14 +92,11 @@ class LatentPrior(KeepsFloat32Buffers):
         """(c, h, w) of pictures of `size` pixels.
 
         Raises:
-            InputError: a size that the networks cannot take.
+            SizeError: a size that the networks cannot take.
         """
         unit = self.autoencoder.factor * 2 ** (len(self.denoiser.config.block_out_channels) - 1)
         if any(side % unit or side < unit for side in size):
-            raise InputError(
-                f"pictures of height {size[0]} and width {size[1]}; this prior takes multiples of {unit} "
-                "(--fit crops and resizes pictures)"
-            )
+            raise SizeError(f"pictures of height {size[0]} and width {size[1]}; this prior takes multiples of {unit}")
         factor = self.autoencoder.factor
         return self.autoencoder.channels, size[0] // factor, size[1] // factor
 

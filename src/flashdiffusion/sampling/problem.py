@@ -1,12 +1,13 @@
 """What is to be solved: measurements with their physics; the only place that takes rows of them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics import BatchedPhysics, is_linear
+from flashdiffusion.physics import BatchedPhysics, WithParams, is_linear, noise_std_of
 from flashdiffusion.types import Physics, RowwisePhysics
 
 
@@ -35,9 +36,23 @@ class Problem:
 
     @property
     def noise_variance(self) -> Tensor:
-        """σ_y² of each picture on the [0, 1] scale, (B,); 0 where the physics does not say (`noise_std`)."""
-        std = getattr(self.physics, "noise_std", 0.0)
-        return torch.as_tensor(std, dtype=self.y.dtype, device=self.y.device).square().expand(len(self))
+        """σ_y² of each picture on the [0, 1] scale, (B,); 0 where the physics does not say (`noise_std_of`).
+
+        Raises:
+            InputError: another number of noise levels than pictures.
+        """
+        std = noise_std_of(self.physics)
+        if std is None:
+            return self.y.new_zeros(len(self))
+        self._check_noise(std)
+        return std.to(self.y).square().expand(len(self))
+
+    def _check_noise(self, std: Tensor) -> None:
+        if len(std) not in {1, len(self)}:
+            raise InputError(
+                f"physics {self.name} has {len(std)} noise levels for {len(self)} pictures; expected one, or one per "
+                "picture"
+            )
 
     def to(self, device: torch.device | str) -> "Problem":
         """Measurements, and the physics if it can be moved, on `device`."""
@@ -46,24 +61,28 @@ class Problem:
 
     def take(self, rows: Tensor) -> "Problem":
         """Some rows (int64 indices) of the batch."""
-        physics = self.physics.take(rows) if isinstance(self.physics, RowwisePhysics) else self.physics
-        return Problem(self.y[rows], physics)
+        physics = self.physics
+        if not isinstance(physics, RowwisePhysics) and (std := noise_std_of(physics)) is not None and len(std) > 1:
+            self._check_noise(std)
+            physics = WithParams(physics)  # the same for every picture but for its noise
+        return Problem(self.y[rows], physics.take(rows) if isinstance(physics, RowwisePhysics) else physics)
 
     def picture(self) -> Tensor:
         """The measurements as pictures (B, 3, H, W) of the size to restore, for networks that take pictures.
 
-        Those of our operators know how; of others, measurements of three channels are pictures already, and else
-        Aᵀy is taken.
+        Those of our operators know how. Of other linear ones, whose x may be larger than y, it is Aᵀy: if that is of
+        another size than measurements of three channels, its mean brightness is made theirs, and if it is of the same
+        they are pictures already. Of other nonlinear ones it is y.
 
         Raises:
             InputError: neither is a picture.
         """
         if isinstance(self.physics, BatchedPhysics):
             picture = self.physics.picture(self.y)
-        elif self.y.ndim == 4 and self.y.shape[1] == 3:
-            picture = self.y
         elif self.linear:
             picture = self.adjoint(self.y)
+            if self.y.ndim == 4 and self.y.shape[1] == 3:
+                picture = self.y if picture.shape == self.y.shape else _as_bright(picture, self.y)
         else:
             picture = self.y
         if picture.ndim != 4 or picture.shape[1] != 3 or len(picture) == 0:
@@ -76,15 +95,7 @@ class Problem:
         Raises:
             InputError: the physics cannot take these rows, or gives measurements of another shape than y.
         """
-        try:
-            measured = self.physics.A(x)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            raise InputError(
-                f"physics failed on {len(self)} of the pictures: {error}; pass parameters that differ from picture to "
-                "picture through flashdiffusion.WithParams"
-            ) from error
+        measured = self._call(self.physics.A, x)
         if measured.shape != self.y.shape:
             raise InputError(
                 f"physics {self.name} gives measurements of shape {tuple(measured.shape)}; y has {tuple(self.y.shape)}"
@@ -95,11 +106,22 @@ class Problem:
         """Aᵀy.
 
         Raises:
-            InputError: the physics is not linear.
+            InputError: the physics is not linear, or cannot take these rows.
         """
         if not self.linear:
             raise InputError(f"physics {self.name} has no A_adjoint; expected a linear one")
-        return self.physics.A_adjoint(y)  # type: ignore[attr-defined]
+        return self._call(self.physics.A_adjoint, y)  # type: ignore[attr-defined]
+
+    def _call(self, function: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
+        try:
+            return function(value)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise InputError(
+                f"physics failed on {len(self)} of the pictures: {error}; pass parameters that differ from picture to "
+                "picture through flashdiffusion.WithParams"
+            ) from error
 
     def residual(self, x: Tensor) -> Tensor:
         """r = A(x) - y on the [-1, 1] scale, as published step sizes are: twice that of the [0, 1] scale."""
@@ -113,3 +135,10 @@ class Problem:
 def norm(rows: Tensor) -> Tensor:
     """‖·‖₂ of each row, (B,)."""
     return torch.linalg.vector_norm(rows.flatten(1), dim=1)
+
+
+def _as_bright(picture: Tensor, y: Tensor) -> Tensor:
+    """Pictures with the mean of the measurements y; as they are where that would not be a positive factor."""
+    factor = y.flatten(1).mean(1) / picture.flatten(1).mean(1)
+    usable = factor.isfinite() & (factor > 0)
+    return picture * torch.where(usable, factor, torch.ones_like(factor)).view(-1, *[1] * (picture.ndim - 1))
