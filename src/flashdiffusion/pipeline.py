@@ -172,7 +172,7 @@ class FlashPipeline:
         if not bool(y.isfinite().all()):
             rows = (~y.isfinite()).flatten(1).any(dim=1).nonzero().flatten().tolist()
             raise InputError(f"NaN or infinite values in measurements {rows}; expected finite numbers")
-        picture = y if physics is None else Problem(y, physics).picture()
+        picture = y if physics is None else Problem(y, physics).to(self.prior.device).picture()
         if picture.ndim != 4 or picture.shape[1] != 3:
             raise InputError(f"measurements of shape {tuple(y.shape)}; expected (B, 3, H, W) with B >= 1")
         if isinstance(physics, Sized) and len(physics) != len(y):
