@@ -1,15 +1,14 @@
 """What several commands do."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flashdiffusion.data import PictureDataset
     from flashdiffusion.experiments import Record
-    from flashdiffusion.methods import Settings
     from flashdiffusion.pipeline import FlashPipeline
 
 
@@ -60,9 +59,12 @@ def fitted_size(pipeline: "FlashPipeline", fit: bool) -> int | None:
     return pipeline.sample_size if fit else None
 
 
-def override(settings: "Settings", **given: Any) -> "Settings":
-    """Settings with those values replaced that were given (are not None)."""
-    return replace(settings, **{key: value for key, value in given.items() if value is not None})
+def given_settings(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a command's options that are settings of a method and were given (are not None)."""
+    from flashdiffusion.methods import Settings
+
+    names = {field.name for field in fields(Settings)}
+    return {name: value for name, value in options.items() if name in names and value is not None}
 
 
 def print_records(title: str, records: "Sequence[Record]", as_json: bool) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flashdiffusion.cli.common import load_pipeline, open_data, override
+from flashdiffusion.cli.common import given_settings, load_pipeline, open_data
 from flashdiffusion.cli.inputs import Failures
 from flashdiffusion.cli.options import (
     Capacity,
@@ -62,7 +62,8 @@ def command(
     seed: Seed = 0,
 ) -> None:
     """Measure a method on a task: one record per picture and the means, as JSON."""
-    from dataclasses import asdict
+    given = given_settings(locals())
+    from dataclasses import asdict, replace
 
     from flashdiffusion.data import ensure_file, save_grid, write_json
     from flashdiffusion.errors import InputError
@@ -80,20 +81,10 @@ def command(
     for path in (out, grid):
         if path is not None:
             ensure_file(path)
-    found = preset_for(task, start, solver, steps)
+    settings = preset_for(task, start, solver, steps)
     if preset != "tuned":
-        found = override(published_for(task, start, solver, preset), steps=steps)
-    settings = override(
-        found,
-        eta=eta,
-        correction=correction,
-        omega=omega,
-        gamma=gamma,
-        proximal=proximal,
-        start_step=start_step,
-        mixing=mixing,
-        delta=delta,
-    )
+        settings = published_for(task, start, solver, preset)
+    settings = replace(settings, **given)
     network = LPIPS.from_file(lpips) if lpips else None
     pipeline = load_pipeline(model, device, precision, regressor)
     pictures = open_data(pipeline, data, limit)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flashdiffusion.cli.common import fitted_size, load_pipeline, override, print_records
+from flashdiffusion.cli.common import fitted_size, given_settings, load_pipeline, print_records
 from flashdiffusion.cli.inputs import Failures, Measured, expand, keep_inputs, names_of, read_image, read_measured
 from flashdiffusion.cli.options import (
     Capacity,
@@ -82,7 +82,8 @@ def command(
     seed: Seed = 0,
 ) -> None:
     """Restore pictures: writes NAME.png for each, and results.json with one record per picture."""
-    from dataclasses import asdict
+    given = given_settings(locals())
+    from dataclasses import asdict, replace
 
     from flashdiffusion.data import ensure_directory, write_json
     from flashdiffusion.data.measurements import SUFFIX
@@ -120,17 +121,7 @@ def command(
     size = _measured_size(probe, side) if pictures and probe is not None and side is not None else None
 
     def settings_for(task: "str | BatchedPhysics") -> "Settings":
-        return override(
-            preset_for(task, start, solver, steps),
-            eta=eta,
-            correction=correction,
-            omega=omega,
-            gamma=gamma,
-            proximal=proximal,
-            start_step=start_step,
-            mixing=mixing,
-            delta=delta,
-        )
+        return replace(preset_for(task, start, solver, steps), **given)
 
     # Options that no picture can use fail here, once.
     make_solver(solver, pipeline.prior, settings_for("gaussian-blur"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flashdiffusion.cli.common import load_pipeline, open_data, override
+from flashdiffusion.cli.common import given_settings, load_pipeline, open_data
 from flashdiffusion.cli.options import Capacity, Delta, Device, Model, NoiseStd, Precision, Regressor, Seed, Steps
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ def command(
     seed: Seed = 1,
 ) -> None:
     """Search a method's hyperparameters on a task: a trial per combination, the best by LPIPS (or PSNR) last."""
-    from dataclasses import asdict
+    given = given_settings(locals())
+    from dataclasses import asdict, replace
 
     from flashdiffusion.data import ensure_file, write_json
     from flashdiffusion.errors import InputError
@@ -48,7 +49,7 @@ def command(
 
     chosen = get_task(task)
     values = default_grid(method) if grid is None else parse_grid(grid)
-    base = override(preset_for(task, *parse_method(method), steps), delta=delta)
+    base = replace(preset_for(task, *parse_method(method), steps), **given)
     if not values:
         raise InputError(f"nothing to search for {method}; expected values to try, e.g. --grid eta=1,2,4")
     network = LPIPS.from_file(lpips) if lpips else None
