@@ -22,6 +22,7 @@ BASELINE_GRID = "eta=1,3"
 CCDF_GRID = "eta=8 start_step=10,30"
 OMEGAS = "omega=0.1,0.5"
 GAMMAS = "gamma=40,400"
+RESAMPLE_GRID = "gamma=400 correction=1 mixing=consistent"  # the paper's mixing leaves it too few corrections
 
 
 def best(out: Path, task: str, method: str) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def tune_flash(options: argparse.Namespace, task: str) -> None:
     found = best(options.out, task, "flash(latent-dps)")
     for solver in solvers_like_psld(task):
         tune(options, task, f"flash({solver})", f"eta={found['eta']} correction={found['correction']} {OMEGAS}", *model)
-    tune(options, task, "flash(resample)", f"correction={found['correction']} {GAMMAS}", *model)
+    tune(options, task, "flash(resample)", RESAMPLE_GRID, *model)
     tune(options, task, "ccdf(latent-dps)", CCDF_GRID, *model)
 
 
@@ -79,7 +80,7 @@ def report(out: Path) -> None:
         settings, mean = result["best"]["settings"], result["best"]["mean"]
         varied = {key for trial in result["trials"] for key in settings if trial["settings"][key] != settings[key]}
         named = set(part.partition("=")[0] for part in _grid_of(result).split()) | varied
-        shown = ", ".join(f"{key}={settings[key]:g}" for key in settings if key in named)
+        shown = ", ".join(f"{key}={settings[key]!r}" for key in settings if key in named)
         own_grid = "(" in result["method"] or (result["method"] == "resample" and settings["steps"] == 500)
         steps = None if own_grid else settings["steps"]
         figures = f"{mean['psnr']:.2f}, {mean['lpips']:.4f}, {mean['nfe']:.1f}"

@@ -20,34 +20,48 @@ class Preset:
 # (task, method, length of the time grid) -> what `flashdiffusion tune` found for the embedded model, by the searches of
 # benchmarks/tune.py. None is the method's own grid: all steps, 500 for ReSample. Flash's steps are few in any case.
 PRESETS: dict[tuple[str, str, int | None], Preset] = {
-    ("gaussian-blur", "ccdf(latent-dps)", None): Preset(Settings(eta=8, start_step=30), 28.61, 0.0769, 30.0),
-    ("gaussian-blur", "flash(gml-dps)", None): Preset(Settings(eta=8, omega=0.5, correction=0), 28.75, 0.0735, 19.2),
-    ("gaussian-blur", "flash(latent-dps)", None): Preset(Settings(eta=8, correction=0), 28.74, 0.0741, 19.2),
-    ("gaussian-blur", "flash(psld)", None): Preset(Settings(eta=8, omega=0.5, correction=0), 28.74, 0.0738, 19.2),
-    ("gaussian-blur", "flash(resample)", None): Preset(Settings(gamma=400, correction=0), 28.47, 0.1079, 10.0),
-    ("gaussian-blur", "gml-dps", 200): Preset(Settings(eta=3, omega=0.5), 26.33, 0.1217, 200.0),
-    ("gaussian-blur", "latent-dps", 200): Preset(Settings(eta=3), 12.44, 0.5892, 200.0),
-    ("gaussian-blur", "resample", 200): Preset(Settings(gamma=400), 26.62, 0.1805, 200.0),
-    ("gaussian-blur-fixed", "ccdf(latent-dps)", None): Preset(Settings(eta=8, start_step=30), 24.60, 0.2067, 30.0),
+    ("gaussian-blur", "ccdf(latent-dps)", None): Preset(Settings(eta=8.0, start_step=30), 28.61, 0.0769, 30.0),
+    ("gaussian-blur", "flash(gml-dps)", None): Preset(
+        Settings(eta=8.0, omega=0.5, correction=0.0), 28.75, 0.0735, 19.2
+    ),
+    ("gaussian-blur", "flash(latent-dps)", None): Preset(Settings(eta=8.0, correction=0.0), 28.74, 0.0741, 19.2),
+    ("gaussian-blur", "flash(psld)", None): Preset(Settings(eta=8.0, omega=0.5, correction=0.0), 28.74, 0.0738, 19.2),
+    ("gaussian-blur", "flash(resample)", None): Preset(
+        Settings(gamma=400.0, correction=1.0, mixing="consistent"), 28.45, 0.1040, 18.2
+    ),
+    ("gaussian-blur", "gml-dps", 200): Preset(Settings(eta=3.0, omega=0.5), 26.33, 0.1217, 200.0),
+    ("gaussian-blur", "latent-dps", 200): Preset(Settings(eta=3.0), 12.44, 0.5892, 200.0),
+    ("gaussian-blur", "resample", 200): Preset(Settings(gamma=400.0), 26.62, 0.1805, 200.0),
+    ("gaussian-blur-fixed", "ccdf(latent-dps)", None): Preset(Settings(eta=8.0, start_step=30), 24.60, 0.2067, 30.0),
     ("gaussian-blur-fixed", "flash(gml-dps)", None): Preset(
-        Settings(eta=8, omega=0.1, correction=0.5), 25.06, 0.1766, 30.0
+        Settings(eta=8.0, omega=0.1, correction=0.5), 25.06, 0.1766, 30.0
     ),
-    ("gaussian-blur-fixed", "flash(latent-dps)", None): Preset(Settings(eta=8, correction=0.5), 25.04, 0.1783, 30.0),
+    ("gaussian-blur-fixed", "flash(latent-dps)", None): Preset(Settings(eta=8.0, correction=0.5), 25.04, 0.1783, 30.0),
     ("gaussian-blur-fixed", "flash(psld)", None): Preset(
-        Settings(eta=8, omega=0.1, correction=0.5), 25.06, 0.1771, 30.0
+        Settings(eta=8.0, omega=0.1, correction=0.5), 25.06, 0.1771, 30.0
     ),
-    ("gaussian-blur-fixed", "flash(resample)", None): Preset(Settings(gamma=400, correction=0.5), 24.55, 0.2298, 15.2),
-    ("gaussian-blur-fixed", "latent-dps", 200): Preset(Settings(eta=3), 12.42, 0.6335, 200.0),
-    ("nonlinear-blur", "ccdf(latent-dps)", None): Preset(Settings(eta=8, start_step=30), 28.37, 0.0742, 30.0),
-    ("nonlinear-blur", "flash(gml-dps)", None): Preset(Settings(eta=8, omega=0.5, correction=0.5), 28.37, 0.0741, 21.5),
-    ("nonlinear-blur", "flash(latent-dps)", None): Preset(Settings(eta=8, correction=0.5), 28.39, 0.0756, 21.5),
-    ("nonlinear-blur", "flash(resample)", None): Preset(Settings(gamma=400, correction=0.5), 27.55, 0.1327, 10.5),
+    ("gaussian-blur-fixed", "flash(resample)", None): Preset(
+        Settings(gamma=400.0, correction=1.0, mixing="consistent"), 24.47, 0.2109, 27.5
+    ),
+    ("gaussian-blur-fixed", "latent-dps", 200): Preset(Settings(eta=3.0), 12.42, 0.6335, 200.0),
+    ("nonlinear-blur", "ccdf(latent-dps)", None): Preset(Settings(eta=8.0, start_step=30), 28.37, 0.0742, 30.0),
+    ("nonlinear-blur", "flash(gml-dps)", None): Preset(
+        Settings(eta=8.0, omega=0.5, correction=0.5), 28.37, 0.0741, 21.5
+    ),
+    ("nonlinear-blur", "flash(latent-dps)", None): Preset(Settings(eta=8.0, correction=0.5), 28.39, 0.0756, 21.5),
+    ("nonlinear-blur", "flash(resample)", None): Preset(
+        Settings(gamma=400.0, correction=1.0, mixing="consistent"), 27.65, 0.1279, 20.0
+    ),
     ("random-inpainting", "flash(gml-dps)", None): Preset(
-        Settings(eta=8, omega=0.5, correction=0), 27.10, 0.0743, 53.5
+        Settings(eta=8.0, omega=0.5, correction=0.0), 27.10, 0.0743, 53.5
     ),
-    ("random-inpainting", "flash(latent-dps)", None): Preset(Settings(eta=8, correction=0), 27.04, 0.0749, 53.5),
-    ("random-inpainting", "flash(psld)", None): Preset(Settings(eta=8, omega=0.5, correction=0), 27.05, 0.0736, 53.5),
-    ("random-inpainting", "flash(resample)", None): Preset(Settings(gamma=400, correction=0), 25.03, 0.2143, 26.2),
+    ("random-inpainting", "flash(latent-dps)", None): Preset(Settings(eta=8.0, correction=0.0), 27.04, 0.0749, 53.5),
+    ("random-inpainting", "flash(psld)", None): Preset(
+        Settings(eta=8.0, omega=0.5, correction=0.0), 27.05, 0.0736, 53.5
+    ),
+    ("random-inpainting", "flash(resample)", None): Preset(
+        Settings(gamma=400.0, correction=1.0, mixing="consistent"), 25.21, 0.1966, 46.2
+    ),
     # Searched in full over two pictures with an earlier, weaker denoiser.
     ("gaussian-blur", "latent-dps", None): Preset(Settings(eta=1)),
 }
