@@ -104,7 +104,7 @@ def make_start(
     if encoder is None:
         raise InputError(
             f"start {name!r} needs a severity encoder and this model has none; start from noise, or train one with "
-            "`flashdiffusion train severity`"
+            "`flashdiffusion train severity` (models of pixels have none: take dps or ccdf(dps))"
         )
     if name == "ccdf":
         return Fixed(settings.start_step, EncodedEstimate(encoder))

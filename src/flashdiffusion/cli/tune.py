@@ -72,6 +72,7 @@ def command(
     pipeline = load_pipeline(model, device, precision, regressor)
     pictures = open_data(pipeline, data, limit)
     start, solver = parse_method(method)
+    count = len(combinations(values, base))
     for settings in combinations(values, base):  # one that cannot be is refused before the first trial is paid for
         make_solver(solver, pipeline.prior, settings)
         make_start(start, pipeline.severity_encoder, settings, pipeline.regressor)
@@ -97,7 +98,7 @@ def command(
         varied = ", ".join(f"{name} {getattr(trial.settings, name)}" for name in values)
         figures = {key: trial.mean.get(key) for key in ("psnr", "lpips", "nfe")}
         shown = ", ".join(f"{key} {figure:.4g}" for key, figure in figures.items() if figure is not None)
-        print(f"{method} on {task}: {varied}: {shown}", flush=True)
+        print(f"{len(asked)}/{count}: {method} on {task}: {varied}: {shown}", flush=True)
     winner = best(asked, objective)
     write_json(out, result | {"trials": [one.to_json() for one in trials.values()], "best": winner.to_json()})
     print(f"best by {objective}: {asdict(winner.settings)}; written to {out}")
