@@ -10,18 +10,11 @@ two processes that share the cells. The settings are those of presets.py.
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-from flashdiffusion.cli import main as flashdiffusion
+from common import TASKS, parser_of, path_of, run
 
-TASKS = {
-    "gaussian-blur": "varying blur",
-    "gaussian-blur-fixed": "fixed blur",
-    "nonlinear-blur": "nonlinear blur",
-    "random-inpainting": "random inpainting",
-}
 SOLVERS = ("latent-dps", "psld", "gml-dps", "resample")
 OTHERS = ("ae", "swinir", "ccdf(latent-dps)", "dps", "ccdf(dps)")
 LINEAR_ONLY = "psld"
@@ -36,20 +29,6 @@ def cells() -> list[tuple[str, str]]:
     methods = [*(f"flash({solver})" for solver in SOLVERS), *(m for m in OTHERS if m != "dps"), *SOLVERS, "dps"]
     found = [(task, method) for method in methods for task in TASKS]
     return [(t, m) for t, m in found if not (t == "nonlinear-blur" and LINEAR_ONLY in m)]
-
-
-def path_of(out: Path, task: str, method: str) -> Path:
-    return out / f"{task}--{method.replace('(', '-').replace(')', '')}.json"
-
-
-def run(arguments: list[str]) -> None:
-    """One command, in this process."""
-    sys.argv = ["flashdiffusion", *arguments]
-    try:
-        flashdiffusion()
-    except SystemExit as stop:
-        if stop.code:
-            raise
 
 
 def measure(options: argparse.Namespace, task: str, method: str) -> None:
@@ -86,7 +65,7 @@ def row(name: str, result: dict[str, Any]) -> str:
 def report(out: Path) -> None:
     """The table, and how many cells Flash wins."""
     won = total = 0
-    cheaper = []
+    nfe: list[tuple[float, float]] = []  # of X and of Flash(X)
     for task, title in TASKS.items():
         print(f"\n**{title}**\n\n| method | " + " | ".join(COLUMNS) + " |\n|---" + "|---:" * len(COLUMNS) + "|")
         for method in (*OTHERS, *(name for solver in SOLVERS for name in (solver, f"flash({solver})"))):
@@ -102,28 +81,21 @@ def report(out: Path) -> None:
             total += 1
             a, b = plain["mean"], flash["mean"]
             won += b["psnr"] > a["psnr"] and b["lpips"] < a["lpips"]
-            cheaper.append(a["nfe"] / b["nfe"])
+            nfe.append((a["nfe"], b["nfe"]))
     if total:
         print(f"\nFlash(X) better than X in PSNR and LPIPS both: {won} of {total} cells")
-        print(f"NFE of X over that of Flash(X): {min(cheaper):.1f} to {max(cheaper):.1f}")
+        plain_nfe, flash_nfe = (sum(column) for column in zip(*nfe, strict=True))
+        ratios = [a / b for a, b in nfe]
+        print(f"mean NFE of X over that of Flash(X): {plain_nfe / flash_nfe:.1f}; ", end="")
+        print(f"single cells {min(ratios):.1f} to {max(ratios):.1f}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="folder of pictures or .tar shard")
-    parser.add_argument("--lpips", help="LPIPS weights")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
-    parser.add_argument("--pictures", type=int, default=8)
-    parser.add_argument("--baseline-steps", type=int, help="time grid of the methods without Flash; default: in full")
-    parser.add_argument("--precision", default="bfloat16")
+    parser = parser_of(__doc__, pictures=8, seed=0)
     parser.add_argument("--capacity", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--model", help="latent model; default: the embedded one")
     parser.add_argument("--pixel-model", default="runs/pixel", help="pixel-space model of dps and ccdf(dps)")
     parser.add_argument("--only", action="append", help="TASK:METHOD; repeat for more; default: all")
-    parser.add_argument("--share", default="0/1", help="I/N: every N-th cell from the I-th")
     parser.add_argument("--grids", action="store_true", help="write pictures beside the figures")
-    parser.add_argument("--report", action="store_true", help="print what is there as Markdown")
     options = parser.parse_args()
     if options.report:
         report(options.out)

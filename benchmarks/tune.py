@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from table import TASKS, path_of, run
+from common import TASKS, parser_of, path_of, run
 
 FLASH_GRID = "eta=4,8,16 correction=0,0.5"
 BASELINE_GRID = "eta=1,3"
@@ -93,19 +93,9 @@ def _grid_of(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="folder of pictures or .tar shard")
-    parser.add_argument("--lpips", help="LPIPS weights")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
-    parser.add_argument("--pictures", type=int, default=4)
-    parser.add_argument("--baseline-steps", type=int, help="time grid of the methods without Flash; default: in full")
+    parser = parser_of(__doc__, pictures=4, seed=1)
     parser.add_argument("--baseline-pictures", type=int, help="of the methods without Flash; default: --pictures")
-    parser.add_argument("--precision", default="bfloat16")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--model", help="latent model; default: the embedded one")
     parser.add_argument("--pixel-model", help="pixel-space model; without one, dps and ccdf(dps) are left out")
-    parser.add_argument("--share", default="0/1", help="I/N: every N-th task from the I-th")
-    parser.add_argument("--report", action="store_true", help="print the lines of presets.py")
     options = parser.parse_args()
     if options.report:
         report(options.out)

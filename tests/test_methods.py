@@ -96,6 +96,8 @@ def test_dps_is_for_pixels():
     with pytest.raises(InputError, match="dps works on pixels"):
         make_solver("dps", _Prior(object()), Settings())
     assert type(make_solver("dps", _Prior(IdentityAutoencoder()), Settings())) is LatentDPS
+    with pytest.raises(InputError, match="psld works on latents and this model on pixels; take dps"):
+        make_solver("psld", _Prior(IdentityAutoencoder()), Settings())
 
 
 def test_starts_say_which_network_is_missing():

@@ -63,11 +63,14 @@ def make_solver(name: str, prior: LatentPrior, settings: Settings) -> Solver:
     """The solver of that name.
 
     Raises:
-        InputError: unknown name, a setting out of range, or a pixel-space solver with a latent prior.
+        InputError: unknown name, a setting out of range, or a solver of the other space than the prior.
     """
     if name not in SOLVERS:
         raise unknown_name("solver", name, SOLVERS)
-    if name == "dps" and not isinstance(prior.autoencoder, IdentityAutoencoder):
+    pixels = isinstance(prior.autoencoder, IdentityAutoencoder)
+    if pixels and name not in {"dps", "prior"}:
+        raise InputError(f"{name} works on latents and this model on pixels; take dps or ccdf(dps)")
+    if name == "dps" and not pixels:
         raise InputError("dps works on pixels and this model has an autoencoder; take latent-dps, or a pixel model")
     transition = Transition(prior.schedule.grid(settings.steps), settings.delta)
     if name == "gml-dps":

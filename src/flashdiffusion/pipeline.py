@@ -21,6 +21,7 @@ from flashdiffusion.physics import BatchedPhysics
 from flashdiffusion.presets import preset_for
 from flashdiffusion.priors import (
     INDEX,
+    IdentityAutoencoder,
     LatentPrior,
     find_published,
     load_component,
@@ -201,7 +202,7 @@ class FlashPipeline:
         y: Tensor,
         physics: Physics,
         *,
-        solver: str | Solver = "latent-dps",
+        solver: str | Solver | None = None,
         start: str | StartRule = "flash",
         seed: int = 0,
         ids: Sequence[str] | None = None,
@@ -215,7 +216,7 @@ class FlashPipeline:
             y: measurements on the [0, 1] scale, pictures (B, 3, H, W) for most physics; noise may leave the range.
             physics: the degradation that made y; ours, DeepInverse's, or any object with `A(x)`.
             solver: a name of `methods.SOLVERS` ("latent-dps", "gml-dps", "psld", "resample", "dps", "prior") or a
-                solver object.
+                solver object; by default "latent-dps", or "dps" with a model of pixels.
             start: a name of `methods.STARTS` ("flash": as few steps as the picture needs, "noise": all steps,
                 "inversion", "ccdf", "estimate", "regression"), or a start rule.
             seed: with a picture's id it determines the picture's random numbers.
@@ -234,6 +235,8 @@ class FlashPipeline:
         names = [str(i) for i in range(len(y))] if ids is None else list(ids)
         if len(names) != len(y):
             raise InputError(f"{len(names)} ids for {len(y)} pictures; expected one per picture")
+        if solver is None:
+            solver = "dps" if isinstance(self.prior.autoencoder, IdentityAutoencoder) else "latent-dps"
         if settings is None:
             settings = preset_for(
                 physics,

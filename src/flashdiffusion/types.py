@@ -1,6 +1,6 @@
 """Protocols; everything above speaks in these."""
 
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -30,6 +30,6 @@ class LinearPhysics(Physics, Protocol):
 class RowwisePhysics(Physics, Protocol):
     """A degradation with parameters per picture, of which rows can be taken."""
 
-    def take(self, rows: Tensor) -> Self:
+    def take(self, rows: Tensor) -> Physics:
         """The physics of some rows (int64 indices) of the batch."""
         ...

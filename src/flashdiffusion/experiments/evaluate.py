@@ -12,13 +12,14 @@ from flashdiffusion.errors import InputError
 from flashdiffusion.experiments.records import Record
 from flashdiffusion.methods import Settings, parse_method
 from flashdiffusion.metrics import LPIPS, psnr, ssim
-from flashdiffusion.physics import BatchedPhysics
+from flashdiffusion.physics import BatchedPhysics, is_linear
 from flashdiffusion.physics.tasks import Mixture, Task, measure
 from flashdiffusion.pipeline import FlashPipeline, Restoration
 from flashdiffusion.severity import true_severity
 
 # Not a method: what the autoencoder alone makes of the clean picture, the bound of every latent method.
 BOUND = "bound"
+PROBE = (64, 64)  # pixels of a picture that a task is tried on
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ def evaluate(
     start, solver = ("", "") if method == BOUND else parse_method(method, [BOUND])
     if batch_size < 1:
         raise InputError(f"batch size is {batch_size}; expected at least 1")
+    _check_linear(task, solver)
     for first in range(0, len(data), batch_size):
         rows, failed = data.readable(range(first, min(first + batch_size, len(data))))
         if not rows:
@@ -91,6 +93,16 @@ def evaluate(
                 true = _true_severity(pipeline, clean, looks, capacity)
         records = _records(ids, clean, looks, measured.physics, restored, restoration, true, lpips)
         yield Evaluation(records, clean, looks, restored, failed)
+
+
+def _check_linear(task: Task | Mixture, solver: str) -> None:
+    """Refuse a task that may draw what the solver cannot serve, whatever it draws this time."""
+    if solver != "psld":
+        return
+    for one in task.tasks if isinstance(task, Mixture) else (task,):
+        physics = one.draw(1, PROBE, torch.Generator().manual_seed(0), 0.0)
+        if not is_linear(physics):
+            raise InputError(f"psld needs linear degradations, and task {task.name} has {one.name}; use another solver")
 
 
 @torch.no_grad()

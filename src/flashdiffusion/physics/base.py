@@ -1,7 +1,7 @@
 """What our operators share: per-picture parameters, row selection, Gaussian noise, saving."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import ClassVar, Self
 
 import torch
@@ -76,18 +76,23 @@ class BatchedPhysics(ABC):
         noise = torch.randn(y.shape, generator=generator, device=device).to(y)
         return y + self.noise_std.to(y).view(-1, *[1] * (y.ndim - 1)) * noise
 
-    def take(self, rows: Tensor) -> Self:
+    def take(self, rows: Tensor) -> "BatchedPhysics":
         """The physics of some rows (int64 indices) of the batch."""
         params = {key: value[rows.to(value.device)] for key, value in self.params.items()}
         return self.from_params(params, self.noise_std[rows.cpu()])
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> "BatchedPhysics":
         """The same physics with its parameters on `device`."""
         return self.from_params({key: value.to(device) for key, value in self.params.items()}, self.noise_std)
 
+    @property
+    def kind(self) -> Hashable:
+        """Operators of equal kind can be joined to one."""
+        return type(self)
+
     @classmethod
-    def join(cls, parts: Sequence[Self]) -> Self:
-        """One physics for the pictures of several, in their order."""
+    def join(cls, parts: "Sequence[BatchedPhysics]") -> "BatchedPhysics":
+        """One physics for the pictures of several of one kind, in their order; `concatenate` joins different kinds."""
         params = {key: torch.cat([part.params[key] for part in parts]) for key in parts[0].params}
         return cls.from_params(params, torch.cat([part.noise_std for part in parts]))
 

@@ -60,6 +60,12 @@ class GaussianBlur(BatchedLinearPhysics):
         rows, columns = self._matrix(y.shape[2], y), self._matrix(y.shape[3], y)
         return torch.einsum("bji,bcjk,bkl->bcil", rows, y, columns)
 
+    def take(self, rows: Tensor) -> "GaussianBlur":
+        std = self.params["std"]
+        taken = GaussianBlur(std[rows.to(std.device)], self.noise_std[rows.cpu()])
+        taken._matrices = {key: matrix[rows.to(matrix.device)] for key, matrix in self._matrices.items()}
+        return taken
+
     def _matrix(self, size: int, like: Tensor) -> Tensor:
         """(B, size, size): reflect-pad and filter along one axis."""
         key = (size, like.device, like.dtype)

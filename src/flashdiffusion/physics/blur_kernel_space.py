@@ -1,7 +1,7 @@
 """Nonlinear blur of the published blur-kernel-space network."""
 
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -82,8 +82,9 @@ class BlurKernelSpace(BatchedPhysics):
         return type(self)(network, self.params["code"].to(device), self.noise_std)
 
     @classmethod
-    def join(cls, parts: Sequence[Self]) -> Self:
-        if any(part.network is not parts[0].network for part in parts):
+    def join(cls, parts: Sequence[BatchedPhysics]) -> BatchedPhysics:
+        own = cast(Sequence[BlurKernelSpace], parts)
+        if any(part.network is not own[0].network for part in own):
             raise InputError(f"{cls.name}: several networks in one batch; expected one")
-        code = torch.cat([part.params["code"] for part in parts])
-        return cls(parts[0].network, code, torch.cat([part.noise_std for part in parts]))
+        code = torch.cat([part.params["code"] for part in own])
+        return cls(own[0].network, code, torch.cat([part.noise_std for part in own]))

@@ -1,14 +1,14 @@
 """Two degradations, one after the other."""
 
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Hashable, Sequence
+from typing import Self, cast
 
 import torch
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
 from flashdiffusion.physics.base import BatchedLinearPhysics, BatchedPhysics, NoiseStd
-from flashdiffusion.physics.mixed import Mixed, concatenate
+from flashdiffusion.physics.mixed import concatenate
 
 
 class Compose(BatchedPhysics):
@@ -81,24 +81,20 @@ class Compose(BatchedPhysics):
     def picture(self, y: Tensor) -> Tensor:
         return self.first.picture(self.second.picture(y))
 
-    def take(self, rows: Tensor) -> Self:
+    def take(self, rows: Tensor) -> "Compose":
         return type(self)(self.first.take(rows), self.second.take(rows))
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> "Compose":
         return type(self)(self.first.to(device), self.second.to(device))
 
+    @property
+    def kind(self) -> Hashable:
+        return Compose, self.first.kind, self.second.kind
+
     @classmethod
-    def join(cls, parts: Sequence[Self]) -> BatchedPhysics:  # type: ignore[override]  # of several kinds: Mixed
-        kinds: dict[tuple[int, ...], list[int]] = {}
-        for position, part in enumerate(parts):
-            kinds.setdefault(tuple(part.params["kinds"][0].tolist()), []).append(position)
-        joined: list[tuple[Tensor, BatchedPhysics]] = []
-        firsts = torch.tensor([0, *(len(part) for part in parts)]).cumsum(0)
-        for positions in kinds.values():
-            rows = torch.cat([torch.arange(int(firsts[p]), int(firsts[p + 1])) for p in positions])
-            own = [parts[p] for p in positions]
-            joined.append((rows, Compose(concatenate([p.first for p in own]), concatenate([p.second for p in own]))))
-        return joined[0][1] if len(joined) == 1 else Mixed(joined)
+    def join(cls, parts: Sequence[BatchedPhysics]) -> BatchedPhysics:
+        own = cast(Sequence[Compose], parts)
+        return Compose(concatenate([part.first for part in own]), concatenate([part.second for part in own]))
 
 
 class LinearCompose(Compose, BatchedLinearPhysics):

@@ -1,11 +1,12 @@
 """Physics of other libraries whose parameters differ from picture to picture."""
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
+from flashdiffusion.types import LinearPhysics
 
 
 class WithParams:
@@ -62,7 +63,7 @@ class WithParams:
         return made
 
 
-def is_linear(physics: object) -> bool:
+def is_linear(physics: object) -> TypeGuard[LinearPhysics]:
     """Whether a physics has an adjoint; one that wraps another says so by its attribute `linear`."""
     return bool(getattr(physics, "linear", hasattr(physics, "A_adjoint")))
 

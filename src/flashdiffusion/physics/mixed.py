@@ -1,6 +1,6 @@
 """Different operators in one batch."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Self
 
 import torch
@@ -62,8 +62,8 @@ class Mixed(BatchedPhysics):
         pictures = []
         for rows, part in self.parts:
             if not is_linear(part):
-                raise InputError(f"mixed: {part.name} has no adjoint; expected linear operators")
-            pictures.append(part.A_adjoint(y[rows.to(y.device)]))  # type: ignore[attr-defined]
+                raise InputError(f"mixed: {part.describe()[0]['physics']} has no adjoint; expected linear operators")
+            pictures.append(part.A_adjoint(y[rows.to(y.device)]))
         order = torch.cat([rows for rows, _ in self.parts]).argsort().to(y.device)
         return torch.cat(pictures)[order]
 
@@ -79,7 +79,8 @@ class Mixed(BatchedPhysics):
         order = torch.cat([rows for rows, _ in self.parts]).argsort().to(y.device)
         return torch.cat([part.picture(y[rows.to(y.device)]) for rows, part in self.parts])[order]
 
-    def take(self, rows: Tensor) -> BatchedPhysics:  # type: ignore[override]  # one kind alone is that kind
+    def take(self, rows: Tensor) -> BatchedPhysics:
+        """The physics of some rows; rows of one kind alone are that kind."""
         rows = rows.cpu()
         taken = []
         for own, part in self.parts:
@@ -92,7 +93,7 @@ class Mixed(BatchedPhysics):
         return Mixed([(rows, part.to(device)) for rows, part in self.parts])
 
     @classmethod
-    def join(cls, parts: Sequence[BatchedPhysics]) -> BatchedPhysics:  # type: ignore[override]  # may be of one kind
+    def join(cls, parts: Sequence[BatchedPhysics]) -> BatchedPhysics:
         return concatenate(parts)
 
 
@@ -108,11 +109,12 @@ def concatenate(parts: Sequence[BatchedPhysics]) -> BatchedPhysics:
     """One physics for the pictures of several, in their order; of one kind if all of them are."""
     firsts = torch.tensor([0, *(len(part) for part in parts)]).cumsum(0)
     whole = [(torch.arange(int(firsts[p]), int(firsts[p + 1])), part) for p, part in enumerate(parts)]
-    kinds: dict[type[BatchedPhysics], list[tuple[Tensor, BatchedPhysics]]] = {}
+    kinds: dict[Hashable, list[tuple[Tensor, BatchedPhysics]]] = {}
     for rows, part in _flat(whole):
-        kinds.setdefault(type(part), []).append((rows, part))
+        kinds.setdefault(part.kind, []).append((rows, part))
     joined = [
-        (torch.cat([rows for rows, _ in own]), kind.join([part for _, part in own])) for kind, own in kinds.items()
+        (torch.cat([rows for rows, _ in own]), type(own[0][1]).join([part for _, part in own]))
+        for own in kinds.values()
     ]
     if len(joined) != 1:
         return Mixed(joined)

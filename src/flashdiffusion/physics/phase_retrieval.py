@@ -42,6 +42,7 @@ class PhaseRetrieval(BatchedPhysics):
         if len(oversampling.unique()) > 1:
             raise InputError(f"oversamplings {oversampling.unique().tolist()} in one batch; expected one number")
         super().__init__({"oversampling": oversampling}, noise_std)
+        self._oversampling = float(oversampling[0])  # a number, so that A does not wait for the device
 
     @classmethod
     def from_params(cls, params: dict[str, Tensor], noise_std: NoiseStd) -> Self:
@@ -74,11 +75,11 @@ class PhaseRetrieval(BatchedPhysics):
 
     def _padding(self, size: int) -> int:
         """Zeros on each side of an axis of `size` pixels."""
-        return int(float(self.params["oversampling"][0]) / 8 * size)
+        return int(self._oversampling / 8 * size)
 
     def _size_before(self, padded: int) -> int:
         """The size of an axis that is padded to `padded`."""
-        guess = round(padded / (1 + float(self.params["oversampling"][0]) / 4))
+        guess = round(padded / (1 + self._oversampling / 4))
         for size in (guess, guess + 1, guess - 1, guess + 2, guess - 2):
             if size + 2 * self._padding(size) == padded:
                 return size

@@ -40,12 +40,8 @@ class SuperResolution(BatchedLinearPhysics):
         if len(factor.unique()) > 1:
             raise InputError(f"super-resolution factors {factor.unique().tolist()} in one batch; expected one factor")
         super().__init__({"factor": factor.to(torch.int64)}, noise_std)
+        self.factor = int(factor[0])  # of every picture; a number, so that A does not wait for the device
         self._matrices: dict[tuple[int, torch.device, torch.dtype], Tensor] = {}
-
-    @property
-    def factor(self) -> int:
-        """The factor of every picture."""
-        return int(self.params["factor"][0])
 
     @classmethod
     def from_params(cls, params: dict[str, Tensor], noise_std: NoiseStd) -> Self:

@@ -52,8 +52,8 @@ class Regressor(ModelMixin, ConfigMixin):
         self.body_conv = nn.Conv2d(width, width, 3, padding=1)
         self.tail = nn.Conv2d(width, pixels, 3, padding=1)
         # Untrained, it hands y back.
-        nn.init.zeros_(self.tail.weight)
-        nn.init.zeros_(self.tail.bias)  # type: ignore[arg-type]
+        for parameter in self.tail.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, y: Tensor) -> Tensor:
         """Measurements y (B, 3, H, W) on the [0, 1] scale (noise may leave it) -> pictures, not clipped, in y's type.

@@ -108,9 +108,9 @@ class Problem:
         Raises:
             InputError: the physics is not linear, or cannot take these rows.
         """
-        if not self.linear:
+        if not is_linear(self.physics):
             raise InputError(f"physics {self.name} has no A_adjoint; expected a linear one")
-        return self._call(self.physics.A_adjoint, y)  # type: ignore[attr-defined]
+        return self._call(self.physics.A_adjoint, y)
 
     def _call(self, function: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
         try:

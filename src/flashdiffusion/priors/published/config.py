@@ -16,7 +16,7 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: missing, or no such mapping.
     """
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     try:
         text = path.read_text()
