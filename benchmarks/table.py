@@ -20,7 +20,7 @@ OTHERS = ("ae", "swinir", "ccdf(latent-dps)", "dps", "ccdf(dps)")
 LINEAR_ONLY = "psld"
 # The pixel model runs with the settings published for FFHQ; on fixed blur, which has none, with those of varying blur.
 PUBLISHED = ["--preset", "FFHQ"]
-PUBLISHED_BLUR = ["--eta", "5", "--start-step", "20"]
+PUBLISHED_BLUR = {"dps": ["--eta", "5"], "ccdf(dps)": ["--eta", "5", "--start-step", "20"]}
 COLUMNS = {"psnr": ".2f", "ssim": ".3f", "lpips": ".4f", "nfe": ".1f", "gflop": ".0f", "seconds": ".2f"}
 
 
@@ -41,7 +41,7 @@ def measure(options: argparse.Namespace, task: str, method: str) -> None:
     arguments += ["--grid", str(out.with_suffix(".png"))] if options.grids else []
     if "dps" in method.replace("latent-dps", "").replace("gml-dps", ""):
         arguments += ["--model", options.pixel_model, "--regressor", options.model or "faces-128"]
-        arguments += PUBLISHED_BLUR if task == "gaussian-blur-fixed" else PUBLISHED
+        arguments += PUBLISHED_BLUR[method] if task == "gaussian-blur-fixed" else PUBLISHED
     elif options.model:
         arguments += ["--model", options.model]
     if method in {*SOLVERS, "dps"} and options.baseline_steps:

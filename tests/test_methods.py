@@ -1,3 +1,5 @@
+from dataclasses import fields
+
 import pytest
 
 from flashdiffusion.errors import InputError
@@ -10,6 +12,7 @@ from flashdiffusion.methods import (
     make_start,
     method_name,
     parse_method,
+    settings_of,
 )
 from flashdiffusion.physics import TASKS, GaussianBlur
 from flashdiffusion.presets import PRESETS, PUBLISHED, preset_for, published_for
@@ -90,6 +93,42 @@ def test_settings_reach_the_solver():
     resample = make_solver("resample", prior, settings)
     assert (resample.gamma, resample.proximal) == (11.0, 0.2)
     assert make_solver("prior", prior, settings).eta == 0
+
+
+def test_the_settings_of_a_method_are_those_that_it_checks(tiny_pipeline):
+    cannot_be = {
+        "eta": -1.0,
+        "omega": -1.0,
+        "gamma": -1.0,
+        "proximal": -1.0,
+        "correction": -1.0,
+        "mixing": "none",
+        "start_step": -1,
+        "steps": 0,
+        "delta": 2.0,
+    }
+    assert cannot_be.keys() == {field.name for field in fields(Settings)}
+    for name in METHODS:
+        start, solver = parse_method(name)
+        prior = _Prior(IdentityAutoencoder() if solver == "dps" else object())
+        refused = set()
+        for setting, value in cannot_be.items():
+            settings = Settings(**{setting: value})
+            try:
+                make_solver(solver, prior, settings)
+                make_start(start, tiny_pipeline.severity_encoder, settings, tiny_pipeline.regressor)
+            except InputError:
+                refused.add(setting)
+        if name in {"ae", "swinir"}:  # their time grid is made and never walked
+            refused -= {"steps", "delta"}
+        assert settings_of(start, solver) == refused, name
+
+
+def test_settings_of_what_is_unknown():
+    with pytest.raises(InputError, match="unknown start 'flahs'; did you mean flash"):
+        settings_of("flahs", "psld")
+    with pytest.raises(InputError, match="unknown solver 'pslt'; did you mean psld"):
+        settings_of("flash", "pslt")
 
 
 def test_dps_is_for_pixels():

@@ -23,9 +23,26 @@ from flashdiffusion.sampling import (
 )
 from flashdiffusion.severity import SeverityEncoder
 
+# Names, with the fields of `Settings` that each uses beside the time grid's, see `settings_of`.
 # "prior" is the unconditional sampler; "dps" is Latent-DPS where latents are pixels.
-SOLVERS = ("latent-dps", "gml-dps", "psld", "resample", "dps", "prior")
-STARTS = ("flash", "inversion", "noise", "ccdf", "estimate", "regression")
+SOLVERS: dict[str, frozenset[str]] = {
+    "latent-dps": frozenset({"eta"}),
+    "gml-dps": frozenset({"eta", "omega"}),
+    "psld": frozenset({"eta", "omega"}),
+    "resample": frozenset({"gamma", "proximal"}),
+    "dps": frozenset({"eta"}),
+    "prior": frozenset(),
+}
+STARTS: dict[str, frozenset[str]] = {
+    "flash": frozenset({"correction", "mixing"}),
+    "inversion": frozenset(),
+    "noise": frozenset(),
+    "ccdf": frozenset({"start_step"}),
+    "estimate": frozenset(),
+    "regression": frozenset(),
+}
+_NO_STEPS = {"estimate", "regression"}
+_GRID = frozenset({"steps", "delta"})
 _ALONE = {"ae": ("estimate", "prior"), "swinir": ("regression", "prior")}
 _WRAPPERS = ("flash", "inversion", "ccdf")
 METHODS = (
@@ -57,6 +74,19 @@ class Settings:
     start_step: int = 100
     steps: int | None = None
     delta: float = 1.0
+
+
+def settings_of(start: str, solver: str) -> frozenset[str]:
+    """Names of the `Settings` that the result of a start and a solver depends on.
+
+    Raises:
+        InputError: unknown start or solver.
+    """
+    if solver not in SOLVERS:
+        raise unknown_name("solver", solver, SOLVERS)
+    if start not in STARTS:
+        raise unknown_name("start", start, STARTS)
+    return frozenset() if start in _NO_STEPS else SOLVERS[solver] | STARTS[start] | _GRID
 
 
 def make_solver(name: str, prior: LatentPrior, settings: Settings) -> Solver:

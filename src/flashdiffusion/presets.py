@@ -89,6 +89,7 @@ def preset_for(task: str | Physics, start: str, solver: str, steps: int | None =
     return Settings(steps=grid)
 
 
+PUBLISHED_PICTURES = ("FFHQ", "LSUN")
 # η and c of Latent-DPS; η, ω, c of GML-DPS and of PSLD; γ, c of ReSample.
 _PUBLISHED_VALUES: dict[tuple[str, str], tuple[tuple[float, ...] | None, ...]] = {
     ("gaussian-blur", "FFHQ"): ((1, 1.2), (3, 0.05, 1.2), (2, 0.2, 1.0), (400, 1.2)),

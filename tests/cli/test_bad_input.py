@@ -226,6 +226,7 @@ def test_an_unknown_name(refused, picture, picture_folder, arguments, kind, hint
     [
         ("evaluate", ("--task", "random-inpaint"), "unknown task 'random-inpaint'", "random-inpainting"),
         ("evaluate", ("--method", "latent-dsp"), "unknown method 'latent-dsp'", "latent-dps"),
+        ("evaluate", ("--preset", "foo"), "unknown preset 'foo'", "FFHQ, LSUN, tuned"),
         ("evaluate", ("--mixing", "papr"), "unknown mixing 'papr'", "paper"),
         ("ordering", ("--task", "gaussian-bl"), "unknown task 'gaussian-bl'", "gaussian-blur"),
     ],
@@ -286,6 +287,45 @@ def test_what_is_wrong_for_every_picture_is_said_once(refused, picture, picture_
 def test_a_setting_that_cannot_be(refused, measurement, tiny_model, options, reason):
     line = refused("restore", measurement, "--model", tiny_model, *options)
     assert reason in line
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "reason"),
+    [
+        (
+            "flash(latent-dps)",
+            ("--gamma", 100, "--eta", 1, "--start-step", 3),
+            "--gamma, --start-step: not used by method flash(latent-dps), which takes --eta, --correction, --mixing, ",
+        ),
+        ("latent-dps", ("--correction", 1), "which takes --eta, --steps, --delta\n"),
+        ("ccdf(psld)", ("--mixing", "paper"), "which takes --eta, --omega, --start-step, --steps, --delta\n"),
+        ("ae", ("--steps", 5), "--steps: not used by method ae, which takes no settings\n"),
+    ],
+)
+def test_a_setting_that_the_method_does_not_use(
+    refused, tmp_path, measurement, picture_folder, method, options, reason
+):
+    absent = ("--model", "absent", "--method", method, *options)  # refused before a model is loaded
+    assert reason in refused("restore", measurement, *absent)
+    assert reason in refused("evaluate", "--data", picture_folder, *absent, out=tmp_path / "out" / "results.json")
+
+
+def test_the_bound_is_for_evaluate_and_takes_no_settings(refused, tmp_path, measurement, picture_folder):
+    line = refused("restore", measurement, "--method", "bound", "--model", "absent")
+    assert "the autoencoder alone on the true picture, for `evaluate` only; take another" in line
+    options = ("--data", picture_folder, "--model", "absent", "--method", "bound", "--eta", 1)
+    line = refused("evaluate", *options, out=tmp_path / "out" / "results.json")
+    assert "--eta: not used by method bound, which takes no settings" in line
+
+
+def test_true_pictures_that_are_missing_are_found_before_a_model_is_loaded(refused, tmp_path, measurement):
+    truth = tmp_path / "truth"
+    truth.mkdir()
+    others = [shutil.copy(measurement, tmp_path / f"{name}.safetensors") for name in ("other", "third")]
+    shutil.copy(measurement, truth / "third.safetensors")  # no picture
+    Image.new("RGB", (32, 32)).save(truth / "measurement.PNG")
+    line = refused("restore", measurement, *others, "--reference", truth, "--model", "absent")
+    assert f"no picture other in {truth} to compare with" in line and "2 of 3 lack theirs" in line
 
 
 def test_inpainting_needs_its_mask_to_restore(refused, picture, tiny_model):
@@ -522,7 +562,7 @@ def test_one_bad_picture_among_three_is_not_degraded(flash, tmp_path, picture):
 def test_a_restoration_that_diverges_is_a_failure_and_is_not_written(flash, tmp_path, measurement, tiny_model):
     method = ("--method", "latent-dps", "--steps", 4, "--eta", 1e38)
     ended = flash("restore", measurement, *method, "--model", tiny_model, "--out", tmp_path / "out")
-    assert ended.code == 2 and "measurement: its restoration diverged; try a smaller --eta" in ended.err
+    assert ended.code == 2 and "measurement: its restoration diverged; try a smaller eta" in ended.err
     assert not (tmp_path / "out" / "measurement.png").exists()
 
 

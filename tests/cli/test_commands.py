@@ -1,6 +1,7 @@
 """Whole commands with the tiny model: what they write, and that a picture's result is its own."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -105,7 +106,8 @@ def test_a_picture_is_restored_the_same_alone_and_in_any_company(flash, tmp_path
     orders = {"all": files, "backwards": files[::-1], "alone": files[2:3]}
     for name, inputs in orders.items():
         capacity = 3 if name == "backwards" else 16
-        options = ("--method", method, "--steps", STEPS, "--model", tiny_model, "--capacity", capacity)
+        steps = () if method == "ae" else ("--steps", STEPS)
+        options = ("--method", method, *steps, "--model", tiny_model, "--capacity", capacity)
         assert flash("restore", *inputs, "--out", tmp_path / name, *options).code == 0
     together = _pixels(tmp_path / "all" / "picture-02.png")
     assert together.std() > 1
@@ -162,17 +164,36 @@ def test_brackets_in_a_name_are_printed_as_they_are(flash, tmp_path, tiny_model,
     assert ended.code == 0 and "shot[1][bold]" in ended.out
 
 
-def test_a_reference_that_is_missing_for_one_picture_is_said(flash, tmp_path, picture_folder, tiny_model, measured):
-    truth = tmp_path / "truth"
-    truth.mkdir()
-    for i in (0, 1, 3):
-        shutil.copy(picture_folder / f"picture-{i:02d}.png", truth)
+def test_a_reference_that_cannot_be_read_is_said_and_the_others_compared(
+    flash, tmp_path, picture_folder, tiny_model, measured
+):
+    truth = shutil.copytree(picture_folder, tmp_path / "truth")
+    (truth / "picture-02.png").write_text("words")
     options = ("--reference", truth, "--steps", 2, "--model", tiny_model)
     ended = flash("restore", measured, "--out", tmp_path / "out", *options)
     assert ended.code == 1
-    assert ended.err == f"flashdiffusion: failed: no picture picture-02 in {truth} to compare with\n"
+    assert ended.err.startswith("flashdiffusion: failed: ") and f"{truth / 'picture-02.png'}: not a pict" in ended.err
     records = json.loads((tmp_path / "out" / "results.json").read_text())["records"]
+    assert len(records) == 4
     assert {r["id"] for r in records if "psnr" in r} == {"picture-00", "picture-01", "picture-03"}
+
+
+def test_pictures_far_from_the_model_s_size_are_noted_once(flash, tmp_path, picture_folder, tiny_model):
+    inputs = tmp_path / "inputs"
+    inputs.mkdir()
+    with Image.open(picture_folder / "picture-00.png") as source:
+        for name, size in {"a": (48, 48), "b": (56, 64), "c": (64, 56), "d": (16, 48)}.items():
+            source.resize(size).save(inputs / f"{name}.png")
+    options = ("--physics", "gaussian-blur:std=1", "--method", "ae", "--model", tiny_model, "--out", tmp_path / "out")
+    ended = flash("restore", inputs, *options)
+    assert ended.code == 0
+    assert ended.err == (
+        f"flashdiffusion: note: {inputs / 'b.png'} is restored at 56x64 and the model was trained on pictures of "
+        "32x32; --fit restores at that size\n"
+    )
+    assert "d.png is restored at 16x48" in flash("restore", inputs / "d.png", *options).err
+    for quiet in ((inputs / "a.png",), (inputs, "--fit")):
+        assert flash("restore", *quiet, *options).err == ""
 
 
 @pytest.mark.parametrize(
@@ -195,6 +216,8 @@ def test_evaluate_writes_one_record_per_picture_and_their_means(
     for key in ("psnr", "ssim", "measurement_psnr"):
         assert results["mean"][key] == pytest.approx(np.mean([r[key] for r in records]), rel=1e-4)
     assert results["mean"]["pictures"] == 5
+    quality = r"\nseverity: spearman [-\d.]+, median ratio [\d.]+, spread [\d.]+\n$"
+    assert bool(re.search(quality, ended.out)) == (method in {"flash(latent-dps)", "ae"}), ended.out
     if method == "bound":
         assert not any("nfe" in r for r in records)
     else:

@@ -438,3 +438,26 @@ def test_a_mixture_draws_each_of_its_tasks():
     kinds = {row["physics"] for row in physics.describe()}
     assert kinds == {"gaussian-blur", "nonlinear-blur", "random-inpainting"}
     torch.testing.assert_close(physics.noise_std, torch.linspace(0, 0.1, 60).double())
+
+
+@pytest.mark.parametrize("number", [2.0, torch.tensor(2.0)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        GaussianBlur,
+        JPEG,
+        HDR,
+        PhaseRetrieval,
+        SuperResolution,
+        lambda number: BoxInpainting(number, [1], [1], [1]),
+        lambda number: BoxInpainting.from_side(number, SIZE, _generator()),
+        lambda number: RandomInpainting.from_ratio(number, SIZE),
+        lambda number: MotionBlur.from_line(number, [0.0]),
+        lambda number: MotionBlur.from_line([1.0], number),
+        lambda number: MotionBlur.from_std(number, _generator()),
+        lambda number: CameraShake.from_std(number, _generator()),
+    ],
+)
+def test_a_parameter_that_is_one_number_is_refused(make, number):
+    with pytest.raises(InputError, match=r"is 2, a single number; expected \(B,\), one per .* torch.tensor\(\[2\]\)"):
+        make(number)

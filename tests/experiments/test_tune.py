@@ -1,12 +1,13 @@
 """The grid search: every combination once, resumable, the best by what was measured."""
 
 import json
+import re
 
 import pytest
 
 from flashdiffusion.errors import InputError
 from flashdiffusion.experiments.tune import Trial, best, default_grid, parse_grid, search
-from flashdiffusion.methods import METHODS, Settings
+from flashdiffusion.methods import METHODS, Settings, parse_method, settings_of
 
 
 def _measure(calls):
@@ -51,8 +52,7 @@ def test_a_grid_that_is_none_is_refused(text, reason):
 
 def test_every_method_has_a_default_grid_of_its_own_settings():
     for method in METHODS:
-        for name in default_grid(method):
-            assert hasattr(Settings(), name)
+        assert default_grid(method).keys() <= settings_of(*parse_method(method))
     assert default_grid("flash(psld)").keys() == {"eta", "omega", "correction"}
     assert default_grid("ccdf(dps)").keys() == {"eta", "start_step"}
 
@@ -69,8 +69,15 @@ def test_the_command_resumes_and_refuses_another_search(tmp_path, monkeypatch, c
         monkeypatch.setattr(sys, "argv", ["flashdiffusion", *map(str, arguments), *options])
         with pytest.raises(SystemExit) as end:
             main()
-        return end.value.code, capsys.readouterr().err
+        printed = capsys.readouterr()
+        return end.value.code, printed.err if end.value.code else printed.out
 
+    code, out_text = run("--grid", "eta=0.5 mixing=paper")
+    assert code == 0
+    # The options that reach this again, none of them of another method.
+    options = r"--eta 0\.5 --correction [\d.]+ --mixing paper --steps 4 --delta 1"
+    last = out_text.splitlines()[-1]
+    assert re.fullmatch(rf"best by psnr: {options} \(psnr [\d.]+, nfe [\d.]+\); written to {out}", last), last
     assert run("--grid", "eta=0.5,1 mixing=paper")[0] == 0
     first = json.loads(out.read_text())
     assert len(first["trials"]) == 2 and first["best"] in first["trials"] and first["objective"] == "psnr"
@@ -91,6 +98,13 @@ def test_the_command_resumes_and_refuses_another_search(tmp_path, monkeypatch, c
     [
         (("--method", "ae"), "nothing to search for ae"),
         (("--grid", ""), "nothing to search"),
+        (
+            ("--grid", "eta=1 gamma=40,400 start_step=9"),
+            "--grid gamma, start_step: not used by method flash(latent-dps), which takes eta, correction, mixing,",
+        ),
+        (("--method", "resample", "--grid", "gamma=1 omega=1"), "which takes gamma, proximal, steps, delta"),
+        (("--method", "ae", "--steps", "4"), "--steps: not used by method ae, which takes no settings"),
+        (("--method", "bound"), "the autoencoder alone on the true picture, for `evaluate` only"),
         (("--grid", "eta=1 delta=0,2"), "delta is 2.0; expected a number in [0, 1]"),
     ],
 )

@@ -1,7 +1,7 @@
 """What several commands do."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,6 +67,47 @@ def given_settings(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name in names and value is not None}
 
 
+def method_of(text: str) -> tuple[str, str]:
+    """Start and solver of a method that restores.
+
+    Raises:
+        InputError: unknown method, or the bound, which needs the true picture.
+    """
+    from flashdiffusion.errors import InputError
+    from flashdiffusion.experiments.evaluate import BOUND
+    from flashdiffusion.methods import parse_method
+
+    if text == BOUND:
+        raise InputError(
+            f"method {BOUND} restores nothing: it is the autoencoder alone on the true picture, for `evaluate` only; "
+            "take another, e.g. flash(latent-dps)"
+        )
+    return parse_method(text)
+
+
+def check_used(names: Iterable[str], method: str, start: str, solver: str, given_as: str = "") -> None:
+    """Raise InputError if a method uses other settings than those of these names.
+
+    Args:
+        given_as: where the names were given, if not as options of their own.
+    """
+    from flashdiffusion.errors import InputError
+    from flashdiffusion.methods import Settings, settings_of
+
+    used = settings_of(start, solver)
+    unused = [name for name in names if name not in used]
+    if unused:
+        write = (lambda name: name) if given_as else option_of
+        known = ", ".join(write(field.name) for field in fields(Settings) if field.name in used)
+        wrong = given_as + ", ".join(map(write, unused))
+        raise InputError(f"{wrong}: not used by method {method}, which takes {known or 'no settings'}")
+
+
+def option_of(setting: str) -> str:
+    """The option that gives a setting."""
+    return f"--{setting.replace('_', '-')}"
+
+
 def print_records(title: str, records: "Sequence[Record]", as_json: bool) -> None:
     """A table of what is known of the pictures, or the same as JSON."""
     from rich import box
@@ -87,11 +128,12 @@ def print_records(title: str, records: "Sequence[Record]", as_json: bool) -> Non
         named = column == "id"
         table.add_column(heading, justify="left" if named else "right", overflow="fold", no_wrap=named)
     for row in rows:
-        table.add_row(*(escape(_cell(row.get(column))) for column in columns))
+        table.add_row(*(escape(shown(row.get(column))) for column in columns))
     Console().print(table)
 
 
-def _cell(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A number in four digits, "-" for what is not known."""
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -41,7 +41,7 @@ def command(
     from flashdiffusion.data import ensure_directory
     from flashdiffusion.errors import InputError
     from flashdiffusion.pipeline import FlashPipeline
-    from flashdiffusion.priors import LatentPrior, check_files, find_published, resolve_folder
+    from flashdiffusion.priors import DiffusersAutoencoder, LatentPrior, check_files, find_published, resolve_folder
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"out is {out}, which is there already; expected a new folder")
@@ -65,7 +65,8 @@ def command(
         pipeline.save_pretrained(folder)
     parts = "prior and severity encoder"
     if pipeline.severity_encoder is None:
-        parts = "prior, without severity encoder: use --method latent-dps"
+        solver = "latent-dps" if isinstance(pipeline.prior.autoencoder, DiffusersAutoencoder) else "dps"
+        parts = f"prior, without severity encoder: use --method {solver}"
     if pipeline.regressor is not None:
         parts += "; regressor too"
     print(f"{source} converted in {out} ({parts}); use it with --model {out}")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flashdiffusion.cli.common import given_settings, load_pipeline, open_data
+from flashdiffusion.cli.common import check_used, given_settings, load_pipeline, open_data, shown
 from flashdiffusion.cli.inputs import Failures
 from flashdiffusion.cli.options import (
     Capacity,
@@ -66,16 +66,19 @@ def command(
     from dataclasses import asdict, replace
 
     from flashdiffusion.data import ensure_file, save_grid, write_json
-    from flashdiffusion.errors import InputError
+    from flashdiffusion.errors import InputError, unknown_name
     from flashdiffusion.experiments import Record, evaluate, report, summarise
     from flashdiffusion.experiments.evaluate import BOUND
     from flashdiffusion.methods import parse_method
     from flashdiffusion.metrics import LPIPS
     from flashdiffusion.physics import get_task
-    from flashdiffusion.presets import preset_for, published_for
+    from flashdiffusion.presets import PUBLISHED_PICTURES, preset_for, published_for
 
     chosen = get_task(task)
     start, solver = ("estimate", "prior") if method == BOUND else parse_method(method, [BOUND])
+    check_used(given, method, start, solver)
+    if preset not in {"tuned", *PUBLISHED_PICTURES}:
+        raise unknown_name("preset", preset, ["tuned", *PUBLISHED_PICTURES])
     if grid is not None and grid.suffix.lower() != ".png":
         raise InputError(f"grid is {grid}; expected a name that ends in .png")
     for path in (out, grid):
@@ -120,8 +123,9 @@ def command(
         records += part.records
         write_json(out, report(sys.argv[1:], pipeline.prior.device, about, records))
     mean = summarise(records)
-    shown = ", ".join(f"{key} {value:.4g}" for key, value in mean.items() if isinstance(value, (int, float)))
-    print(f"{method} on {task}: {shown}; written to {out}")
-    if "severity_quality" in mean:
-        print(f"severity: {mean['severity_quality']}")
+    figures = ", ".join(f"{key} {shown(value)}" for key, value in mean.items() if isinstance(value, (int, float)))
+    print(f"{method} on {task}: {figures}; written to {out}")
+    if (quality := mean.get("severity_quality")) is not None:
+        names = {"spearman": "spearman", "median ratio": "median_ratio", "spread": "true_spread"}
+        print("severity: " + ", ".join(f"{name} {shown(quality[key])}" for name, key in names.items()))
     raise typer.Exit(failures.finish(len(pictures)))

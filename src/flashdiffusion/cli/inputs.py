@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Measured:
-    """One input: name, y (1, ...), and its physics for one picture if known."""
+    """One input: its file, name, y (1, ...), and its physics for one picture if known."""
 
+    path: Path
     name: str
     y: "Tensor"
     physics: "BatchedPhysics | None"
@@ -88,6 +89,25 @@ def keep_inputs(files: list[Path], outputs: Iterable[Path]) -> None:
             raise InputError(f"{path} is an input and would be overwritten; choose another --out")
 
 
+def references(folder: Path, names: list[str]) -> dict[str, Path]:
+    """The true picture in `folder` of every name.
+
+    Raises:
+        InputError: a name has none.
+    """
+    from flashdiffusion.data.pictures import SUFFIXES
+
+    there = [path for path in sorted(folder.iterdir(), reverse=True) if path.suffix.lower() in SUFFIXES]
+    by_name = {path.stem: path for path in there if path.is_file()}  # of several the first, a .jpg before a .png
+    missing = [name for name in names if name not in by_name]
+    if missing:
+        raise InputError(
+            f"no picture {missing[0]} in {folder} to compare with; expected one by the name of each input, and "
+            f"{len(missing)} of {len(names)} lack theirs"
+        )
+    return {name: by_name[name] for name in names}
+
+
 def read_image(path: Path, size: int | tuple[int, int] | None) -> "Tensor":
     """A picture as (1, 3, H, W) in [0, 1], cropped to `size` (a side, or H and W); says so if it was not RGB."""
     from flashdiffusion.data.pictures import fit, read_picture, to_tensor
@@ -144,14 +164,14 @@ def _read_one(
 
     if path.suffix != SUFFIX:
         y = read_image(path, size)
-        return Measured(name, y, make_physics(name, (y.shape[2], y.shape[3])))
+        return Measured(path, name, y, make_physics(name, (y.shape[2], y.shape[3])))
     file = MeasurementFile.load(path)
     y = file.y[None]
     if file.physics == BlurKernelSpace.name:
-        return Measured(name, y, _with_network(file.params, file.noise_std, make_physics(name, (1, 1))))
+        return Measured(path, name, y, _with_network(file.params, file.noise_std, make_physics(name, (1, 1))))
     if file.physics not in OPERATORS:
         raise InputError(f"{path} was made by {file.physics!r}; this library knows {', '.join(OPERATORS)}")
-    return Measured(name, y, OPERATORS[file.physics].from_params(file.params, file.noise_std))
+    return Measured(path, name, y, OPERATORS[file.physics].from_params(file.params, file.noise_std))
 
 
 def _with_network(

@@ -6,8 +6,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flashdiffusion.cli.common import fitted_size, given_settings, load_pipeline, print_records
-from flashdiffusion.cli.inputs import Failures, Measured, expand, keep_inputs, names_of, read_image, read_measured
+from flashdiffusion.cli.common import (
+    check_used,
+    fitted_size,
+    given_settings,
+    load_pipeline,
+    method_of,
+    print_records,
+)
+from flashdiffusion.cli.inputs import (
+    Failures,
+    Measured,
+    expand,
+    keep_inputs,
+    names_of,
+    read_image,
+    read_measured,
+    references,
+)
 from flashdiffusion.cli.options import (
     Capacity,
     Correction,
@@ -39,6 +55,7 @@ if TYPE_CHECKING:
     from flashdiffusion.pipeline import Restoration
 
 CHUNK = 64  # pictures read, restored and written at a time
+FAR = 1.5  # shorter side of a picture over the model's, or under it, from where the user is told
 
 
 def command(
@@ -89,13 +106,14 @@ def command(
     from flashdiffusion.data.measurements import SUFFIX
     from flashdiffusion.errors import InputError
     from flashdiffusion.experiments import report
-    from flashdiffusion.methods import make_solver, make_start, parse_method
+    from flashdiffusion.methods import make_solver, make_start
     from flashdiffusion.metrics import LPIPS
     from flashdiffusion.physics import drawn_by, parse_physics
     from flashdiffusion.presets import preset_for
     from flashdiffusion.seeds import picture_generator
 
-    start, solver = parse_method(method)
+    start, solver = method_of(method)
+    check_used(given, method, start, solver)
     probe = parse_physics(physics, (1, 1), picture_generator(seed, ""), noise_std) if physics is not None else None
     if reference is not None and not reference.is_dir():
         raise InputError(f"reference {reference} is no folder; expected the folder of the true pictures")
@@ -116,6 +134,7 @@ def command(
     keep_inputs(files, (out / f"{name}.png" for _, name in named))
     folder = ensure_directory(out)
     network = LPIPS.from_file(lpips) if lpips else None
+    truth = references(reference, [name for _, name in named]) if reference is not None else {}
     pipeline = load_pipeline(model, device, precision, regressor)
     side = fitted_size(pipeline, fit)
     size = _measured_size(probe, side) if pictures and probe is not None and side is not None else None
@@ -134,6 +153,7 @@ def command(
 
     failures = Failures()
     records: list[Record] = []
+    noted = fit or pipeline.sample_size is None
     about: dict[str, Any] = {
         "model": model or "embedded",
         "precision": precision,
@@ -144,6 +164,8 @@ def command(
     for first in range(0, len(named), CHUNK):
         good, failed = read_measured(named[first : first + CHUNK], physics_of, pipeline.check, size)
         failures.reasons += failed.reasons
+        if not noted and pipeline.sample_size is not None:
+            noted = _note_size([one for one in good if one.path.suffix != SUFFIX], pipeline.sample_size)
         for group in _groups(good):
             y, operator = _batch(group)
             settings = settings_for(operator)
@@ -163,7 +185,7 @@ def command(
                 failures.reasons += [(one.name, str(error)) for one in group]
                 continue
             about["settings"] |= {operator.name: asdict(settings)}
-            records += _write(group, result, folder, reference, network, failures)
+            records += _write(group, result, folder, truth, network, failures)
             write_json(folder / "results.json", report(sys.argv[1:], pipeline.prior.device, about, records))
     # Those of a blur-kernel-space network do not hold its weights.
     needless = physics is not None and not physics.startswith("blur-kernel-space")
@@ -172,6 +194,20 @@ def command(
     if records:
         print_records(f"{method}: pictures and results.json in {folder}", records, as_json)
     raise typer.Exit(failures.finish(len(files)))
+
+
+def _note_size(pictures: list[Measured], side: int) -> bool:
+    """Say so on stderr if one of the pictures is far from the size that the model was trained on."""
+    for one in pictures:
+        height, width = one.picture.shape[2:]
+        if not 1 / FAR <= min(height, width) / side <= FAR:
+            print(
+                f"flashdiffusion: note: {one.path} is restored at {width}x{height} and the model was trained on "
+                f"pictures of {side}x{side}; --fit restores at that size",
+                file=sys.stderr,
+            )
+            return True
+    return False
 
 
 def _measured_size(physics: "BatchedPhysics", side: int) -> tuple[int, int]:
@@ -209,7 +245,7 @@ def _write(
     group: list[Measured],
     result: "Restoration",
     folder: Path,
-    reference: Path | None,
+    truth: dict[str, Path],
     network: "LPIPS | None",
     failures: Failures,
 ) -> "list[Record]":
@@ -222,13 +258,13 @@ def _write(
     for i, one in enumerate(group):
         image = result.images[i : i + 1]
         if bool(image.isnan().any()):
-            failures.reasons.append((one.name, "its restoration diverged; try a smaller --eta"))
+            failures.reasons.append((one.name, "its restoration diverged; try a smaller eta"))
             continue
         save_picture(image[0], folder / f"{one.name}.png")
         quality: dict[str, Any] = {}
-        if reference is not None:
+        if truth:
             try:
-                x = _reference(reference, one.name, (image.shape[2], image.shape[3]))
+                x = read_image(truth[one.name], (image.shape[2], image.shape[3]))
                 quality = {"psnr": float(psnr(image, x)), "ssim": float(ssim(image, x))}
                 if network is not None:
                     quality["lpips"] = float(network(image, x))
@@ -237,14 +273,3 @@ def _write(
         degradation = one.physics.describe()[0] if one.physics else None
         records.append(Record(one.name, degradation, **quality, **result.row(i)))
     return records
-
-
-def _reference(folder: Path, name: str, size: tuple[int, int]) -> "Tensor":
-    """The true picture of that name, fitted to the restored one's height and width."""
-    from flashdiffusion.data.pictures import SUFFIXES
-    from flashdiffusion.errors import InputError
-
-    for suffix in sorted(SUFFIXES):
-        if (path := folder / f"{name}{suffix}").is_file():
-            return read_image(path, size)
-    raise InputError(f"no picture {name} in {folder} to compare with")

@@ -2,16 +2,18 @@
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flashdiffusion.cli.common import given_settings, load_pipeline, open_data
+from flashdiffusion.cli.common import check_used, given_settings, load_pipeline, method_of, open_data, option_of, shown
 from flashdiffusion.cli.options import Capacity, Delta, Device, Model, NoiseStd, Precision, Regressor, Seed, Steps
 
 if TYPE_CHECKING:
     from flashdiffusion.experiments.tune import Trial
+    from flashdiffusion.methods import Settings
 
 
 def command(
@@ -36,20 +38,23 @@ def command(
 ) -> None:
     """Search a method's hyperparameters on a task: a trial per combination, the best by LPIPS (or PSNR) last."""
     given = given_settings(locals())
-    from dataclasses import asdict, replace
+    from dataclasses import replace
 
     from flashdiffusion.data import ensure_file, write_json
     from flashdiffusion.errors import InputError
     from flashdiffusion.experiments import environment, evaluate, summarise
     from flashdiffusion.experiments.tune import best, combinations, default_grid, parse_grid, search
-    from flashdiffusion.methods import Settings, make_solver, make_start, parse_method
+    from flashdiffusion.methods import Settings, make_solver, make_start
     from flashdiffusion.metrics import LPIPS
     from flashdiffusion.physics import get_task
     from flashdiffusion.presets import preset_for
 
     chosen = get_task(task)
+    start, solver = method_of(method)
+    check_used(given, method, start, solver)
     values = default_grid(method) if grid is None else parse_grid(grid)
-    base = replace(preset_for(task, *parse_method(method), steps), **given)
+    check_used(values, method, start, solver, given_as="--grid ")
+    base = replace(preset_for(task, start, solver, steps), **given)
     if not values:
         raise InputError(f"nothing to search for {method}; expected values to try, e.g. --grid eta=1,2,4")
     network = LPIPS.from_file(lpips) if lpips else None
@@ -71,7 +76,6 @@ def command(
     done = _read(out, about)
     pipeline = load_pipeline(model, device, precision, regressor)
     pictures = open_data(pipeline, data, limit)
-    start, solver = parse_method(method)
     count = len(combinations(values, base))
     for settings in combinations(values, base):  # one that cannot be is refused before the first trial is paid for
         make_solver(solver, pipeline.prior, settings)
@@ -96,12 +100,26 @@ def command(
         asked.append(trial)
         write_json(out, result | {"trials": [one.to_json() for one in trials.values()]})
         varied = ", ".join(f"{name} {getattr(trial.settings, name)}" for name in values)
-        figures = {key: trial.mean.get(key) for key in ("psnr", "lpips", "nfe")}
-        shown = ", ".join(f"{key} {figure:.4g}" for key, figure in figures.items() if figure is not None)
-        print(f"{len(asked)}/{count}: {method} on {task}: {varied}: {shown}", flush=True)
+        print(f"{len(asked)}/{count}: {method} on {task}: {varied}: {_figures(trial)}", flush=True)
     winner = best(asked, objective)
     write_json(out, result | {"trials": [one.to_json() for one in trials.values()], "best": winner.to_json()})
-    print(f"best by {objective}: {asdict(winner.settings)}; written to {out}")
+    options = _options(winner.settings, start, solver)
+    print(f"best by {objective}: {options} ({_figures(winner)}); written to {out}")
+
+
+def _figures(trial: "Trial") -> str:
+    """What the trial reached, of what is known."""
+    figures = {key: trial.mean.get(key) for key in ("lpips", "psnr", "nfe")}
+    return ", ".join(f"{key} {shown(figure)}" for key, figure in figures.items() if figure is not None)
+
+
+def _options(settings: "Settings", start: str, solver: str) -> str:
+    """The settings that the method uses, as the options that give them to `restore` and `evaluate`."""
+    from flashdiffusion.methods import settings_of
+
+    used = settings_of(start, solver)
+    values = {name: value for name, value in asdict(settings).items() if name in used and value is not None}
+    return " ".join(f"{option_of(name)} {str(value).removesuffix('.0')}" for name, value in values.items())
 
 
 def _read(out: Path, about: dict[str, Any]) -> "list[Trial]":

@@ -87,7 +87,8 @@ def ordering_values(
         noise_std: σ_y that the levels will be measured with.
 
     Raises:
-        InputError: fewer than two levels, an empty range, a task without levels, levels or noise that cannot be.
+        InputError: fewer than two levels, an empty range, a task with no level or one alone, levels or noise that
+            cannot be.
     """
     if over not in OVER:
         raise unknown_name("ordering", over, OVER)
@@ -97,6 +98,11 @@ def ordering_values(
         raise InputError(f"task {task.name} has no level of its own; choose one of its tasks, or --over noise")
     varied = task if over == "level" and isinstance(task, Task) else None
     default = NOISE_LEVELS if varied is None else varied.default_levels
+    if varied is not None and default[0] == default[1] and low is None and high is None:
+        raise InputError(
+            f"task {varied.name} has one level only, {varied.level} {default[0]:g}, so there is nothing to order; "
+            "vary its noise with --over noise"
+        )
     first, last = default[0] if low is None else low, default[1] if high is None else high
     if varied is not None:
         _check_noise("noise std", noise_std)

@@ -113,6 +113,21 @@ class BatchedLinearPhysics(BatchedPhysics):
         """Aᵀ y, the exact adjoint of `A`: measurements -> (B, C, H, W)."""
 
 
+def per_picture(what: str, value: Sequence[float] | Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Parameters as a tensor (B,), one per picture; `what` names them in the error.
+
+    Raises:
+        InputError: one number alone, which does not say for how many pictures it is.
+    """
+    tensor = torch.as_tensor(value, dtype=dtype)
+    if tensor.ndim == 0:
+        number = f"{float(tensor):g}"
+        raise InputError(
+            f"{what} is {number}, a single number; expected (B,), one per picture, e.g. torch.tensor([{number}])"
+        )
+    return tensor
+
+
 def expect_params(name: str, params: dict[str, Tensor], *names: str) -> None:
     """Raise InputError unless `params` are exactly those an operator has."""
     if set(params) != set(names):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics.base import BatchedLinearPhysics, NoiseStd, expect_params
+from flashdiffusion.physics.base import BatchedLinearPhysics, NoiseStd, expect_params, per_picture
 
 # Beyond 4 std lie 6e-5 of a Gaussian; the paper's 61 taps (10 std at its widest) differ by less than 8-bit rounding.
 TRUNCATE = 4.0
@@ -34,7 +34,7 @@ class GaussianBlur(BatchedLinearPhysics):
     name = "gaussian-blur"
 
     def __init__(self, std: Sequence[float] | Tensor, noise_std: NoiseStd = 0.05) -> None:
-        std = torch.as_tensor(std, dtype=torch.float32)
+        std = per_picture("blur std", std, torch.float32)
         if std.ndim != 1 or not bool(((std >= 0) & (std <= MAX_STD)).all()):
             raise InputError(
                 f"blur std is {std.tolist()}; expected numbers from 0 to {MAX_STD:g} (pixels), one per picture"

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, expect_params
+from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, expect_params, per_picture
 
 
 class HDR(BatchedPhysics):
@@ -27,7 +27,7 @@ class HDR(BatchedPhysics):
     name = "hdr"
 
     def __init__(self, scale: Sequence[float] | Tensor, noise_std: NoiseStd = 0.05) -> None:
-        scale = torch.as_tensor(scale, dtype=torch.float32)
+        scale = per_picture("hdr scale", scale, torch.float32)
         if scale.ndim != 1 or not bool((scale.isfinite() & (scale >= 1)).all()):
             raise InputError(f"hdr scale is {scale.tolist()}; expected finite numbers >= 1, one per picture")
         super().__init__({"scale": scale}, noise_std)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics.base import BatchedLinearPhysics, NoiseStd, expect_params
+from flashdiffusion.physics.base import BatchedLinearPhysics, NoiseStd, expect_params, per_picture
 
 
 class RandomInpainting(BatchedLinearPhysics):
@@ -43,6 +43,7 @@ class RandomInpainting(BatchedLinearPhysics):
         Raises:
             InputError: a ratio outside [0, 1].
         """
+        ratio = per_picture("ratio", ratio)
         if ratio.ndim != 1 or not bool(((ratio >= 0) & (ratio <= 1)).all()):
             raise InputError(f"ratio is {ratio.tolist()}; expected numbers in [0, 1], one per picture")
         field = torch.rand(len(ratio), 1, *size, generator=generator, device=generator.device if generator else "cpu")
@@ -96,7 +97,7 @@ class BoxInpainting(BatchedLinearPhysics):
     ) -> None:
         params = {}
         for key, value in {"top": top, "left": left, "height": height, "width": width}.items():
-            number = torch.as_tensor(value)
+            number = per_picture(f"box {key}", value)
             if number.ndim != 1 or not bool(((number >= 0) & (number == number.round())).all()):
                 raise InputError(
                     f"box {key} is {number.tolist()}; expected whole numbers >= 0 (pixels), one per picture"
@@ -115,6 +116,7 @@ class BoxInpainting(BatchedLinearPhysics):
         Raises:
             InputError: a side outside [0, 1].
         """
+        side = per_picture("box side", side)
         if side.ndim != 1 or not bool(((side >= 0) & (side <= 1)).all()):
             raise InputError(f"box side is {side.tolist()}; expected shares of the picture in [0, 1], one per picture")
         pixels = (side * min(size)).round()

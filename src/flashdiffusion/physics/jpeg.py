@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, expect_params
+from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, expect_params, per_picture
 
 # Annex K of ITU-T T.81: luma and chroma, at quality 50.
 _LUMA = (
@@ -59,7 +59,7 @@ class JPEG(BatchedPhysics):
     name = "jpeg"
 
     def __init__(self, quality: Sequence[float] | Tensor, noise_std: NoiseStd = 0.05) -> None:
-        quality = torch.as_tensor(quality, dtype=torch.float32)
+        quality = per_picture("jpeg quality", quality, torch.float32)
         if quality.ndim != 1 or not bool(((quality >= 1) & (quality <= 100)).all()):
             raise InputError(f"jpeg quality is {quality.tolist()}; expected numbers from 1 to 100, one per picture")
         super().__init__({"quality": quality}, noise_std)

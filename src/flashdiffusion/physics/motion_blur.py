@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics.base import BatchedLinearPhysics, NoiseStd, expect_params
+from flashdiffusion.physics.base import BatchedLinearPhysics, NoiseStd, expect_params, per_picture
 from flashdiffusion.physics.convolution import convolve
 from flashdiffusion.physics.nonlinear_blur import RADIUS, check_kernel, draw_kernels, kernel_std, rasterise
 
@@ -42,7 +42,8 @@ class MotionBlur(BatchedLinearPhysics):
         Raises:
             InputError: a length that is negative or above 30, an angle that is not finite, or another number of them.
         """
-        length, angle = (torch.as_tensor(value, dtype=torch.float32) for value in (length, angle))
+        length = per_picture("motion length", length, torch.float32)
+        angle = per_picture("motion angle", angle, torch.float32)
         if length.ndim != 1 or not bool(((length >= 0) & (length <= 2 * RADIUS)).all()):
             raise InputError(
                 f"motion length is {length.tolist()}; expected numbers from 0 to {2 * RADIUS} (pixels), one per picture"

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, expect_params
+from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, expect_params, per_picture
 from flashdiffusion.physics.convolution import convolve
 
 RADIUS = 15  # pixels; a trajectory is scaled down where it would leave the kernel
@@ -82,6 +82,7 @@ def draw_kernels(std: Tensor, generator: torch.Generator) -> Tensor:
     Raises:
         InputError: a std that is negative or above 10 pixels.
     """
+    std = per_picture("shake std", std)
     if std.ndim != 1 or not bool(((std >= 0) & (std <= 10)).all()):
         raise InputError(f"shake std is {std.tolist()}; expected numbers from 0 to 10 (pixels), one per picture")
     push = torch.randn(len(std), _STEPS, 2, generator=generator, device=generator.device).to(std.device)

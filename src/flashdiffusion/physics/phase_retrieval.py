@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, expect_params
+from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, expect_params, per_picture
 
 MAX_OVERSAMPLING = 8.0
 
@@ -32,7 +32,7 @@ class PhaseRetrieval(BatchedPhysics):
     name = "phase-retrieval"
 
     def __init__(self, oversampling: Sequence[float] | Tensor, noise_std: NoiseStd = 0.05) -> None:
-        oversampling = torch.as_tensor(oversampling, dtype=torch.float32)
+        oversampling = per_picture("oversampling", oversampling, torch.float32)
         inside = (oversampling >= 0) & (oversampling <= MAX_OVERSAMPLING)
         if oversampling.ndim != 1 or not bool(inside.all()):
             raise InputError(

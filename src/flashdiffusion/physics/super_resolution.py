@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics.base import BatchedLinearPhysics, NoiseStd, expect_params
+from flashdiffusion.physics.base import BatchedLinearPhysics, NoiseStd, expect_params, per_picture
 
 MAX_FACTOR = 16
 
@@ -30,7 +30,7 @@ class SuperResolution(BatchedLinearPhysics):
     name = "super-resolution"
 
     def __init__(self, factor: Sequence[float] | Tensor, noise_std: NoiseStd = 0.05) -> None:
-        factor = torch.as_tensor(factor)
+        factor = per_picture("super-resolution factor", factor)
         whole = (factor >= 1) & (factor <= MAX_FACTOR) & (factor == factor.round())
         if factor.ndim != 1 or not bool(whole.all()):
             raise InputError(
