@@ -7,6 +7,7 @@ true posterior and the true severity are all known.
 import torch
 from torch import Tensor
 
+from flashdiffusion.sampling import Job, Problem, Solver
 from flashdiffusion.schedule import NoiseSchedule
 
 COMPVIS = {"num_train_timesteps": 1000, "beta_schedule": "scaled_linear", "beta_start": 0.0015, "beta_end": 0.0195}
@@ -40,3 +41,9 @@ class ToyPrior:
         """Clean latents (count, 12, size/2, size/2) of the prior."""
         shape = (count, self.channels, size // 2, size // 2)
         return self.std * torch.randn(shape, generator=generator, dtype=self.dtype)
+
+
+def jobs(z: Tensor, k: Tensor, problem: Problem, solver: Solver, seeds: list[int] | None = None) -> list[Job]:
+    """A job per row of a batch, each with a generator of its own seed (default: its row)."""
+    own = [torch.Generator().manual_seed(seed) for seed in (range(len(z)) if seeds is None else seeds)]
+    return [Job(str(row), z[row], int(k[row]), problem, row, solver, own[row]) for row in range(len(z))]

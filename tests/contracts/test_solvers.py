@@ -6,7 +6,7 @@ import torch
 from flashdiffusion.errors import InputError
 from flashdiffusion.physics import GaussianBlur
 from flashdiffusion.sampling import GMLDPS, PSLD, LatentDPS, Problem, ReSample, Transition, run
-from toy import ToyPrior
+from toy import ToyPrior, jobs
 
 PRIOR = ToyPrior()
 
@@ -75,8 +75,7 @@ def test_finite_at_both_ends_and_detached(make_solver):
 @pytest.mark.parametrize("start", [0, 1, 3, 20])
 def test_a_start_at_k_makes_exactly_k_steps(make_solver, start):
     z, _, problem = _batch(1)
-    generators = [torch.Generator().manual_seed(0)]
-    (outcome,) = run(z, torch.tensor([start]), problem, make_solver(20), generators)
+    (outcome,) = run([jobs(z, torch.tensor([start]), problem, make_solver(20))])
     assert outcome.nfe == start
     if start == 0:
         assert torch.equal(outcome.z, z[0])
@@ -112,8 +111,7 @@ def test_guidance_lowers_the_residual(name):
     k = torch.full((COUNT,), 100)
     residuals = []
     for solver in ("prior", name):
-        generators = [torch.Generator().manual_seed(i) for i in range(COUNT)]
-        outcomes = sorted(run(z, k, problem, SOLVERS[solver](100), generators), key=lambda o: o.index)
+        outcomes = sorted(run([jobs(z, k, problem, SOLVERS[solver](100))]), key=lambda o: o.job.row)
         residuals.append(problem.loss(PRIOR.decode(torch.stack([o.z for o in outcomes]))))
     assert bool((residuals[1] < 0.75 * residuals[0]).all())
 
@@ -123,8 +121,7 @@ def test_capacity_changes_nothing_and_work_is_counted(make_solver):
     k = torch.tensor([3, 40, 7, 0, 22])
     results = []
     for capacity in (1, 2, 5):
-        generators = [torch.Generator().manual_seed(i) for i in range(COUNT)]
-        outcomes = sorted(run(z, k, problem, make_solver(50), generators, capacity), key=lambda o: o.index)
+        outcomes = sorted(run([jobs(z, k, problem, make_solver(50))], capacity), key=lambda o: o.job.row)
         assert [o.nfe for o in outcomes] == k.tolist()
         assert all(sum(o.work.values()) >= o.nfe for o in outcomes)
         results.append(outcomes)
@@ -164,12 +161,11 @@ def test_nonlinear_physics_is_served_by_all_but_psld(name):
     z, noise, problem = _batch()
     nonlinear = Problem(problem.y, _Square())
     if name == "psld":
-        for call in (
-            lambda: SOLVERS[name]().step(z, K, nonlinear, noise),
-            lambda: next(run(z, K, nonlinear, SOLVERS[name](), [torch.Generator()] * COUNT)),
-        ):
-            with pytest.raises(InputError, match="psld needs a linear physics with A_adjoint, and _Square is not"):
-                call()
+        message = "psld needs a linear physics with A_adjoint, and _Square is not"
+        for call in (SOLVERS[name]().check, lambda problem: SOLVERS[name]().step(z, K, problem, noise)):
+            with pytest.raises(InputError, match=message):
+                call(nonlinear)
+        assert all(message in outcome.failed for outcome in run([jobs(z, K, nonlinear, SOLVERS[name]())]))
     else:
         assert bool(SOLVERS[name]().step(z, K, nonlinear, noise).z.isfinite().all())
 

@@ -19,7 +19,7 @@ from flashdiffusion.sampling import (
     run,
 )
 from flashdiffusion.severity import Severity
-from toy import ToyPrior
+from toy import ToyPrior, jobs
 
 PRIOR = ToyPrior()
 GRID = PRIOR.schedule.grid()
@@ -132,9 +132,8 @@ def test_inversion_walks_each_picture_to_its_own_step_and_back():
     assert torch.equal(start.k, GRID.match(var)) and torch.equal(start.nfe, start.k)
     back = LatentDPS(PRIOR, Transition(GRID, 0.0), 0.0)
     physics = GaussianBlur([1.0] * 3)
-    generators = [torch.Generator() for _ in range(3)]
-    for outcome in run(start.z, start.k, Problem(_measured(3), physics), back, generators):
-        torch.testing.assert_close(outcome.z, z_hat[outcome.index], rtol=0.02, atol=0.02)
+    for outcome in run([jobs(start.z, start.k, Problem(_measured(3), physics), back)]):
+        torch.testing.assert_close(outcome.z, z_hat[outcome.job.row], rtol=0.02, atol=0.02)
     # What is in the estimate is scaled as the toy's exact probability flow scales it: by the marginal's deviation.
     std = (start.z.flatten(2).std(dim=2) / z_hat.flatten(2).std(dim=2))[:, :, None]
     abar = GRID.abar[start.k].view(3, 1, 1)

@@ -4,6 +4,7 @@ from flashdiffusion.data.dataset import PictureDataset
 from flashdiffusion.data.files import atomic_path, ensure_directory, ensure_file, write_json
 from flashdiffusion.data.measurements import MeasurementFile
 from flashdiffusion.data.pictures import decode_picture, fit_square, load_picture, save_grid, save_picture
+from flashdiffusion.data.prefetch import prefetched
 
 __all__ = [
     "MeasurementFile",
@@ -14,6 +15,7 @@ __all__ = [
     "ensure_file",
     "fit_square",
     "load_picture",
+    "prefetched",
     "save_grid",
     "save_picture",
     "write_json",

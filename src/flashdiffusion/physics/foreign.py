@@ -1,5 +1,6 @@
 """Physics of other libraries whose parameters differ from picture to picture."""
 
+from collections.abc import Hashable, Sequence
 from typing import Any, TypeGuard
 
 import torch
@@ -55,6 +56,18 @@ class WithParams:
         """The same with its parameters on `device`; the physics itself is moved if it can be."""
         physics = self.physics.to(device) if hasattr(self.physics, "to") else self.physics
         return self._with(physics, {key: value.to(device) for key, value in self.params.items()}, self._rows)
+
+    @property
+    def kind(self) -> Hashable:
+        """Those of equal kind can be joined."""
+        return id(self.physics), tuple((key, value.shape[1:]) for key, value in self.params.items()), self._rows is None
+
+    @classmethod
+    def join(cls, parts: "Sequence[WithParams]") -> "WithParams":
+        """The parameters of several of one kind, in their order."""
+        params = {key: torch.cat([part.params[key] for part in parts]) for key in parts[0].params}
+        rows = [part._rows for part in parts if part._rows is not None]
+        return cls._with(parts[0].physics, params, torch.cat(rows) if rows else None)
 
     @classmethod
     def _with(cls, physics: Any, params: dict[str, Tensor], rows: Tensor | None) -> "WithParams":

@@ -1,6 +1,7 @@
 """From a start to a picture: where to start, one step, how to stay consistent with y, the engine."""
 
-from flashdiffusion.sampling.engine import Outcome, run
+from flashdiffusion.sampling.capacity import Capacity
+from flashdiffusion.sampling.engine import Job, Outcome, run
 from flashdiffusion.sampling.guided import GMLDPS, PSLD, LatentDPS
 from flashdiffusion.sampling.problem import Problem
 from flashdiffusion.sampling.resample import ReSample
@@ -18,11 +19,13 @@ from flashdiffusion.sampling.start import (
 from flashdiffusion.sampling.transition import Transition
 
 __all__ = [
+    "Capacity",
     "DDIMInversion",
     "EncodedEstimate",
     "Fixed",
     "FromNoise",
     "GMLDPS",
+    "Job",
     "LatentDPS",
     "Outcome",
     "PSLD",

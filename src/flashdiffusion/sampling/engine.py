@@ -1,95 +1,206 @@
 """The engine: pictures at different times share each solver step, and leave as soon as they are done."""
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
+from flashdiffusion.sampling.capacity import Capacity, Failure, in_parts
 from flashdiffusion.sampling.problem import Problem
-from flashdiffusion.sampling.solver import Solver
+from flashdiffusion.sampling.solver import Solver, StepResult
+
+# Pictures that wait for a slot, per slot: enough to know early that no more will come.
+LOOKAHEAD = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A picture to restore: row `row` of `problem`, from the latent z (c, h, w) at position k of the solver's grid.
+
+    generator: its own, on the CPU.
+
+    Raises:
+        InputError: k off the grid; 0 is allowed and takes no step.
+    """
+
+    id: str
+    z: Tensor
+    k: int
+    problem: Problem
+    row: int
+    solver: Solver
+    generator: torch.Generator
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.k <= len(self.solver.grid):
+            raise InputError(f"{self.id} starts at {self.k}; expected 0 to {len(self.solver.grid)}, the grid's steps")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished picture.
+    """A picture that has left the engine.
 
-    index: its row in the batch. z: final latent (c, h, w). nfe: denoiser evaluations run for it. work: how often each
-    of the solver's `units` ran for it.
+    z: its latent (c, h, w), the final one unless it failed. nfe: denoiser evaluations run for it. work: how often each
+    of the solver's `units` ran for it. seconds: its share of the steps it took part in. failed: why it was given up.
     """
 
-    index: int
+    job: Job
     z: Tensor
-    nfe: int
+    nfe: int = 0
     work: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    failed: str | None = None
+
+
+@dataclass(eq=False)
+class _Slot:
+    """A picture in flight, `left` steps from clean."""
+
+    job: Job
+    z: Tensor
+    left: int
+    nfe: int = 0
+    work: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    noise: Tensor | None = None  # of the next step, drawn once however often that step is tried
+
+    def outcome(self, failed: str | None = None) -> Outcome:
+        return Outcome(self.job, self.z, self.nfe, self.work, self.seconds, failed)
 
 
 def run(
-    z: Tensor,
-    k: Tensor,
-    problem: Problem,
-    solver: Solver,
-    generators: Sequence[torch.Generator],
-    capacity: int = 16,
+    batches: Iterable[Sequence[Job]],
+    capacity: int | Capacity = 16,
     on_step: Callable[[int], None] | None = None,
 ) -> Iterator[Outcome]:
     """Step every picture from its own start to clean; yield each one as soon as it is done.
 
-    At most `capacity` pictures are in flight; a finished one's slot goes to the next in line. Those whose next step
-    is the cheapest go first, so that costly steps wait for each other and are made together. A picture's noise comes
-    from its own generator, so capacity and order change nothing.
+    At most `capacity` pictures are in flight; a finished one's slot goes to the next in line: first come, first
+    served, and the longest first once no more are to come. A step takes those whose next step is the cheapest, so that
+    costly steps wait for each other and are made together. Batches are asked for as slots come free. A picture's noise
+    comes from its own generator, so capacity, batches and order change nothing.
+
+    A step that runs out of memory is made in halves, which is the capacity from then on. A picture that makes a step
+    fail is given up with the reason, and the others go on.
 
     Args:
-        z: start latents (B, c, h, w).
-        k: start positions on the solver's grid, int64 (B,); 0 is returned as it is.
-        problem: the B measurements.
-        generators: a CPU generator per picture.
         on_step: called with the number of pictures that each step moved.
 
     Raises:
-        InputError: lengths that differ, k off the grid, capacity < 1, or a problem that the solver cannot serve.
+        InputError: capacity < 1.
     """
-    if not len(z) == len(k) == len(problem) == len(generators):
-        raise InputError(
-            f"{len(z)} latents, {len(k)} starts, {len(problem)} measurements, {len(generators)} generators; "
-            "expected one of each per picture"
-        )
-    if capacity < 1:
-        raise InputError(f"capacity is {capacity}; expected at least 1")
-    left = k.cpu().clone()
-    if bool(((left < 0) | (left > len(solver.grid))).any()):
-        raise InputError(f"start positions {left.tolist()}; expected 0 to {len(solver.grid)}, the grid's steps")
-    solver.check(problem)
-    nfe = [0] * len(z)
-    work: list[Counter[str]] = [Counter() for _ in range(len(z))]
-    waiting = iter(range(len(z)))
-    slots: dict[int, Tensor] = {}  # pictures in flight and where they are
-    stepped: list[int] = []
-    part = problem
-    while True:
-        for index in [index for index in slots if left[index] == 0]:
-            yield Outcome(index, slots.pop(index), nfe[index], work[index])
-        while len(slots) < capacity and (index := next(waiting, -1)) >= 0:
-            if left[index] == 0:
-                yield Outcome(index, z[index], 0)
+    limit = capacity if isinstance(capacity, Capacity) else Capacity(capacity)
+    return _Engine(limit, on_step).run(iter(batches))
+
+
+class _Engine:
+    """State of one `run`."""
+
+    def __init__(self, limit: Capacity, on_step: Callable[[int], None] | None) -> None:
+        self.limit, self.on_step = limit, on_step
+        self.waiting: deque[Job] = deque()
+        self.slots: list[_Slot] = []
+        self.joined: tuple[list[_Slot], Problem] | None = None  # who stepped last, and their measurements
+
+    def run(self, batches: Iterator[Sequence[Job]]) -> Iterator[Outcome]:
+        more = True
+        while True:
+            while more and len(self.waiting) < LOOKAHEAD * self.limit.rows:
+                more = self._receive(next(batches, None))
+            yield from self._admit()
+            if not self.slots and not self.waiting:
+                return
+            if self.slots:
+                yield from self._advance(self._next())
+                yield from self._retire()
+
+    def _receive(self, batch: Sequence[Job] | None) -> bool:
+        """Put a batch in line; without one, those in line are the last. Whether more may come."""
+        if batch is None:
+            self.waiting = deque(sorted(self.waiting, key=lambda job: -job.k))
+            return False
+        for job in batch:
+            self.limit.fit(job.solver, job.problem, job.row, job.z)
+        self.waiting += batch
+        return True
+
+    def _admit(self) -> Iterator[Outcome]:
+        while self.waiting and len(self.slots) < self.limit.rows:
+            job = self.waiting.popleft()
+            if job.k == 0:
+                yield Outcome(job, job.z)
             else:
-                slots[index] = z[index]
-        if not slots:
-            return
-        costs = solver.cost(left[[*slots]]).tolist()
-        rows = [index for index, cost in zip(slots, costs, strict=True) if cost == min(costs)]
-        if rows != stepped:
-            stepped, part = rows, problem.take(torch.tensor(rows, dtype=torch.int64, device=z.device))
-        draws = (solver.draws, *z.shape[1:])
-        noise = torch.stack([torch.randn(draws, generator=generators[index]) for index in rows]).to(z)
-        result = solver.step(torch.stack([slots[index] for index in rows]), left[rows].to(z.device), part, noise)
-        done = {name: count.tolist() for name, count in result.work.items()}
-        for position, index in enumerate(rows):
-            slots[index] = result.z[position]
-            left[index] -= 1
-            nfe[index] += 1
-            work[index].update({name: counts[position] for name, counts in done.items() if counts[position]})
-        if on_step is not None:
-            on_step(len(rows))
+                self.slots.append(_Slot(job, job.z, job.k))
+
+    def _retire(self) -> Iterator[Outcome]:
+        done = [slot for slot in self.slots if slot.left == 0]
+        self.slots = [slot for slot in self.slots if slot.left > 0]
+        yield from (slot.outcome() for slot in done)
+
+    def _next(self) -> list[_Slot]:
+        """Pictures that can share a step, those of the cheapest; of equal cost, those that are the most."""
+        groups: dict[tuple[Hashable, ...], list[_Slot]] = {}
+        costs: dict[tuple[Hashable, ...], float] = {}
+        solvers = {id(slot.job.solver): slot.job.solver for slot in self.slots}
+        for key, solver in solvers.items():
+            own = [slot for slot in self.slots if slot.job.solver is solver]
+            for slot, cost in zip(own, solver.cost(torch.tensor([slot.left for slot in own])).tolist(), strict=True):
+                group = (key, cost, slot.z.shape, slot.job.problem.kind)
+                groups.setdefault(group, []).append(slot)
+                costs[group] = cost
+        chosen = groups[min(groups, key=lambda group: (costs[group], -len(groups[group])))]
+        return chosen[: self.limit.rows]
+
+    def _advance(self, chosen: list[_Slot]) -> Iterator[Outcome]:
+        """Move them one step; give up those that cannot be."""
+        began = time.perf_counter()
+        outcomes = []
+        for rows, result in in_parts(self._step, chosen, self.limit):
+            if isinstance(result, Failure):
+                outcomes += [slot.outcome(result.reason) for slot in rows]
+                self.slots = [slot for slot in self.slots if slot not in rows]
+                continue
+            work = {name: count.tolist() for name, count in result.work.items()}
+            for position, slot in enumerate(rows):
+                slot.z, slot.noise = result.z[position], None
+                slot.left -= 1
+                slot.nfe += 1
+                slot.work.update({name: counts[position] for name, counts in work.items() if counts[position]})
+            if self.on_step is not None:
+                self.on_step(len(rows))
+        share = (time.perf_counter() - began) / len(chosen)
+        for slot in chosen:
+            slot.seconds += share
+        yield from outcomes
+
+    def _step(self, rows: list[_Slot]) -> StepResult:
+        solver, z = rows[0].job.solver, torch.stack([slot.z for slot in rows])
+        shape = (solver.draws, *z.shape[1:])
+        for slot in rows:
+            if slot.noise is None:
+                slot.noise = torch.randn(shape, generator=slot.job.generator)
+        noise = _to_device(torch.stack([slot.noise for slot in rows if slot.noise is not None]), z)
+        return solver.step(z, torch.tensor([slot.left for slot in rows]), self._problem_of(rows), noise)
+
+    def _problem_of(self, rows: list[_Slot]) -> Problem:
+        """Their measurements in one problem; that of the last step if they are the same."""
+        if self.joined is None or self.joined[0] != rows:
+            parts: list[Problem] = []
+            for _, own in groupby(rows, key=lambda slot: id(slot.job.problem)):
+                jobs = [slot.job for slot in own]
+                index = torch.tensor([job.row for job in jobs])
+                parts.append(jobs[0].problem.take(index.to(jobs[0].z.device)))
+            self.joined = (rows, Problem.join(parts))
+        return self.joined[1]
+
+
+def _to_device(noise: Tensor, z: Tensor) -> Tensor:
+    """Noise drawn on the CPU beside z, without waiting for what the device is busy with."""
+    if z.device.type == "cuda":
+        noise = noise.pin_memory()
+    return noise.to(z, non_blocking=True)

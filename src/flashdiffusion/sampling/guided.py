@@ -67,7 +67,7 @@ class LatentDPS:
         return self.eta * problem.loss(x)
 
     def step(self, z: Tensor, k: Tensor, problem: Problem, noise: Tensor) -> StepResult:
-        i = self.grid.times.to(k.device)[k]
+        i = self.grid.times[k].to(z.device, non_blocking=True)
         work = {self.name: torch.ones_like(k)}
         if not self.guided:
             with torch.no_grad():
@@ -82,7 +82,7 @@ class LatentDPS:
         return StepResult(self.transition(z, z0, k, noise[:, 0]) - gradient, z0, work)
 
     def units(self, z: Tensor, problem: Problem) -> dict[str, Callable[[], object]]:
-        k = torch.ones(len(z), dtype=torch.int64, device=z.device)
+        k = torch.ones(len(z), dtype=torch.int64)
         return {self.name: lambda: self.step(z, k, problem, torch.zeros_like(z)[:, None])}
 
 

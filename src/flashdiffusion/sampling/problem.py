@@ -1,13 +1,13 @@
 """What is to be solved: measurements with their physics; the only place that takes rows of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics import BatchedPhysics, WithParams, is_linear, noise_std_of
+from flashdiffusion.physics import BatchedPhysics, WithParams, concatenate, is_linear, noise_std_of
 from flashdiffusion.types import Physics, RowwisePhysics
 
 
@@ -66,6 +66,28 @@ class Problem:
             self._check_noise(std)
             physics = WithParams(physics)  # the same for every picture but for its noise
         return Problem(self.y[rows], physics.take(rows) if isinstance(physics, RowwisePhysics) else physics)
+
+    @property
+    def kind(self) -> Hashable:
+        """Problems of equal kind can be joined."""
+        y = (self.y.shape[1:], self.y.dtype)
+        if isinstance(self.physics, BatchedPhysics):
+            return BatchedPhysics, *y
+        if isinstance(self.physics, WithParams):
+            return self.physics.kind, *y
+        return id(self.physics), *y
+
+    @classmethod
+    def join(cls, parts: "Sequence[Problem]") -> "Problem":
+        """One problem for the pictures of several of one kind, in their order."""
+        if len(parts) == 1:
+            return parts[0]
+        y = torch.cat([part.y for part in parts])
+        ours = [part.physics for part in parts if isinstance(part.physics, BatchedPhysics)]
+        foreign = [part.physics for part in parts if isinstance(part.physics, WithParams)]
+        if ours:
+            return cls(y, concatenate(ours))
+        return cls(y, WithParams.join(foreign) if foreign else parts[0].physics)
 
     def picture(self) -> Tensor:
         """The measurements as pictures (B, 3, H, W) of the size to restore, for networks that take pictures.

@@ -79,14 +79,14 @@ class ReSample:
 
     def _corrected(self, k: Tensor) -> tuple[Tensor, Tensor]:
         """Which steps from k (B,) correct in pixel space, and which in latent space."""
-        part = self.grid.times.to(k.device)[k] / len(self.grid.schedule)
+        part = self.grid.times[k] / len(self.grid.schedule)
         due = (k % self.every == 0) | (k == 1)
         in_latents = part < LATENTS_BELOW
         return due & ~in_latents & (part <= PIXELS_BELOW), due & in_latents
 
     @torch.no_grad()
     def step(self, z: Tensor, k: Tensor, problem: Problem, noise: Tensor) -> StepResult:
-        z0 = self.prior.denoise(z, self.grid.times.to(k.device)[k])
+        z0 = self.prior.denoise(z, self.grid.times[k].to(z.device, non_blocking=True))
         step = self.transition(z, z0, k, noise[:, 0])
         work = {name: torch.zeros_like(k) for name in ("decode", "encode", "pixel iteration", "latent iteration")}
         work["denoise"] = torch.ones_like(k)
@@ -98,7 +98,8 @@ class ReSample:
         for name, chosen, correct in corrections:
             rows = chosen.nonzero()[:, 0]
             if len(rows):
-                corrected, work[name][rows] = correct(z0[rows], problem.take(rows))
+                corrected, count = correct(z0[rows], problem.take(rows))
+                work[name][rows] = count.cpu()
                 step[rows] = self._resample(step[rows], corrected, k[rows], noise[rows, 1])
         for name in ("decode", "encode"):
             work[name] += in_pixels
@@ -122,8 +123,7 @@ class ReSample:
         return minimise(start, residual_of, target, LEARNING_RATE, self.iterations, self.proximal)
 
     def _resample(self, step: Tensor, corrected: Tensor, k: Tensor, noise: Tensor) -> Tensor:
-        abar = self.grid.abar.to(step)
-        here, prev = (abar[index.to(abar.device)].view(-1, 1, 1, 1) for index in (k, k - 1))
+        here, prev = (self.grid.abar[index].to(step).view(-1, 1, 1, 1) for index in (k, k - 1))
         variance = self.gamma * (1 - prev) / here * (1 - here / prev)
         total = (variance + 1 - prev).clamp(min=1e-12)
         mean = (variance * prev.sqrt() * corrected + (1 - prev) * step) / total

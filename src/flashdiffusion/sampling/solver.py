@@ -16,7 +16,7 @@ from flashdiffusion.schedule import Grid
 class StepResult:
     """z: latents at the next time; z0: posterior mean at this one. Both (B, c, h, w).
 
-    work: how often each of the solver's `units` ran for each picture, (B,) by name.
+    work: how often each of the solver's `units` ran for each picture, (B,) on the CPU by name.
     """
 
     z: Tensor
@@ -51,7 +51,12 @@ class Solver(Protocol):
         ...
 
     def step(self, z: Tensor, k: Tensor, problem: Problem, noise: Tensor) -> StepResult:
-        """From grid position k (B,) to k - 1; rows do not influence each other. noise: (B, draws, c, h, w)."""
+        """From grid position k to k - 1; rows do not influence each other.
+
+        Args:
+            k: int64 (B,) on the CPU, where the engine knows it: nothing then waits for the device.
+            noise: (B, draws, c, h, w).
+        """
         ...
 
     def units(self, z: Tensor, problem: Problem) -> dict[str, Callable[[], object]]:

@@ -1,0 +1,6 @@
+"""What a user holds: a model, and what it makes of measurements."""
+
+from flashdiffusion.pipeline.pipeline import DEFAULT_MODEL, FlashPipeline
+from flashdiffusion.pipeline.restoration import Batch, Restoration, Restored
+
+__all__ = ["DEFAULT_MODEL", "Batch", "FlashPipeline", "Restoration", "Restored"]
