@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         WithParams,
     )
     from flashdiffusion.pipeline import FlashPipeline, Restoration
-    from flashdiffusion.priors import LatentPrior
+    from flashdiffusion.priors import LatentPrior, LightDecoder
     from flashdiffusion.regression import Regressor
     from flashdiffusion.sampling import (
         GMLDPS,
@@ -63,6 +63,7 @@ _HOMES = {
     "FlashPipeline": "pipeline",
     "Restoration": "pipeline",
     "LatentPrior": "priors",
+    "LightDecoder": "priors",
     "Regressor": "regression",
     "DDIMInversion": "sampling",
     "EncodedEstimate": "sampling",
@@ -98,6 +99,7 @@ __all__ = [
     "JPEG",
     "LatentDPS",
     "LatentPrior",
+    "LightDecoder",
     "Mixed",
     "MotionBlur",
     "PSLD",

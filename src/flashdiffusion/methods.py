@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flashdiffusion.errors import InputError, unknown_name
-from flashdiffusion.priors import IdentityAutoencoder, LatentPrior
+from flashdiffusion.priors import IdentityAutoencoder, LatentPrior, LightDecoder
 from flashdiffusion.regression import Regressor
 from flashdiffusion.sampling import (
     GMLDPS,
@@ -13,6 +13,7 @@ from flashdiffusion.sampling import (
     EncodedEstimate,
     Fixed,
     FromNoise,
+    Gradient,
     LatentDPS,
     RegressedEstimate,
     ReSample,
@@ -23,14 +24,15 @@ from flashdiffusion.sampling import (
 )
 from flashdiffusion.severity import SeverityEncoder
 
+_GRADIENT = ("guide_every", "jacobian")
 # Names, with the fields of `Settings` that each uses beside the time grid's, see `settings_of`.
 # "prior" is the unconditional sampler; "dps" is Latent-DPS where latents are pixels.
 SOLVERS: dict[str, frozenset[str]] = {
-    "latent-dps": frozenset({"eta"}),
-    "gml-dps": frozenset({"eta", "omega"}),
-    "psld": frozenset({"eta", "omega"}),
+    "latent-dps": frozenset({"eta", "light", *_GRADIENT}),
+    "gml-dps": frozenset({"eta", "omega", "light", *_GRADIENT}),
+    "psld": frozenset({"eta", "omega", "light", *_GRADIENT}),
     "resample": frozenset({"gamma", "proximal"}),
-    "dps": frozenset({"eta"}),
+    "dps": frozenset({"eta", *_GRADIENT}),
     "prior": frozenset(),
 }
 STARTS: dict[str, frozenset[str]] = {
@@ -62,7 +64,8 @@ class Settings:
     γ >= 0, resampling variance of ReSample. proximal: λ >= 0, weight of its proximal term. correction: c >= 0, noise
     correction of a Flash start. mixing: "paper" or "consistent", see `SNRMatch`. start_step: N' of a fixed start
     (CCDF), counted on the full schedule. steps: length of the time grid, 1 to N; None for all N (DDPM's 1000).
-    delta: δ in [0, 1], stochasticity of a step.
+    delta: δ in [0, 1], stochasticity of a step. guide_every, jacobian, light: savings in the gradient, see `Gradient`;
+    light takes the model's light decoder.
     """
 
     eta: float = 1.0
@@ -74,6 +77,9 @@ class Settings:
     start_step: int = 100
     steps: int | None = None
     delta: float = 1.0
+    guide_every: int = 1
+    jacobian: bool = True
+    light: bool = False
 
 
 def settings_of(start: str, solver: str) -> frozenset[str]:
@@ -89,11 +95,15 @@ def settings_of(start: str, solver: str) -> frozenset[str]:
     return frozenset() if start in _NO_STEPS else SOLVERS[solver] | STARTS[start] | _GRID
 
 
-def make_solver(name: str, prior: LatentPrior, settings: Settings) -> Solver:
+def make_solver(name: str, prior: LatentPrior, settings: Settings, light: LightDecoder | None = None) -> Solver:
     """The solver of that name.
 
+    Args:
+        light: the model's light decoder, if it has one.
+
     Raises:
-        InputError: unknown name, a setting out of range, or a solver of the other space than the prior.
+        InputError: unknown name, a setting out of range, a solver of the other space than the prior, or no light
+            decoder for settings that want it.
     """
     if name not in SOLVERS:
         raise unknown_name("solver", name, SOLVERS)
@@ -103,13 +113,16 @@ def make_solver(name: str, prior: LatentPrior, settings: Settings) -> Solver:
     if name == "dps" and not pixels:
         raise InputError("dps works on pixels and this model has an autoencoder; take latent-dps, or a pixel model")
     transition = Transition(prior.schedule.grid(settings.steps), settings.delta)
-    if name == "gml-dps":
-        return GMLDPS(prior, transition, settings.eta, settings.omega)
-    if name == "psld":
-        return PSLD(prior, transition, settings.eta, settings.omega)
     if name == "resample":
         return ReSample(prior, transition, settings.gamma, settings.proximal)
-    return LatentDPS(prior, transition, 0.0 if name == "prior" else settings.eta)
+    if settings.light and "light" in SOLVERS[name] and light is None:
+        raise InputError("this model has no light decoder; train one with `flashdiffusion train light-decoder`")
+    gradient = Gradient(settings.guide_every, settings.jacobian, light if settings.light else None)
+    if name == "gml-dps":
+        return GMLDPS(prior, transition, settings.eta, settings.omega, gradient=gradient)
+    if name == "psld":
+        return PSLD(prior, transition, settings.eta, settings.omega, gradient=gradient)
+    return LatentDPS(prior, transition, 0.0 if name == "prior" else settings.eta, gradient=gradient)
 
 
 def make_start(

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from flashdiffusion.errors import CheckpointError, InputError
 from flashdiffusion.training import loop
-from flashdiffusion.training.run import FOLDERS, STAGES, train
+from flashdiffusion.training.run import FOLDERS, OPTIONAL_STAGES, STAGES, train
 from logs import read_log
 
 STEPS = 8
@@ -46,7 +46,7 @@ def _assert_same_weights(a: Path, b: Path) -> None:
 # -- resuming -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", STAGES + OPTIONAL_STAGES)
 def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
     tmp_path, monkeypatch, picture_folder, recipe, stage
 ):
@@ -218,7 +218,7 @@ def test_every_epoch_takes_every_picture_once(tmp_path, monkeypatch, picture_fol
     assert first != second
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", STAGES + OPTIONAL_STAGES)
 def test_the_loss_falls(tmp_path, picture_folder, recipe, stage):
     recipe = replace(recipe, checkpoint_minutes=1.0)
     if stage != "autoencoder":

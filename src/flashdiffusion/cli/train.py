@@ -9,7 +9,9 @@ from flashdiffusion.cli.options import Out
 
 
 def command(
-    stage: Annotated[str, typer.Argument(help="autoencoder, denoiser, severity, regressor or all.")],
+    stage: Annotated[
+        str, typer.Argument(help="autoencoder, denoiser, severity, regressor, light-decoder, or all (the first four).")
+    ],
     data: Annotated[list[Path], typer.Option(help="Folder of pictures or .tar shard; repeat for more.")],
     out: Out,
     config: Annotated[str, typer.Option(help="Recipe: faces-128 (GPU), faces-128-cpu, tiny.")] = "faces-128",
@@ -35,7 +37,10 @@ def command(
     ] = "latent",
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in --out.")] = False,
 ) -> None:
-    """Train a model on your own pictures: autoencoder, denoiser, severity encoder and regressor, in this order."""
+    """Train a model on your own pictures: autoencoder, denoiser, severity encoder and regressor, in this order.
+
+    The light decoder, a cheap stand-in for the decoder, is trained by its name alone: `all` leaves it out.
+    """
     from flashdiffusion.training.recipes import get_recipe
     from flashdiffusion.training.run import train, with_severity, with_space
 

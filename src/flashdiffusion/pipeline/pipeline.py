@@ -20,8 +20,10 @@ from flashdiffusion.priors import (
     INDEX,
     IdentityAutoencoder,
     LatentPrior,
+    LightDecoder,
     find_published,
     load_component,
+    load_light_decoder,
     read_json,
     resolve_folder,
     save_component,
@@ -45,6 +47,7 @@ class FlashPipeline:
         severity_encoder: None if only the baseline start (`start="noise"`) will be used.
         sample_size: side in pixels of the pictures that the model was trained on, if known.
         regressor: a supervised restoration network, for the starts "ccdf" and "regression".
+        light_decoder: a small stand-in for the decoder, for the gradient of steps with `Settings(light=True)`.
     """
 
     def __init__(
@@ -53,8 +56,10 @@ class FlashPipeline:
         severity_encoder: SeverityEncoder | None = None,
         sample_size: int | None = None,
         regressor: Regressor | None = None,
+        light_decoder: LightDecoder | None = None,
     ) -> None:
         self.prior = prior
+        self.light_decoder = light_decoder.requires_grad_(False).eval() if light_decoder else None
         self.regressor = regressor.requires_grad_(False).eval() if regressor else None
         self.severity_encoder = severity_encoder.requires_grad_(False).eval() if severity_encoder else None
         self.sample_size = sample_size
@@ -99,7 +104,10 @@ class FlashPipeline:
                     f"autoencoder of {prior.autoencoder.channels}; expected equal numbers"
                 )
         regressor = load_component(Regressor, folder / "regressor") if (folder / "regressor").is_dir() else None
-        return cls(prior, encoder, index.get("sample_size", prior.sample_size if index else None), regressor)
+        light = None
+        if (folder / "light_decoder").is_dir():
+            light = load_light_decoder(folder / "light_decoder", prior.autoencoder)
+        return cls(prior, encoder, index.get("sample_size", prior.sample_size if index else None), regressor, light)
 
     def save_pretrained(self, out: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write the model as a folder that `from_pretrained` reads, its weights as `dtype` if given.
@@ -116,11 +124,13 @@ class FlashPipeline:
             save_component(self.severity_encoder, out / "severity_encoder")
         if self.regressor is not None:
             save_component(self.regressor, out / "regressor")
+        if self.light_decoder is not None:
+            save_component(self.light_decoder, out / "light_decoder")
         write_index(out, self.sample_size)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         """Move to a device or precision; returns self."""
-        for module in (self.prior, self.severity_encoder, self.regressor):
+        for module in (self.prior, self.severity_encoder, self.regressor, self.light_decoder):
             if module is not None and device is not None:
                 module.to(device=device)
             if module is not None and dtype is not None:
@@ -250,7 +260,9 @@ class FlashPipeline:
         Raises:
             InputError: unknown names, a network that the model lacks, settings out of range.
         """
-        engine = make_solver(solver, self.prior, settings) if isinstance(solver, str) else solver
+        engine = solver
+        if isinstance(engine, str):
+            engine = make_solver(engine, self.prior, settings, self.light_decoder)
         if not isinstance(start, str):
             return engine, start
         return engine, make_start(start, self.severity_encoder, settings, self.regressor)

@@ -11,6 +11,7 @@ from flashdiffusion.priors.folder import (
     write_index,
 )
 from flashdiffusion.priors.latent import LatentPrior, load_autoencoder
+from flashdiffusion.priors.light import LightDecoder, load_light_decoder
 from flashdiffusion.priors.published import find_published
 
 __all__ = [
@@ -18,10 +19,12 @@ __all__ = [
     "DiffusersAutoencoder",
     "IdentityAutoencoder",
     "LatentPrior",
+    "LightDecoder",
     "check_files",
     "find_published",
     "load_autoencoder",
     "load_component",
+    "load_light_decoder",
     "read_json",
     "resolve_folder",
     "save_component",

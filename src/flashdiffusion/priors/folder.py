@@ -150,6 +150,7 @@ _COMPONENTS = {
     "scheduler": ["diffusers", "DDPMScheduler"],
     "severity_encoder": ["flashdiffusion", "SeverityEncoder"],
     "regressor": ["flashdiffusion", "Regressor"],
+    "light_decoder": ["flashdiffusion", "LightDecoder"],
 }
 
 

@@ -2,7 +2,7 @@
 
 from flashdiffusion.sampling.capacity import Capacity
 from flashdiffusion.sampling.engine import Job, Outcome, run
-from flashdiffusion.sampling.guided import GMLDPS, PSLD, LatentDPS
+from flashdiffusion.sampling.guided import GMLDPS, PSLD, Gradient, LatentDPS
 from flashdiffusion.sampling.problem import Problem
 from flashdiffusion.sampling.resample import ReSample
 from flashdiffusion.sampling.solver import Solver, StepResult
@@ -25,6 +25,7 @@ __all__ = [
     "Fixed",
     "FromNoise",
     "GMLDPS",
+    "Gradient",
     "Job",
     "LatentDPS",
     "Outcome",

@@ -6,7 +6,7 @@ eta, omega    η, ω
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -17,6 +17,31 @@ from flashdiffusion.sampling.problem import Problem, norm
 from flashdiffusion.sampling.solver import StepResult, check_weight
 from flashdiffusion.sampling.transition import Transition
 from flashdiffusion.schedule import Grid
+
+# A guided step over one of the prior alone; the engine only asks which is more.
+GUIDED_COST = 5.0
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """How the gradient of a step is taken; by default in full. docs/results.md has what each saving costs.
+
+    Args:
+        every: steps of the grid from one guided step to the next, >= 1; the last is always guided.
+        jacobian: whether it goes through the denoiser; without, ∂ẑ0/∂z_i is taken to be 1/a_i, as if ε_θ were constant.
+        decoder: latents -> pictures, in place of D0 (`LightDecoder`); the final picture is D0's all the same.
+
+    Raises:
+        InputError: every < 1.
+    """
+
+    every: int = 1
+    jacobian: bool = True
+    decoder: Callable[[Tensor], Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise InputError(f"guide every is {self.every}; expected at least 1 step")
 
 
 @dataclass(frozen=True)
@@ -29,6 +54,7 @@ class LatentDPS:
         prior: the diffusion prior.
         transition: the unconditional step z_i -> z'_{i-1}.
         eta: step size η >= 0 on the [-1, 1] scale; 0 leaves the prior alone and skips decoder and gradient.
+        gradient: savings in the gradient.
 
     Raises:
         InputError: eta negative or not finite.
@@ -37,6 +63,7 @@ class LatentDPS:
     prior: LatentPrior
     transition: Transition
     eta: float
+    gradient: Gradient = field(default=Gradient(), kw_only=True)
 
     draws = 1
 
@@ -49,10 +76,10 @@ class LatentDPS:
 
     @property
     def name(self) -> str:
-        return "latent-dps" if self.eta else "prior"
+        return "latent-dps" if self.descends else "prior"
 
     @property
-    def guided(self) -> bool:
+    def descends(self) -> bool:
         """Whether there is anything to descend."""
         return self.eta > 0
 
@@ -60,30 +87,59 @@ class LatentDPS:
         """Serves every differentiable physics."""
 
     def cost(self, k: Tensor) -> Tensor:
-        return torch.ones_like(k, dtype=torch.float32)
+        return 1 + (GUIDED_COST - 1) * self._guided(k)
+
+    def _guided(self, k: Tensor) -> Tensor:
+        """Which steps from k (B,) take the gradient."""
+        return self.descends & ((k % self.gradient.every == 0) | (k == 1))
 
     def penalty(self, z0: Tensor, x: Tensor, problem: Problem) -> Tensor:
         """What the step descends, (B,): x = D0(z0)."""
         return self.eta * problem.loss(x)
 
     def step(self, z: Tensor, k: Tensor, problem: Problem, noise: Tensor) -> StepResult:
-        i = self.grid.times[k].to(z.device, non_blocking=True)
-        work = {self.name: torch.ones_like(k)}
-        if not self.guided:
+        guided = self._guided(k)
+        if bool(guided.all()):
+            z0, descent = self._descent(z, k, problem)
+            step = self.transition(z, z0, k, noise[:, 0]) - descent
+        else:
             with torch.no_grad():
-                z0 = self.prior.denoise(z, i)
-                return StepResult(self.transition(z, z0, k, noise[:, 0]), z0, work)
+                z0 = self.prior.denoise(z, self._times(z, k))
+            step = self.transition(z, z0, k, noise[:, 0])
+            if bool(guided.any()):
+                rows = guided.nonzero()[:, 0]
+                z0[rows], descent = self._descent(z[rows], k[rows], problem.take(rows))
+                step[rows] = self.transition(z[rows], z0[rows], k[rows], noise[rows, 0]) - descent
+        work = {"prior": (~guided).long()}
+        return StepResult(step, z0, work | {self.name: guided.long()} if self.descends else work)
+
+    def _times(self, z: Tensor, k: Tensor) -> Tensor:
+        return self.grid.times[k].to(z.device, non_blocking=True)
+
+    def _descent(self, z: Tensor, k: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
+        """ẑ0 and the gradient of the penalty with respect to z."""
+        decode = self.gradient.decoder or self.prior.decode
         with torch.enable_grad():
             z = z.detach().requires_grad_()
-            z0 = self.prior.denoise(z.view_as(z), i)  # a view, since torch's FLOP counter cannot hook a leaf
+            alias = z.view_as(z)  # torch's FLOP counter cannot hook a leaf
+            z0 = self.prior.denoise(alias, self._times(z, k)) if self.gradient.jacobian else self._constant(alias, k)
             # Rows are independent, so the gradient of the sum holds each row's own gradient.
-            (gradient,) = torch.autograd.grad(self.penalty(z0, self.prior.decode(z0), problem).sum(), z)
-        z, z0 = z.detach(), z0.detach()
-        return StepResult(self.transition(z, z0, k, noise[:, 0]) - gradient, z0, work)
+            (descent,) = torch.autograd.grad(self.penalty(z0, decode(z0), problem).sum(), z)
+        return z0.detach(), descent
+
+    def _constant(self, z: Tensor, k: Tensor) -> Tensor:
+        """ẑ0 as a function of z with ε_θ constant: z / a_i and what the denoiser makes of it."""
+        a = self.grid.abar[k].sqrt().to(z, non_blocking=True).view(-1, 1, 1, 1)
+        with torch.no_grad():
+            rest = self.prior.denoise(z, self._times(z, k)) - z / a
+        return z / a + rest
 
     def units(self, z: Tensor, problem: Problem) -> dict[str, Callable[[], object]]:
-        k = torch.ones(len(z), dtype=torch.int64)
-        return {self.name: lambda: self.step(z, k, problem, torch.zeros_like(z)[:, None])}
+        k = torch.ones(len(z), dtype=torch.int64)  # the last step, which is always guided
+        units: dict[str, Callable[[], object]] = {"prior": lambda: self.prior.denoise(z, self._times(z, k))}
+        if self.descends:
+            units[self.name] = lambda: self.step(z, k, problem, torch.zeros_like(z)[:, None])
+        return units
 
 
 @dataclass(frozen=True)
@@ -109,7 +165,7 @@ class GMLDPS(LatentDPS):
         return "gml-dps" if self.omega else super().name
 
     @property
-    def guided(self) -> bool:
+    def descends(self) -> bool:
         return self.eta > 0 or self.omega > 0
 
     def penalty(self, z0: Tensor, x: Tensor, problem: Problem) -> Tensor:

@@ -8,8 +8,8 @@ from typing import Any
 class LoopConfig:
     """Settings of the loop that a stage can choose.
 
-    `share` is the stage's part of `--max-minutes` in `train all`; learning rate: linear warm-up over
-    `warmup` of the time box, then cosine to 0.
+    `share` is the stage's part of `--max-minutes` in `train all` (of the recipe's minutes, if `all` leaves the stage
+    out); learning rate: linear warm-up over `warmup` of the time box, then cosine to 0.
     """
 
     share: float
@@ -71,12 +71,21 @@ class RegressorConfig:
     epsilon: float = 1e-3
 
 
-StageConfig = AutoencoderConfig | DenoiserConfig | SeverityConfig | RegressorConfig
+@dataclass(frozen=True)
+class LightDecoderConfig:
+    """The light decoder: |L(z) - D0(z)|^2 / n at z = E0(x) + s noise, s ~ U[noise_std] per picture."""
+
+    loop: LoopConfig
+    model: dict[str, Any]  # arguments of priors.LightDecoder beside the autoencoder's
+    noise_std: tuple[float, float] = (0.0, 0.3)  # of standardised latents
+
+
+StageConfig = AutoencoderConfig | DenoiserConfig | SeverityConfig | RegressorConfig | LightDecoderConfig
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole training run: four stages, one picture size, one time box."""
+    """A whole training run: four stages and an optional one, one picture size, one time box."""
 
     name: str
     size: int
@@ -85,6 +94,7 @@ class Recipe:
     denoiser: DenoiserConfig
     severity: SeverityConfig
     regressor: RegressorConfig
+    light_decoder: LightDecoderConfig  # optional: not of `train all`
     pixel_denoiser: DenoiserConfig  # takes the denoiser's place in pixel space
     precision: str = "bf16"  # accelerate's mixed_precision
     seed: int = 0

@@ -17,12 +17,14 @@ from flashdiffusion.severity.encoder import HEADS
 from flashdiffusion.training.autoencoder import AutoencoderStage
 from flashdiffusion.training.config import Recipe
 from flashdiffusion.training.denoiser import DenoiserStage
+from flashdiffusion.training.light_decoder import LightDecoderStage
 from flashdiffusion.training.loop import train_stage
 from flashdiffusion.training.regressor import RegressorStage
 from flashdiffusion.training.severity import SeverityStage
 from flashdiffusion.training.stage import Stage
 
 STAGES = ("autoencoder", "denoiser", "severity", "regressor")
+OPTIONAL_STAGES = ("light-decoder",)  # trained by name; "all" leaves them out
 PIXEL_STAGES = ("denoiser", "regressor")  # what a pixel-space model is made of
 SPACES = ("latent", "pixel")
 
@@ -54,10 +56,11 @@ def train(
     """
     pixels = recipe.denoiser.space == "pixel"
     stages = PIXEL_STAGES if pixels else STAGES
-    if which not in {*stages, "all"}:
-        if which in STAGES:
+    known = (*stages, "all") if pixels else (*stages, *OPTIONAL_STAGES, "all")
+    if which not in known:
+        if which in STAGES + OPTIONAL_STAGES:
             raise InputError(f"a pixel-space model has no {which}; its stages are {', '.join(stages)}")
-        raise unknown_name("stage", which, [*stages, "all"])
+        raise unknown_name("stage", which, known)
     if init is not None and which not in {"severity", "all"}:
         raise InputError(f"init is for the severity encoder, and {which} has none; leave it out")
     out = Path(out)
@@ -83,13 +86,14 @@ FOLDERS = {
     "denoiser": "denoiser",
     "severity": "severity_encoder",
     "regressor": "regressor",
+    "light-decoder": "light_decoder",
 }
 
 
 def make_stage(
     name: str, recipe: Recipe, out: Path, lpips: str | Path | None = None, init: str | Path | None = None
 ) -> Stage:
-    """Build a stage; denoiser and severity encoder read the trained autoencoder from `out`."""
+    """Build a stage; denoiser, severity encoder and light decoder read the trained autoencoder from `out`."""
     if name == "autoencoder":
         return AutoencoderStage(recipe.autoencoder, LPIPS.from_file(lpips) if lpips else None)
     if name == "regressor":
@@ -102,6 +106,8 @@ def make_stage(
     autoencoder = load_autoencoder(folder)
     if name == "denoiser":
         return DenoiserStage(recipe.denoiser, autoencoder)
+    if name == "light-decoder":
+        return LightDecoderStage(recipe.light_decoder, autoencoder)
     severity = SeverityStage(recipe.severity, autoencoder)
     if init is not None:
         source = FlashPipeline.from_pretrained(init).severity_encoder
