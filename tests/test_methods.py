@@ -17,7 +17,7 @@ from flashdiffusion.methods import (
 from flashdiffusion.physics import TASKS, GaussianBlur
 from flashdiffusion.presets import PRESETS, PUBLISHED, preset_for, published_for
 from flashdiffusion.priors import IdentityAutoencoder
-from flashdiffusion.sampling import GMLDPS, PSLD, FromNoise, LatentDPS
+from flashdiffusion.sampling import GMLDPS, PSLD, Gradient, FromNoise, LatentDPS
 from toy import ToyPrior
 
 
@@ -106,8 +106,10 @@ def test_the_settings_of_a_method_are_those_that_it_checks(tiny_pipeline):
         "start_step": -1,
         "steps": 0,
         "delta": 2.0,
+        "guide_every": 0,
+        "light": "none",
     }
-    assert cannot_be.keys() == {field.name for field in fields(Settings)}
+    assert cannot_be.keys() | {"jacobian"} == {field.name for field in fields(Settings)}
     for name in METHODS:
         start, solver = parse_method(name)
         prior = _Prior(IdentityAutoencoder() if solver == "dps" else object())
@@ -121,6 +123,10 @@ def test_the_settings_of_a_method_are_those_that_it_checks(tiny_pipeline):
                 refused.add(setting)
         if name in {"ae", "swinir"}:  # their time grid is made and never walked
             refused -= {"steps", "delta"}
+        if getattr(make_solver(solver, prior, Settings(jacobian=False)), "gradient", Gradient()) != Gradient():
+            refused.add("jacobian")
+        if name in {"ae", "swinir"}:
+            refused.discard("jacobian")
         assert settings_of(start, solver) == refused, name
 
 

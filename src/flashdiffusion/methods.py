@@ -64,8 +64,7 @@ class Settings:
     γ >= 0, resampling variance of ReSample. proximal: λ >= 0, weight of its proximal term. correction: c >= 0, noise
     correction of a Flash start. mixing: "paper" or "consistent", see `SNRMatch`. start_step: N' of a fixed start
     (CCDF), counted on the full schedule. steps: length of the time grid, 1 to N; None for all N (DDPM's 1000).
-    delta: δ in [0, 1], stochasticity of a step. guide_every, jacobian, light: savings in the gradient, see `Gradient`;
-    light takes the model's light decoder.
+    delta: δ in [0, 1], stochasticity of a step. guide_every, jacobian, light: savings in the gradient, see `Gradient`.
     """
 
     eta: float = 1.0
@@ -79,7 +78,7 @@ class Settings:
     delta: float = 1.0
     guide_every: int = 1
     jacobian: bool = True
-    light: bool = False
+    light: str = "off"
 
 
 def settings_of(start: str, solver: str) -> frozenset[str]:
@@ -115,14 +114,15 @@ def make_solver(name: str, prior: LatentPrior, settings: Settings, light: LightD
     transition = Transition(prior.schedule.grid(settings.steps), settings.delta)
     if name == "resample":
         return ReSample(prior, transition, settings.gamma, settings.proximal)
-    if settings.light and "light" in SOLVERS[name] and light is None:
-        raise InputError("this model has no light decoder; train one with `flashdiffusion train light-decoder`")
-    gradient = Gradient(settings.guide_every, settings.jacobian, light if settings.light else None)
+    if name == "prior":
+        return LatentDPS(prior, transition, 0.0)
+    part = settings.light if "light" in SOLVERS[name] else "off"
+    gradient = Gradient(settings.guide_every, settings.jacobian, part, light)
     if name == "gml-dps":
         return GMLDPS(prior, transition, settings.eta, settings.omega, gradient=gradient)
     if name == "psld":
         return PSLD(prior, transition, settings.eta, settings.omega, gradient=gradient)
-    return LatentDPS(prior, transition, 0.0 if name == "prior" else settings.eta, gradient=gradient)
+    return LatentDPS(prior, transition, settings.eta, gradient=gradient)
 
 
 def make_start(

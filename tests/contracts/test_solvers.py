@@ -5,7 +5,7 @@ import torch
 
 from flashdiffusion.errors import InputError
 from flashdiffusion.physics import GaussianBlur
-from flashdiffusion.sampling import GMLDPS, PSLD, LatentDPS, Problem, ReSample, Transition, run
+from flashdiffusion.sampling import GMLDPS, PSLD, Gradient, LatentDPS, Problem, ReSample, Transition, run
 from toy import ToyPrior, jobs
 
 PRIOR = ToyPrior()
@@ -20,6 +20,16 @@ SOLVERS = {
     "latent-dps": lambda *grid, **options: LatentDPS(PRIOR, _transition(*grid, **options), 0.8),
     "gml-dps": lambda *grid, **options: GMLDPS(PRIOR, _transition(*grid, **options), 0.8, 0.3),
     "psld": lambda *grid, **options: PSLD(PRIOR, _transition(*grid, **options), 0.8, 0.3),
+    "latent-dps, every third": lambda *grid, **options: LatentDPS(
+        PRIOR, _transition(*grid, **options), 2.4, gradient=Gradient(every=3)
+    ),
+    "psld, cheap": lambda *grid, **options: PSLD(
+        PRIOR,
+        _transition(*grid, **options),
+        1.6,
+        0.3,
+        gradient=Gradient(every=2, jacobian=False, light="slope", decoder=lambda z: 0.9 * PRIOR.decode(z)),
+    ),
     "resample": lambda *grid, **options: ReSample(PRIOR, _transition(*grid, **options), 40.0, 0.1, iterations=7),
 }
 COUNT = 5
@@ -160,7 +170,7 @@ class _Square:
 def test_nonlinear_physics_is_served_by_all_but_psld(name):
     z, noise, problem = _batch()
     nonlinear = Problem(problem.y, _Square())
-    if name == "psld":
+    if name.startswith("psld"):
         message = "psld needs a linear physics with A_adjoint, and _Square is not"
         for call in (SOLVERS[name]().check, lambda problem: SOLVERS[name]().step(z, K, problem, noise)):
             with pytest.raises(InputError, match=message):

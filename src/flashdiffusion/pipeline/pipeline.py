@@ -47,7 +47,7 @@ class FlashPipeline:
         severity_encoder: None if only the baseline start (`start="noise"`) will be used.
         sample_size: side in pixels of the pictures that the model was trained on, if known.
         regressor: a supervised restoration network, for the starts "ccdf" and "regression".
-        light_decoder: a small stand-in for the decoder, for the gradient of steps with `Settings(light=True)`.
+        light_decoder: a small stand-in for the decoder, for the gradient, see `Settings.light`.
     """
 
     def __init__(

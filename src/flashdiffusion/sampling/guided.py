@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from flashdiffusion.errors import InputError
+from flashdiffusion.errors import InputError, unknown_name
 from flashdiffusion.priors import LatentPrior
 from flashdiffusion.sampling.problem import Problem, norm
 from flashdiffusion.sampling.solver import StepResult, check_weight
 from flashdiffusion.sampling.transition import Transition
 from flashdiffusion.schedule import Grid
 
+LIGHT = ("off", "slope", "all")
 # A guided step over one of the prior alone; the engine only asks which is more.
 GUIDED_COST = 5.0
 
@@ -29,19 +30,37 @@ class Gradient:
     Args:
         every: steps of the grid from one guided step to the next, >= 1; the last is always guided.
         jacobian: whether it goes through the denoiser; without, ∂ẑ0/∂z_i is taken to be 1/a_i, as if ε_θ were constant.
-        decoder: latents -> pictures, in place of D0 (`LightDecoder`); the final picture is D0's all the same.
+        light: which part of D0 the light decoder stands in for: "off" none, "slope" its derivative, "all" that and its
+            value. The final picture is D0's all the same.
+        decoder: the light decoder, latents -> pictures; needed unless light is "off".
 
     Raises:
-        InputError: every < 1.
+        InputError: every < 1, an unknown part, no decoder for it.
     """
 
     every: int = 1
     jacobian: bool = True
+    light: str = "off"
     decoder: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
         if self.every < 1:
             raise InputError(f"guide every is {self.every}; expected at least 1 step")
+        if self.light not in LIGHT:
+            raise unknown_name("light", self.light, LIGHT)
+        if self.light != "off" and self.decoder is None:
+            raise InputError("this model has no light decoder; train one with `flashdiffusion train light-decoder`")
+
+    def decode(self, z0: Tensor, prior: LatentPrior) -> Tensor:
+        """The picture that the residual is taken of, and through which the gradient goes."""
+        if self.decoder is None or self.light == "off":
+            return prior.decode(z0)
+        x = self.decoder(z0)
+        if self.light == "all":
+            return x
+        with torch.no_grad():
+            rest = prior.decode(z0) - x
+        return x + rest
 
 
 @dataclass(frozen=True)
@@ -118,13 +137,12 @@ class LatentDPS:
 
     def _descent(self, z: Tensor, k: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
         """ẑ0 and the gradient of the penalty with respect to z."""
-        decode = self.gradient.decoder or self.prior.decode
         with torch.enable_grad():
             z = z.detach().requires_grad_()
             alias = z.view_as(z)  # torch's FLOP counter cannot hook a leaf
             z0 = self.prior.denoise(alias, self._times(z, k)) if self.gradient.jacobian else self._constant(alias, k)
             # Rows are independent, so the gradient of the sum holds each row's own gradient.
-            (descent,) = torch.autograd.grad(self.penalty(z0, decode(z0), problem).sum(), z)
+            (descent,) = torch.autograd.grad(self.penalty(z0, self.gradient.decode(z0, self.prior), problem).sum(), z)
         return z0.detach(), descent
 
     def _constant(self, z: Tensor, k: Tensor) -> Tensor:
