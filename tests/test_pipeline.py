@@ -92,6 +92,17 @@ def test_half_precision_keeps_the_schedule_exact(tiny_pipeline, dtype):
     assert half.severity(y).var.dtype == torch.float32
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:torch")  # torch.compile's own
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+def test_compiled_networks_give_the_same_pictures(tiny_pipeline):
+    y, physics = _measured()
+    expected = tiny_pipeline(y, physics, settings=FEW, capacity=3)
+    compiled = copy.deepcopy(tiny_pipeline).compile(backend="aot_eager")
+    got = compiled(y, physics, settings=FEW, capacity=3)
+    torch.testing.assert_close(got.images, expected.images, atol=1e-4, rtol=0)
+    torch.testing.assert_close(got.gflop, expected.gflop)
+
+
 class _Travelling:
     """A physics that records where it was moved."""
 

@@ -147,6 +147,24 @@ class _Identity:
         return x
 
 
+def test_static_steps_are_filled_up_to_the_capacity():
+    class Shapes(_Steps):
+        def step(self, z, k, problem, noise):
+            assert len(z) == len(k) == len(problem) == len(noise)
+            self.asked.append(len(z))
+            return StepResult(z + 0.1 * noise[:, 0], z, {"step": torch.ones_like(k)})
+
+    z, problem = _inputs()
+    solver = Shapes()
+    moved = []
+    static = list(run([jobs(z, STARTS, problem, solver)], 4, moved.append, static=True))
+    assert set(solver.asked) == {4} and min(moved) == 1
+    expected = {o.job.row: o for o in run([jobs(z, STARTS, problem, _Steps())], 4)}
+    for outcome in static:
+        assert torch.equal(outcome.z, expected[outcome.job.row].z)
+        assert outcome.nfe == outcome.job.k == sum(outcome.work.values())
+
+
 def test_refuses_what_does_not_fit():
     z, problem = _inputs()
     with pytest.raises(InputError, match="capacity is 0; expected at least 1"):

@@ -1,10 +1,10 @@
 """FlashPipeline: what a user holds."""
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -63,6 +63,7 @@ class FlashPipeline:
         self.regressor = regressor.requires_grad_(False).eval() if regressor else None
         self.severity_encoder = severity_encoder.requires_grad_(False).eval() if severity_encoder else None
         self.sample_size = sample_size
+        self.compiled = False
         self.costs = Costs(prior, self.severity_encoder)
 
     # -- loading and saving -----------------------------------------------------------------------------
@@ -135,6 +136,21 @@ class FlashPipeline:
                 module.to(device=device)
             if module is not None and dtype is not None:
                 torch.nn.Module.to(module, dtype=dtype)  # diffusers' own warns of layers that these models lack
+        return self
+
+    def compile(self, mode: str = "default", **options: Any) -> Self:
+        """Compile denoiser and decoder by `torch.compile`; returns self.
+
+        Steps are then filled up to the capacity, so that the networks see one shape; `mode="reduce-overhead"` makes
+        CUDA graphs of them. It takes minutes and pays where launching kernels is what a step waits for: on a GPU with
+        small networks. On CPUs it does not (docs/results.md).
+
+        Args:
+            mode, options: see `torch.compile`.
+        """
+        for network in self.prior.compilable():
+            network.compile(mode=mode, dynamic=False, **options)
+        self.compiled = True
         return self
 
     # -- use --------------------------------------------------------------------------------------------
@@ -217,6 +233,7 @@ class FlashPipeline:
         settings: Settings | None = None,
         capacity: int | None = None,
         progress: bool = False,
+        on_step: Callable[[int], None] | None = None,
     ) -> Iterator[Restored]:
         """Restore any number of measurements; each picture is given as soon as it is done.
 
@@ -235,6 +252,7 @@ class FlashPipeline:
                 model on a batch's kind of physics.
             capacity: pictures in flight at a time, >= 1; by default as many as fit into free memory and bring speed.
             progress: show a progress bar.
+            on_step: called with the number of pictures that each step moved.
 
         Raises:
             InputError: unknown names, settings out of range, capacity < 1.
@@ -252,7 +270,12 @@ class FlashPipeline:
             def plan(steps: int) -> None:
                 bar.total += steps
 
-            yield from Stream(self, solver, start, seed, settings, capacity, plan, bar.update).run(batches)
+            def moved(pictures: int) -> None:
+                bar.update(pictures)
+                if on_step is not None:
+                    on_step(pictures)
+
+            yield from Stream(self, solver, start, seed, settings, capacity, plan, moved, self.compiled).run(batches)
 
     def method(self, solver: str | Solver, start: str | StartRule, settings: Settings) -> tuple[Solver, StartRule]:
         """Solver and start rule by their names; objects are given back.

@@ -50,10 +50,11 @@ class Stream:
         capacity: int | None,
         on_plan: Callable[[int], None],
         on_step: Callable[[int], None],
+        static: bool,
     ) -> None:
         self.pipeline, self.solver, self.start = pipeline, solver, start
         self.seed, self.settings = seed, settings
-        self.on_plan, self.on_step = on_plan, on_step
+        self.on_plan, self.on_step, self.static = on_plan, on_step, static
         self.capacity, self.start_rows = Capacity(capacity), Capacity(START_ROWS)
         self.device = pipeline.prior.device
         self.made: dict[Settings, tuple[Solver, StartRule]] = {}  # equal settings share a solver, and so its steps
@@ -64,7 +65,7 @@ class Stream:
     def run(self, batches: Iterable[Batch]) -> Iterator[Restored]:
         """Restore; each picture is yielded once, in the order in which they finish."""
         finished: list[Outcome] = []
-        for outcome in run(prefetched(self._jobs(batches)), self.capacity, self.on_step):
+        for outcome in run(prefetched(self._jobs(batches)), self.capacity, self.on_step, self.static):
             finished.append(outcome)
             if len(finished) * 4 >= self.capacity.rows:  # decoding one at a time would leave a GPU idle
                 yield from self._decoded(finished)

@@ -88,6 +88,11 @@ class LatentPrior(KeepsFloat32Buffers):
         side = self.denoiser.config.sample_size
         return side * self.autoencoder.factor if isinstance(side, int) else None
 
+    def compilable(self) -> list[torch.nn.Module]:
+        """The networks that a step runs."""
+        decoder = [self.autoencoder.model.decoder] if isinstance(self.autoencoder, DiffusersAutoencoder) else []
+        return [self.denoiser, *decoder]
+
     def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
         """(c, h, w) of pictures of `size` pixels.
 

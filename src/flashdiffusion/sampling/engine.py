@@ -4,13 +4,14 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import chain, groupby
 
 import torch
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
 from flashdiffusion.sampling.capacity import Capacity, Failure, in_parts
+from flashdiffusion.sampling.lanes import Lanes
 from flashdiffusion.sampling.problem import Problem
 from flashdiffusion.sampling.solver import Solver, StepResult
 
@@ -77,6 +78,7 @@ def run(
     batches: Iterable[Sequence[Job]],
     capacity: int | Capacity = 16,
     on_step: Callable[[int], None] | None = None,
+    static: bool = False,
 ) -> Iterator[Outcome]:
     """Step every picture from its own start to clean; yield each one as soon as it is done.
 
@@ -90,24 +92,33 @@ def run(
 
     Args:
         on_step: called with the number of pictures that each step moved.
+        static: fill every step up to the capacity, so that compiled networks see one shape.
 
     Raises:
         InputError: capacity < 1.
     """
     limit = capacity if isinstance(capacity, Capacity) else Capacity(capacity)
-    return _Engine(limit, on_step).run(iter(batches))
+    return _Engine(limit, on_step, static).run(iter(batches))
 
 
 class _Engine:
     """State of one `run`."""
 
-    def __init__(self, limit: Capacity, on_step: Callable[[int], None] | None) -> None:
-        self.limit, self.on_step = limit, on_step
+    def __init__(self, limit: Capacity, on_step: Callable[[int], None] | None, static: bool) -> None:
+        self.limit, self.on_step, self.static = limit, on_step, static
+        self.lanes: Lanes | None = None
         self.waiting: deque[Job] = deque()
         self.slots: list[_Slot] = []
-        self.joined: tuple[list[_Slot], Problem] | None = None  # who stepped last, and their measurements
+        self.joined: dict[tuple[_Slot, ...], Problem] = {}  # who stepped together last, and their measurements
 
     def run(self, batches: Iterator[Sequence[Job]]) -> Iterator[Outcome]:
+        try:
+            yield from self._run(batches)
+        finally:
+            if self.lanes is not None:
+                self.lanes.close()
+
+    def _run(self, batches: Iterator[Sequence[Job]]) -> Iterator[Outcome]:
         more = True
         while True:
             while more and len(self.waiting) < LOOKAHEAD * self.limit.rows:
@@ -160,7 +171,12 @@ class _Engine:
         """Move them one step; give up those that cannot be."""
         began = time.perf_counter()
         outcomes = []
-        for rows, result in in_parts(self._step, chosen, self.limit):
+        if self.lanes is None:
+            self.lanes = Lanes(chosen[0].z.device)
+        parts = [chosen] if self.static else self.lanes.split(chosen)
+        self.joined = {rows: self.joined.get(rows) or _join(rows) for rows in map(tuple, parts)}
+        done = self.lanes.map(lambda part: list(in_parts(self._step, part, self.limit)), parts)
+        for rows, result in chain.from_iterable(done):
             if isinstance(result, Failure):
                 outcomes += [slot.outcome(result.reason) for slot in rows]
                 self.slots = [slot for slot in self.slots if slot not in rows]
@@ -171,32 +187,39 @@ class _Engine:
                 slot.left -= 1
                 slot.nfe += 1
                 slot.work.update({name: counts[position] for name, counts in work.items() if counts[position]})
-            if self.on_step is not None:
-                self.on_step(len(rows))
+        if self.on_step is not None:
+            self.on_step(len(chosen))
         share = (time.perf_counter() - began) / len(chosen)
         for slot in chosen:
             slot.seconds += share
         yield from outcomes
 
     def _step(self, rows: list[_Slot]) -> StepResult:
-        solver, z = rows[0].job.solver, torch.stack([slot.z for slot in rows])
-        shape = (solver.draws, *z.shape[1:])
+        """One step of all rows; with `static` the last one fills up the batch, and what it gives there is dropped."""
         for slot in rows:
             if slot.noise is None:
+                shape = (slot.job.solver.draws, *slot.z.shape)
                 slot.noise = torch.randn(shape, generator=slot.job.generator)
+        problem = self.joined.get(tuple(rows)) or _join(rows)  # the latter after a failure, which took some away
+        count = len(rows)
+        if self.static and count < self.limit.rows:
+            filled = [*range(count), *[count - 1] * (self.limit.rows - count)]
+            rows, problem = [rows[n] for n in filled], problem.take(torch.tensor(filled, device=rows[0].z.device))
+        z = torch.stack([slot.z for slot in rows])
         noise = _to_device(torch.stack([slot.noise for slot in rows if slot.noise is not None]), z)
-        return solver.step(z, torch.tensor([slot.left for slot in rows]), self._problem_of(rows), noise)
+        k = torch.tensor([slot.left for slot in rows])
+        result = rows[0].job.solver.step(z, k, problem, noise)
+        return StepResult(result.z[:count], result.z0[:count], {name: n[:count] for name, n in result.work.items()})
 
-    def _problem_of(self, rows: list[_Slot]) -> Problem:
-        """Their measurements in one problem; that of the last step if they are the same."""
-        if self.joined is None or self.joined[0] != rows:
-            parts: list[Problem] = []
-            for _, own in groupby(rows, key=lambda slot: id(slot.job.problem)):
-                jobs = [slot.job for slot in own]
-                index = torch.tensor([job.row for job in jobs])
-                parts.append(jobs[0].problem.take(index.to(jobs[0].z.device)))
-            self.joined = (rows, Problem.join(parts))
-        return self.joined[1]
+
+def _join(rows: Sequence[_Slot]) -> Problem:
+    """Their measurements in one problem."""
+    parts: list[Problem] = []
+    for _, own in groupby(rows, key=lambda slot: id(slot.job.problem)):
+        jobs = [slot.job for slot in own]
+        index = torch.tensor([job.row for job in jobs], device=jobs[0].z.device)
+        parts.append(jobs[0].problem.take(index))
+    return Problem.join(parts)
 
 
 def _to_device(noise: Tensor, z: Tensor) -> Tensor:
