@@ -1,7 +1,12 @@
-"""What several test files use: pictures, and a tiny model trained for a few steps."""
+"""What several test files use: pictures, a tiny model trained for a few steps, commands run in this process."""
 
 import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+
+os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # as the command line does; read when torch is imported
 
 import numpy as np
 import pytest
@@ -60,3 +65,29 @@ def tiny_pipeline(tiny_model):
     from flashdiffusion import FlashPipeline
 
     return FlashPipeline.from_pretrained(tiny_model)
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def flash(monkeypatch, capsys) -> Callable[..., Run]:
+    """`flash("restore", path, "--out", folder)` runs the command line."""
+
+    from flashdiffusion.cli import main
+
+    def run(*arguments: object) -> Run:
+        monkeypatch.setattr(sys, "argv", ["flashdiffusion", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        captured = capsys.readouterr()
+        return Run(int(end.value.code or 0), captured.out, captured.err)
+
+    return run

@@ -25,6 +25,7 @@ ORDER = [
     "presets",
     "pipeline",
     "experiments",
+    "scale",
     "training",
     "cli",
 ]

@@ -17,7 +17,7 @@ from flashdiffusion.methods import (
 from flashdiffusion.physics import TASKS, GaussianBlur
 from flashdiffusion.presets import PRESETS, PUBLISHED, preset_for, published_for
 from flashdiffusion.priors import IdentityAutoencoder
-from flashdiffusion.sampling import GMLDPS, PSLD, Gradient, FromNoise, LatentDPS
+from flashdiffusion.sampling import GMLDPS, PSLD, FromNoise, Gradient, LatentDPS
 from toy import ToyPrior
 
 

@@ -24,15 +24,15 @@ from flashdiffusion.sampling import (
 )
 from flashdiffusion.severity import SeverityEncoder
 
-_GRADIENT = ("guide_every", "jacobian")
+SAVINGS = ("guide_every", "jacobian", "light")
 # Names, with the fields of `Settings` that each uses beside the time grid's, see `settings_of`.
 # "prior" is the unconditional sampler; "dps" is Latent-DPS where latents are pixels.
 SOLVERS: dict[str, frozenset[str]] = {
-    "latent-dps": frozenset({"eta", "light", *_GRADIENT}),
-    "gml-dps": frozenset({"eta", "omega", "light", *_GRADIENT}),
-    "psld": frozenset({"eta", "omega", "light", *_GRADIENT}),
+    "latent-dps": frozenset({"eta", *SAVINGS}),
+    "gml-dps": frozenset({"eta", "omega", *SAVINGS}),
+    "psld": frozenset({"eta", "omega", *SAVINGS}),
     "resample": frozenset({"gamma", "proximal"}),
-    "dps": frozenset({"eta", *_GRADIENT}),
+    "dps": frozenset({"eta", "guide_every", "jacobian"}),
     "prior": frozenset(),
 }
 STARTS: dict[str, frozenset[str]] = {

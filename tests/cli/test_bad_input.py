@@ -297,8 +297,12 @@ def test_a_setting_that_cannot_be(refused, measurement, tiny_model, options, rea
             ("--gamma", 100, "--eta", 1, "--start-step", 3),
             "--gamma, --start-step: not used by method flash(latent-dps), which takes --eta, --correction, --mixing, ",
         ),
-        ("latent-dps", ("--correction", 1), "which takes --eta, --steps, --delta\n"),
-        ("ccdf(psld)", ("--mixing", "paper"), "which takes --eta, --omega, --start-step, --steps, --delta\n"),
+        (
+            "latent-dps",
+            ("--correction", 1),
+            "which takes --eta, --steps, --delta, --guide-every, --jacobian, --light\n",
+        ),
+        ("ccdf(psld)", ("--mixing", "paper"), "which takes --eta, --omega, --start-step, --steps, --delta, "),
         ("ae", ("--steps", 5), "--steps: not used by method ae, which takes no settings\n"),
     ],
 )

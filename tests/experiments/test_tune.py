@@ -4,9 +4,11 @@ import json
 import re
 
 import pytest
+import torch
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.experiments.tune import Trial, best, default_grid, parse_grid, search
+from flashdiffusion.experiments import Evaluated, Record
+from flashdiffusion.experiments.tune import Trial, best, default_grid, means, parse_grid, search
 from flashdiffusion.methods import METHODS, Settings, parse_method, settings_of
 
 
@@ -121,3 +123,14 @@ def test_a_search_that_cannot_be_is_refused_before_its_first_trial(
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 2 and reason in capsys.readouterr().err and not out.exists()
+
+
+def test_a_trial_that_lost_a_picture_has_no_figures_but_one_with_an_unreadable_picture_has():
+    picture = torch.zeros(3, 8, 8)
+    good = Evaluated(0, "a", Record("a", psnr=20.0, ssim=0.5, nfe=7), picture)
+    unread, diverged = Evaluated(1, "b", failed="no picture"), Evaluated(2, "c", clean=picture, failed="it diverged")
+    assert means([good, unread]) == {"pictures": 1, "psnr": 20.0, "ssim": 0.5, "nfe": 7}
+    lost = means([good, diverged])
+    assert lost["psnr"] is None and lost["lpips"] is None and lost["nfe"] == 7
+    trials = [Trial(Settings(eta=1), lost), Trial(Settings(eta=2), means([good]))]
+    assert best(trials, "psnr").settings.eta == 2

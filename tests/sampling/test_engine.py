@@ -99,7 +99,7 @@ def test_batches_are_asked_for_as_slots_come_free():
 
 def test_finished_pictures_are_not_kept():
     z, problem = _inputs(2)
-    batches = 30
+    batches = 14
     seen = []
 
     def source():

@@ -22,7 +22,7 @@ def test_rows_are_shared_evenly_by_lanes_that_have_enough(four_threads):
     assert [len(part) for part in lanes.split(range(18))] == [4, 5, 4, 5]
     assert [len(part) for part in lanes.split(range(9))] == [4, 5]
     assert [len(part) for part in lanes.split(range(7))] == [7]
-    assert sum(lanes.split(range(18)), []) == [*range(18)]
+    assert [row for part in lanes.split(range(18)) for row in part] == [*range(18)]
     lanes.close()
 
 

@@ -4,13 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from flashdiffusion.training import loop
 from flashdiffusion.training.config import Recipe
 from flashdiffusion.training.recipes import get_recipe
 
 
 @pytest.fixture
-def recipe(monkeypatch) -> Recipe:
+def recipe() -> Recipe:
     # The learning rate follows the larger part of time and steps used: here always the steps.
-    monkeypatch.setattr(loop, "LOG_SECONDS", -1.0)
     return replace(get_recipe("tiny"), max_minutes=1e5, checkpoint_minutes=0.0)

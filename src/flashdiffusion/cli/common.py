@@ -3,16 +3,11 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flashdiffusion.data import PictureDataset
     from flashdiffusion.experiments import Record
     from flashdiffusion.pipeline import FlashPipeline
-
-
-PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 def load_pipeline(
@@ -23,40 +18,9 @@ def load_pipeline(
     Raises:
         InputError: a device that torch does not have here, or an unknown precision.
     """
-    import torch
+    from flashdiffusion.scale import ModelChoice
 
-    from flashdiffusion.errors import InputError, brief, unknown_name
-    from flashdiffusion.pipeline import FlashPipeline
-
-    if precision not in PRECISIONS:
-        raise unknown_name("precision", precision, PRECISIONS)
-    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        probe = torch.zeros(1, device=name)
-        probe.item()  # the meta device has tensors, but no numbers
-    except (RuntimeError, AssertionError) as error:
-        reason = brief(error).split(". ")[0]
-        raise InputError(f"device {name!r} cannot be used here: {reason}; try --device cpu") from error
-    pipeline = FlashPipeline.from_pretrained(model)
-    if regressor is not None:
-        other = FlashPipeline.from_pretrained(regressor)
-        if other.regressor is None:
-            raise InputError(f"model {regressor} has no regressor; train one with `flashdiffusion train regressor`")
-        pipeline.regressor = other.regressor
-    return pipeline.to(probe.device, getattr(torch, precision))
-
-
-def fitted_size(pipeline: "FlashPipeline", fit: bool) -> int | None:
-    """The side that `--fit` brings pictures to, None without it.
-
-    Raises:
-        InputError: the model does not say its picture size.
-    """
-    from flashdiffusion.errors import InputError
-
-    if fit and pipeline.sample_size is None:
-        raise InputError("--fit: the model's folder does not say its picture size; expected sample_size in its index")
-    return pipeline.sample_size if fit else None
+    return ModelChoice(model, device, precision, regressor).open()
 
 
 def given_settings(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,13 +101,3 @@ def shown(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def open_data(pipeline: "FlashPipeline", data: list[Path], limit: int | None) -> "PictureDataset":
-    """Pictures at the size the model was trained on."""
-    from flashdiffusion.data import PictureDataset
-    from flashdiffusion.errors import InputError
-
-    if pipeline.sample_size is None:
-        raise InputError("the model's folder does not say its picture size; expected sample_size in model_index.json")
-    return PictureDataset(data, pipeline.sample_size, limit)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flashdiffusion.cli.inputs import Failures, expand, keep_inputs, names_of, read_image
+from flashdiffusion.cli.inputs import Failures, expand, keep_inputs, names_of, note
 from flashdiffusion.cli.options import NoiseStd, Out, Seed
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def command(
     from flashdiffusion.experiments import Record, report
     from flashdiffusion.metrics import psnr
     from flashdiffusion.physics import BlurKernelSpace, Compose, get_task, parse_physics
+    from flashdiffusion.scale.measured import read_image
     from flashdiffusion.seeds import picture_generator
 
     if size < 0:
@@ -64,7 +65,7 @@ def command(
     records = []
     for path, name in zip(files, names, strict=True):
         try:
-            x = read_image(path, size or None)
+            x = read_image(path, size or None, note)
             shape = (x.shape[2], x.shape[3])
             generator = picture_generator(seed, name)
             operator = make_physics(shape, generator)

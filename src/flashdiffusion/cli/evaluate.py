@@ -2,19 +2,26 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flashdiffusion.cli.common import check_used, given_settings, load_pipeline, open_data, shown
-from flashdiffusion.cli.inputs import Failures
+from flashdiffusion.cli.common import check_used, given_settings, shown
+from flashdiffusion.cli.delivery import Delivery, Engine
+from flashdiffusion.cli.inputs import unique
 from flashdiffusion.cli.options import (
+    Address,
     Capacity,
+    Compile,
     Correction,
     Delta,
     Device,
+    EngineName,
     Eta,
     Gamma,
+    GuideEvery,
+    Jacobian,
+    Light,
     Mixing,
     Model,
     NoiseStd,
@@ -22,10 +29,17 @@ from flashdiffusion.cli.options import (
     Precision,
     Proximal,
     Regressor,
+    Resume,
     Seed,
     StartStep,
     Steps,
+    Workers,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from flashdiffusion.scale import Done
 
 GRID = 16  # pictures on the sheet of --grid
 
@@ -53,11 +67,19 @@ def command(
     ] = "tuned",
     steps: Steps = None,
     delta: Delta = None,
+    guide_every: GuideEvery = None,
+    jacobian: Jacobian = None,
+    light: Light = None,
     batch_size: Annotated[int, typer.Option(help="Pictures loaded at a time.")] = 64,
-    capacity: Capacity = 16,
+    capacity: Capacity = None,
+    engine: EngineName = "local",
+    workers: Workers = None,
+    address: Address = None,
+    resume: Resume = False,
     model: Model = None,
     device: Device = None,
     precision: Precision = "float32",
+    compile: Compile = None,
     regressor: Regressor = None,
     seed: Seed = 0,
 ) -> None:
@@ -65,16 +87,18 @@ def command(
     given = given_settings(locals())
     from dataclasses import asdict, replace
 
-    from flashdiffusion.data import ensure_file, save_grid, write_json
+    from flashdiffusion.data import Journal, PictureDataset, ensure_file
     from flashdiffusion.errors import InputError, unknown_name
-    from flashdiffusion.experiments import Record, evaluate, report, summarise
+    from flashdiffusion.experiments import report, summarise
     from flashdiffusion.experiments.evaluate import BOUND
     from flashdiffusion.methods import parse_method
     from flashdiffusion.metrics import LPIPS
     from flashdiffusion.physics import get_task
     from flashdiffusion.presets import PUBLISHED_PICTURES, preset_for, published_for
+    from flashdiffusion.scale import EvaluateJob, Item, ModelChoice
 
-    chosen = get_task(task)
+    place = Engine(engine, workers, address)
+    get_task(task)
     start, solver = ("estimate", "prior") if method == BOUND else parse_method(method, [BOUND])
     check_used(given, method, start, solver)
     if preset not in {"tuned", *PUBLISHED_PICTURES}:
@@ -89,20 +113,20 @@ def command(
         settings = published_for(task, start, solver, preset)
     settings = replace(settings, **given)
     network = LPIPS.from_file(lpips) if lpips else None
-    pipeline = load_pipeline(model, device, precision, regressor)
-    pictures = open_data(pipeline, data, limit)
-    parts = evaluate(
-        pipeline,
-        pictures,
-        chosen,
+    names = unique(PictureDataset(data, 1, limit).ids)
+    job = EvaluateJob(
+        tuple(str(path) for path in data),
+        ModelChoice(model, device, precision, regressor, compile),
+        task,
         method,
-        noise_std=noise_std,
-        seed=seed,
-        settings=settings,
-        lpips=network,
-        batch_size=batch_size,
-        capacity=capacity,
-        progress=True,
+        noise_std,
+        seed,
+        settings,
+        limit,
+        str(lpips) if lpips else None,
+        batch_size,
+        capacity,
+        min(GRID, batch_size) if grid is not None else 0,
     )
     about = {
         "model": model or "embedded",
@@ -112,20 +136,48 @@ def command(
         "noise_std": noise_std,
         "seed": seed,
         "settings": asdict(settings),
+        "regressor": regressor,
+        "data": list(job.data),
         "lpips_net": network.net if network else None,
     }
-    failures = Failures()
-    records: list[Record] = []
-    for part in parts:
-        failures.reasons += part.failed
-        if grid is not None and not records and part.records:
-            save_grid([part.clean[:GRID], part.measured[:GRID], part.restored[:GRID]], grid)
-        records += part.records
-        write_json(out, report(sys.argv[1:], pipeline.prior.device, about, records))
-    mean = summarise(records)
+    items = [Item(i, name) for i, name in enumerate(names)]
+    journal = Journal(out, about, resume)
+    delivery = Delivery(journal, items)
+    missing = [item for item in items if item.name not in journal.done]
+    sheet: dict[int, dict[str, Tensor]] = {}
+    delivery.take(place.run(job, missing), lambda done: _look(done, sheet))
+    records = delivery.finish(
+        lambda records, failed: report(sys.argv[1:], job.model.torch_device, about, records, failed)
+    )
+    if grid is not None and sheet:
+        _save(sheet, grid)
+    if records:
+        _say(f"{method} on {task}", summarise(records), out)
+    raise typer.Exit(delivery.failures.finish(len(items)))
+
+
+def _look(done: "Done", sheet: "dict[int, dict[str, Tensor]]") -> None:
+    """Keep what the sheet shows."""
+    from flashdiffusion.data import decode_picture
+    from flashdiffusion.data.pictures import to_tensor
+
+    if done.pngs:
+        sheet[done.index] = {kind: to_tensor(decode_picture(png, kind)) for kind, png in done.pngs.items()}
+
+
+def _save(sheet: "dict[int, dict[str, Tensor]]", path: Path) -> None:
+    """Write the sheet: a column per picture; clean, measured, restored."""
+    import torch
+
+    from flashdiffusion.data import save_grid
+
+    columns = [sheet[index] for index in sorted(sheet)]
+    save_grid([torch.stack([column[kind] for column in columns]) for kind in ("clean", "measured", "restored")], path)
+
+
+def _say(title: str, mean: dict[str, Any], out: Path) -> None:
     figures = ", ".join(f"{key} {shown(value)}" for key, value in mean.items() if isinstance(value, (int, float)))
-    print(f"{method} on {task}: {figures}; written to {out}")
+    print(f"{title}: {figures}; written to {out}")
     if (quality := mean.get("severity_quality")) is not None:
         names = {"spearman": "spearman", "median ratio": "median_ratio", "spread": "true_spread"}
         print("severity: " + ", ".join(f"{name} {shown(quality[key])}" for name, key in names.items()))
-    raise typer.Exit(failures.finish(len(pictures)))

@@ -1,32 +1,16 @@
 """INPUT... of the commands: measurement files, pictures, folders of either; bad ones are kept apart."""
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from flashdiffusion.errors import FlashDiffusionError, InputError, SizeError
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from flashdiffusion.physics.base import BatchedPhysics
+from flashdiffusion.errors import InputError
 
 
-@dataclass(frozen=True)
-class Measured:
-    """One input: its file, name, y (1, ...), and its physics for one picture if known."""
-
-    path: Path
-    name: str
-    y: "Tensor"
-    physics: "BatchedPhysics | None"
-
-    @property
-    def picture(self) -> "Tensor":
-        """y as a picture (1, 3, H, W) of the size to restore."""
-        return self.y if self.physics is None else self.physics.picture(self.y)
+def note(text: str) -> None:
+    """Tell the user on stderr."""
+    print(f"flashdiffusion: note: {text}", file=sys.stderr)
 
 
 @dataclass
@@ -44,12 +28,17 @@ class Failures:
         reasons = {reason for _, reason in self.reasons}
         if 1 < total == len(self.reasons) and len(reasons) == 1:
             raise InputError(reasons.pop())
-        lines = [reason if name in reason else f"{name}: {reason}" for name, reason in self.reasons]
+        lines = [reason if _names(reason, name) else f"{name}: {reason}" for name, reason in self.reasons]
         if total == 1 and lines:
             raise InputError(lines[0])
         for line in lines:
             print(f"flashdiffusion: failed: {' '.join(line.split())}", file=sys.stderr)
         return 1 if lines else 0
+
+
+def _names(reason: str, name: str) -> bool:
+    """Whether a reason says whose it is; a name that is no file's may be a word of it by chance."""
+    return reason.startswith(f"{name}:") or (bool(Path(name).suffix) and name in reason)
 
 
 def expand(inputs: Iterable[Path]) -> list[Path]:
@@ -72,11 +61,16 @@ def expand(inputs: Iterable[Path]) -> list[Path]:
 
 def names_of(files: list[Path]) -> list[str]:
     """A name per file for its outputs: the stem, with a number where stems repeat."""
+    return unique(file.stem for file in files)
+
+
+def unique(names: Iterable[str]) -> list[str]:
+    """The names, with a number where they repeat."""
     taken: dict[str, None] = {}
-    for file in files:
-        name, n = file.stem, 2
+    for given in names:
+        name, n = given, 2
         while name in taken:
-            name, n = f"{file.stem}-{n}", n + 1
+            name, n = f"{given}-{n}", n + 1
         taken[name] = None
     return list(taken)
 
@@ -106,84 +100,3 @@ def references(folder: Path, names: list[str]) -> dict[str, Path]:
             f"{len(missing)} of {len(names)} lack theirs"
         )
     return {name: by_name[name] for name in names}
-
-
-def read_image(path: Path, size: int | tuple[int, int] | None) -> "Tensor":
-    """A picture as (1, 3, H, W) in [0, 1], cropped to `size` (a side, or H and W); says so if it was not RGB."""
-    from flashdiffusion.data.pictures import fit, read_picture, to_tensor
-
-    picture = read_picture(path)
-    if (mode := picture.info.get("mode", "RGB")) != "RGB":
-        ground = " on white" if mode in {"RGBA", "LA", "PA"} else ""
-        print(f"flashdiffusion: note: {path} has mode {mode}; converted to RGB{ground}", file=sys.stderr)
-    if isinstance(size, int):
-        size = (size, size)
-    return to_tensor(picture if size is None else fit(picture, *size))[None]
-
-
-def read_measured(
-    files: Iterable[tuple[Path, str]],
-    make_physics: "Callable[[str, tuple[int, int]], BatchedPhysics | None]",
-    check: "Callable[[Tensor, BatchedPhysics | None], None]",
-    size: int | tuple[int, int] | None,
-) -> tuple[list[Measured], Failures]:
-    """Read every file that can be used.
-
-    Args:
-        files: paths with the names of their outputs.
-        make_physics: physics of a picture file, from its name and size.
-        check: raises InputError for a y, with its physics, that the model cannot take.
-        size: fit pictures to this size (a side, or H and W); None leaves them as they are.
-    """
-    from flashdiffusion.data.measurements import SUFFIX
-
-    good, failures = [], Failures()
-    for path, name in files:
-        try:
-            one = _read_one(path, name, make_physics, size)
-            check(one.y, one.physics)
-            if one.physics is not None and (shape := one.physics.A(one.picture).shape) != one.y.shape:
-                raise InputError(
-                    f"{one.physics.name} gives measurements of shape {tuple(shape)}; y has {tuple(one.y.shape)}"
-                )
-            good.append(one)
-        except FlashDiffusionError as error:
-            fits = isinstance(error, SizeError) and size is None and path.suffix != SUFFIX
-            failures.reasons.append((str(path), f"{error} (--fit crops and resizes pictures)" if fits else str(error)))
-    return good, failures
-
-
-def _read_one(
-    path: Path,
-    name: str,
-    make_physics: "Callable[[str, tuple[int, int]], BatchedPhysics | None]",
-    size: int | tuple[int, int] | None,
-) -> Measured:
-    from flashdiffusion.data.measurements import SUFFIX, MeasurementFile
-    from flashdiffusion.physics import OPERATORS, BlurKernelSpace
-
-    if path.suffix != SUFFIX:
-        y = read_image(path, size)
-        return Measured(path, name, y, make_physics(name, (y.shape[2], y.shape[3])))
-    file = MeasurementFile.load(path)
-    y = file.y[None]
-    if file.physics == BlurKernelSpace.name:
-        return Measured(path, name, y, _with_network(file.params, file.noise_std, make_physics(name, (1, 1))))
-    if file.physics not in OPERATORS:
-        raise InputError(f"{path} was made by {file.physics!r}; this library knows {', '.join(OPERATORS)}")
-    return Measured(path, name, y, OPERATORS[file.physics].from_params(file.params, file.noise_std))
-
-
-def _with_network(
-    params: "dict[str, Tensor]", noise_std: float, given: "BatchedPhysics | None"
-) -> "BatchedPhysics | None":
-    """The blur-kernel-space operator of a measurement file, with the network of the one that `--physics` gives."""
-    from flashdiffusion.physics import BlurKernelSpace
-    from flashdiffusion.physics.base import expect_params
-
-    if given is None:
-        return None
-    expect_params(BlurKernelSpace.name, params, "code")
-    if not isinstance(given, BlurKernelSpace):
-        raise InputError(f"made by {BlurKernelSpace.name}: needs --physics {BlurKernelSpace.name}:weights=FILE")
-    return BlurKernelSpace(given.network, params["code"], noise_std)

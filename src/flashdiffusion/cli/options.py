@@ -15,7 +15,18 @@ Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 NoiseStd = Annotated[float, typer.Option(help="Noise standard deviation on the [0, 1] scale.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")]
 Out = Annotated[Path, typer.Option(help="Output folder.")]
-Capacity = Annotated[int, typer.Option(help="Pictures in flight at a time; bounds the memory.")]
+Capacity = Annotated[
+    int | None,
+    typer.Option(help="Pictures in flight at a time; default: as many as fit into memory and bring speed."),
+]
+EngineName = Annotated[str, typer.Option("--engine", help="local: this process. ray: workers, docs/scale.md.")]
+Workers = Annotated[int | None, typer.Option(help="With --engine ray; default: one per GPU, or per CPU without.")]
+Address = Annotated[
+    str | None, typer.Option(help="With --engine ray: a running cluster, e.g. auto; default: this machine alone.")
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Continue an earlier run: do what is missing in it or failed, nothing else.")
+]
 Eta = Annotated[float | None, typer.Option(help="Step size of the data consistency; default: tuned.")]
 Correction = Annotated[float | None, typer.Option(help="Noise correction c of the start; default: tuned.")]
 Steps = Annotated[int | None, typer.Option(help="Length of the time grid; default: 1000, DDPM.")]
@@ -25,6 +36,17 @@ Gamma = Annotated[float | None, typer.Option(help="Resampling variance of ReSamp
 Proximal = Annotated[float | None, typer.Option(help="Weight of ReSample's proximal term; default: tuned.")]
 StartStep = Annotated[int | None, typer.Option(help="Steps N' of a fixed start (CCDF); default: tuned.")]
 Mixing = Annotated[str | None, typer.Option(help="Noise mixing of a Flash start: paper or consistent.")]
+GuideEvery = Annotated[
+    int | None, typer.Option(help="Steps from one that takes the data's gradient to the next; default: every one does.")
+]
+Jacobian = Annotated[
+    bool | None,
+    typer.Option("--jacobian/--no-jacobian", help="Whether the gradient goes through the denoiser; default: it does."),
+]
+Light = Annotated[str | None, typer.Option(help="The light decoder in the gradient: off, slope or all; default: off.")]
+Compile = Annotated[
+    str | None, typer.Option(help="Compile the networks: default, or reduce-overhead for CUDA graphs. Not for CPUs.")
+]
 Regressor = Annotated[
     str | None, typer.Option(help="Model whose regressor is used, for one that has none (a pixel-space model).")
 ]

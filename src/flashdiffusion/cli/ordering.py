@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from flashdiffusion.cli.common import load_pipeline, open_data
+from flashdiffusion.cli.common import load_pipeline
 from flashdiffusion.cli.inputs import Failures
 from flashdiffusion.cli.options import Device, Model, NoiseStd, Seed
 
@@ -36,6 +36,7 @@ def command(
     from flashdiffusion.experiments import environment, measure_ordering
     from flashdiffusion.experiments.ordering import LEVELS, ordering_values
     from flashdiffusion.physics import get_task
+    from flashdiffusion.scale.evaluate import open_data
 
     chosen = get_task(task)
     values = ordering_values(chosen, LEVELS if levels is None else levels, over, low, high, noise_std)

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from flashdiffusion.cli.common import fitted_size, load_pipeline, print_records
-from flashdiffusion.cli.inputs import expand, names_of, read_measured
+from flashdiffusion.cli.common import load_pipeline, print_records
+from flashdiffusion.cli.inputs import Failures, expand, names_of, note
 from flashdiffusion.cli.options import Device, Json, Model
 
 
@@ -21,16 +21,21 @@ def command(
     device: Device = None,
 ) -> None:
     """How badly damaged is each picture? Prints the severity and the step that Flash would start at."""
+    from flashdiffusion.errors import FlashDiffusionError
     from flashdiffusion.experiments import Record
+    from flashdiffusion.scale.measured import fitted_size, read_measured
 
     files = expand(inputs)
     pipeline = load_pipeline(model, device)
-    named = zip(files, names_of(files), strict=True)
     size = fitted_size(pipeline, fit)
-    good, failures = read_measured(named, lambda name, shape: None, pipeline.check, size)
     grid = pipeline.prior.schedule.grid()
-    records = []
-    for one in good:
+    records, failures = [], Failures()
+    for path, name in zip(files, names_of(files), strict=True):
+        try:
+            one = read_measured(path, name, lambda name, shape: None, pipeline.check, size, note)
+        except FlashDiffusionError as error:
+            failures.reasons.append((str(path), str(error)))
+            continue
         var = pipeline.severity(one.picture).var.float().cpu()
         records.append(Record(one.name, severity=float(var), start=int(grid.match(var))))
     if records:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flashdiffusion.cli.common import check_used, given_settings, load_pipeline, method_of, open_data, option_of, shown
+from flashdiffusion.cli.common import check_used, given_settings, load_pipeline, method_of, option_of, shown
 from flashdiffusion.cli.options import Capacity, Delta, Device, Model, NoiseStd, Precision, Regressor, Seed, Steps
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def command(
     lpips: Annotated[Path | None, typer.Option(help="LPIPS weights: the objective; without, PSNR is.")] = None,
     steps: Steps = None,
     delta: Delta = None,
-    capacity: Capacity = 16,
+    capacity: Capacity = None,
     model: Model = None,
     device: Device = None,
     precision: Precision = "float32",
@@ -42,12 +42,13 @@ def command(
 
     from flashdiffusion.data import ensure_file, write_json
     from flashdiffusion.errors import InputError
-    from flashdiffusion.experiments import environment, evaluate, summarise
-    from flashdiffusion.experiments.tune import best, combinations, default_grid, parse_grid, search
-    from flashdiffusion.methods import Settings, make_solver, make_start
+    from flashdiffusion.experiments import environment, evaluate
+    from flashdiffusion.experiments.tune import best, combinations, default_grid, means, parse_grid, search
+    from flashdiffusion.methods import Settings
     from flashdiffusion.metrics import LPIPS
     from flashdiffusion.physics import get_task
     from flashdiffusion.presets import preset_for
+    from flashdiffusion.scale.evaluate import open_data
 
     chosen = get_task(task)
     start, solver = method_of(method)
@@ -78,15 +79,13 @@ def command(
     pictures = open_data(pipeline, data, limit)
     count = len(combinations(values, base))
     for settings in combinations(values, base):  # one that cannot be is refused before the first trial is paid for
-        make_solver(solver, pipeline.prior, settings)
-        make_start(start, pipeline.severity_encoder, settings, pipeline.regressor)
+        pipeline.method(solver, start, settings)
 
     def measure(settings: Settings) -> dict[str, Any]:
         parts = evaluate(
             pipeline, pictures, chosen, method, noise_std, seed, settings, network, capacity=capacity, progress=True
         )
-        mean = summarise([record for part in parts for record in part.records])
-        return {key: value for key, value in mean.items() if isinstance(value, (int, float))}
+        return means(parts)
 
     trials = {trial.settings: trial for trial in done}  # kept even if this grid does not ask for them
     asked: list[Trial] = []
@@ -115,11 +114,22 @@ def _figures(trial: "Trial") -> str:
 
 def _options(settings: "Settings", start: str, solver: str) -> str:
     """The settings that the method uses, as the options that give them to `restore` and `evaluate`."""
-    from flashdiffusion.methods import settings_of
+    from flashdiffusion.methods import SAVINGS, Settings, settings_of
 
-    used = settings_of(start, solver)
-    values = {name: value for name, value in asdict(settings).items() if name in used and value is not None}
-    return " ".join(f"{option_of(name)} {str(value).removesuffix('.0')}" for name, value in values.items())
+    usual = asdict(Settings())
+    names = [name for name in usual if name in settings_of(start, solver)]
+    values = {name: getattr(settings, name) for name in names}
+    given = [
+        name for name in names if values[name] is not None and (name not in SAVINGS or values[name] != usual[name])
+    ]
+    return " ".join(
+        option_of(name)
+        if values[name] is True
+        else option_of(f"no_{name}")
+        if values[name] is False
+        else f"{option_of(name)} {str(values[name]).removesuffix('.0')}"
+        for name in given
+    )
 
 
 def _read(out: Path, about: dict[str, Any]) -> "list[Trial]":

@@ -122,6 +122,17 @@ class PictureDataset(Dataset[Tensor]):
                 print(f"flashdiffusion: left out: {error}", file=sys.stderr)
         raise InputError("none of the pictures can be read")
 
+    def attempt(self, indices: Sequence[int]) -> list[Tensor | InputError]:
+        """Each picture as uint8 (3, size, size), or why it cannot be read; decoded by several threads."""
+
+        def read(index: int) -> Tensor | InputError:
+            try:
+                return self[index]
+            except InputError as error:
+                return error
+
+        return list(self._pool.map(read, indices))
+
     def readable(self, indices: Sequence[int]) -> tuple[list[int], list[tuple[str, str]]]:
         """The indices whose pictures can be decoded, and (id, reason) of the others."""
         good, failed = [], []

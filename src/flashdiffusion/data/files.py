@@ -53,6 +53,12 @@ def ensure_file(path: str | Path) -> Path:
     return path
 
 
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write a file, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically; NaN and infinities are refused."""
     text = json.dumps(value, indent=2, allow_nan=False)

@@ -102,6 +102,13 @@ def to_pil(image: Tensor) -> Image.Image:
     return Image.fromarray(array)
 
 
+def encode_picture(image: Tensor) -> bytes:
+    """Float RGB (3, H, W) in [0, 1] as the bytes of a PNG file."""
+    stream = io.BytesIO()
+    to_pil(image).save(stream, "PNG")
+    return stream.getvalue()
+
+
 def save_picture(image: Tensor, path: str | Path) -> None:
     """Write float RGB (3, H, W) in [0, 1] as a picture, atomically."""
     with atomic_path(path) as temporary:

@@ -1,10 +1,15 @@
-"""The next item is made while the current one is used."""
+"""Items in a row: made while others are used, worked on while others are made, taken together."""
 
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+BEHIND = 16  # items per thread that may wait for their results
 
 
 def prefetched(items: Iterable[Item]) -> Iterator[Item]:
@@ -16,3 +21,31 @@ def prefetched(items: Iterable[Item]) -> Iterator[Item]:
         while (item := pending.result()) is not end:
             pending = executor.submit(next, iterator, end)
             yield item
+
+
+def mapped(call: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
+    """`call` of each item, in their order, by threads that work while the next items are made; 0: by this one.
+
+    An interrupt while an item is made comes after the results of those before it.
+    """
+    if threads == 0:
+        yield from map(call, items)
+        return
+    pending: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(threads, "mapped") as executor:
+        try:
+            for item in items:
+                pending.append(executor.submit(call, item))
+                while pending and (pending[0].done() or len(pending) > BEHIND * threads):
+                    yield pending.popleft().result()
+        except KeyboardInterrupt:
+            yield from (one.result() for one in pending)
+            raise
+        yield from (one.result() for one in pending)
+
+
+def in_chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """The same items, `size` at a time; the last chunk may be shorter."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk

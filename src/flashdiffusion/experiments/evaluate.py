@@ -1,39 +1,46 @@
 """A method on a task: degrade pictures, restore them, measure what came out."""
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from flashdiffusion.data import PictureDataset
+from flashdiffusion.data import PictureDataset, in_chunks, mapped, prefetched
 from flashdiffusion.errors import InputError
 from flashdiffusion.experiments.records import Record
 from flashdiffusion.methods import Settings, parse_method
 from flashdiffusion.metrics import LPIPS, psnr, ssim
-from flashdiffusion.physics import BatchedPhysics, is_linear
+from flashdiffusion.physics import is_linear
 from flashdiffusion.physics.tasks import Mixture, Task, measure
-from flashdiffusion.pipeline import FlashPipeline, Restoration
+from flashdiffusion.pipeline import Batch, FlashPipeline, Restored
+from flashdiffusion.sampling import Capacity
 from flashdiffusion.severity import true_severity
 
 # Not a method: what the autoencoder alone makes of the clean picture, the bound of every latent method.
 BOUND = "bound"
 PROBE = (64, 64)  # pixels of a picture that a task is tried on
+ENCODED = 16  # pictures that are encoded together
+FINISHING = 4  # threads that compare pictures, beside a GPU: SSIM alone takes a CPU tens of milliseconds
+_UNUSED = {"noise", "regression"}  # starts that make no use of a severity
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """One finished batch: its records and pictures (B, 3, H, W) in [0, 1], and (id, reason) of unreadable pictures.
+class Evaluated:
+    """One finished picture: its place in the data, its record, and what can be looked at, (3, H, W) in [0, 1].
 
-    measured: the measurements as pictures.
+    measured: the measurement as a picture. failed: why there is no record. clean: None if it could not be read.
     """
 
-    records: list[Record]
-    clean: Tensor
-    measured: Tensor
-    restored: Tensor
-    failed: list[tuple[str, str]]
+    index: int
+    id: str
+    record: Record | None = None
+    clean: Tensor | None = None
+    measured: Tensor | None = None
+    restored: Tensor | None = None
+    failed: str | None = None
 
 
 def evaluate(
@@ -46,15 +53,19 @@ def evaluate(
     settings: Settings | None = None,
     lpips: LPIPS | None = None,
     batch_size: int = 32,
-    capacity: int = 16,
+    capacity: int | None = None,
     progress: bool = False,
-) -> Iterator[Evaluation]:
-    """Restore every picture of `data`; batches come as they finish.
+    rows: Iterable[int] | None = None,
+) -> Iterator[Evaluated]:
+    """Restore pictures of `data`; each is given as soon as it is done, and is held no longer.
 
     Args:
         method: a name of `methods.METHODS`, or "bound": D0(E0(x)).
         seed: of measurements and sampling; the same (seed, picture id) gives the same measurement for
             every method.
+        batch_size: pictures that are loaded together.
+        capacity: pictures in flight at a time, see `FlashPipeline.stream`.
+        rows: which pictures; by default all.
 
     Raises:
         InputError: unknown method, settings out of range.
@@ -62,37 +73,125 @@ def evaluate(
     start, solver = ("", "") if method == BOUND else parse_method(method, [BOUND])
     if batch_size < 1:
         raise InputError(f"batch size is {batch_size}; expected at least 1")
+    Capacity(capacity)
     _check_linear(task, solver)
-    for first in range(0, len(data), batch_size):
-        rows, failed = data.readable(range(first, min(first + batch_size, len(data))))
-        if not rows:
-            yield Evaluation([], torch.empty(0), torch.empty(0), torch.empty(0), failed)
-            continue
-        ids = [data.ids[i] for i in rows]
-        clean = data.batch(rows)
-        measured = measure(clean, ids, task, noise_std, seed)
-        looks = measured.physics.picture(measured.y)
-        restoration = None
-        true = None
-        if method == BOUND:
-            restored = _reconstruct(pipeline, clean, capacity)
-        else:
-            restoration = pipeline(
-                measured.y,
-                measured.physics,
-                solver=solver,
-                start=start,
-                seed=seed,
-                ids=ids,
-                settings=settings,
-                capacity=capacity,
-                progress=progress,
-            )
-            restored = restoration.images
-            if restoration.severity is not None:
-                true = _true_severity(pipeline, clean, looks, capacity)
-        records = _records(ids, clean, looks, measured.physics, restored, restoration, true, lpips)
-        yield Evaluation(records, clean, looks, restored, failed)
+    chunks = in_chunks(range(len(data)) if rows is None else rows, batch_size)
+    measuring = _Measuring(pipeline, data, task, noise_std, seed, settings, start not in _UNUSED)
+    if method == BOUND:
+        restored = _reconstructed(pipeline, measuring, chunks)
+    else:
+        restored = pipeline.stream(
+            measuring.batches(chunks),
+            solver=solver,
+            start=start,
+            seed=seed,
+            settings=settings,
+            capacity=capacity,
+            progress=progress,
+        )
+
+    def finish(one: Restored) -> Evaluated:
+        known = measuring.known.pop(one.index)
+        record = None
+        if one.image is not None:
+            values = {} if method == BOUND else one.row()
+            if one.severity is not None:
+                values["true_severity"] = known.severity
+            record = _record(known, one.image, values, lpips)
+        return Evaluated(known.row, one.id, record, known.clean, known.measured, one.image, one.failed)
+
+    for done in mapped(finish, restored, finishing_threads(pipeline.prior.device)):
+        yield from measuring.unread()
+        yield done
+    yield from measuring.unread()
+
+
+def finishing_threads(device: torch.device) -> int:
+    """How many threads compare and encode pictures while a device restores others; a CPU has none to spare."""
+    return 0 if device.type == "cpu" else FINISHING
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is kept of a picture while it is restored: its place in the data and what to compare with."""
+
+    row: int
+    id: str
+    clean: Tensor
+    measured: Tensor
+    degradation: dict[str, Any]
+    severity: float | None
+
+
+class _Measuring:
+    """Pictures on their way: `batches` is run in a thread, `unread` where the results are wanted."""
+
+    def __init__(
+        self,
+        pipeline: FlashPipeline,
+        data: PictureDataset,
+        task: Task | Mixture,
+        noise_std: float,
+        seed: int,
+        settings: Settings | None,
+        severities: bool,
+    ) -> None:
+        self.pipeline, self.data, self.task = pipeline, data, task
+        self.noise_std, self.seed, self.settings = noise_std, seed, settings
+        self.severities = severities
+        self.known: dict[int, _Known] = {}  # by place in the stream
+        self.bad: deque[Evaluated] = deque()
+
+    def batches(self, chunks: Iterable[list[int]]) -> Iterator[Batch]:
+        """Measurements of the pictures that can be read."""
+        place = 0
+        for chunk in chunks:
+            read = dict(zip(chunk, self.data.attempt(chunk), strict=True))
+            pictures = {row: one for row, one in read.items() if isinstance(one, Tensor)}
+            ids = [self.data.ids[row] for row in pictures]
+            self.bad += [Evaluated(row, self.data.ids[row], failed=str(read[row])) for row in read.keys() - pictures]
+            if not pictures:
+                continue
+            clean = torch.stack(list(pictures.values())).float() / 255
+            measured = measure(clean, ids, self.task, self.noise_std, self.seed)
+            looks = measured.physics.picture(measured.y)
+            severities = self._true_severities(clean, looks)
+            described = measured.physics.describe()
+            for n, (row, id) in enumerate(zip(pictures, ids, strict=True)):
+                self.known[place] = _Known(row, id, clean[n].clone(), looks[n].clone(), described[n], severities[n])
+                place += 1
+            yield Batch(ids, measured.y, measured.physics, self.settings)
+
+    def unread(self) -> Iterator[Evaluated]:
+        """Pictures that could not be read."""
+        while self.bad:
+            yield self.bad.popleft()
+
+    @torch.no_grad()
+    def _true_severities(self, clean: Tensor, looks: Tensor) -> list[float] | list[None]:
+        encoder, prior = self.pipeline.severity_encoder, self.pipeline.prior
+        if encoder is None or not self.severities:
+            return [None] * len(clean)
+        parts = zip(clean.split(ENCODED), looks.split(ENCODED), strict=True)
+        return [
+            float(value)
+            for x, y in parts
+            for value in true_severity(encoder(y.to(prior.device).float()).z_hat, prior.encode(x.to(prior.device)))
+        ]
+
+
+@torch.no_grad()
+def _reconstructed(pipeline: FlashPipeline, measuring: _Measuring, chunks: Iterable[list[int]]) -> Iterator[Restored]:
+    """What the autoencoder makes of the true pictures."""
+    prior, place = pipeline.prior, 0
+    for batch in prefetched(measuring.batches(chunks)):
+        for first in range(0, len(batch.ids), ENCODED):
+            ids = batch.ids[first : first + ENCODED]
+            clean = torch.stack([measuring.known[place + n].clean for n in range(len(ids))])
+            images = prior.decode(prior.encode(clean.to(prior.device))).float().clamp(0, 1).cpu()
+            for id, image in zip(ids, images, strict=True):
+                yield Restored(place, id, image)
+                place += 1
 
 
 def _check_linear(task: Task | Mixture, solver: str) -> None:
@@ -106,42 +205,10 @@ def _check_linear(task: Task | Mixture, solver: str) -> None:
 
 
 @torch.no_grad()
-def _reconstruct(pipeline: FlashPipeline, clean: Tensor, capacity: int) -> Tensor:
-    prior = pipeline.prior
-    parts = [prior.decode(prior.encode(part.to(prior.device))) for part in clean.split(capacity)]
-    return torch.cat(parts).clamp(0, 1).cpu()
-
-
-@torch.no_grad()
-def _true_severity(pipeline: FlashPipeline, clean: Tensor, y: Tensor, capacity: int) -> Tensor:
-    prior = pipeline.prior
-    z0 = torch.cat([prior.encode(part.to(prior.device)) for part in clean.split(capacity)])
-    return true_severity(pipeline.severity(y, capacity).z_hat, z0).cpu()
-
-
-@torch.no_grad()
-def _records(
-    ids: list[str],
-    clean: Tensor,
-    measured: Tensor,
-    physics: BatchedPhysics,
-    restored: Tensor,
-    restoration: Restoration | None,
-    true: Tensor | None,
-    lpips: LPIPS | None,
-) -> list[Record]:
-    quality = {"psnr": psnr(restored, clean), "ssim": ssim(restored, clean)}
-    quality["measurement_psnr"] = psnr(measured.clamp(0, 1), clean)
+def _record(known: _Known, image: Tensor, values: dict[str, Any], lpips: LPIPS | None) -> Record:
+    x, y, restored = known.clean[None], known.measured[None], image[None]
+    values |= {"psnr": float(psnr(restored, x)), "ssim": float(ssim(restored, x))}
+    values["measurement_psnr"] = float(psnr(y.clamp(0, 1), x))
     if lpips is not None:
-        quality["lpips"] = lpips(restored, clean)
-    if true is not None:
-        quality["true_severity"] = true
-    degradations = physics.describe()
-    records = []
-    for i, picture_id in enumerate(ids):
-        values: dict[str, Any] = {key: float(value[i]) for key, value in quality.items()}
-        values["degradation"] = degradations[i]
-        if restoration is not None:
-            values |= restoration.row(i)
-        records.append(Record(picture_id, **values))
-    return records
+        values["lpips"] = float(lpips(restored, x))
+    return Record(known.id, known.degradation, **values)

@@ -2,7 +2,7 @@
 
 import math
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
@@ -30,6 +30,12 @@ class Record:
     def to_json(self) -> dict[str, Any]:
         """Fields that are known, rounded to six significant digits; null where a number is not finite."""
         return {key: plain(value) for key, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> "Record":
+        """The inverse of `to_json`, but for what was rounded: a number that was not finite is NaN."""
+        values: dict[str, Any] = {key: math.nan if value is None else value for key, value in row.items()}
+        return cls(**values)
 
 
 def plain(value: Any) -> Any:
@@ -86,13 +92,18 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def report(
-    command: Sequence[str], device: torch.device, about: dict[str, Any], records: Sequence[Record]
+    command: Sequence[str],
+    device: torch.device,
+    about: Mapping[str, Any],
+    records: Sequence[Record],
+    failed: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """What a results file holds: how it was made, the means, a record per picture."""
+    """What a results file holds: how it was made, the means, a record per picture, why others failed."""
     return {
         "command": ["flashdiffusion", *command],
         "environment": environment(device),
         **about,
         "mean": summarise(records),
         "records": [record.to_json() for record in records],
+        "failed": [{"id": name, "reason": reason} for name, reason in (failed or {}).items()],
     }

@@ -1,12 +1,13 @@
 """A grid search over a method's hyperparameters on one task, resumable after a kill at any moment."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from flashdiffusion.errors import InputError, unknown_name
-from flashdiffusion.experiments.records import plain
+from flashdiffusion.experiments.evaluate import Evaluated
+from flashdiffusion.experiments.records import plain, summarise
 from flashdiffusion.methods import Settings, parse_method
 
 # What a search tries if nothing else is said, by solver; a Flash start adds corrections, CCDF adds steps.
@@ -22,6 +23,7 @@ _START_GRIDS: dict[str, dict[str, list[Any]]] = {
     "flash": {"correction": [0.0, 0.2, 0.5, 1.2]},
     "ccdf": {"start_step": [10, 20, 50, 100]},
 }
+_QUALITY = ("psnr", "ssim", "lpips")
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,9 @@ def default_grid(method: str) -> dict[str, list[Any]]:
     return _GRIDS[solver] | _START_GRIDS.get(start, {})
 
 
+_READ: dict[Any, Callable[[str], Any]] = {str: str, float: float, bool: {"true": True, "false": False}.__getitem__}
+
+
 def parse_grid(text: str) -> dict[str, list[Any]]:
     """`eta=1,2,4 correction=0,0.2` -> values to try, by setting.
 
@@ -57,11 +62,12 @@ def parse_grid(text: str) -> dict[str, list[Any]]:
         name, _, values = item.partition("=")
         if name not in kinds:
             raise unknown_name("setting", name, kinds)
-        read: Callable[[str], Any] = str if kinds[name] is str else int if name in {"steps", "start_step"} else float
+        read = _READ.get(kinds[name], int)
         try:
             grid[name] = [read(value) for value in values.split(",")]
-        except ValueError as error:
-            raise InputError(f"{name}={values} in the grid; expected numbers separated by commas") from error
+        except (KeyError, ValueError) as error:
+            kind = "true or false" if kinds[name] is bool else "numbers"
+            raise InputError(f"{name}={values} in the grid; expected {kind}, separated by commas") from error
     return grid
 
 
@@ -85,6 +91,20 @@ def search(
     known = {trial.settings: trial for trial in done}
     for settings in combinations(grid, base):
         yield known.get(settings) or Trial(settings, {key: plain(v) for key, v in measure(settings).items()})
+
+
+def means(pictures: Iterable[Evaluated]) -> dict[str, Any]:
+    """What a trial reached: means of every number, but no figures of quality if a picture was not restored.
+
+    A picture that cannot be read is left out of every trial alike.
+    """
+    records, restored = [], True
+    for one in pictures:
+        restored = restored and (one.record is not None or one.clean is None)
+        if one.record is not None:
+            records.append(one.record)
+    numbers = {key: value for key, value in summarise(records).items() if isinstance(value, (int, float))}
+    return numbers if restored else numbers | dict.fromkeys(_QUALITY)
 
 
 def best(trials: Sequence[Trial], objective: str) -> Trial:

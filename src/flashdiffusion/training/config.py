@@ -47,7 +47,7 @@ class DenoiserConfig:
 class SeverityConfig:
     """Stage 3: L = |zhat - z0|^2 / d + severity_weight * l(var, true var) + image_weight * |x - D0(zhat)|^2 / n.
 
-    The image term, the dearest one, is estimated on `image_share` in (0, 1] of each batch.
+    The image term, the dearest one, is estimated on `image_share` in (0, 1] of each global batch.
     """
 
     loop: LoopConfig
@@ -100,6 +100,7 @@ class Recipe:
     seed: int = 0
     channels_last: bool = False
     compile: bool = False
+    log_seconds: float = 5.0
     checkpoint_minutes: float = 2.0
     grid_minutes: float = 5.0
     cache_gib: float = field(default=4.0)

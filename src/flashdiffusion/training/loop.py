@@ -28,7 +28,6 @@ from flashdiffusion.training.log import CsvLog
 from flashdiffusion.training.stage import Stage
 
 GRID_PICTURES = 8
-LOG_SECONDS = 5.0
 MAX_SKIPPED = 20
 PRECISIONS = ("no", "bf16")
 FINISH_PICTURES = 256
@@ -137,14 +136,15 @@ class _Run:
         log: dict[str, Tensor] = {}
         with ThreadPoolExecutor(max_workers=1) as loader:
             for x in self._batches(loader):
-                progress = self._progress()
+                log_due = self.step == first_step or time.monotonic() - last_log >= self.recipe.log_seconds
+                progress, log_due = self._agree(log_due)
                 if progress >= 1:
                     break
                 log = self._train_step(x, progress)
                 self.step += 1
                 now = time.monotonic()
                 self.seconds = before + now - started
-                if now - last_log > LOG_SECONDS or self.step == first_step + 1:
+                if log_due:
                     rate = (self.step - first_step) * self.total / (now - started)
                     loss = self._log(log, rate)
                     left = (1 - progress) * self.max_seconds / 60
@@ -163,14 +163,17 @@ class _Run:
         self._save()
         return self._finish()
 
-    def _progress(self) -> float:
-        """Part of the run that is over, in [0, 1]; every process sees the first one's clock."""
+    def _agree(self, log_due: bool) -> tuple[float, bool]:
+        """Part of the run that is over, in [0, 1], and whether this step is logged, by the first process's clock.
+
+        Clocks differ, and a process that stops or logs alone would leave the others waiting for it.
+        """
         progress = self.seconds / self.max_seconds
         if self.max_steps is not None:
             progress = max(progress, self.step / self.max_steps)
         if self.accelerator.num_processes > 1:
-            progress = broadcast_object_list([progress])[0]
-        return progress
+            progress, log_due = broadcast_object_list([progress, log_due])
+        return progress, log_due
 
     def _train_step(self, x: Tensor, progress: float) -> dict[str, Tensor]:
         loop = self.stage.config.loop
@@ -234,11 +237,13 @@ class _Run:
     # -- what is written --------------------------------------------------------------------------------
 
     def _log(self, log: dict[str, Tensor], rate: float) -> float:
-        row = {"step": self.step, "seconds": round(self.seconds, 1), "pictures_per_second": round(rate, 2)}
-        row |= {key: round(float(value), 6) for key, value in log.items()}
+        """Write the means over the global batch; all processes call this together. The loss."""
+        own = torch.stack([value.float() for value in log.values()])
+        means = dict(zip(log, self.accelerator.reduce(own, "mean").tolist(), strict=True))
         if self.accelerator.is_main_process:
-            self.csv.append(row)
-        return float(log["loss"])
+            row = {"step": self.step, "seconds": round(self.seconds, 1), "pictures_per_second": round(rate, 2)}
+            self.csv.append(row | {key: round(value, 6) for key, value in means.items()})
+        return means["loss"]
 
     def _save(self) -> None:
         if not self.accelerator.is_main_process:

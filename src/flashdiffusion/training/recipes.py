@@ -121,6 +121,7 @@ _TINY = replace(
     name="tiny",
     size=32,
     max_minutes=1,
+    log_seconds=0.0,
     precision="no",
     autoencoder=AutoencoderConfig(
         loop=LoopConfig(share=0.3, batch_size=4, lr=1e-3),

@@ -55,10 +55,22 @@ class SeverityStage(Stage):
             log["local"] = (excess.exp() - excess - 1).mean()
         loss = latent + self.config.severity_weight * (log["severity"] + log.get("local", 0))
         if self.config.image_weight:
-            part = max(1, round(self.config.image_share * len(x)))
-            log["image"] = 4 * (self.autoencoder.decode(z_hat[:part]).float() - x[:part]).square().mean()
+            log["image"] = self._image_loss(z_hat, x, draws)
             loss = loss + self.config.image_weight * log["image"]
         return loss, {key: value.detach() for key, value in log.items()}
+
+    def _image_loss(self, z_hat: Tensor, x: Tensor, draws: Draws) -> Tensor:
+        """Over rows spread evenly over the global batch, so that they are the same for any number of processes.
+
+        A process's part is scaled so that the mean over the processes is the mean over these rows.
+        """
+        count = max(1, round(self.config.image_share * draws.total))
+        own = range(draws.total)[draws.rows]
+        rows = [p - own.start for p in (n * draws.total // count for n in range(count)) if p in own]
+        if not rows:
+            return z_hat.new_zeros(())
+        square = 4 * (self.autoencoder.decode(z_hat[rows]).float() - x[rows]).square().flatten(1).mean(dim=1)
+        return square.sum() * draws.total / (count * len(own))
 
     def grid(self, x: Tensor, draws: Draws) -> list[Tensor]:
         y = self.degrade(x, draws)
