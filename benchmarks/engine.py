@@ -14,7 +14,7 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -32,6 +32,7 @@ from flashdiffusion.pipeline import Batch, Restored
 from flashdiffusion.presets import preset_for
 from flashdiffusion.priors import LatentPrior
 from flashdiffusion.sampling import Problem, Start, StartRule, StepResult
+from flashdiffusion.sampling.capacity import WORKING, picture_bytes
 from flashdiffusion.schedule import Grid
 from flashdiffusion.seeds import picture_generator
 from memory import Peak
@@ -208,9 +209,23 @@ def compare(inputs: Inputs, options: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
+def estimate(inputs: Inputs) -> float:
+    """MiB that the engine takes a picture in flight to need."""
+    prior = inputs.pipeline.prior
+    solver, _ = inputs.pipeline.method("latent-dps", "noise", inputs.settings)
+    one = next(inputs.batches())
+    problem = Problem(one.y[:1], inputs.measured.physics.take(torch.tensor([0]))).to(prior.device)
+    z = torch.zeros(1, *prior.latent_shape((one.y.shape[2], one.y.shape[3])), device=prior.device)
+    return WORKING * max(picture_bytes(call) for call in solver.units(z, problem).values()) / 2**20
+
+
 def capacities(inputs: Inputs, options: argparse.Namespace) -> list[dict[str, Any]]:
     sizes = [size for size in (1, 2, 4, 8, 16, 32, 64, 128, 256) if size <= min(options.largest, len(inputs.ids))]
-    return [{"capacity": size, **engine(inputs, size, Drawn(options.mean, 0.5)).row()} for size in sizes]
+    each = estimate(inputs)
+    return [
+        {"capacity": size, **engine(inputs, size, Drawn(options.mean, 0.5)).row(), "estimated_mib": round(size * each)}
+        for size in sizes
+    ]
 
 
 def spreads(inputs: Inputs, options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -229,7 +244,7 @@ def queue(inputs: Inputs, options: argparse.Namespace) -> list[dict[str, Any]]:
     pipeline = inputs.pipeline
     solver = Trivial(pipeline.prior.schedule.grid())
     rows = []
-    for count in (64, 64, 256, 1024, 4096):  # the first warms up
+    for count in (QUEUE, *options.queued):  # the first warms up
 
         def batches(count: int = count) -> Iterator[Batch]:
             for first in range(0, count, QUEUE):
@@ -258,7 +273,7 @@ def make_inputs(options: argparse.Namespace) -> Inputs:
     return Inputs(pipeline, ids, measured, preset_for(TASK, "flash", "latent-dps"), options.seed)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder of pictures or .tar shard; repeated if it has too few")
     parser.add_argument("--out", type=Path, required=True, help="results file (JSON)")
@@ -267,13 +282,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--capacity", type=int, help="default: chosen by the engine")
     parser.add_argument("--largest", type=int, default=32, help="largest of the capacities")
+    parser.add_argument("--queued", type=int, nargs="+", default=[64, 256, 1024, 4096])
     parser.add_argument("--mean", type=float, default=20, help="mean of drawn starts")
     parser.add_argument("--precision", default="bfloat16")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", help="mode of torch.compile, e.g. reduce-overhead")
     parser.add_argument("--model", help="default: the embedded one")
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     inputs = make_inputs(options)
     engine(Inputs(inputs.pipeline, inputs.ids[:2], inputs.measured, inputs.settings, 0), 2, Drawn(2, 0))  # warm-up
     result: dict[str, Any] = {

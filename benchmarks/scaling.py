@@ -10,7 +10,7 @@ Seconds run from the moment a worker is ready to the last result; `start` is wha
 import argparse
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -109,7 +109,7 @@ def with_stub(options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="folder of pictures or .tar shard, for the model")
     parser.add_argument("--out", type=Path, required=True, help="results file (JSON)")
@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--wait", type=float, default=0.02, help="seconds that the stub takes for a picture")
     parser.add_argument("--most", type=int, default=10_000, help="most pictures for the stub")
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if "model" in options.modes and options.data is None:
         parser.error("the model needs --data")
     import ray
