@@ -15,7 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -270,7 +270,10 @@ def make_inputs(options: argparse.Namespace) -> Inputs:
     repeated = [n % len(data) for n in range(options.pictures)]
     ids = [f"{n}-{data.ids[i]}" for n, i in enumerate(repeated)]
     measured = measure(data.batch(repeated), ids, get_task(TASK), 0.05, options.seed)
-    return Inputs(pipeline, ids, measured, preset_for(TASK, "flash", "latent-dps"), options.seed)
+    settings = preset_for(TASK, "flash", "latent-dps")
+    if options.eta is not None:
+        settings = replace(settings, eta=options.eta)
+    return Inputs(pipeline, ids, measured, settings, options.seed)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -284,6 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--largest", type=int, default=32, help="largest of the capacities")
     parser.add_argument("--queued", type=int, nargs="+", default=[64, 256, 1024, 4096])
     parser.add_argument("--mean", type=float, default=20, help="mean of drawn starts")
+    parser.add_argument("--eta", type=float, help="step size; default: the preset's")
     parser.add_argument("--precision", default="bfloat16")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", help="mode of torch.compile, e.g. reduce-overhead")

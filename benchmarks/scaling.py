@@ -83,7 +83,7 @@ def with_model(options: argparse.Namespace) -> dict[str, Any]:
     """1 and 2 workers in turn."""
     size = 128
     ids = PictureDataset([options.data], size, options.pictures).ids
-    items = [Item(index, name) for index, name in enumerate(ids)]
+    items = [Item(index, name, name) for index, name in enumerate(ids)]
     job = EvaluateJob(
         (options.data,),
         ModelChoice(options.model, "cpu", options.precision),

@@ -87,7 +87,7 @@ def test_degrade_severity_restore(flash, tmp_path, picture_folder, tiny_model, m
     assert {"records": results["records"], "mean": results["mean"]} == json.loads(ended.out)
     for record in results["records"]:
         known = {"severity", "start", "nfe", "gflop", "seconds", "psnr", "ssim"}
-        assert set(record) == {"id", "degradation"} | known
+        assert set(record) == {"id", "degradation", "file"} | known
         std = float(MeasurementFile.load(measured / f"{record['id']}.safetensors").params["std"])
         assert record["degradation"]["std"] == pytest.approx(std, abs=1e-3)
         assert record["severity"] == pytest.approx(severities[record["id"]], rel=1e-3)
@@ -223,7 +223,7 @@ def test_evaluate_writes_one_record_per_picture_and_their_means(
     else:
         assert [r["nfe"] for r in records] == [r["start"] for r in records]
         assert {"ae": {0}, "latent-dps": {4}}.get(method) in (None, {r["nfe"] for r in records})
-    assert _pixels(grid).shape == (3 * 32, 3 * 32, 3)  # clean, measured, restored; of the first batch
+    assert _pixels(grid).shape == (3 * 32, 5 * 32, 3)  # clean, measured, restored
 
 
 def test_every_method_is_given_the_same_measurements(flash, tmp_path, picture_folder, tiny_model):

@@ -25,8 +25,8 @@ def measured(flash, tmp_path, picture_folder) -> Path:
 
 @pytest.fixture
 def restore(flash, measured, tiny_model, tmp_path):
-    def run(*options):
-        return flash("restore", measured, "--model", tiny_model, "--steps", 20, "--out", tmp_path / "out", *options)
+    def run(*options, inputs=measured):
+        return flash("restore", inputs, "--model", tiny_model, "--steps", 20, "--out", tmp_path / "out", *options)
 
     return run
 
@@ -107,6 +107,13 @@ def test_only_missing_and_failed_pictures_are_restored(restore, stream, measured
     assert _results(tmp_path) == (NAMES, []) and [r["id"] for r in json.loads(ended.out)["records"]] == NAMES
     assert restore("--resume").code == 0 and stream.taken() == []
     assert restore().code == 0 and stream.taken() == NAMES, "without --resume, afresh"
+
+
+def test_a_file_of_the_same_name_from_elsewhere_is_restored_anew(restore, stream, measured, tmp_path):
+    assert restore().code == 0 and stream.taken() == NAMES
+    shutil.copytree(measured, tmp_path / "elsewhere")
+    assert restore("--resume", inputs=tmp_path / "elsewhere").code == 0
+    assert stream.taken() == NAMES, "its records are of other files"
 
 
 def test_an_interrupted_restoration_says_how_to_go_on_and_does(restore, stream, tmp_path):

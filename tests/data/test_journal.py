@@ -110,7 +110,7 @@ def test_a_run_about_something_else_is_refused(out, change, reason, ended):
     Journal(out, ABOUT | change)  # afresh
 
 
-@pytest.mark.parametrize("text", ["words", "[]", "{}", '{"records": 3}'])
+@pytest.mark.parametrize("text", ["words", "[]", "{}", '{"records": 3}', '{"records": [{"psnr": 3}]}'])
 def test_a_file_of_another_kind_is_refused(out, text):
     out.write_text(text)
     with pytest.raises(InputError, match=r"results\.json"):

@@ -1,5 +1,8 @@
 """DeepInverse's operators passed as they are, through stand-ins that speak its protocol exactly."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -276,3 +279,22 @@ def test_a_measurement_of_the_size_of_x_is_its_picture():
     assert torch.equal(Problem(y, Blur(_filters(1))).picture(), y)
     black = torch.zeros(1, 3, 8, 8)
     assert torch.equal(Problem(black, Pool()).picture(), torch.zeros(1, 3, 16, 16))
+
+
+class _StoresWhatItIsGiven:
+    """As DeepInverse's operators do: what a call passes is kept, and read again later in the call."""
+
+    def A(self, x, mask):
+        self.mask = mask
+        time.sleep(0.001)
+        return x * self.mask
+
+
+def test_calls_from_several_threads_do_not_mix_their_parameters():
+    operator = _StoresWhatItIsGiven()
+    wrapped = [WithParams(operator, mask=torch.full((1, 1, 1, 1), float(n))) for n in range(8)]
+    x = torch.ones(1, 3, 4, 4)
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            measured = list(pool.map(lambda physics: float(physics.A(x).mean()), wrapped))
+            assert measured == [float(n) for n in range(8)]

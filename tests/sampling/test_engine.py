@@ -93,7 +93,7 @@ def test_batches_are_asked_for_as_slots_come_free():
     outcomes = run(source(), 2)
     for done in range(1, 41):
         next(outcomes)
-        # Two to a batch; two in flight and at most four times as many in line, one batch more.
+        # Two to a batch; two in flight and at most four times as many in line.
         assert len(asked) <= done / 2 + 1 + 4 + 1
 
 
@@ -158,7 +158,7 @@ def test_static_steps_are_filled_up_to_the_capacity():
     solver = Shapes()
     moved = []
     static = list(run([jobs(z, STARTS, problem, solver)], 4, moved.append, static=True))
-    assert set(solver.asked) == {4} and min(moved) == 1
+    assert set(solver.asked) <= {1, 2, 4} and 3 in moved
     expected = {o.job.row: o for o in run([jobs(z, STARTS, problem, _Steps())], 4)}
     for outcome in static:
         assert torch.equal(outcome.z, expected[outcome.job.row].z)
@@ -244,6 +244,21 @@ def test_out_of_memory_is_answered_by_a_smaller_capacity(error):
         assert torch.equal(outcomes[row], z_end), "noise is drawn once, however often a step is tried"
     assert capacity.rows <= 2
     assert sum(rows > 2 for rows in solver.tried) <= 2, "the lower capacity is kept"
+
+
+def test_pictures_of_a_rare_size_are_not_left_behind():
+    z, problem = _inputs(2)
+    rare = torch.randn(1, 12, 8, 12, dtype=torch.float64)
+    wide = Problem(torch.rand(1, 3, 16, 24).double(), RandomInpainting(torch.ones(1, 1, 16, 24), 0.05))
+    solver = _Steps()
+
+    def source():
+        yield jobs(rare, torch.tensor([1]), wide, solver)
+        for _ in range(100):
+            yield jobs(z, torch.tensor([4, 4]), problem, solver)
+
+    done = [outcome.z.shape[-1] for outcome in run(source(), 4)]
+    assert done.index(12) < 60, "of 201, though others are always the more"
 
 
 def test_a_picture_too_large_even_alone_is_given_up():

@@ -18,7 +18,7 @@ def four_threads():
 
 
 def test_rows_are_shared_evenly_by_lanes_that_have_enough(four_threads):
-    lanes = Lanes(torch.device("cpu"))
+    lanes = Lanes(torch.device("cpu"), 18)
     assert [len(part) for part in lanes.split(range(18))] == [4, 5, 4, 5]
     assert [len(part) for part in lanes.split(range(9))] == [4, 5]
     assert [len(part) for part in lanes.split(range(7))] == [7]
@@ -27,11 +27,11 @@ def test_rows_are_shared_evenly_by_lanes_that_have_enough(four_threads):
 
 
 def test_other_devices_have_one_lane(four_threads):
-    assert [len(part) for part in Lanes(torch.device("meta")).split(range(64))] == [64]
+    assert [len(part) for part in Lanes(torch.device("meta"), 64).split(range(64))] == [64]
 
 
 def test_each_lane_has_its_share_of_the_cores(four_threads):
-    lanes = Lanes(torch.device("cpu"))
+    lanes = Lanes(torch.device("cpu"), 8)
     together = threading.Barrier(2)
 
     def call(part):
@@ -39,8 +39,13 @@ def test_each_lane_has_its_share_of_the_cores(four_threads):
         return sum(part), torch.get_num_threads()
 
     assert lanes.map(call, [[1, 2], [3]]) == [(3, 2), (3, 2)]
-    assert torch.get_num_threads() == 4
     lanes.close()
+    assert torch.get_num_threads() == 4
+    later: list[int] = []
+    thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    assert later == [4], "threads that begin afterwards have all cores"
 
 
 def test_lanes_change_nothing(four_threads):

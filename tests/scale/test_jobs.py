@@ -86,9 +86,34 @@ def test_what_no_picture_can_use_is_refused_before_the_first(model, items, chang
         run_local(RestoreJob(**({"model": model} | change)), items)
 
 
+def test_data_that_changed_since_it_was_listed_is_a_failure(model, picture_folder):
+    job = EvaluateJob((str(picture_folder),), model, "gaussian-blur", "ae")
+    items = [Item(0, "a", "picture-00.png"), Item(1, "b", "gone.png"), Item(99, "c", "picture-99.png")]
+    dones = {done.index: done.reason for done in run_local(job, items)}
+    assert dones == {
+        0: None,
+        1: "the data changed during the run: gone.png is no longer picture 1",
+        99: "the data changed during the run: picture-99.png is no longer picture 99",
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"capacity": 0}, "capacity is 0"),
+        ({"batch_size": 0}, "batch size is 0"),
+        ({"noise_std": -1.0}, "noise std is -1.0; expected a finite number >= 0"),
+        ({"task": "nonlinear-blur", "method": "flash(psld)"}, "psld needs linear degradations"),
+    ],
+)
+def test_an_evaluation_that_cannot_be_is_refused_before_the_first_picture(model, picture_folder, change, reason):
+    with pytest.raises(InputError, match=reason):
+        EvaluateJob(**({"data": (str(picture_folder),), "model": model} | change)).open()
+
+
 def test_an_evaluation_gives_pictures_of_the_first_alone(model, picture_folder):
     job = EvaluateJob((str(picture_folder),), model, "gaussian-blur", "ae", shown=2, batch_size=3)
-    items = [Item(i, f"name-{i}") for i in (0, 1, 5, 6)]
+    items = [Item(i, f"name-{i}", f"picture-{i:02d}.png") for i in (0, 1, 5, 6)]
     dones = {done.index: done for done in run_local(job, items)}
     assert sorted(dones) == [0, 1, 5, 6]
     for i, done in dones.items():

@@ -24,7 +24,7 @@ def cluster():
 
 
 def _items(count):
-    return [Item(i, f"picture-{i:02d}") for i in range(count)]
+    return [Item(i, f"picture-{i:02d}", f"picture-{i:02d}.png") for i in range(count)]
 
 
 def test_results_come_back_as_they_were(cluster, tmp_path, monkeypatch):
@@ -132,6 +132,8 @@ def test_only_a_cluster_of_our_own_is_shut_down_even_after_an_error(monkeypatch,
         ([{"CPU": 16, "GPU": 4}], None, 100, (4, 4, 1.0)),
         ([{"CPU": 16, "GPU": 1}], 2, 100, (2, 8, 0.5)),
         ([{"CPU": 2}], 4, 100, (4, 1, 0.0)),
+        ([{"CPU": 64}, {"CPU": 8, "GPU": 4}], None, 100, (4, 2, 1.0)),  # the first has no GPU for any worker
+        ([{"CPU": 16, "GPU": 2}], 3, 100, (3, 5, 0.5)),  # two thirds of a GPU each would leave no place for the third
     ],
 )
 def test_every_worker_finds_a_place(nodes, workers, items, expected):

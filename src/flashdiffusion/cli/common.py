@@ -85,7 +85,7 @@ def print_records(title: str, records: "Sequence[Record]", as_json: bool) -> Non
     if as_json:
         print(json.dumps({"records": rows, "mean": summarise(records) if records else {}}, indent=2))
         return
-    columns = list({key: None for row in rows for key in row if key != "degradation"})
+    columns = list({key: None for row in rows for key in row if key not in {"degradation", "file"}})
     table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD)
     for column in columns:
         heading = {"measurement_psnr": "before", "severity": "σ̂²"}.get(column, column.replace("_", " "))

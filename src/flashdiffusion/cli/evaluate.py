@@ -113,7 +113,7 @@ def command(
         settings = published_for(task, start, solver, preset)
     settings = replace(settings, **given)
     network = LPIPS.from_file(lpips) if lpips else None
-    names = unique(PictureDataset(data, 1, limit).ids)
+    ids = PictureDataset(data, 1, limit).ids
     job = EvaluateJob(
         tuple(str(path) for path in data),
         ModelChoice(model, device, precision, regressor, compile),
@@ -126,7 +126,7 @@ def command(
         str(lpips) if lpips else None,
         batch_size,
         capacity,
-        min(GRID, batch_size) if grid is not None else 0,
+        GRID if grid is not None else 0,
     )
     about = {
         "model": model or "embedded",
@@ -140,7 +140,7 @@ def command(
         "data": list(job.data),
         "lpips_net": network.net if network else None,
     }
-    items = [Item(i, name) for i, name in enumerate(names)]
+    items = [Item(i, name, id) for i, (name, id) in enumerate(zip(unique(ids), ids, strict=True))]
     journal = Journal(out, about, resume)
     delivery = Delivery(journal, items)
     missing = [item for item in items if item.name not in journal.done]

@@ -153,7 +153,8 @@ def command(
         "lpips_net": network.net if network else None,
     }
     journal = Journal(folder / "results.json", about, resume)
-    journal.done = {name: row for name, row in journal.done.items() if (folder / f"{name}.png").exists()}
+    paths = {item.name: item.path for item in items}
+    journal.done = {name: row for name, row in journal.done.items() if _kept(row, folder, paths)}
     delivery = Delivery(journal, items)
     missing = [item for item in items if item.name not in journal.done]
     delivery.take(place.run(job, missing), lambda done: write_bytes(folder / f"{done.name}.png", done.pngs["restored"]))
@@ -171,3 +172,9 @@ def command(
     if records:
         print_records(f"{method}: pictures and results.json in {folder}", records, as_json)
     raise typer.Exit(delivery.failures.finish(len(items)))
+
+
+def _kept(row: dict[str, Any], folder: Path, paths: dict[str, str]) -> bool:
+    """Whether an earlier run's picture is still there, and of the file that its name stands for now."""
+    picture = folder / f"{row['id']}.png"
+    return picture.exists() and picture.stat().st_size > 0 and row.get("file") == paths.get(row["id"], row.get("file"))

@@ -89,9 +89,9 @@ class Journal:
                 raise InputError(f"{self.results} cannot be continued: {error}; leave out --resume") from error
             rows = self._expect(self.results, earlier, "records", list)
             self._check(self.results, earlier)
-            failed = {one["id"] for one in earlier.get("failed", [])}
-            self.done = {row["id"]: row for row in rows if row["id"] not in failed}
-        self.done |= {row["id"]: row for row in journal[1:]}
+            failed = {name for name, _ in self._named(self.results, earlier.get("failed", []))}
+            self.done = {name: row for name, row in self._named(self.results, rows) if name not in failed}
+        self.done |= dict(self._named(self.path, journal[1:]))
 
     def _lines(self) -> Iterator[Row]:
         """The whole lines of an earlier journal."""
@@ -107,6 +107,9 @@ class Journal:
                     return
                 self._kept += len(line)
                 yield row
+
+    def _named(self, path: Path, rows: list[Row]) -> list[tuple[str, Row]]:
+        return [(self._expect(path, row, "id", str), row) for row in rows]
 
     def _check(self, path: Path, earlier: Row) -> None:
         old, new = _flat({key: earlier.get(key) for key in self.about}), _flat(self.about)

@@ -1,5 +1,6 @@
 """A method on a task: degrade pictures, restore them, measure what came out."""
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from flashdiffusion.metrics import LPIPS, psnr, ssim
 from flashdiffusion.physics import is_linear
 from flashdiffusion.physics.tasks import Mixture, Task, measure
 from flashdiffusion.pipeline import Batch, FlashPipeline, Restored
-from flashdiffusion.sampling import Capacity
+from flashdiffusion.sampling import Capacity, Failure, Limit, in_parts
 from flashdiffusion.severity import true_severity
 
 # Not a method: what the autoencoder alone makes of the clean picture, the bound of every latent method.
@@ -71,10 +72,7 @@ def evaluate(
         InputError: unknown method, settings out of range.
     """
     start, solver = ("", "") if method == BOUND else parse_method(method, [BOUND])
-    if batch_size < 1:
-        raise InputError(f"batch size is {batch_size}; expected at least 1")
-    Capacity(capacity)
-    _check_linear(task, solver)
+    check_options(task, solver, noise_std, batch_size, capacity)
     chunks = in_chunks(range(len(data)) if rows is None else rows, batch_size)
     measuring = _Measuring(pipeline, data, task, noise_std, seed, settings, start not in _UNUSED)
     if method == BOUND:
@@ -141,6 +139,7 @@ class _Measuring:
         self.severities = severities
         self.known: dict[int, _Known] = {}  # by place in the stream
         self.bad: deque[Evaluated] = deque()
+        self.together = Limit(ENCODED)
 
     def batches(self, chunks: Iterable[list[int]]) -> Iterator[Batch]:
         """Measurements of the pictures that can be read."""
@@ -168,16 +167,19 @@ class _Measuring:
             yield self.bad.popleft()
 
     @torch.no_grad()
-    def _true_severities(self, clean: Tensor, looks: Tensor) -> list[float] | list[None]:
+    def _true_severities(self, clean: Tensor, looks: Tensor) -> list[float | None]:
         encoder, prior = self.pipeline.severity_encoder, self.pipeline.prior
         if encoder is None or not self.severities:
             return [None] * len(clean)
-        parts = zip(clean.split(ENCODED), looks.split(ENCODED), strict=True)
-        return [
-            float(value)
-            for x, y in parts
-            for value in true_severity(encoder(y.to(prior.device).float()).z_hat, prior.encode(x.to(prior.device)))
-        ]
+
+        def call(rows: list[int]) -> list[float]:
+            x, y = clean[rows].to(prior.device), looks[rows].to(prior.device).float()
+            return [float(value) for value in true_severity(encoder(y).z_hat, prior.encode(x))]
+
+        values: list[float | None] = []
+        for rows, severities in in_parts(call, range(len(clean)), self.together):
+            values += [None] * len(rows) if isinstance(severities, Failure) else severities
+        return values
 
 
 @torch.no_grad()
@@ -185,17 +187,27 @@ def _reconstructed(pipeline: FlashPipeline, measuring: _Measuring, chunks: Itera
     """What the autoencoder makes of the true pictures."""
     prior, place = pipeline.prior, 0
     for batch in prefetched(measuring.batches(chunks)):
-        for first in range(0, len(batch.ids), ENCODED):
-            ids = batch.ids[first : first + ENCODED]
-            clean = torch.stack([measuring.known[place + n].clean for n in range(len(ids))])
-            images = prior.decode(prior.encode(clean.to(prior.device))).float().clamp(0, 1).cpu()
-            for id, image in zip(ids, images, strict=True):
-                yield Restored(place, id, image)
-                place += 1
+        clean = torch.stack([measuring.known[place + n].clean for n in range(len(batch.ids))])
+
+        def call(rows: list[int], clean: Tensor = clean) -> Tensor:
+            return prior.decode(prior.encode(clean[rows].to(prior.device))).float().clamp(0, 1).cpu()
+
+        for rows, images in in_parts(call, range(len(clean)), measuring.together):
+            for n, row in enumerate(rows):
+                if isinstance(images, Failure):
+                    yield Restored(place + row, batch.ids[row], failed=images.reason)
+                else:
+                    yield Restored(place + row, batch.ids[row], images[n])
+        place += len(clean)
 
 
-def _check_linear(task: Task | Mixture, solver: str) -> None:
-    """Refuse a task that may draw what the solver cannot serve, whatever it draws this time."""
+def check_options(task: Task | Mixture, solver: str, noise_std: float, batch_size: int, capacity: int | None) -> None:
+    """Raise InputError for what no picture can use, and for a task that may draw what the solver cannot serve."""
+    if batch_size < 1:
+        raise InputError(f"batch size is {batch_size}; expected at least 1")
+    if not 0 <= noise_std < math.inf:
+        raise InputError(f"noise std is {noise_std}; expected a finite number >= 0")
+    Capacity(capacity)
     if solver != "psld":
         return
     for one in task.tasks if isinstance(task, Mixture) else (task,):

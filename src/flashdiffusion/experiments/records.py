@@ -3,16 +3,18 @@
 import math
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from typing import Any
 
 import torch
 
+from flashdiffusion.errors import InputError
+
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of one picture; None where it is not."""
+    """What is known of one picture; None where it is not. file: where it came from."""
 
     id: str
     degradation: dict[str, Any] | None = None
@@ -26,6 +28,7 @@ class Record:
     ssim: float | None = None
     lpips: float | None = None
     measurement_psnr: float | None = None
+    file: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Fields that are known, rounded to six significant digits; null where a number is not finite."""
@@ -33,9 +36,17 @@ class Record:
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "Record":
-        """The inverse of `to_json`, but for what was rounded: a number that was not finite is NaN."""
+        """The inverse of `to_json`, but for what was rounded: a number that was not finite is NaN.
+
+        Raises:
+            InputError: fields that a record has not.
+        """
         values: dict[str, Any] = {key: math.nan if value is None else value for key, value in row.items()}
-        return cls(**values)
+        try:
+            return cls(**values)
+        except TypeError as error:
+            known = ", ".join(field.name for field in fields(cls))
+            raise InputError(f"a record with the fields {', '.join(row)}; expected an id, and of {known}") from error
 
 
 def plain(value: Any) -> Any:
@@ -54,7 +65,7 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
     if not records:
         return summary
     rows = [record.to_json() for record in records]
-    for key in (k for k in rows[0] if k not in {"id", "degradation"}):
+    for key in (k for k in rows[0] if k not in {"id", "degradation", "file"}):
         values = [row[key] for row in rows if key in row]
         if len(values) == len(rows):
             summary[key] = plain(math.nan if None in values else sum(values) / len(values))

@@ -78,7 +78,7 @@ class BatchedPhysics(ABC):
 
     def take(self, rows: Tensor) -> "BatchedPhysics":
         """The physics of some rows (int64 indices) of the batch."""
-        params = {key: value[rows.to(value.device)] for key, value in self.params.items()}
+        params = {key: value[rows.to(value.device, non_blocking=True)] for key, value in self.params.items()}
         return self.from_params(params, self.noise_std[rows.cpu()])
 
     def to(self, device: torch.device | str) -> "BatchedPhysics":

@@ -1,6 +1,7 @@
 """Physics of other libraries whose parameters differ from picture to picture."""
 
 from collections.abc import Hashable, Sequence
+from threading import RLock
 from typing import Any, TypeGuard
 
 import torch
@@ -9,12 +10,15 @@ from torch import Tensor
 from flashdiffusion.errors import InputError
 from flashdiffusion.types import LinearPhysics
 
+_ONE_AT_A_TIME = RLock()
+
 
 class WithParams:
     """A physics whose per-picture parameters are passed with every call, as DeepInverse's operators take them.
 
-    DeepInverse stores parameters that a call passes; passing all of them on every call makes that harmless. Of noise
-    that the wrapped physics knows for each picture (see `noise_std_of`), `take` keeps the rows' own.
+    DeepInverse stores parameters that a call passes: all of them are passed on every call, and calls are made one at a
+    time, whichever threads they come from. (A physics that is not wrapped is called from several threads at once.) Of
+    noise that the wrapped physics knows for each picture (see `noise_std_of`), `take` keeps the rows' own.
 
     Args:
         physics: an object with `A(x, **params)` and, if it is linear, `A_adjoint(y, **params)`.
@@ -43,10 +47,12 @@ class WithParams:
         return std if std is None or self._rows is None or len(std) == 1 else std[self._rows.to(std.device)]
 
     def A(self, x: Tensor) -> Tensor:
-        return self.physics.A(x, **self.params)
+        with _ONE_AT_A_TIME:
+            return self.physics.A(x, **self.params)
 
     def A_adjoint(self, y: Tensor) -> Tensor:
-        return self.physics.A_adjoint(y, **self.params)
+        with _ONE_AT_A_TIME:
+            return self.physics.A_adjoint(y, **self.params)
 
     def take(self, rows: Tensor) -> "WithParams":
         params = {key: value[rows.to(value.device)] for key, value in self.params.items()}

@@ -1,13 +1,14 @@
 """Arithmetic of a restored picture: its start, the solver's units it ran, the last decode."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 
 from flashdiffusion.metrics import count_gflop
 from flashdiffusion.physics import BatchedPhysics
 from flashdiffusion.priors import LatentPrior
-from flashdiffusion.sampling import Outcome, StartRule
+from flashdiffusion.sampling import Outcome, Problem, StartRule
 from flashdiffusion.severity import SeverityEncoder
 from flashdiffusion.types import Physics
 
@@ -25,22 +26,30 @@ class Costs:
         self._counted: dict[tuple[object, ...], float] = {}
 
     @torch.no_grad()
-    def gflop(self, outcome: Outcome, rule: StartRule, inverted: int | None) -> float:
-        """What a picture took; `inverted`: denoiser evaluations of its start, None if the rule makes none."""
-        job = outcome.job
+    def gflop(self, outcome: Outcome, rule: StartRule, operators: object, inverted: int | None) -> float:
+        """What a picture took.
+
+        Args:
+            operators: what its physics is (`operators_of`).
+            inverted: denoiser evaluations of its start, None if the rule makes none.
+        """
+        job, solver = outcome.job, outcome.job.solver
         z = job.z[None]
-        one = job.problem.take(torch.tensor([job.row], device=z.device))
-        picture = one.picture()
-        kind = (type(rule), job.solver.name, kind_of(one.physics), one.y.shape, picture.shape)
+        kind = (type(rule), type(getattr(rule, "estimate", None)), operators, job.problem.y.shape[1:], z.shape)
+
+        def one() -> Problem:
+            return job.problem.take(torch.tensor([job.row]))
+
         total = self._of(("last decode", z.shape), lambda: self.prior.decode(z))
         if inverted is None:
-            total += self._of(("start", *kind), lambda: rule(picture, self.prior, job.solver.grid, z))
+            total += self._of(("start", *kind), lambda: rule(one().picture(), self.prior, solver.grid, z))
         else:  # how far an inversion runs differs from picture to picture
             i = torch.ones(1, dtype=torch.int64, device=z.device)
-            total += self._of(("severity", picture.shape), lambda: self.encoder and self.encoder(picture))
+            total += self._of(("severity", *kind), lambda: self.encoder and self.encoder(one().picture()))
             total += inverted * self._of(("denoise", z.shape), lambda: self.prior.denoise(z, i))
-        units = job.solver.units(z, one)
-        return total + sum(count * self._of((name, *kind), units[name]) for name, count in outcome.work.items())
+        for name, count in outcome.work.items():
+            total += count * self._of((name, *kind), partial(_call, name, lambda: solver.units(z, one())))
+        return total
 
     def _of(self, key: tuple[object, ...], call: Callable[[], object]) -> float:
         if key not in self._counted:
@@ -48,8 +57,12 @@ class Costs:
         return self._counted[key]
 
 
-def kind_of(physics: Physics) -> object:
-    """What the arithmetic of a physics depends on, beside the size: its operators."""
+def _call(name: str, units: Callable[[], Mapping[str, Callable[[], object]]]) -> object:
+    return units()[name]()
+
+
+def operators_of(physics: Physics, count: int) -> list[object]:
+    """What the arithmetic depends on, beside the size, for each of the `count` pictures: its operators."""
     if isinstance(physics, BatchedPhysics):
-        return str(physics.describe()[0]["physics"])
-    return type(getattr(physics, "physics", physics))
+        return [str(described["physics"]) for described in physics.describe()]
+    return [type(getattr(physics, "physics", physics))] * count

@@ -141,9 +141,10 @@ class FlashPipeline:
     def compile(self, mode: str = "default", **options: Any) -> Self:
         """Compile denoiser and decoder by `torch.compile`; returns self.
 
-        Steps are then filled up to the capacity, so that the networks see one shape; `mode="reduce-overhead"` makes
-        CUDA graphs of them. It takes minutes and pays where launching kernels is what a step waits for: on a GPU with
-        small networks. On CPUs it does not (docs/results.md).
+        Steps are then filled up to a power of two of pictures, so that the networks see few shapes;
+        `mode="reduce-overhead"` makes CUDA graphs of them. It takes minutes and pays where launching kernels is what a
+        step waits for: on a GPU with small networks. On CPUs it does not (docs/results.md). For the guided solvers:
+        ReSample's inner problems and DDIM inversion take batches of any size, and each is compiled anew.
 
         Args:
             mode, options: see `torch.compile`.
@@ -166,7 +167,8 @@ class FlashPipeline:
             raise InputError(f"measurements of shape {tuple(y.shape)}; expected (B, 3, H, W) with B >= 1")
         if not bool(y.isfinite().all()):
             rows = (~y.isfinite()).flatten(1).any(dim=1).nonzero().flatten().tolist()
-            raise InputError(f"NaN or infinite values in measurements {rows}; expected finite numbers")
+            which = f"measurements {rows}" if len(y) > 1 else "the measurement"
+            raise InputError(f"NaN or infinite values in {which}; expected finite numbers")
         picture = y if physics is None else Problem(y, physics).to(self.prior.device).picture()
         if picture.ndim != 4 or picture.shape[1] != 3:
             raise InputError(f"measurements of shape {tuple(y.shape)}; expected (B, 3, H, W) with B >= 1")

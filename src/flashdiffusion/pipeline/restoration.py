@@ -46,7 +46,7 @@ class Restored:
     index: its place among all that went in. image: float32 (3, H, W) in [0, 1] on the CPU, None if there is none.
     severity: σ̂² in scaled latent units, None if no severity encoder was used. start: position of the start on the
     solver's grid. nfe: denoiser evaluations run. gflop: arithmetic spent. seconds: its share of the wall-clock time of
-    the calls it took part in. failed: why there is no image.
+    the calls it took part in. failed: why there is no image; its arithmetic is not counted.
     """
 
     index: int

@@ -14,10 +14,11 @@ from flashdiffusion.data import prefetched
 from flashdiffusion.errors import InputError
 from flashdiffusion.methods import Settings
 from flashdiffusion.metrics import count_gflop
+from flashdiffusion.pipeline.cost import operators_of
 from flashdiffusion.pipeline.restoration import Batch, Restored
 from flashdiffusion.presets import preset_for
-from flashdiffusion.sampling import Job, Outcome, Problem, Solver, StartRule, run
-from flashdiffusion.sampling.capacity import Capacity, Failure, in_parts
+from flashdiffusion.sampling import Capacity, Failure, Job, Limit, Outcome, Problem, Solver, StartRule, in_parts, run
+from flashdiffusion.sampling.engine import power_of_two
 from flashdiffusion.seeds import picture_generator
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class _Begun:
 
     index: int
     rule: StartRule
+    operators: object
     severity: float | None
     nfe: int | None
     seconds: float
@@ -55,7 +57,7 @@ class Stream:
         self.pipeline, self.solver, self.start = pipeline, solver, start
         self.seed, self.settings = seed, settings
         self.on_plan, self.on_step, self.static = on_plan, on_step, static
-        self.capacity, self.start_rows = Capacity(capacity), Capacity(START_ROWS)
+        self.capacity, self.start_rows, self.decode_rows = Capacity(capacity), Limit(START_ROWS), Limit(START_ROWS)
         self.device = pipeline.prior.device
         self.made: dict[Settings, tuple[Solver, StartRule]] = {}  # equal settings share a solver, and so its steps
         self.begun: dict[Job, _Begun] = {}
@@ -112,11 +114,12 @@ class Stream:
         positions = start.k.tolist()
         share = (time.perf_counter() - began) / len(rows)
         severities = start.severity.var.float().tolist() if start.severity else [None] * len(rows)
+        operators = operators_of(problem.physics, len(rows))
         evaluations = [None] * len(rows) if start.nfe is None else start.nfe.tolist()
         jobs = []
         for n, row in enumerate(rows):
             job = Job(batch.ids[row], start.z[n], positions[n], problem, n, solver, generators[n])
-            self.begun[job] = _Begun(first + row, rule, severities[n], evaluations[n], share)
+            self.begun[job] = _Begun(first + row, rule, operators[n], severities[n], evaluations[n], share)
             jobs.append(job)
         return jobs
 
@@ -134,8 +137,11 @@ class Stream:
 
     @torch.no_grad()
     def _decode(self, outcomes: list[Outcome]) -> Tensor:
-        images = self.pipeline.prior.decode(torch.stack([outcome.z for outcome in outcomes]))
-        return images.float().clamp(0, 1).to("cpu", non_blocking=True)
+        z = torch.stack([outcome.z for outcome in outcomes])
+        if self.static:
+            z = torch.cat([z, z[-1:].expand(power_of_two(len(z)) - len(z), *z.shape[1:])])
+        images = self.pipeline.prior.decode(z)[: len(outcomes)].float().clamp(0, 1)
+        return images.to("cpu", non_blocking=self.device.type == "cuda")
 
     def _decoded(self, finished: Sequence[Outcome]) -> Iterator[Restored]:
         """Decode them and start copying their pictures; yield those whose copies were started before."""
@@ -143,13 +149,13 @@ class Stream:
         for shape in shapes:
             alike = [outcome for outcome in finished if outcome.failed is None and outcome.z.shape == shape]
             began = time.perf_counter()
-            for part, images in in_parts(self._decode, alike, self.capacity):
+            for part, images in in_parts(self._decode, alike, self.decode_rows):
                 if isinstance(images, Failure):
                     yield from (self._restored(outcome, None, 0.0, images.reason) for outcome in part)
                     continue
-                event = torch.cuda.Event() if images.is_pinned() else None
+                event = torch.cuda.Event() if self.device.type == "cuda" else None
                 if event is not None:
-                    event.record()
+                    event.record(torch.cuda.current_stream(self.device))
                 share = (time.perf_counter() - began) / len(alike)
                 self.copying.append((part, images, event, share))
         yield from self._delivered(1 if self.device.type == "cuda" else 0)
@@ -160,7 +166,9 @@ class Stream:
         while len(self.copying) > left:
             outcomes, images, event, share = self.copying.popleft()
             if event is not None:
+                began = time.perf_counter()
                 event.synchronize()
+                share += (time.perf_counter() - began) / len(outcomes)  # what the device had not done yet
             for outcome, image in zip(outcomes, images, strict=True):
                 diverged = not bool(image.isfinite().all())
                 reason = "its restoration diverged; try a smaller eta" if diverged else None
@@ -175,7 +183,7 @@ class Stream:
             begun.severity,
             outcome.job.k,
             outcome.nfe + (begun.nfe or 0),
-            self.pipeline.costs.gflop(outcome, begun.rule, begun.nfe),
+            0.0 if failed else self.pipeline.costs.gflop(outcome, begun.rule, begun.operators, begun.nfe),
             outcome.seconds + begun.seconds + seconds,
             failed,
         )
@@ -191,14 +199,18 @@ def regressed(pipeline: "FlashPipeline", batches: Iterable[Batch], capacity: int
     regressor = pipeline.regressor
     if regressor is None:
         raise InputError("this model has no regressor; train one with `flashdiffusion train regressor`")
-    limit, first = Capacity(capacity or START_ROWS), 0
+    limit, first = Limit(capacity or START_ROWS), 0
+    gflop: dict[torch.Size, float] = {}
 
     @torch.no_grad()
     def call(batch: Batch, rows: list[int]) -> tuple[Tensor, float]:
         part = Problem(batch.y, batch.physics).take(torch.tensor(rows))
         pipeline.check(part.y, part.physics)
         pictures = Problem(part.y.float(), part.physics).to(pipeline.prior.device).picture()
-        return regressor(pictures).float().clamp(0, 1).cpu(), count_gflop(lambda: regressor(pictures[:1]))
+        size = pictures.shape[1:]
+        if size not in gflop:
+            gflop[size] = count_gflop(lambda: regressor(pictures[:1]))
+        return regressor(pictures).float().clamp(0, 1).cpu(), gflop[size]
 
     for batch in prefetched(batches):
         began = time.perf_counter()

@@ -1,6 +1,6 @@
 """From a start to a picture: where to start, one step, how to stay consistent with y, the engine."""
 
-from flashdiffusion.sampling.capacity import Capacity
+from flashdiffusion.sampling.capacity import Capacity, Failure, Limit, in_parts
 from flashdiffusion.sampling.engine import Job, Outcome, run
 from flashdiffusion.sampling.guided import GMLDPS, PSLD, Gradient, LatentDPS
 from flashdiffusion.sampling.problem import Problem
@@ -21,6 +21,7 @@ from flashdiffusion.sampling.transition import Transition
 __all__ = [
     "Capacity",
     "DDIMInversion",
+    "Failure",
     "EncodedEstimate",
     "Fixed",
     "FromNoise",
@@ -28,6 +29,7 @@ __all__ = [
     "Gradient",
     "Job",
     "LatentDPS",
+    "Limit",
     "Outcome",
     "PSLD",
     "Problem",
@@ -39,5 +41,6 @@ __all__ = [
     "StartRule",
     "StepResult",
     "Transition",
+    "in_parts",
     "run",
 ]

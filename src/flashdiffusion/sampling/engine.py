@@ -15,8 +15,11 @@ from flashdiffusion.sampling.lanes import Lanes
 from flashdiffusion.sampling.problem import Problem
 from flashdiffusion.sampling.solver import Solver, StepResult
 
-# Pictures that wait for a slot, per slot: enough to know early that no more will come.
-LOOKAHEAD = 4
+# Pictures that wait for a slot, per slot, but not above the second number if one per slot is as many: enough to know
+# early that no more will come.
+LOOKAHEAD, ENOUGH = 4, 64
+# Steps that a picture waits for others of the same cost, which are more; then its own kind goes first.
+PATIENCE = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +72,12 @@ class _Slot:
     work: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     noise: Tensor | None = None  # of the next step, drawn once however often that step is tried
+    waited: int = 0  # steps of others since its last
+
+    @property
+    def kind(self) -> Hashable:
+        """Those of equal kind can share a step."""
+        return id(self.job.solver), self.job.z.shape, self.job.problem.kind
 
     def outcome(self, failed: str | None = None) -> Outcome:
         return Outcome(self.job, self.z, self.nfe, self.work, self.seconds, failed)
@@ -92,20 +101,20 @@ def run(
 
     Args:
         on_step: called with the number of pictures that each step moved.
-        static: fill every step up to the capacity, so that compiled networks see one shape.
+        static: fill every step up to a power of two, so that compiled networks see few shapes.
 
     Raises:
         InputError: capacity < 1.
     """
-    limit = capacity if isinstance(capacity, Capacity) else Capacity(capacity)
-    return _Engine(limit, on_step, static).run(iter(batches))
+    slots = capacity if isinstance(capacity, Capacity) else Capacity(capacity)
+    return _Engine(slots, on_step, static).run(iter(batches))
 
 
 class _Engine:
     """State of one `run`."""
 
-    def __init__(self, limit: Capacity, on_step: Callable[[int], None] | None, static: bool) -> None:
-        self.limit, self.on_step, self.static = limit, on_step, static
+    def __init__(self, capacity: Capacity, on_step: Callable[[int], None] | None, static: bool) -> None:
+        self.capacity, self.on_step, self.static = capacity, on_step, static
         self.lanes: Lanes | None = None
         self.waiting: deque[Job] = deque()
         self.slots: list[_Slot] = []
@@ -121,7 +130,11 @@ class _Engine:
     def _run(self, batches: Iterator[Sequence[Job]]) -> Iterator[Outcome]:
         more = True
         while True:
-            while more and len(self.waiting) < LOOKAHEAD * self.limit.rows:
+            # What slots need is waited for; what is to wait for a slot comes a batch at a step.
+            while more and len(self.waiting) + len(self.slots) < self.capacity.rows:
+                more = self._receive(next(batches, None))
+            rows = self.capacity.rows
+            if more and len(self.waiting) < max(rows, min(LOOKAHEAD * rows, ENOUGH)):
                 more = self._receive(next(batches, None))
             yield from self._admit()
             if not self.slots and not self.waiting:
@@ -136,12 +149,12 @@ class _Engine:
             self.waiting = deque(sorted(self.waiting, key=lambda job: -job.k))
             return False
         for job in batch:
-            self.limit.fit(job.solver, job.problem, job.row, job.z)
+            self.capacity.fit(_Slot(job, job.z, job.k).kind, job.solver, job.problem, job.row, job.z)
         self.waiting += batch
         return True
 
     def _admit(self) -> Iterator[Outcome]:
-        while self.waiting and len(self.slots) < self.limit.rows:
+        while self.waiting and len(self.slots) < self.capacity.rows:
             job = self.waiting.popleft()
             if job.k == 0:
                 yield Outcome(job, job.z)
@@ -154,28 +167,35 @@ class _Engine:
         yield from (slot.outcome() for slot in done)
 
     def _next(self) -> list[_Slot]:
-        """Pictures that can share a step, those of the cheapest; of equal cost, those that are the most."""
-        groups: dict[tuple[Hashable, ...], list[_Slot]] = {}
-        costs: dict[tuple[Hashable, ...], float] = {}
-        solvers = {id(slot.job.solver): slot.job.solver for slot in self.slots}
-        for key, solver in solvers.items():
+        """Pictures that can share a step, those of the cheapest; of equal cost the most, or who waited too long."""
+        groups: dict[tuple[float, Hashable], list[_Slot]] = {}
+        for solver in {id(slot.job.solver): slot.job.solver for slot in self.slots}.values():
             own = [slot for slot in self.slots if slot.job.solver is solver]
             for slot, cost in zip(own, solver.cost(torch.tensor([slot.left for slot in own])).tolist(), strict=True):
-                group = (key, cost, slot.z.shape, slot.job.problem.kind)
-                groups.setdefault(group, []).append(slot)
-                costs[group] = cost
-        chosen = groups[min(groups, key=lambda group: (costs[group], -len(groups[group])))]
-        return chosen[: self.limit.rows]
+                groups.setdefault((cost, slot.kind), []).append(slot)
+
+        def urgency(group: tuple[float, Hashable]) -> tuple[float, int, int]:
+            waited = max(slot.waited for slot in groups[group])
+            return group[0], -waited if waited > PATIENCE else 0, -len(groups[group])
+
+        _, kind = first = min(groups, key=urgency)
+        chosen = groups[first][: self.capacity.limit(kind).rows]
+        for slot in self.slots:
+            slot.waited += 1
+        for slot in chosen:
+            slot.waited = 0
+        return chosen
 
     def _advance(self, chosen: list[_Slot]) -> Iterator[Outcome]:
         """Move them one step; give up those that cannot be."""
         began = time.perf_counter()
         outcomes = []
+        limit = self.capacity.limit(chosen[0].kind)
         if self.lanes is None:
-            self.lanes = Lanes(chosen[0].z.device)
+            self.lanes = Lanes(chosen[0].z.device, self.capacity.rows)
         parts = [chosen] if self.static else self.lanes.split(chosen)
         self.joined = {rows: self.joined.get(rows) or _join(rows) for rows in map(tuple, parts)}
-        done = self.lanes.map(lambda part: list(in_parts(self._step, part, self.limit)), parts)
+        done = self.lanes.map(lambda part: list(in_parts(self._step, part, limit)), parts)
         for rows, result in chain.from_iterable(done):
             if isinstance(result, Failure):
                 outcomes += [slot.outcome(result.reason) for slot in rows]
@@ -195,16 +215,16 @@ class _Engine:
         yield from outcomes
 
     def _step(self, rows: list[_Slot]) -> StepResult:
-        """One step of all rows; with `static` the last one fills up the batch, and what it gives there is dropped."""
+        """One step of all rows; with `static` the last one fills up the batch, and what that gives is dropped."""
         for slot in rows:
             if slot.noise is None:
                 shape = (slot.job.solver.draws, *slot.z.shape)
                 slot.noise = torch.randn(shape, generator=slot.job.generator)
         problem = self.joined.get(tuple(rows)) or _join(rows)  # the latter after a failure, which took some away
         count = len(rows)
-        if self.static and count < self.limit.rows:
-            filled = [*range(count), *[count - 1] * (self.limit.rows - count)]
-            rows, problem = [rows[n] for n in filled], problem.take(torch.tensor(filled, device=rows[0].z.device))
+        if self.static and (full := power_of_two(count)) > count:
+            filled = [*range(count), *[count - 1] * (full - count)]
+            rows, problem = [rows[n] for n in filled], problem.take(torch.tensor(filled))
         z = torch.stack([slot.z for slot in rows])
         noise = _to_device(torch.stack([slot.noise for slot in rows if slot.noise is not None]), z)
         k = torch.tensor([slot.left for slot in rows])
@@ -217,9 +237,13 @@ def _join(rows: Sequence[_Slot]) -> Problem:
     parts: list[Problem] = []
     for _, own in groupby(rows, key=lambda slot: id(slot.job.problem)):
         jobs = [slot.job for slot in own]
-        index = torch.tensor([job.row for job in jobs], device=jobs[0].z.device)
-        parts.append(jobs[0].problem.take(index))
+        parts.append(jobs[0].problem.take(torch.tensor([job.row for job in jobs])))
     return Problem.join(parts)
+
+
+def power_of_two(count: int) -> int:
+    """The least that is not below `count` >= 1."""
+    return 1 << (count - 1).bit_length()
 
 
 def _to_device(noise: Tensor, z: Tensor) -> Tensor:

@@ -51,6 +51,13 @@ class Gradient:
         if self.light != "off" and self.decoder is None:
             raise InputError("this model has no light decoder; train one with `flashdiffusion train light-decoder`")
 
+    @property
+    def label(self) -> str:
+        """What a guided step with these savings is called after its method; steps of one name cost the same."""
+        parts = [] if self.jacobian else ["no jacobian"]
+        parts += [] if self.light == "off" else [f"light {self.light}"]
+        return f" ({', '.join(parts)})" if parts else ""
+
     def decode(self, z0: Tensor, prior: LatentPrior) -> Tensor:
         """The picture that the residual is taken of, and through which the gradient goes."""
         if self.decoder is None or self.light == "off":
@@ -95,7 +102,7 @@ class LatentDPS:
 
     @property
     def name(self) -> str:
-        return "latent-dps" if self.descends else "prior"
+        return f"latent-dps{self.gradient.label}" if self.descends else "prior"
 
     @property
     def descends(self) -> bool:
@@ -180,7 +187,7 @@ class GMLDPS(LatentDPS):
 
     @property
     def name(self) -> str:
-        return "gml-dps" if self.omega else super().name
+        return f"gml-dps{self.gradient.label}" if self.omega else super().name
 
     @property
     def descends(self) -> bool:
@@ -210,7 +217,7 @@ class PSLD(GMLDPS):
 
     @property
     def name(self) -> str:
-        return "psld" if self.omega else super().name
+        return f"psld{self.gradient.label}" if self.omega else super().name
 
     def check(self, problem: Problem) -> None:
         if not problem.linear:

@@ -1,8 +1,7 @@
 """Rows of a step side by side on the cores of a CPU."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import pairwise
 from typing import TypeVar
 
@@ -23,41 +22,31 @@ class Lanes:
 
     Args:
         device: lanes are for the CPU; on others everything is one part.
+        rows: that a step has at most, which is shared by so many lanes as have enough to do.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.threads = torch.get_num_threads() if device.type == "cpu" else 1
-        self.pool = ThreadPoolExecutor(self.threads, "lane") if self.threads > 1 else None
+    def __init__(self, device: torch.device, rows: int) -> None:
+        self.threads = torch.get_num_threads()
+        self.count = max(1, min(self.threads, rows // ROWS)) if device.type == "cpu" else 1
+        self.pool: ThreadPoolExecutor | None = None
+        if self.count > 1:
+            self.pool = ThreadPoolExecutor(self.count, "lane", torch.set_num_threads, (self.threads // self.count,))
 
     def split(self, rows: Sequence[Row]) -> list[list[Row]]:
         """Parts of nearly equal length, one per lane."""
-        count = max(1, min(self.threads, len(rows) // ROWS))
+        count = max(1, min(self.count, len(rows) // ROWS))
         ends = [len(rows) * lane // count for lane in range(count + 1)]
         return [list(rows[first:last]) for first, last in pairwise(ends)]
 
     def map(self, call: Callable[[list[Row]], Result], parts: Sequence[list[Row]]) -> list[Result]:
-        """The call on each part."""
+        """The call on each part; a single part has all cores."""
         if self.pool is None or len(parts) == 1:
             return [call(part) for part in parts]
-        own = self.threads // len(parts)
-
-        def run(part: list[Row]) -> Result:
-            with _threads(own):
-                return call(part)
-
-        return list(self.pool.map(run, parts))
+        return list(self.pool.map(call, parts))
 
     def close(self) -> None:
+        """End the threads."""
         if self.pool is not None:
             self.pool.shutdown()
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Within, operators of this thread use so many cores."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+            # A lane's number of threads is also what torch gives to every thread that begins after it.
+            torch.set_num_threads(self.threads)

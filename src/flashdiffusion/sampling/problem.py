@@ -8,6 +8,7 @@ from torch import Tensor
 
 from flashdiffusion.errors import InputError
 from flashdiffusion.physics import BatchedPhysics, WithParams, concatenate, is_linear, noise_std_of
+from flashdiffusion.sampling.memory import is_out_of_memory
 from flashdiffusion.types import Physics, RowwisePhysics
 
 
@@ -65,7 +66,8 @@ class Problem:
         if not isinstance(physics, RowwisePhysics) and (std := noise_std_of(physics)) is not None and len(std) > 1:
             self._check_noise(std)
             physics = WithParams(physics)  # the same for every picture but for its noise
-        return Problem(self.y[rows], physics.take(rows) if isinstance(physics, RowwisePhysics) else physics)
+        own = physics.take(rows) if isinstance(physics, RowwisePhysics) else physics
+        return Problem(self.y[rows.to(self.y.device, non_blocking=True)], own)
 
     @property
     def kind(self) -> Hashable:
@@ -137,9 +139,9 @@ class Problem:
     def _call(self, function: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
         try:
             return function(value)
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
             raise InputError(
                 f"physics failed on {len(self)} of the pictures: {error}; pass parameters that differ from picture to "
                 "picture through flashdiffusion.WithParams"

@@ -1,5 +1,6 @@
 """A method measured on a task, picture by picture."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from torch import Tensor
 from flashdiffusion.data import PictureDataset, encode_picture
 from flashdiffusion.errors import InputError
 from flashdiffusion.experiments import Evaluated, evaluate
-from flashdiffusion.experiments.evaluate import BOUND
+from flashdiffusion.experiments.evaluate import BOUND, check_options
 from flashdiffusion.methods import Settings, parse_method
 from flashdiffusion.metrics import LPIPS
 from flashdiffusion.physics import get_task
@@ -19,7 +20,7 @@ from flashdiffusion.scale.job import Done, Item, ModelChoice
 
 @dataclass(frozen=True)
 class EvaluateJob:
-    """Measure a method on a task; an item's place is that of its picture in the data.
+    """Measure a method on a task; an item's place is that of its picture in the data, its path the picture's id there.
 
     data, limit: the pictures, see `PictureDataset`. lpips: weights of LPIPS. batch_size: pictures that are loaded
     together. shown: of the first so many pictures, PNGs are given of what is clean, measured and restored.
@@ -54,19 +55,24 @@ class EvaluateWorker:
     def __init__(self, job: EvaluateJob) -> None:
         self.job = job
         self.task = get_task(job.task)
+        start, solver = ("", "") if job.method == BOUND else parse_method(job.method, [BOUND])
+        check_options(self.task, solver, job.noise_std, job.batch_size, job.capacity)
         self.lpips = LPIPS.from_file(job.lpips) if job.lpips else None
         self.pipeline = job.model.open()
         self.data = open_data(self.pipeline, job.data, job.limit, cache_gib=0)  # each picture is read once
         if job.method != BOUND:
-            start, solver = parse_method(job.method, [BOUND])
             self.pipeline.method(solver, start, job.settings)
 
     def __call__(self, items: Iterable[Item]) -> Iterator[Done]:
         """Evaluate the items; each is given once, as soon as it is done."""
-        job, names = self.job, dict[int, str]()
+        job, names, moved = self.job, dict[int, str](), deque[Done]()
 
         def rows() -> Iterator[int]:
             for item in items:
+                if not (item.index < len(self.data) and self.data.ids[item.index] == item.path):
+                    reason = f"the data changed during the run: {item.path} is no longer picture {item.index}"
+                    moved.append(Done(item.index, item.name, reason=reason))
+                    continue
                 names[item.index] = item.name
                 yield item.index
 
@@ -90,6 +96,7 @@ class EvaluateWorker:
                 continue
             pngs = _pngs(one) if one.index < job.shown else {}
             yield Done(one.index, name, replace(one.record, id=name).to_json(), pngs)
+        yield from moved
 
 
 def open_data(

@@ -127,17 +127,22 @@ def _share(
     nodes: list[dict[str, Any]], workers: int | None, items: int, cpus: int | None, gpus: float | None
 ) -> tuple[int, int, float]:
     """How many workers, and CPUs and GPUs of each, so that all of them find a place on the nodes."""
-    cores = [int(node["Resources"].get("CPU", 0)) for node in nodes]
-    devices = int(sum(node["Resources"].get("GPU", 0) for node in nodes))
-    if gpus == 0:
-        devices = 0
-    count = workers or devices or max(1, sum(cores))
+    held = [(int(node["Resources"].get("CPU", 0)), int(node["Resources"].get("GPU", 0))) for node in nodes]
+    devices = 0 if gpus == 0 else sum(own for _, own in held)
+    if devices:
+        held = [(cores, own) for cores, own in held if own]
+    count = workers or devices or max(1, sum(cores for cores, _ in held))
     count = max(1, min(count, items))
-    if cpus is None:
-        fitting = (c for c in range(max(cores, default=1), 1, -1) if sum(core // c for core in cores) >= count)
-        cpus = next(fitting, 1)
     if gpus is None:
-        gpus = 0.0 if devices == 0 else 1.0 if count <= devices else int(1000 * devices / count) / 1000
+        each = -(-count // devices) if devices else 0  # workers on one GPU
+        gpus = int(1000 / each) / 1000 if each else 0.0
+
+    def places(cpus: int) -> int:
+        return sum(min(cores // cpus, int(own / gpus) if gpus else cores) for cores, own in held)
+
+    if cpus is None:
+        most = max((cores for cores, _ in held), default=1)
+        cpus = next((c for c in range(most, 1, -1) if places(c) >= count), 1)
     return count, cpus, gpus
 
 

@@ -184,7 +184,7 @@ class _Run:
                 values |= self._compare(restored.image[None], Path(self.job.references[item.name]), known)
             except FlashDiffusionError as error:
                 reason = str(error)
-        record = Record(item.name, known.degradation, **values)
+        record = Record(item.name, known.degradation, file=item.path, **values)
         pngs = {"restored": encode_picture(restored.image)}
         return Done(item.index, item.name, record.to_json(), pngs, reason, notes=known.notes)
 
