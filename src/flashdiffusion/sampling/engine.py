@@ -222,6 +222,8 @@ class _Engine:
                 slot.noise = torch.randn(shape, generator=slot.job.generator)
         problem = self.joined.get(tuple(rows)) or _join(rows)  # the latter after a failure, which took some away
         count = len(rows)
+        if self.static:
+            torch.compiler.cudagraph_mark_step_begin()  # what the last step's graphs gave is no longer used
         if self.static and (full := power_of_two(count)) > count:
             filled = [*range(count), *[count - 1] * (full - count)]
             rows, problem = [rows[n] for n in filled], problem.take(torch.tensor(filled))
