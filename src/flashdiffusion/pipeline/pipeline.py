@@ -253,7 +253,7 @@ class FlashPipeline:
             settings: hyperparameters of batches without settings of their own; by default those tuned for the embedded
                 model on a batch's kind of physics.
             capacity: pictures in flight at a time, >= 1; by default as many as fit into free memory and bring speed.
-            progress: show a progress bar.
+            progress: show a progress bar, if standard error is a terminal.
             on_step: called with the number of pictures that each step moved.
 
         Raises:
@@ -267,7 +267,7 @@ class FlashPipeline:
             Capacity(capacity)
             yield from regressed(self, batches, capacity)
             return
-        with tqdm(total=0, unit="step", desc="restoring", delay=2, disable=not progress) as bar:
+        with tqdm(total=0, unit="step", desc="restoring", delay=2, disable=None if progress else True) as bar:
 
             def plan(steps: int) -> None:
                 bar.total += steps
