@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         SuperResolution,
         WithParams,
     )
-    from flashdiffusion.pipeline import FlashPipeline, Restoration
+    from flashdiffusion.pipeline import Batch, FlashPipeline, Restoration, Restored
     from flashdiffusion.priors import LatentPrior, LightDecoder
     from flashdiffusion.regression import Regressor
     from flashdiffusion.sampling import (
@@ -60,8 +60,10 @@ _HOMES = {
     "RandomInpainting": "physics",
     "SuperResolution": "physics",
     "WithParams": "physics",
+    "Batch": "pipeline",
     "FlashPipeline": "pipeline",
     "Restoration": "pipeline",
+    "Restored": "pipeline",
     "LatentPrior": "priors",
     "LightDecoder": "priors",
     "Regressor": "regression",
@@ -81,6 +83,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Batch",
     "BlurKernelSpace",
     "BoxInpainting",
     "CameraShake",
@@ -109,6 +112,7 @@ __all__ = [
     "RegressedEstimate",
     "Regressor",
     "Restoration",
+    "Restored",
     "SNRMatch",
     "Settings",
     "Severity",

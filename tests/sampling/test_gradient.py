@@ -76,7 +76,7 @@ def test_the_light_decoder_saves_the_backward_pass_of_d0():
 @pytest.mark.parametrize(
     ("savings", "message"),
     [
-        ({"every": 0}, "guide every is 0; expected at least 1 step"),
+        ({"every": 0}, "guide_every is 0; expected at least 1 step"),
         ({"light": "none"}, "unknown light 'none'"),
         ({"light": "all"}, "this model has no light decoder"),
     ],

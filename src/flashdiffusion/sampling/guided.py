@@ -45,7 +45,7 @@ class Gradient:
 
     def __post_init__(self) -> None:
         if self.every < 1:
-            raise InputError(f"guide every is {self.every}; expected at least 1 step")
+            raise InputError(f"guide_every is {self.every}; expected at least 1 step")
         if self.light not in LIGHT:
             raise unknown_name("light", self.light, LIGHT)
         if self.light != "off" and self.decoder is None:
