@@ -35,6 +35,7 @@ from flashdiffusion.sampling import Problem, Start, StartRule, StepResult
 from flashdiffusion.sampling.capacity import WORKING, picture_bytes
 from flashdiffusion.schedule import Grid
 from flashdiffusion.seeds import picture_generator
+from measure import drawn
 from memory import Peak
 
 TASK = "gaussian-blur"
@@ -153,14 +154,13 @@ def _image(one: Restored) -> Tensor:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Starts of mean `mean`, evenly drawn within `spread` (0 to 1) of it, from a picture's own noise."""
+    """The measurement itself, noised to a k within `spread` (0 to 1) of `mean`."""
 
     mean: float
     spread: float
 
     def __call__(self, y: Tensor, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
-        even = torch.special.ndtr(noise[:, 0, 0, 0].cpu())
-        k = (self.mean * (1 + self.spread * (2 * even - 1))).round().long().clamp(1, len(grid))
+        k = drawn(noise, self.mean * (1 - self.spread), self.mean * (1 + self.spread)).clamp(max=len(grid))
         abar = grid.abar[k].to(noise).view(-1, 1, 1, 1)
         return Start(abar.sqrt() * prior.encode(y.clamp(0, 1)) + (1 - abar).sqrt() * noise, k)
 

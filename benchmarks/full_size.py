@@ -24,7 +24,7 @@ from flashdiffusion.pipeline import Batch, Restored
 from flashdiffusion.priors import DiffusersAutoencoder, LatentPrior
 from flashdiffusion.sampling import Problem, Start, StartRule
 from flashdiffusion.schedule import Grid
-from measure import DTYPES, measure_batches, parser_of, synchronize, write
+from measure import DTYPES, drawn, measure_batches, parser_of, synchronize, write
 
 PARAMETERS = 274e6  # of the U-Net, as published
 READ = 16  # measurements that come together
@@ -81,15 +81,13 @@ def parameters(network: torch.nn.Module) -> int:
 
 @dataclass(frozen=True)
 class DrawnStart:
-    """k uniform in `least` to `most`: a function of the picture's own noise, and so of the seed and its id alone."""
+    """Noise at a k of `least` to `most`."""
 
     least: int
     most: int
 
     def __call__(self, y: Tensor, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
-        uniform = torch.special.ndtr(noise[:, 0, 0, 0].double())
-        k = self.least + (uniform * (self.most - self.least + 1)).long().clamp(max=self.most - self.least)
-        return Start(noise, k.to(y.device))
+        return Start(noise, drawn(noise, self.least, self.most).to(y.device))
 
 
 def batches_of(count: int, size: int, seed: int) -> list[Batch]:

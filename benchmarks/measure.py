@@ -34,6 +34,12 @@ _CPU_ATTENTION: dict[Any, Any] = {
 }
 
 
+def drawn(noise: Tensor, least: float, most: float) -> Tensor:
+    """Starts spread evenly over `least` to `most`, int64 (B,): of a picture's own noise, so of the seed and its id."""
+    even = torch.special.ndtr(noise[:, 0, 0, 0].cpu())
+    return (least + (most - least) * even).round().long().clamp(min=1)
+
+
 # -- the machine --------------------------------------------------------------------------------------------
 
 

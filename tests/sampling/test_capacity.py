@@ -78,6 +78,14 @@ def test_a_picture_that_cannot_be_measured_stops_itself_alone(error, reason):
     assert outcomes[False].failed is None and outcomes[False].nfe == 3
 
 
+def test_a_refused_picture_does_not_bound_others_of_its_kind():
+    solver, problem, row, z = _one()
+    chosen = Capacity()
+    chosen.fit("refused", solver, Problem(problem.y, _Refusing(InputError("no"))), row, z)
+    chosen.fit("too large", solver, Problem(problem.y, _Refusing(MemoryError())), row, z)
+    assert (chosen.limit("refused").rows, chosen.limit("too large").rows) == (capacity.BOUND_CPU, 1)
+
+
 def test_one_row_is_tried_twice_since_others_may_have_held_the_memory():
     tried = []
 

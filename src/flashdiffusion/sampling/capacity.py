@@ -70,7 +70,8 @@ class Capacity:
         except (FlashDiffusionError, RuntimeError, MemoryError) as error:
             if not isinstance(error, FlashDiffusionError) and not is_out_of_memory(error):
                 raise
-            return 1  # its own step will say what is wrong, for it alone
+            # Its own step will say what is wrong, for it alone; others of its kind may be sound.
+            return 1 if is_out_of_memory(error) else bound
         return max(1, min(bound, int(USED * free_bytes(z.device) / max(1, WORKING * needed))))
 
 

@@ -96,8 +96,8 @@ def run(
     costly steps wait for each other and are made together. Batches are asked for as slots come free. A picture's noise
     comes from its own generator, so capacity, batches and order change nothing.
 
-    A step that runs out of memory is made in halves, which is the capacity from then on. A picture that makes a step
-    fail is given up with the reason, and the others go on.
+    A step that runs out of memory is made in halves, which bound the steps of that kind of picture from then on. A
+    picture that makes a step fail is given up with the reason, and the others go on.
 
     Args:
         on_step: called with the number of pictures that each step moved.
