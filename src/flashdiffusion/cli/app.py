@@ -26,8 +26,8 @@ _UsageError: Any = typer.BadParameter.__base__
 
 def main() -> None:
     """Run the command line: exit code 0, 1 if some inputs failed, 2 for input that cannot be used."""
-    # Read when torch is first imported. Threads that wait for each other in a busy loop for milliseconds, GNU OpenMP's
-    # default, make every operator wait for whatever else runs on a core: 70 times slower beside one busy process.
+    # Read when torch is first imported. GNU OpenMP's threads by default wait for each other in a busy loop for
+    # milliseconds, at the end of every operator, and hold the core that the one they wait for may need.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     try:
         code = app(sys.argv[1:] or ["--help"], prog_name="flashdiffusion", standalone_mode=False)
