@@ -49,7 +49,7 @@ class Engine:
         if not items:
             return iter(())
         if job.model.compile is not None and job.model.torch_device.type == "cpu":
-            note("--compile on a CPU takes minutes for each size of batch and is not known to bring speed (docs/results.md)")
+            note("--compile on a CPU takes minutes for each size of batch, for no known gain (docs/results.md)")
         if self.name == "local":
             return run_local(replace(job, progress=True), items)
         replace(job, model=job.model.on("cpu")).open()  # here too, so that no worker starts for what cannot be
