@@ -206,3 +206,16 @@ def test_refuses_unknown_names_and_missing_parts(tiny_pipeline):
         tiny_pipeline(y, physics, capacity=0)
     with pytest.raises(InputError, match="needs a severity encoder"):
         FlashPipeline(tiny_pipeline.prior)(y, physics)
+
+
+def test_every_picture_of_every_batch_comes_out_whatever_its_start(tiny_pipeline):
+    y = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    batches = [Batch([f"{b}-{n}" for n in range(4)], y, GaussianBlur([1.0] * 4)) for b in range(5)]
+    for options in (
+        {"start": "estimate", "solver": "prior"},
+        {"start": "regression", "solver": "prior"},
+        {"start": "ccdf", "settings": Settings(start_step=0)},
+    ):
+        for capacity in (1, 3, 64):
+            ids = [one.id for one in tiny_pipeline.stream(batches, capacity=capacity, **options)]
+            assert sorted(ids) == sorted(id for batch in batches for id in batch.ids), options

@@ -293,3 +293,16 @@ def test_an_error_of_the_code_itself_is_not_swallowed():
     z, problem = _inputs(2)
     with pytest.raises(RuntimeError, match="shapes do not match"):
         list(run([jobs(z, torch.tensor([2, 2]), problem, Broken())], 2))
+
+
+@pytest.mark.parametrize("capacity", [1, 2, 16])
+def test_batches_that_are_clean_at_the_start_do_not_end_the_run(capacity):
+    z, problem = _inputs(4)
+    clean = torch.zeros(4, dtype=torch.int64)
+    batches = [
+        jobs(z, clean, problem, SOLVER),
+        [],
+        jobs(z, STARTS[:4], problem, SOLVER),
+        jobs(z, clean, problem, SOLVER),
+    ]
+    assert len(list(run(iter(batches), capacity))) == 12

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from flashdiffusion.scale import Done, EvaluateJob, Item, RestoreJob
 
 ENGINES = ("local", "ray")
+_FAULT = "--resume does them; please report this fault"
 
 
 @dataclass(frozen=True)
@@ -77,15 +78,22 @@ class Delivery:
         Raises:
             InputError: the disk is full, or not to be written to.
             KeyboardInterrupt: as it came; what is done is said on stderr.
+            RuntimeError: a picture came neither as a result nor as a failure.
         """
+        came = set(self.journal.done)
         try:
             for done in dones:
                 self._keep(done, save)
+                came.add(done.name)
         except KeyboardInterrupt:
             print(f"\nflashdiffusion: interrupted: {self._so_far()}; --resume continues", file=sys.stderr)
             raise
         finally:
             self.journal.close()
+        if lost := [item.name for item in self.items if item.name not in came]:
+            raise RuntimeError(
+                f"{len(lost)} of {len(self.items)} pictures have no result, {lost[0]} the first; {_FAULT}"
+            )
 
     def finish(self, report: "Callable[[list[Record], Mapping[str, str]], dict[str, Any]]") -> "list[Record]":
         """Write the results file of all records, those of earlier runs first; nothing if there is none.

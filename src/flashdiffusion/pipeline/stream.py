@@ -61,11 +61,23 @@ class Stream:
         self.device = pipeline.prior.device
         self.made: dict[Settings, tuple[Solver, StartRule]] = {}  # equal settings share a solver, and so its steps
         self.begun: dict[Job, _Begun] = {}
+        self.taken = self.given = 0  # pictures in and out
         self.refused: deque[Restored] = deque()  # those that got no start
         self.copying: deque[tuple[list[Outcome], Tensor, torch.cuda.Event | None, float]] = deque()
 
     def run(self, batches: Iterable[Batch]) -> Iterator[Restored]:
-        """Restore; each picture is yielded once, in the order in which they finish."""
+        """Restore; each picture is yielded once, in the order in which they finish.
+
+        Raises:
+            RuntimeError: a picture has neither a result nor a failure, which would be a fault of this library.
+        """
+        for one in self._run(batches):
+            self.given += 1
+            yield one
+        if self.given != self.taken:
+            raise RuntimeError(f"{self.taken} pictures went in and {self.given} came out; please report this fault")
+
+    def _run(self, batches: Iterable[Batch]) -> Iterator[Restored]:
         finished: list[Outcome] = []
         for outcome in run(prefetched(self._jobs(batches)), self.capacity, self.on_step, self.static):
             finished.append(outcome)
@@ -82,6 +94,7 @@ class Stream:
     def _jobs(self, batches: Iterable[Batch]) -> Iterator[list[Job]]:
         first = 0
         for batch in batches:
+            self.taken += len(batch.y)
             yield self._begin(batch, first)
             first += len(batch.y)
 

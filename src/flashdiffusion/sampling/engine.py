@@ -137,7 +137,8 @@ class _Engine:
             if more and len(self.waiting) < max(rows, min(LOOKAHEAD * rows, ENOUGH)):
                 more = self._receive(next(batches, None))
             yield from self._admit()
-            if not self.slots and not self.waiting:
+            # A batch can be done as soon as it comes (k = 0): an empty engine is no sign that no more will.
+            if not more and not self.slots and not self.waiting:
                 return
             if self.slots:
                 yield from self._advance(self._next())
