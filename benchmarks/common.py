@@ -29,13 +29,13 @@ def run(arguments: list[str]) -> None:
             raise
 
 
-def parser_of(description: str | None, pictures: int, seed: int) -> argparse.ArgumentParser:
+def parser_of(description: str | None, images: int, seed: int) -> argparse.ArgumentParser:
     """A parser with the options of both."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="folder of pictures or .tar shard")
+    parser.add_argument("--data", help="folder of images or .tar shard")
     parser.add_argument("--lpips", help="LPIPS weights")
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
-    parser.add_argument("--pictures", type=int, default=pictures)
+    parser.add_argument("--images", type=int, default=images)
     parser.add_argument("--baseline-steps", type=int, help="time grid of the methods without Flash; default: in full")
     parser.add_argument("--precision", default="bfloat16")
     parser.add_argument("--seed", type=int, default=seed)

@@ -1,13 +1,13 @@
-"""The engine against one picture at a time, throughput against capacity and spread of starts, memory against the queue.
+"""The engine against one image at a time, throughput by images in flight and spread of starts, memory by the queue.
 
-python benchmarks/engine.py --data DATA --out FILE [--pictures 64] [--device cuda]
+python benchmarks/engine.py --data DATA --out FILE [--images 64] [--device cuda]
 
-compare   the same pictures, restored by a loop over them, one at a time, and by the engine, in turn in one run: with
+compare   the same images, restored by a loop over them, one at a time, and by the engine, in turn in one run: with
           the networks as they are (--precision), and the loop in float32 as it is published
-capacity  pictures in flight
+max_in_flight  images in flight
 spread    starts drawn evenly around a mean, in a full queue: all equal, or from nearly 0 to twice the mean; against
-          fixed batches, which wait for their longest picture
-queue     peak memory with more and more pictures queued; a solver of trivial steps stands in for the networks
+          fixed batches, which wait for their longest image
+queue     peak memory with more and more images queued; a solver of trivial steps stands in for the networks
 """
 
 import argparse
@@ -24,23 +24,23 @@ import torch
 from torch import Tensor
 
 from flashdiffusion import FlashPipeline, Settings
-from flashdiffusion.data import PictureDataset, write_json
-from flashdiffusion.experiments import environment
+from flashdiffusion.data import ImageDataset, write_json
+from flashdiffusion.engine.capacity import WORKING, image_bytes
+from flashdiffusion.jobs.records import environment
 from flashdiffusion.physics import get_task
 from flashdiffusion.physics.tasks import Measurements, measure
 from flashdiffusion.pipeline import Batch, Restored
 from flashdiffusion.presets import preset_for
 from flashdiffusion.priors import LatentPrior
-from flashdiffusion.sampling import Problem, Start, StartRule, StepResult
-from flashdiffusion.sampling.capacity import WORKING, picture_bytes
 from flashdiffusion.schedule import Grid
-from flashdiffusion.seeds import picture_generator
+from flashdiffusion.seeds import image_generator
+from flashdiffusion.solvers import Problem, Start, StartRule, StepResult
 from measure import drawn
 from memory import Peak
 
 TASK = "gaussian-blur"
 QUEUE = 64  # measurements to a batch
-MODES = ("compare", "capacity", "spread", "queue")
+MODES = ("compare", "max_in_flight", "spread", "queue")
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ class Inputs:
 
 @dataclass
 class Run:
-    """What one pass over the pictures took."""
+    """What one pass over the images took."""
 
-    pictures: int
+    images: int
     seconds: float
     peak_mib: float
     images: Tensor
@@ -73,10 +73,10 @@ class Run:
 
     def row(self) -> dict[str, Any]:
         return {
-            "pictures": self.pictures,
-            "picture_steps": self.steps,
+            "images": self.images,
+            "image_steps": self.steps,
             "seconds": round(self.seconds, 3),
-            "pictures_per_second": round(self.pictures / self.seconds, 4),
+            "images_per_second": round(self.images / self.seconds, 4),
             "steps_per_second": round(self.steps / self.seconds, 2),
             "occupancy": None if self.occupancy is None else round(self.occupancy, 4),
             "peak_mib": round(self.peak_mib),
@@ -84,7 +84,7 @@ class Run:
 
 
 def sequential(inputs: Inputs, rule: StartRule | None = None) -> Run:
-    """The published way: a picture is encoded, walked through its steps and decoded before the next one begins."""
+    """The published way: an image is encoded, walked through its steps and decoded before the next one begins."""
     pipeline, prior = inputs.pipeline, inputs.pipeline.prior
     solver, own = pipeline.method("latent-dps", rule or "flash", inputs.settings)
     images, steps = [], 0
@@ -94,11 +94,11 @@ def sequential(inputs: Inputs, rule: StartRule | None = None) -> Run:
             row = torch.tensor([n])
             y, physics = inputs.measured.y[row], inputs.measured.physics.take(row)
             problem = Problem(y, physics).to(prior.device)
-            pictures = problem.picture()
-            generator = picture_generator(inputs.seed, name, "sampling")
-            shape = prior.latent_shape((pictures.shape[2], pictures.shape[3]))
+            images = problem.image()
+            generator = image_generator(inputs.seed, name, "sampling")
+            shape = prior.latent_shape((images.shape[2], images.shape[3]))
             noise = torch.randn(shape, generator=generator)[None].to(prior.device)
-            start = own(pictures, prior, solver.grid, noise)
+            start = own(images, prior, solver.grid, noise)
             z, left = start.z, int(start.k[0])
             steps += left
             for k in range(left, 0, -1):
@@ -109,13 +109,13 @@ def sequential(inputs: Inputs, rule: StartRule | None = None) -> Run:
     return Run(len(inputs.ids), seconds, peak.mib, torch.cat(images), steps)
 
 
-def engine(inputs: Inputs, capacity: int | None, rule: StartRule | None = None) -> Run:
+def engine(inputs: Inputs, max_in_flight: int | None, rule: StartRule | None = None) -> Run:
     """The same by `FlashPipeline.stream`."""
     moved: list[int] = []
     with Peak(inputs.pipeline.prior.device) as peak:
         began = time.perf_counter()
         stream = inputs.pipeline.stream(
-            inputs.batches(), start=rule or "flash", seed=inputs.seed, capacity=capacity, on_step=moved.append
+            inputs.batches(), start=rule or "flash", seed=inputs.seed, max_in_flight=max_in_flight, on_step=moved.append
         )
         restored = sorted(stream, key=lambda one: one.index)
         seconds = time.perf_counter() - began
@@ -123,13 +123,13 @@ def engine(inputs: Inputs, capacity: int | None, rule: StartRule | None = None) 
     return Run(len(restored), seconds, peak.mib, images, sum(moved), sum(moved) / (len(moved) * max(moved)))
 
 
-def fixed_batches(inputs: Inputs, capacity: int, rule: StartRule) -> Run:
-    """Batches without refill: the next begins when the longest picture of this one is done."""
+def fixed_batches(inputs: Inputs, max_in_flight: int, rule: StartRule) -> Run:
+    """Batches without refill: the next begins when the longest image of this one is done."""
     images, steps, calls = [], 0, 0
     with Peak(inputs.pipeline.prior.device) as peak:
         began = time.perf_counter()
-        for first in range(0, len(inputs.ids), capacity):
-            rows = torch.arange(first, min(first + capacity, len(inputs.ids)))
+        for first in range(0, len(inputs.ids), max_in_flight):
+            rows = torch.arange(first, min(first + max_in_flight, len(inputs.ids)))
             batch = Batch(
                 [inputs.ids[int(row)] for row in rows],
                 inputs.measured.y[rows],
@@ -138,12 +138,12 @@ def fixed_batches(inputs: Inputs, capacity: int, rule: StartRule) -> Run:
             )
             moved: list[int] = []
             stream = inputs.pipeline.stream(
-                [batch], start=rule, seed=inputs.seed, capacity=capacity, on_step=moved.append
+                [batch], start=rule, seed=inputs.seed, max_in_flight=max_in_flight, on_step=moved.append
             )
             images += [_image(one) for one in sorted(stream, key=lambda one: one.index)]
             steps, calls = steps + sum(moved), calls + len(moved)
         seconds = time.perf_counter() - began
-    return Run(len(images), seconds, peak.mib, torch.stack(images), steps, steps / (calls * capacity))
+    return Run(len(images), seconds, peak.mib, torch.stack(images), steps, steps / (calls * max_in_flight))
 
 
 def _image(one: Restored) -> Tensor:
@@ -191,7 +191,7 @@ def compare(inputs: Inputs, options: argparse.Namespace) -> dict[str, Any]:
     runs: dict[str, list[Run]] = {"one at a time": [], "engine": []}
     for _ in range(options.rounds):
         runs["one at a time"].append(sequential(inputs))
-        runs["engine"].append(engine(inputs, options.capacity))
+        runs["engine"].append(engine(inputs, options.max_in_flight))
     difference = (runs["engine"][0].images - runs["one at a time"][0].images).abs()
     result: dict[str, Any] = {name: [run.row() for run in own] for name, own in runs.items()}
     pairs = zip(runs["one at a time"], runs["engine"], strict=True)
@@ -210,30 +210,34 @@ def compare(inputs: Inputs, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def estimate(inputs: Inputs) -> float:
-    """MiB that the engine takes a picture in flight to need."""
+    """MiB that the engine takes an image in flight to need."""
     prior = inputs.pipeline.prior
     solver, _ = inputs.pipeline.method("latent-dps", "noise", inputs.settings)
     one = next(inputs.batches())
     problem = Problem(one.y[:1], inputs.measured.physics.take(torch.tensor([0]))).to(prior.device)
     z = torch.zeros(1, *prior.latent_shape((one.y.shape[2], one.y.shape[3])), device=prior.device)
-    return WORKING * max(picture_bytes(call) for call in solver.units(z, problem).values()) / 2**20
+    return WORKING * max(image_bytes(call) for call in solver.units(z, problem).values()) / 2**20
 
 
 def capacities(inputs: Inputs, options: argparse.Namespace) -> list[dict[str, Any]]:
     sizes = [size for size in (1, 2, 4, 8, 16, 32, 64, 128, 256) if size <= min(options.largest, len(inputs.ids))]
     each = estimate(inputs)
     return [
-        {"capacity": size, **engine(inputs, size, Drawn(options.mean, 0.5)).row(), "estimated_mib": round(size * each)}
+        {
+            "max_in_flight": size,
+            **engine(inputs, size, Drawn(options.mean, 0.5)).row(),
+            "estimated_mib": round(size * each),
+        }
         for size in sizes
     ]
 
 
 def spreads(inputs: Inputs, options: argparse.Namespace) -> list[dict[str, Any]]:
-    capacity = options.capacity or 16
+    max_in_flight = options.max_in_flight or 16
     rows = []
     for spread in (0.0, 0.5, 0.9):
         rule = Drawn(options.mean, spread)
-        fixed, continuous = fixed_batches(inputs, capacity, rule), engine(inputs, capacity, rule)
+        fixed, continuous = fixed_batches(inputs, max_in_flight, rule), engine(inputs, max_in_flight, rule)
         ratio = round(fixed.seconds / continuous.seconds, 3)
         rows.append({"spread": spread, "fixed batches": fixed.row(), "engine": continuous.row(), "speedup": ratio})
     return rows
@@ -254,7 +258,7 @@ def queue(inputs: Inputs, options: argparse.Namespace) -> list[dict[str, Any]]:
         with Peak(pipeline.prior.device) as peak:
             began = time.perf_counter()
             rule = Drawn(8, 0.9)
-            done = sum(1 for _ in pipeline.stream(batches(), solver=solver, start=rule, capacity=16))
+            done = sum(1 for _ in pipeline.stream(batches(), solver=solver, start=rule, max_in_flight=16))
             seconds = time.perf_counter() - began
         rows.append({"queued": count, "done": done, "seconds": round(seconds, 2), "peak_mib": round(peak.mib)})
     return rows[1:]
@@ -265,9 +269,9 @@ def make_inputs(options: argparse.Namespace) -> Inputs:
     if options.compile:
         pipeline.compile(options.compile)
     if pipeline.sample_size is None:
-        raise SystemExit("the model does not say its picture size")
-    data = PictureDataset([options.data], pipeline.sample_size, options.pictures)
-    repeated = [n % len(data) for n in range(options.pictures)]
+        raise SystemExit("the model does not say its image size")
+    data = ImageDataset([options.data], pipeline.sample_size, options.images)
+    repeated = [n % len(data) for n in range(options.images)]
     ids = [f"{n}-{data.ids[i]}" for n, i in enumerate(repeated)]
     measured = measure(data.batch(repeated), ids, get_task(TASK), 0.05, options.seed)
     settings = preset_for(TASK, "flash", "latent-dps")
@@ -278,12 +282,12 @@ def make_inputs(options: argparse.Namespace) -> Inputs:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="folder of pictures or .tar shard; repeated if it has too few")
+    parser.add_argument("--data", required=True, help="folder of images or .tar shard; repeated if it has too few")
     parser.add_argument("--out", type=Path, required=True, help="results file (JSON)")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
-    parser.add_argument("--pictures", type=int, default=64)
+    parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--capacity", type=int, help="default: chosen by the engine")
+    parser.add_argument("--max-in-flight", type=int, help="default: chosen by the engine")
     parser.add_argument("--largest", type=int, default=32, help="largest of the capacities")
     parser.add_argument("--queued", type=int, nargs="+", default=[64, 256, 1024, 4096])
     parser.add_argument("--mean", type=float, default=20, help="mean of drawn starts")
@@ -305,7 +309,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "compile": options.compile,
         "seed": options.seed,
     }
-    measures = {"compare": compare, "capacity": capacities, "spread": spreads, "queue": queue}
+    measures = {"compare": compare, "max_in_flight": capacities, "spread": spreads, "queue": queue}
     for mode in options.modes:
         result[mode] = measures[mode](inputs, options)
         write_json(options.out, result)

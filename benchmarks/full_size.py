@@ -1,11 +1,11 @@
 """The paper's networks at full size, with random weights: what a step costs, and the engine against one by one.
 
-    python benchmarks/full_size.py --out FILE --device cuda --precision bfloat16 --compile --batch 1 8 32 --capacity 32
-    python benchmarks/full_size.py --out FILE --pictures 0 --repeats 1                  # one CPU: the step alone
-    python benchmarks/full_size.py --out FILE --scale 8 --size 64 --pictures 8 --starts 2:6 --matmul 256   # a trial
+    python benchmarks/full_size.py --out FILE --device cuda --precision bfloat16 --compile --batch 8 --max-in-flight 32
+    python benchmarks/full_size.py --out FILE --images 0 --repeats 1                  # one CPU: the step alone
+    python benchmarks/full_size.py --out FILE --scale 8 --size 64 --images 8 --starts 2:6 --matmul 256   # a trial
 
 The networks are those of CompVis/ldm-celebahq-256: a U-Net of 274 M parameters on 64x64x3 latents and the VQ-f4
-autoencoder, for pictures of 256x256. Random weights have no severity, so each picture's start is drawn, uniformly from
+autoencoder, for images of 256x256. Random weights have no severity, so each image's start is drawn, uniformly from
 --starts: the default has the mean that the paper reports for Flash, about 100 of 1000 steps.
 """
 
@@ -22,8 +22,8 @@ from torch import Tensor
 from flashdiffusion import FlashPipeline, GaussianBlur, Settings
 from flashdiffusion.pipeline import Batch, Restored
 from flashdiffusion.priors import DiffusersAutoencoder, LatentPrior
-from flashdiffusion.sampling import Problem, Start, StartRule
 from flashdiffusion.schedule import Grid
+from flashdiffusion.solvers import Problem, Start, StartRule
 from measure import DTYPES, drawn, measure_batches, parser_of, synchronize, write
 
 PARAMETERS = 274e6  # of the U-Net, as published
@@ -91,18 +91,18 @@ class DrawnStart:
 
 
 def batches_of(count: int, size: int, seed: int) -> list[Batch]:
-    """Measurements of random pictures, as they would be read from a disk."""
+    """Measurements of random images, as they would be read from a disk."""
     generator, batches = torch.Generator().manual_seed(seed), []
     for first in range(0, count, READ):
         ids = [str(n) for n in range(first, min(first + READ, count))]
         physics = GaussianBlur(torch.linspace(0.5, 3, len(ids)), noise_std=0.05)
-        pictures = torch.rand(len(ids), 3, size, size, generator=generator)
-        batches.append(Batch(ids, physics(pictures, generator), physics))
+        images = torch.rand(len(ids), 3, size, size, generator=generator)
+        batches.append(Batch(ids, physics(images, generator), physics))
     return batches
 
 
 def one_by_one(batches: Sequence[Batch], count: int) -> list[list[Batch]]:
-    """The first `count` pictures, each in a stream of its own."""
+    """The first `count` images, each in a stream of its own."""
     found = []
     for batch in batches:
         for n, name in enumerate(batch.ids):
@@ -112,28 +112,28 @@ def one_by_one(batches: Sequence[Batch], count: int) -> list[list[Batch]]:
 
 
 def race(
-    pipeline: FlashPipeline, streams: Sequence[Sequence[Batch]], start: StartRule, capacity: int | None, seed: int
+    pipeline: FlashPipeline, streams: Sequence[Sequence[Batch]], start: StartRule, max_in_flight: int | None, seed: int
 ) -> dict[str, Any]:
-    """Restore the pictures of one stream after the other; how fast that was, and how full the steps were."""
+    """Restore the images of one stream after the other; how fast that was, and how full the steps were."""
     device, moved, done = pipeline.prior.device, list[int](), list[Restored]()
     settings = Settings(eta=ETA)
     synchronize(device)
     began = time.perf_counter()
     for batches in streams:
         done += pipeline.stream(
-            batches, start=start, seed=seed, settings=settings, capacity=capacity, on_step=moved.append
+            batches, start=start, seed=seed, settings=settings, max_in_flight=max_in_flight, on_step=moved.append
         )
     synchronize(device)
     seconds = time.perf_counter() - began
-    rows = capacity or max(moved)
+    rows = max_in_flight or max(moved)
     return {
-        "pictures": len(done),
+        "images": len(done),
         "steps": sum(moved),
         "starts": {one.id: one.start for one in sorted(done, key=lambda one: one.index)},
-        "capacity": rows,
+        "max_in_flight": rows,
         "occupancy": sum(moved) / (len(moved) * rows),
         "seconds": seconds,
-        "pictures_per_s": len(done) / seconds,
+        "images_per_s": len(done) / seconds,
         "steps_per_s": sum(moved) / seconds,
         "failed": {one.id: one.failed for one in done if one.failed is not None},
     }
@@ -142,22 +142,22 @@ def race(
 def compare(
     pipeline: FlashPipeline, options: argparse.Namespace, step_gflop: float, peak: float
 ) -> dict[str, dict[str, Any]]:
-    """The engine against one picture at a time, on pictures of the same starts."""
+    """The engine against one image at a time, on images of the same starts."""
     least, _, most = options.starts.partition(":")
     start = DrawnStart(int(least), int(most or least))
-    batches = batches_of(options.pictures, options.size, options.seed)
-    alone = one_by_one(batches, options.alone or options.pictures)
+    batches = batches_of(options.images, options.size, options.seed)
+    alone = one_by_one(batches, options.alone or options.images)
     found = {}
-    for name, streams, capacity in (("engine", [batches], options.capacity), ("one by one", alone, 1)):
+    for name, streams, max_in_flight in (("engine", [batches], options.max_in_flight), ("one by one", alone, 1)):
         # Kernels are chosen, networks compiled and arithmetic counted before the time runs.
-        warm = batches_of(capacity or READ, options.size, options.seed + 1)
-        race(pipeline, [warm], DrawnStart(1, 2), capacity, options.seed)
-        result = race(pipeline, streams, start, capacity, options.seed)
+        warm = batches_of(max_in_flight or READ, options.size, options.seed + 1)
+        race(pipeline, [warm], DrawnStart(1, 2), max_in_flight, options.seed)
+        result = race(pipeline, streams, start, max_in_flight, options.seed)
         found[name] = result | {"mfu": result["steps_per_s"] * step_gflop / peak}
         print(
-            f"{name}: {result['pictures']} pictures, {result['steps']} steps in {result['seconds']:.1f} s; "
-            f"{result['pictures_per_s']:.3f} pictures/s, {result['steps_per_s']:.2f} steps/s, "
-            f"MFU {found[name]['mfu']:.1%}, {result['occupancy']:.1%} of {result['capacity']} slots filled, "
+            f"{name}: {result['images']} images, {result['steps']} steps in {result['seconds']:.1f} s; "
+            f"{result['images_per_s']:.3f} images/s, {result['steps_per_s']:.2f} steps/s, "
+            f"MFU {found[name]['mfu']:.1%}, {result['occupancy']:.1%} of {result['max_in_flight']} slots filled, "
             f"{len(result['failed'])} failed"
         )
     ratio = found["engine"]["steps_per_s"] / found["one by one"]["steps_per_s"]
@@ -168,11 +168,11 @@ def compare(
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_of(__doc__, [1])
     parser.add_argument("--scale", type=int, default=1, help="divides the channels: 1, 2, 4, 8 or 16")
-    parser.add_argument("--size", type=int, default=256, help="side of the pictures, a multiple of 32")
-    parser.add_argument("--pictures", type=int, default=64, help="pictures of the engine; 0: the step alone")
-    parser.add_argument("--alone", type=int, default=4, help="pictures of those one by one; 0: all")
-    parser.add_argument("--capacity", type=int, help="pictures in flight; default: as many as fit")
-    parser.add_argument("--starts", default="20:180", help="LEAST:MOST steps of a picture")
+    parser.add_argument("--size", type=int, default=256, help="side of the images, a multiple of 32")
+    parser.add_argument("--images", type=int, default=64, help="images of the engine; 0: the step alone")
+    parser.add_argument("--alone", type=int, default=4, help="images of those one by one; 0: all")
+    parser.add_argument("--max-in-flight", type=int, help="images in flight; default: as many as fit")
+    parser.add_argument("--starts", default="20:180", help="LEAST:MOST steps of an image")
     options = parser.parse_args(arguments)
     device, dtype = torch.device(options.device), DTYPES[options.precision]
     torch.manual_seed(options.seed)
@@ -188,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     shape = pipeline.prior.latent_shape((options.size, options.size))
     about = {"size": options.size, "scale": options.scale, "parameters": counts}
     results = measure_batches(options, solver, shape, about)
-    if options.pictures:
+    if options.images:
         gflop = results["steps"][0]["sums"]["solver.step"]["gflop"] / results["steps"][0]["batch"]
         found = compare(pipeline, options, gflop, max(results["ceiling"].values()))
         write(options, results | {"race": found})

@@ -17,8 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from flashdiffusion import GaussianBlur
 from flashdiffusion.data import write_json
-from flashdiffusion.experiments import environment
-from flashdiffusion.sampling import Job, LatentDPS, Problem, Solver, run
+from flashdiffusion.engine.slots import Job, run
+from flashdiffusion.jobs.records import environment
+from flashdiffusion.solvers import LatentDPS, Problem, Solver
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MATMUL_SIZES = {"cpu": (1024, 2048), "cuda": (4096, 8192, 16384)}
@@ -35,7 +36,7 @@ _CPU_ATTENTION: dict[Any, Any] = {
 
 
 def drawn(noise: Tensor, least: float, most: float) -> Tensor:
-    """Starts spread evenly over `least` to `most`, int64 (B,): of a picture's own noise, so of the seed and its id."""
+    """Starts spread evenly over `least` to `most`, int64 (B,): of an image's own noise, so of the seed and its id."""
     even = torch.special.ndtr(noise[:, 0, 0, 0].cpu())
     return (least + (most - least) * even).round().long().clamp(min=1)
 
@@ -91,7 +92,7 @@ def _seconds(device: torch.device, call: Callable[[], object]) -> float:
 
 
 def problem_of(count: int, side: int, device: torch.device, seed: int) -> Problem:
-    """Blurred random pictures; what they show does not matter for what a step costs."""
+    """Blurred random images; what they show does not matter for what a step costs."""
     generator = torch.Generator().manual_seed(seed)
     physics = GaussianBlur(torch.linspace(0.5, 3, count), noise_std=0.05)
     return Problem(physics(torch.rand(count, 3, side, side, generator=generator), generator), physics).to(device)
@@ -127,7 +128,7 @@ def step_in_parts(
 def measure_step(
     solver: LatentDPS, problem: Problem, shape: tuple[int, int, int], repeats: int, seed: int
 ) -> dict[str, Any]:
-    """Seconds and GFLOP of each part, of `solver.step` and of a step in the engine, for the pictures of `problem`.
+    """Seconds and GFLOP of each part, of `solver.step` and of a step in the engine, for the images of `problem`.
 
     Args:
         shape: (c, h, w) of the latents.
@@ -215,7 +216,7 @@ def _count(work: Callable[[Callable[[str], None]], object]) -> dict[str, float]:
 
 
 def _engine_step(solver: LatentDPS, problem: Problem, z: Tensor, steps: int = 2) -> float:
-    """Seconds of a step inside the engine, all pictures in flight together: the mean of those after the first."""
+    """Seconds of a step inside the engine, all images in flight together: the mean of those after the first."""
     jobs = [Job(str(n), z[n], steps + 1, problem, n, solver, torch.Generator().manual_seed(n)) for n in range(len(z))]
     began: list[float] = []
 
@@ -237,7 +238,7 @@ def parser_of(description: str | None, batches: list[int]) -> argparse.ArgumentP
     """A parser with the options of both."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="results file")
-    parser.add_argument("--batch", type=int, nargs="+", default=batches, help="pictures in a step; several: in turn")
+    parser.add_argument("--batch", type=int, nargs="+", default=batches, help="images in a step; several: in turn")
     parser.add_argument("--repeats", type=int, default=5, help="times are medians of so many")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", choices=DTYPES, default="float32")

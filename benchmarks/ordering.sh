@@ -1,5 +1,5 @@
 #!/bin/sh
-# Does severity rise with the degradation? benchmarks/ordering.sh DATA OUT [PICTURES]
+# Does severity rise with the degradation? benchmarks/ordering.sh DATA OUT [IMAGES]
 set -eu
 data=$1 out=$2 limit=${3:-100}
 mkdir -p "$out"

@@ -1,6 +1,6 @@
 #!/bin/sh
-# The embedded model's own figures, beside the table's: benchmarks/quality.sh DATA LPIPS OUT [PICTURES]
-# The autoencoder alone, the severity encoder on blur, and one baseline in full (its pictures: 8 unless said otherwise).
+# The embedded model's own figures, beside the table's: benchmarks/quality.sh DATA LPIPS OUT [IMAGES]
+# The autoencoder alone, the severity encoder on blur, and one baseline in full (its images: 8 unless said otherwise).
 set -eu
 data=$1 lpips=$2 out=$3 limit=${4:-8}
 mkdir -p "$out"

@@ -10,11 +10,11 @@ COLUMNS = ("psnr", "ssim", "lpips", "severity", "nfe", "gflop", "seconds")
 
 def evaluations(results: dict[str, Any]) -> list[str]:
     """A row per `evaluate` result."""
-    lines = ["| file | method | task | pictures | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 4) + "|"]
+    lines = ["| file | method | task | images | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 4) + "|"]
     for name, result in results.items():
         mean = result["mean"]
         cells = [f"{mean[c]:.4g}" if mean.get(c) is not None else "-" for c in COLUMNS]
-        lines.append(f"| {name} | {result['method']} | {result['task']} | {mean['pictures']} | {' | '.join(cells)} |")
+        lines.append(f"| {name} | {result['method']} | {result['task']} | {mean['images']} | {' | '.join(cells)} |")
     return lines
 
 
@@ -24,7 +24,7 @@ def orderings(results: dict[str, Any]) -> list[str]:
     for name, result in results.items():
         ((varied, _), *_) = result["levels"][0].items()
         levels = ", ".join(f"{row[varied]:.3g}: {row['mean_severity']:.4f}" for row in result["levels"])
-        lines.append(f"{name}: {result['ordering_accuracy']:.4f} over {len(result['records'])} pictures")
+        lines.append(f"{name}: {result['ordering_accuracy']:.4f} over {len(result['records'])} images")
         lines.append(f"    mean severity by {varied}: {levels}")
     return lines
 

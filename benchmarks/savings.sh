@@ -1,5 +1,5 @@
 #!/bin/sh
-# What the savings in the gradient cost: benchmarks/savings.sh DATA LPIPS OUT [PICTURES]
+# What the savings in the gradient cost: benchmarks/savings.sh DATA LPIPS OUT [IMAGES]
 # Flash(Latent-DPS) with its preset; where fewer steps are guided, with η as it is and in proportion.
 set -eu
 data=$1 lpips=$2 out=$3 limit=${4:-8}
@@ -16,9 +16,9 @@ for task in gaussian-blur random-inpainting; do
     cell every-2 --guide-every 2
     cell every-2-eta-16 --guide-every 2 --eta 16
     cell every-3 --guide-every 3
-    cell light-slope --light slope
-    cell light-all --light all
-    cell light-all-eta-4 --light all --eta 4
-    cell no-jacobian-light-slope --no-jacobian --light slope
-    cell no-jacobian-light-all --no-jacobian --light all
+    cell light-slope --distilled slope
+    cell light-all --distilled all
+    cell light-all-eta-4 --distilled all --eta 4
+    cell no-jacobian-light-slope --no-jacobian --distilled slope
+    cell no-jacobian-light-all --no-jacobian --distilled all
 done

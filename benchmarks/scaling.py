@@ -1,7 +1,7 @@
-"""More workers, more pictures, by Ray: `python benchmarks/scaling.py --data DATA --out FILE [--pictures 32]`.
+"""More workers, more images, by Ray: `python benchmarks/scaling.py --data DATA --out FILE [--images 32]`.
 
-model   the embedded model on `--pictures` pictures, with 1 and with 2 workers of one core each, in turn in one run
-stub    1 to 4 workers and 10 to 10,000 pictures, with a stub that waits for a fixed time in place of the model: what
+model   the embedded model on `--images` images, with 1 and with 2 workers of one core each, in turn in one run
+stub    1 to 4 workers and 10 to 10,000 images, with a stub that waits for a fixed time in place of the model: what
         dealing out and collecting cost, on a machine that has not the cores (or the hours) for the model itself
 
 Seconds run from the moment a worker is ready to the last result; `start` is what came before: Ray, processes, model.
@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 
-from flashdiffusion.data import PictureDataset, write_json
-from flashdiffusion.experiments import environment
+from flashdiffusion.data import ImageDataset, write_json
+from flashdiffusion.jobs import Done, EvaluateJob, Item, Job, ModelChoice, Worker, run_on_ray
+from flashdiffusion.jobs.records import environment
 from flashdiffusion.presets import preset_for
-from flashdiffusion.scale import Done, EvaluateJob, Item, Job, ModelChoice, Worker, run_on_ray
 
 TASK = "gaussian-blur"
 MODES = ("model", "stub")
@@ -29,7 +29,7 @@ MODES = ("model", "stub")
 
 @dataclass(frozen=True)
 class Stub:
-    """A stand-in for a model: `seconds` of waiting for each picture, and an answer of a picture's size."""
+    """A stand-in for a model: `seconds` of waiting for each image, and an answer of an image's size."""
 
     seconds: float
     size: int = 30_000
@@ -66,23 +66,23 @@ def clock(job: Job, items: list[Item], workers: int) -> dict[str, Any]:
     ended = time.time()
     failed = [done.reason for done in dones if done.reason]
     if failed or sorted(done.index for done in dones) != [item.index for item in items]:
-        raise SystemExit(f"{len(dones)} results for {len(items)} pictures, failed: {failed[:1]}")
+        raise SystemExit(f"{len(dones)} results for {len(items)} images, failed: {failed[:1]}")
     ready = {float(done.record["ready"]) for done in dones if done.record}
     seconds = ended - min(ready)
     return {
         "workers": workers,
         "at work": len(ready),
-        "pictures": len(items),
+        "images": len(items),
         "start": round(min(ready) - began, 2),
         "seconds": round(seconds, 2),
-        "pictures_per_second": round(len(items) / seconds, 3),
+        "images_per_second": round(len(items) / seconds, 3),
     }
 
 
 def with_model(options: argparse.Namespace) -> dict[str, Any]:
     """1 and 2 workers in turn."""
     size = 128
-    ids = PictureDataset([options.data], size, options.pictures).ids
+    ids = ImageDataset([options.data], size, options.images).ids
     items = [Item(index, name, name) for index, name in enumerate(ids)]
     job = EvaluateJob(
         (options.data,),
@@ -90,7 +90,7 @@ def with_model(options: argparse.Namespace) -> dict[str, Any]:
         TASK,
         settings=preset_for(TASK, "flash", "latent-dps"),
         seed=options.seed,
-        limit=options.pictures,
+        limit=options.images,
     )
     rows = [clock(job, items, workers) for _ in range(options.rounds) for workers in (1, 2)]
     ratios = [a["seconds"] / b["seconds"] for a, b in zip(rows[::2], rows[1::2], strict=True)]
@@ -100,10 +100,10 @@ def with_model(options: argparse.Namespace) -> dict[str, Any]:
 def with_stub(options: argparse.Namespace) -> list[dict[str, Any]]:
     counts = [(workers, 1000) for workers in (1, 2, 3, 4)] + [(4, n) for n in (10, 100, options.most)]
     rows = []
-    for workers, pictures in counts:
-        items = [Item(index, str(index)) for index in range(pictures)]
+    for workers, images in counts:
+        items = [Item(index, str(index)) for index in range(images)]
         row = clock(Stub(options.wait), items, workers)
-        ideal = pictures * options.wait / workers
+        ideal = images * options.wait / workers
         rows.append(row | {"efficiency": round(ideal / row["seconds"], 3)})
         print(rows[-1], flush=True)
     return rows
@@ -111,15 +111,15 @@ def with_stub(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="folder of pictures or .tar shard, for the model")
+    parser.add_argument("--data", help="folder of images or .tar shard, for the model")
     parser.add_argument("--out", type=Path, required=True, help="results file (JSON)")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
-    parser.add_argument("--pictures", type=int, default=32)
+    parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--precision", default="bfloat16")
     parser.add_argument("--model", help="default: the embedded one")
-    parser.add_argument("--wait", type=float, default=0.02, help="seconds that the stub takes for a picture")
-    parser.add_argument("--most", type=int, default=10_000, help="most pictures for the stub")
+    parser.add_argument("--wait", type=float, default=0.02, help="seconds that the stub takes for an image")
+    parser.add_argument("--most", type=int, default=10_000, help="most images for the stub")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     if "model" in options.modes and options.data is None:
@@ -132,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "environment": environment(torch.device("cpu")) | {"ray": ray.__version__},
         "precision": options.precision,
         "seed": options.seed,
-        "stub seconds per picture": options.wait,
+        "stub seconds per image": options.wait,
     }
     for mode, measure in (("model", with_model), ("stub", with_stub)):
         if mode in options.modes:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from flashdiffusion.data import write_json
-from flashdiffusion.experiments import environment
+from flashdiffusion.jobs.records import environment
 
 CASES = {
     "python": "pass",

@@ -1,7 +1,7 @@
 """The table of the paper: every method on every task, one results file per cell, resumable.
 
-    python benchmarks/table.py --data DATA --lpips LPIPS --out OUT --pictures 64                      # a GPU, in full
-    python benchmarks/table.py --data DATA --lpips LPIPS --out OUT --pictures 8 --baseline-steps 200  # two cores
+    python benchmarks/table.py --data DATA --lpips LPIPS --out OUT --images 64                      # a GPU, in full
+    python benchmarks/table.py --data DATA --lpips LPIPS --out OUT --images 8 --baseline-steps 200  # two cores
     python benchmarks/table.py --out OUT --report                                                     # as Markdown
 
 A cell that has its file is left alone, so that a killed run goes on where it was. `--share 0/2` and `--share 1/2` are
@@ -36,8 +36,8 @@ def measure(options: argparse.Namespace, task: str, method: str) -> None:
     if out.exists():
         return
     arguments = ["evaluate", "--data", options.data, "--lpips", options.lpips, "--task", task, "--method", method]
-    arguments += ["--limit", str(options.pictures), "--seed", str(options.seed), "--precision", options.precision]
-    arguments += ["--noise-std", "0.05", "--capacity", str(options.capacity), "--out", str(out)]
+    arguments += ["--limit", str(options.images), "--seed", str(options.seed), "--precision", options.precision]
+    arguments += ["--noise-std", "0.05", "--max-in-flight", str(options.max_in_flight), "--out", str(out)]
     arguments += ["--grid", str(out.with_suffix(".png"))] if options.grids else []
     if "dps" in method.replace("latent-dps", "").replace("gml-dps", ""):
         arguments += ["--model", options.pixel_model, "--regressor", options.model or "faces-128"]
@@ -91,11 +91,11 @@ def report(out: Path) -> None:
 
 
 def main() -> None:
-    parser = parser_of(__doc__, pictures=8, seed=0)
-    parser.add_argument("--capacity", type=int, default=8)
+    parser = parser_of(__doc__, images=8, seed=0)
+    parser.add_argument("--max-in-flight", type=int, default=8)
     parser.add_argument("--pixel-model", default="runs/pixel", help="pixel-space model of dps and ccdf(dps)")
     parser.add_argument("--only", action="append", help="TASK:METHOD; repeat for more; default: all")
-    parser.add_argument("--grids", action="store_true", help="write pictures beside the figures")
+    parser.add_argument("--grids", action="store_true", help="write images beside the figures")
     options = parser.parse_args()
     if options.report:
         report(options.out)

@@ -1,8 +1,8 @@
 """The searches behind presets.py: one results file per task and method, resumable, then the lines for presets.py.
 
-    python benchmarks/tune.py --data DATA --lpips LPIPS --out OUT --pictures 4 --baseline-steps 200 \\
-        --baseline-pictures 2                                                                         # two cores
-    python benchmarks/tune.py --data DATA --lpips LPIPS --out OUT --pictures 32                       # a GPU
+    python benchmarks/tune.py --data DATA --lpips LPIPS --out OUT --images 4 --baseline-steps 200 \\
+        --baseline-images 2                                                                         # two cores
+    python benchmarks/tune.py --data DATA --lpips LPIPS --out OUT --images 32                       # a GPU
     python benchmarks/tune.py --out OUT --report  # lines of presets.py
 
 Flash(Latent-DPS) is searched over its step size and c; the other solvers keep those and search what they add, and
@@ -36,7 +36,7 @@ def tune(options: argparse.Namespace, task: str, method: str, grid: str, *extra:
         return
     arguments = ["tune", "--data", options.data, "--lpips", options.lpips, "--task", task, "--method", method]
     arguments += ["--grid", grid, "--precision", options.precision]
-    arguments += ["--limit", str(options.baseline_pictures or options.pictures if alone else options.pictures)]
+    arguments += ["--limit", str(options.baseline_images or options.images if alone else options.images)]
     arguments += ["--seed", str(options.seed), "--out", str(out), *extra]
     run(arguments)
 
@@ -93,8 +93,8 @@ def _grid_of(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = parser_of(__doc__, pictures=4, seed=1)
-    parser.add_argument("--baseline-pictures", type=int, help="of the methods without Flash; default: --pictures")
+    parser = parser_of(__doc__, images=4, seed=1)
+    parser.add_argument("--baseline-images", type=int, help="of the methods without Flash; default: --images")
     parser.add_argument("--pixel-model", help="pixel-space model; without one, dps and ccdf(dps) are left out")
     options = parser.parse_args()
     if options.report:

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Are new weights better than those they replace? benchmarks/weights.sh DATA LPIPS OUT BEFORE [PICTURES]
+# Are new weights better than those they replace? benchmarks/weights.sh DATA LPIPS OUT BEFORE [IMAGES]
 # BEFORE is the folder of the model that is replaced, e.g. from `git archive COMMIT src/flashdiffusion/assets/faces-128`.
 # Both with the same settings, those of the weights that are replaced.
 set -eu

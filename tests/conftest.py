@@ -1,4 +1,4 @@
-"""What several test files use: pictures, a tiny model trained for a few steps, commands run in this process."""
+"""What several test files use: images, a tiny model trained for a few steps, commands run in this process."""
 
 import os
 import sys
@@ -15,7 +15,7 @@ from PIL import Image
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test reaches for the network
 
-PICTURES = 12
+IMAGES = 12
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -23,40 +23,40 @@ def _few_threads():
     torch.set_num_threads(min(2, torch.get_num_threads()))
 
 
-def smooth_picture(generator: np.random.Generator, width: int = 48, height: int = 40) -> Image.Image:
+def smooth_image(generator: np.random.Generator, width: int = 48, height: int = 40) -> Image.Image:
     """A colour gradient with two low-frequency waves and a few rectangles."""
     y, x = np.mgrid[0:height, 0:width]
     y, x = (y / height)[..., None], (x / width)[..., None]
     corners = generator.uniform(0, 255, (4, 3))
-    picture = corners[0] * (1 - x) * (1 - y) + corners[1] * x * (1 - y) + corners[2] * (1 - x) * y + corners[3] * x * y
+    image = corners[0] * (1 - x) * (1 - y) + corners[1] * x * (1 - y) + corners[2] * (1 - x) * y + corners[3] * x * y
     for _ in range(2):
         wave = np.sin(2 * np.pi * (generator.uniform(0, 2) * x + generator.uniform(0, 2) * y + generator.uniform()))
-        picture = picture + wave * generator.uniform(-40, 40, 3)
+        image = image + wave * generator.uniform(-40, 40, 3)
     for _ in range(3):
         top, left = generator.integers(0, height - 8), generator.integers(0, width - 8)
         rows, columns = slice(top, top + generator.integers(4, 20)), slice(left, left + generator.integers(4, 20))
-        picture[rows, columns] = generator.uniform(0, 255, 3)
-    return Image.fromarray(picture.clip(0, 255).round().astype(np.uint8))
+        image[rows, columns] = generator.uniform(0, 255, 3)
+    return Image.fromarray(image.clip(0, 255).round().astype(np.uint8))
 
 
 @pytest.fixture(scope="session")
-def picture_folder(tmp_path_factory) -> Path:
-    """Twelve RGB pictures of 48 x 40 pixels."""
-    folder = tmp_path_factory.mktemp("pictures")
+def image_folder(tmp_path_factory) -> Path:
+    """Twelve RGB images of 48 x 40 pixels."""
+    folder = tmp_path_factory.mktemp("images")
     generator = np.random.default_rng(0)
-    for i in range(PICTURES):
-        smooth_picture(generator).save(folder / f"picture-{i:02d}.png")
+    for i in range(IMAGES):
+        smooth_image(generator).save(folder / f"image-{i:02d}.png")
     return folder
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory, picture_folder) -> Path:
+def tiny_model(tmp_path_factory, image_folder) -> Path:
     """A complete model folder of the recipe `tiny`, all but untrained."""
     from flashdiffusion.training.recipes import get_recipe
     from flashdiffusion.training.run import train
 
     out = tmp_path_factory.mktemp("models") / "tiny"
-    return train("all", [picture_folder], get_recipe("tiny"), out, max_minutes=60, max_steps=3)
+    return train("all", [image_folder], get_recipe("tiny"), out, max_minutes=60, max_steps=3)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.scale import Done, Item
+from flashdiffusion.jobs import Done, Item
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from flashdiffusion import FlashPipeline, GaussianBlur
-from flashdiffusion.data import load_picture
+from flashdiffusion.data import load_image
 from flashdiffusion.metrics import psnr
-from flashdiffusion.seeds import picture_generator
+from flashdiffusion.seeds import image_generator
 
 STRENGTHS = [0.5, 1.5, 3.0]
 ASSETS = files("flashdiffusion") / "assets"
@@ -22,7 +22,7 @@ def pipeline():
 @pytest.fixture(scope="module")
 def portrait():
     with as_file(ASSETS / "portrait.png") as path:
-        return load_picture(path, 128)[None]
+        return load_image(path, 128)[None]
 
 
 def _size(folder) -> int:
@@ -47,14 +47,14 @@ def test_no_folder_of_that_name_takes_its_place(tmp_path, monkeypatch):
 
 def test_severity_and_steps_rise_with_the_blur(pipeline, portrait):
     levels = [0.2, 0.7, 1.2, 1.8, 2.4, 3.0]
-    ys = [GaussianBlur([s])(portrait, picture_generator(0, str(s))) for s in levels]
+    ys = [GaussianBlur([s])(portrait, image_generator(0, str(s))) for s in levels]
     var = pipeline.severity(torch.cat(ys)).var
     assert bool((var.diff() > 0).all())
 
 
 def test_restores_the_portrait(pipeline, portrait):
     names = [str(s) for s in STRENGTHS]
-    y = torch.cat([GaussianBlur([s])(portrait, picture_generator(0, n)) for s, n in zip(STRENGTHS, names, strict=True)])
+    y = torch.cat([GaussianBlur([s])(portrait, image_generator(0, n)) for s, n in zip(STRENGTHS, names, strict=True)])
     result = pipeline(y, GaussianBlur(STRENGTHS), ids=names)
     x = portrait.expand(3, -1, -1, -1)
     gain = psnr(result.images, x) - psnr(y.clamp(0, 1), x)

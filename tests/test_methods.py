@@ -17,7 +17,7 @@ from flashdiffusion.methods import (
 from flashdiffusion.physics import TASKS, GaussianBlur
 from flashdiffusion.presets import PRESETS, PUBLISHED, preset_for, published_for
 from flashdiffusion.priors import IdentityAutoencoder
-from flashdiffusion.sampling import GMLDPS, PSLD, FromNoise, Gradient, LatentDPS
+from flashdiffusion.solvers import GMLDPS, PSLD, FromNoise, Gradient, LatentDPS
 from toy import ToyPrior
 
 
@@ -107,7 +107,7 @@ def test_the_settings_of_a_method_are_those_that_it_checks(tiny_pipeline):
         "steps": 0,
         "delta": 2.0,
         "guide_every": 0,
-        "light": "none",
+        "distilled": "none",
     }
     assert cannot_be.keys() | {"jacobian"} == {field.name for field in fields(Settings)}
     for name in METHODS:

@@ -5,7 +5,7 @@ import torch
 
 from flashdiffusion import FlashPipeline, FromNoise, GaussianBlur, InputError, Settings
 from flashdiffusion.pipeline import Batch
-from flashdiffusion.sampling import LatentDPS, Transition
+from flashdiffusion.solvers import LatentDPS, Transition
 
 FEW = Settings(eta=0.5, correction=1.0, steps=12)
 
@@ -19,13 +19,15 @@ def _measured(count: int = 4):
 
 
 @pytest.mark.parametrize("start", ["flash", "noise", "estimate"])
-@pytest.mark.parametrize("capacity", [1, 3, 16])
-def test_a_picture_depends_on_its_id_alone(tiny_pipeline, start, capacity):
+@pytest.mark.parametrize("max_in_flight", [1, 3, 16])
+def test_an_image_depends_on_its_id_alone(tiny_pipeline, start, max_in_flight):
     y, physics = _measured()
     ids = ["a", "b", "c", "d"]
-    together = tiny_pipeline(y, physics, ids=ids, start=start, settings=FEW, capacity=4)
+    together = tiny_pipeline(y, physics, ids=ids, start=start, settings=FEW, max_in_flight=4)
     rows = torch.tensor([2, 0])
-    part = tiny_pipeline(y[rows], physics.take(rows), ids=["c", "a"], start=start, settings=FEW, capacity=capacity)
+    part = tiny_pipeline(
+        y[rows], physics.take(rows), ids=["c", "a"], start=start, settings=FEW, max_in_flight=max_in_flight
+    )
     torch.testing.assert_close(part.images, together.images[rows], atol=1e-4, rtol=0)
     assert torch.equal(part.nfe, together.nfe[rows])
 
@@ -81,7 +83,7 @@ class _NoDecode:
         raise MemoryError
 
 
-def test_pictures_that_cannot_be_decoded_are_failures(tiny_pipeline):
+def test_images_that_cannot_be_decoded_are_failures(tiny_pipeline):
     y, physics = _measured(2)
     pipeline = copy.copy(tiny_pipeline)
     pipeline.prior = pipeline.costs.prior = _NoDecode(tiny_pipeline.prior)
@@ -94,12 +96,12 @@ def test_pictures_that_cannot_be_decoded_are_failures(tiny_pipeline):
     ]
 
 
-def test_a_stream_gives_each_picture_once_and_names_those_that_failed(tiny_pipeline):
+def test_a_stream_gives_each_image_once_and_names_those_that_failed(tiny_pipeline):
     y, physics = _measured()
     broken = y.clone()
     broken[1] = float("nan")
     batches = [Batch(list("abcd"), broken, physics, FEW), Batch(["e"], y[:1], GaussianBlur([1.0, 2.0][:1]), FEW)]
-    done = {one.index: one for one in tiny_pipeline.stream(batches, capacity=2)}
+    done = {one.index: one for one in tiny_pipeline.stream(batches, max_in_flight=2)}
     assert [done[i].id for i in range(5)] == list("abcde")
     assert {i: one.failed for i, one in done.items() if one.failed} == {
         1: "NaN or infinite values in the measurement; expected finite numbers"
@@ -147,11 +149,11 @@ def test_half_precision_keeps_the_schedule_exact(tiny_pipeline, dtype):
 
 @pytest.mark.filterwarnings("ignore::UserWarning:torch")  # torch.compile's own
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
-def test_compiled_networks_give_the_same_pictures(tiny_pipeline):
+def test_compiled_networks_give_the_same_images(tiny_pipeline):
     y, physics = _measured()
-    expected = tiny_pipeline(y, physics, settings=FEW, capacity=3)
+    expected = tiny_pipeline(y, physics, settings=FEW, max_in_flight=3)
     compiled = copy.deepcopy(tiny_pipeline).compile(backend="eager")
-    got = compiled(y, physics, settings=FEW, capacity=3)
+    got = compiled(y, physics, settings=FEW, max_in_flight=3)
     torch.testing.assert_close(got.images, expected.images, atol=1e-4, rtol=0)
     torch.testing.assert_close(got.gflop, expected.gflop)
 
@@ -198,17 +200,17 @@ def test_refuses_unknown_names_and_missing_parts(tiny_pipeline):
         tiny_pipeline(y, physics, solver="latentdps")
     with pytest.raises(InputError, match="flash"):
         tiny_pipeline(y, physics, start="flsh")
-    with pytest.raises(InputError, match="one per picture"):
+    with pytest.raises(InputError, match="one per image"):
         tiny_pipeline(y, physics, ids=["a", "b"])
-    with pytest.raises(InputError, match="parameters for 2 pictures; y has 1"):
+    with pytest.raises(InputError, match="parameters for 2 images; y has 1"):
         tiny_pipeline(y, GaussianBlur([1.0, 2.0]))
-    with pytest.raises(InputError, match="capacity"):
-        tiny_pipeline(y, physics, capacity=0)
+    with pytest.raises(InputError, match="max_in_flight"):
+        tiny_pipeline(y, physics, max_in_flight=0)
     with pytest.raises(InputError, match="needs a severity encoder"):
         FlashPipeline(tiny_pipeline.prior)(y, physics)
 
 
-def test_every_picture_of_every_batch_comes_out_whatever_its_start(tiny_pipeline):
+def test_every_image_of_every_batch_comes_out_whatever_its_start(tiny_pipeline):
     y = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     batches = [Batch([f"{b}-{n}" for n in range(4)], y, GaussianBlur([1.0] * 4)) for b in range(5)]
     for options in (
@@ -216,6 +218,6 @@ def test_every_picture_of_every_batch_comes_out_whatever_its_start(tiny_pipeline
         {"start": "regression", "solver": "prior"},
         {"start": "ccdf", "settings": Settings(start_step=0)},
     ):
-        for capacity in (1, 3, 64):
-            ids = [one.id for one in tiny_pipeline.stream(batches, capacity=capacity, **options)]
+        for max_in_flight in (1, 3, 64):
+            ids = [one.id for one in tiny_pipeline.stream(batches, max_in_flight=max_in_flight, **options)]
             assert sorted(ids) == sorted(id for batch in batches for id in batch.ids), options

@@ -7,14 +7,15 @@ true posterior and the true severity are all known.
 import torch
 from torch import Tensor
 
-from flashdiffusion.sampling import Job, Problem, Solver
+from flashdiffusion.engine.slots import Job
 from flashdiffusion.schedule import NoiseSchedule
+from flashdiffusion.solvers import Problem, Solver
 
 COMPVIS = {"num_train_timesteps": 1000, "beta_schedule": "scaled_linear", "beta_start": 0.0015, "beta_end": 0.0195}
 
 
 class ToyPrior:
-    """The interface of LatentPrior for pictures (B, 3, H, W) and latents (B, 12, H/2, W/2)."""
+    """The interface of LatentPrior for images (B, 3, H, W) and latents (B, 12, H/2, W/2)."""
 
     factor, channels = 2, 12
 

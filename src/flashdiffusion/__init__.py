@@ -22,9 +22,10 @@ if TYPE_CHECKING:
         WithParams,
     )
     from flashdiffusion.pipeline import Batch, FlashPipeline, Restoration, Restored
-    from flashdiffusion.priors import LatentPrior, LightDecoder
+    from flashdiffusion.priors import DistilledDecoder, LatentPrior
     from flashdiffusion.regression import Regressor
-    from flashdiffusion.sampling import (
+    from flashdiffusion.severity import Severity, SeverityEncoder
+    from flashdiffusion.solvers import (
         GMLDPS,
         PSLD,
         DDIMInversion,
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
         SNRMatch,
         Transition,
     )
-    from flashdiffusion.severity import Severity, SeverityEncoder
 
 __version__ = "0.1.0"
 
@@ -65,19 +65,19 @@ _HOMES = {
     "Restoration": "pipeline",
     "Restored": "pipeline",
     "LatentPrior": "priors",
-    "LightDecoder": "priors",
+    "DistilledDecoder": "priors",
     "Regressor": "regression",
-    "DDIMInversion": "sampling",
-    "EncodedEstimate": "sampling",
-    "Fixed": "sampling",
-    "FromNoise": "sampling",
-    "GMLDPS": "sampling",
-    "LatentDPS": "sampling",
-    "PSLD": "sampling",
-    "ReSample": "sampling",
-    "RegressedEstimate": "sampling",
-    "SNRMatch": "sampling",
-    "Transition": "sampling",
+    "DDIMInversion": "solvers",
+    "EncodedEstimate": "solvers",
+    "Fixed": "solvers",
+    "FromNoise": "solvers",
+    "GMLDPS": "solvers",
+    "LatentDPS": "solvers",
+    "PSLD": "solvers",
+    "ReSample": "solvers",
+    "RegressedEstimate": "solvers",
+    "SNRMatch": "solvers",
+    "Transition": "solvers",
     "Severity": "severity",
     "SeverityEncoder": "severity",
 }
@@ -102,7 +102,7 @@ __all__ = [
     "JPEG",
     "LatentDPS",
     "LatentPrior",
-    "LightDecoder",
+    "DistilledDecoder",
     "Mixed",
     "MotionBlur",
     "PSLD",

@@ -13,7 +13,7 @@ class InputError(FlashDiffusionError, ValueError):
 
 
 class SizeError(InputError):
-    """Pictures of a size that the model cannot take."""
+    """Images of a size that the model cannot take."""
 
 
 class CheckpointError(InputError):
@@ -32,3 +32,16 @@ def brief(error: Exception, limit: int = 240) -> str:
     """The message of another library's error in one line of at most `limit` characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+# What allocators, cuBLAS and cuDNN say; torch has a class of its own for its GPU allocator alone.
+_PHRASES = ("can't allocate memory", "out of memory", "alloc_failed")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that an allocation failed."""
+    import torch
+
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(phrase in str(error).lower() for phrase in _PHRASES)

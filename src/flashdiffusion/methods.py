@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flashdiffusion.errors import InputError, unknown_name
-from flashdiffusion.priors import IdentityAutoencoder, LatentPrior, LightDecoder
+from flashdiffusion.priors import DistilledDecoder, IdentityAutoencoder, LatentPrior
 from flashdiffusion.regression import Regressor
-from flashdiffusion.sampling import (
+from flashdiffusion.severity import SeverityEncoder
+from flashdiffusion.solvers import (
     GMLDPS,
     PSLD,
     DDIMInversion,
@@ -22,9 +23,8 @@ from flashdiffusion.sampling import (
     StartRule,
     Transition,
 )
-from flashdiffusion.severity import SeverityEncoder
 
-SAVINGS = ("guide_every", "jacobian", "light")
+SAVINGS = ("guide_every", "jacobian", "distilled")
 # Names, with the fields of `Settings` that each uses beside the time grid's, see `settings_of`.
 # "prior" is the unconditional sampler; "dps" is Latent-DPS where latents are pixels.
 SOLVERS: dict[str, frozenset[str]] = {
@@ -64,7 +64,7 @@ class Settings:
     γ >= 0, resampling variance of ReSample. proximal: λ >= 0, weight of its proximal term. correction: c >= 0, noise
     correction of a Flash start. mixing: "paper" or "consistent", see `SNRMatch`. start_step: N' of a fixed start
     (CCDF), counted on the full schedule. steps: length of the time grid, 1 to N; None for all N (DDPM's 1000).
-    delta: δ in [0, 1], stochasticity of a step. guide_every, jacobian, light: savings in the gradient, see `Gradient`.
+    delta: δ in [0, 1], stochasticity of a step. guide_every, jacobian, distilled: savings in the gradient.
     """
 
     eta: float = 1.0
@@ -78,7 +78,7 @@ class Settings:
     delta: float = 1.0
     guide_every: int = 1
     jacobian: bool = True
-    light: str = "off"
+    distilled: str = "off"
 
 
 def settings_of(start: str, solver: str) -> frozenset[str]:
@@ -94,14 +94,14 @@ def settings_of(start: str, solver: str) -> frozenset[str]:
     return frozenset() if start in _NO_STEPS else SOLVERS[solver] | STARTS[start] | _GRID
 
 
-def make_solver(name: str, prior: LatentPrior, settings: Settings, light: LightDecoder | None = None) -> Solver:
+def make_solver(name: str, prior: LatentPrior, settings: Settings, distilled: DistilledDecoder | None = None) -> Solver:
     """The solver of that name.
 
     Args:
-        light: the model's light decoder, if it has one.
+        distilled: the model's distilled decoder, if it has one.
 
     Raises:
-        InputError: unknown name, a setting out of range, a solver of the other space than the prior, or no light
+        InputError: unknown name, a setting out of range, a solver of the other space than the prior, or no distilled
             decoder for settings that want it.
     """
     if name not in SOLVERS:
@@ -116,8 +116,8 @@ def make_solver(name: str, prior: LatentPrior, settings: Settings, light: LightD
         return ReSample(prior, transition, settings.gamma, settings.proximal)
     if name == "prior":
         return LatentDPS(prior, transition, 0.0)
-    part = settings.light if "light" in SOLVERS[name] else "off"
-    gradient = Gradient(settings.guide_every, settings.jacobian, part, light)
+    part = settings.distilled if "distilled" in SOLVERS[name] else "off"
+    gradient = Gradient(settings.guide_every, settings.jacobian, part, distilled)
     if name == "gml-dps":
         return GMLDPS(prior, transition, settings.eta, settings.omega, gradient=gradient)
     if name == "psld":

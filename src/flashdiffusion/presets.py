@@ -1,4 +1,4 @@
-"""Hyperparameters by task and method: tuned for the embedded model, and the published ones for 256x256 pictures."""
+"""Hyperparameters by task and method: tuned for the embedded model, and the published ones for 256x256 images."""
 
 from dataclasses import dataclass, replace
 
@@ -9,7 +9,7 @@ from flashdiffusion.types import Physics
 
 @dataclass(frozen=True)
 class Preset:
-    """Tuned settings, beside what they reached: means over the validation pictures of the tuning run."""
+    """Tuned settings, beside what they reached: means over the validation images of the tuning run."""
 
     settings: Settings
     psnr: float | None = None
@@ -62,7 +62,7 @@ PRESETS: dict[tuple[str, str, int | None], Preset] = {
     ("random-inpainting", "flash(resample)", None): Preset(
         Settings(gamma=400.0, correction=1.0, mixing="consistent"), 25.21, 0.1966, 46.2
     ),
-    # Searched in full over two pictures with an earlier, weaker denoiser.
+    # Searched in full over two images with an earlier, weaker denoiser.
     ("gaussian-blur", "latent-dps", None): Preset(Settings(eta=1)),
 }
 _DEFAULT_TASK = "gaussian-blur"
@@ -89,7 +89,7 @@ def preset_for(task: str | Physics, start: str, solver: str, steps: int | None =
     return Settings(steps=grid)
 
 
-PUBLISHED_PICTURES = ("FFHQ", "LSUN")
+PUBLISHED_IMAGES = ("FFHQ", "LSUN")
 # η and c of Latent-DPS; η, ω, c of GML-DPS and of PSLD; γ, c of ReSample.
 _PUBLISHED_VALUES: dict[tuple[str, str], tuple[tuple[float, ...] | None, ...]] = {
     ("gaussian-blur", "FFHQ"): ((1, 1.2), (3, 0.05, 1.2), (2, 0.2, 1.0), (400, 1.2)),
@@ -105,7 +105,7 @@ _PUBLISHED_VALUES: dict[tuple[str, str], tuple[tuple[float, ...] | None, ...]] =
 
 def _published() -> dict[tuple[str, str, str], Settings]:
     table: dict[tuple[str, str, str], Settings] = {}
-    for (task, pictures), (latent_dps, gml_dps, psld, resample) in _PUBLISHED_VALUES.items():
+    for (task, images), (latent_dps, gml_dps, psld, resample) in _PUBLISHED_VALUES.items():
         for solver, values in (
             ("latent-dps", latent_dps),
             ("gml-dps", gml_dps),
@@ -121,7 +121,7 @@ def _published() -> dict[tuple[str, str, str], Settings]:
                 settings = Settings(eta=values[0], correction=correction)
             else:
                 settings = Settings(eta=values[0], omega=values[1], correction=correction)
-            table[task, f"flash({solver})", pictures] = settings
+            table[task, f"flash({solver})", images] = settings
     for task, ccdf, ccdf_dps, dps in (
         ("gaussian-blur", (1, 100), (5, 20), 5),
         ("nonlinear-blur", (1.5, 200), (3, 100), 0.5),
@@ -133,17 +133,17 @@ def _published() -> dict[tuple[str, str, str], Settings]:
     return table
 
 
-# (task, method, pictures) -> settings published for 256x256; a start to search from with another prior.
+# (task, method, images) -> settings published for 256x256; a start to search from with another prior.
 PUBLISHED = _published()
 
 
-def published_for(task: str, start: str, solver: str, pictures: str) -> Settings:
-    """The settings published for a method on 256x256 pictures of FFHQ or LSUN.
+def published_for(task: str, start: str, solver: str, images: str) -> Settings:
+    """The settings published for a method on 256x256 images of FFHQ or LSUN.
 
     Raises:
         InputError: there are none.
     """
-    key = (task, method_name(start, solver), pictures)
+    key = (task, method_name(start, solver), images)
     if key not in PUBLISHED:
         known = sorted(", ".join(key) for key in PUBLISHED if key[0] == task)
         raise InputError(f"nothing published for {', '.join(key)}; known for {task}: {'; '.join(known) or 'nothing'}")

@@ -9,7 +9,7 @@ from torch import Tensor
 class Physics(Protocol):
     """A degradation y = A(x) + n, as in DeepInverse: any of its Physics objects is one.
 
-    Pictures are float (B, C, H, W) in [0, 1]; rows of a batch are independent of each other.
+    Images are float (B, C, H, W) in [0, 1]; rows of a batch are independent of each other.
     """
 
     def A(self, x: Tensor) -> Tensor:
@@ -28,7 +28,7 @@ class LinearPhysics(Physics, Protocol):
 
 @runtime_checkable
 class RowwisePhysics(Physics, Protocol):
-    """A degradation with parameters per picture, of which rows can be taken."""
+    """A degradation with parameters per image, of which rows can be taken."""
 
     def take(self, rows: Tensor) -> Physics:
         """The physics of some rows (int64 indices) of the batch."""

@@ -1,4 +1,4 @@
-"""engine.py at tiny size: the engine gives the loop's pictures, and every figure is there."""
+"""engine.py at tiny size: the engine gives the loop's images, and every figure is there."""
 
 import json
 from pathlib import Path
@@ -11,20 +11,20 @@ def _benchmarks(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
 
 
-def test_the_engine_is_compared_with_the_loop(tmp_path, tiny_model, picture_folder):
+def test_the_engine_is_compared_with_the_loop(tmp_path, tiny_model, image_folder):
     from engine import main
 
     out = tmp_path / "engine.json"
-    given = ["--data", str(picture_folder), "--model", str(tiny_model), "--out", str(out), "--device", "cpu"]
+    given = ["--data", str(image_folder), "--model", str(tiny_model), "--out", str(out), "--device", "cpu"]
     given += ["--precision", "float32", "--eta", "0.3"]
     main(
         [
             *given,
-            "--pictures",
+            "--images",
             "6",
             "--rounds",
             "1",
-            "--capacity",
+            "--max-in-flight",
             "2",
             "--mean",
             "3",
@@ -40,8 +40,8 @@ def test_the_engine_is_compared_with_the_loop(tmp_path, tiny_model, picture_fold
     compare = results["compare"]
     assert compare["difference"]["mean"] < 1e-4, "up to rounding"
     (loop,), (engine,) = compare["one at a time"], compare["engine"]
-    assert loop["picture_steps"] == engine["picture_steps"] > 0 and 0 < engine["occupancy"] <= 1
-    assert [row["capacity"] for row in results["capacity"]] == [1, 2]
+    assert loop["image_steps"] == engine["image_steps"] > 0 and 0 < engine["occupancy"] <= 1
+    assert [row["max_in_flight"] for row in results["max_in_flight"]] == [1, 2]
     assert [row["spread"] for row in results["spread"]] == [0.0, 0.5, 0.9]
-    assert all(row["engine"]["picture_steps"] == row["fixed batches"]["picture_steps"] for row in results["spread"])
+    assert all(row["engine"]["image_steps"] == row["fixed batches"]["image_steps"] for row in results["spread"])
     assert results["queue"][-1]["done"] > results["queue"][0]["done"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from flashdiffusion import Settings
-from flashdiffusion.sampling import LatentDPS
+from flashdiffusion.solvers import LatentDPS
 
 PARTS = [
     "denoiser forward",
@@ -68,18 +68,18 @@ def test_the_full_size_networks_run_at_a_sixteenth(tmp_path):
     from full_size import main
 
     out = tmp_path / "full.json"
-    pictures = ["--scale", "16", "--size", "32", "--pictures", "5", "--alone", "2", "--capacity", "2"]
-    main(["--out", str(out), *pictures, "--starts", "1:3", *QUICK])
+    images = ["--scale", "16", "--size", "32", "--images", "5", "--alone", "2", "--max-in-flight", "2"]
+    main(["--out", str(out), *images, "--starts", "1:3", *QUICK])
     results = json.loads(out.read_text())
     _check(results, [1])
     engine, alone = results["race"]["engine"], results["race"]["one by one"]
-    assert engine["pictures"] == 5 and alone["pictures"] == 2 and engine["failed"] == alone["failed"] == {}
+    assert engine["images"] == 5 and alone["images"] == 2 and engine["failed"] == alone["failed"] == {}
     assert engine["steps"] == sum(engine["starts"].values())
     assert alone["starts"] == {name: engine["starts"][name] for name in ("0", "1")}
     assert 0 < engine["occupancy"] <= 1 and alone["occupancy"] == 1
 
 
-def test_starts_are_drawn_by_the_picture_s_noise():
+def test_starts_are_drawn_by_the_image_s_noise():
     from full_size import DrawnStart
 
     noise = torch.randn(500, 3, 2, 2, generator=torch.Generator().manual_seed(0))

@@ -36,8 +36,8 @@ def refused(flash, tmp_path):
 
 
 @pytest.fixture
-def picture(tmp_path) -> Path:
-    path = tmp_path / "picture.png"
+def image(tmp_path) -> Path:
+    path = tmp_path / "image.png"
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
     return path
@@ -66,27 +66,27 @@ def test_a_missing_file(refused, tmp_path, tiny_model, command, name):
 
 @pytest.mark.parametrize("command", ["restore", "severity", "degrade"])
 @pytest.mark.parametrize("kind", ["text", "truncated", "empty"])
-def test_a_file_that_is_no_whole_picture(refused, picture, tmp_path, tiny_model, command, kind):
+def test_a_file_that_is_no_whole_image(refused, image, tmp_path, tiny_model, command, kind):
     path = tmp_path / "bad.png"
-    whole = picture.read_bytes()
+    whole = image.read_bytes()
     path.write_bytes({"text": b"these are words", "truncated": whole[: len(whole) // 2], "empty": b""}[kind])
     model = () if command == "degrade" else ("--model", tiny_model)
     line = refused(command, path, *model, *(BLUR if command == "restore" else ()))
     assert str(path) in line
-    assert ("damaged or truncated picture" if kind == "truncated" else "not a picture") in line
+    assert ("damaged or truncated image" if kind == "truncated" else "not an image") in line
 
 
-def test_a_decompression_bomb(refused, picture, monkeypatch):
+def test_a_decompression_bomb(refused, image, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    line = refused("degrade", picture)
-    assert f"{picture}: too large" in line and "expected at most" in line
+    line = refused("degrade", image)
+    assert f"{image}: too large" in line and "expected at most" in line
 
 
-def test_a_deep_picture(refused, tmp_path):
+def test_a_deep_image(refused, tmp_path):
     path = tmp_path / "deep.png"
     Image.new("I;16", (32, 32)).save(path)
     line = refused("degrade", path)
-    assert f"{path}: I;16 picture; expected 8-bit" in line
+    assert f"{path}: I;16 image; expected 8-bit" in line
 
 
 @pytest.mark.parametrize("command", ["restore", "severity"])
@@ -95,7 +95,7 @@ def test_a_size_that_the_prior_cannot_take(refused, tmp_path, tiny_model, comman
     Image.new("RGB", (30, 32)).save(path)
     physics = BLUR if command == "restore" else ()
     line = refused(command, path, "--model", tiny_model, *physics)
-    assert f"{path}: pictures of height 32 and width 30; this prior takes multiples of 8 (--fit" in line
+    assert f"{path}: images of height 32 and width 30; this prior takes multiples of 8 (--fit" in line
 
 
 @pytest.mark.parametrize("command", ["restore", "severity"])
@@ -107,40 +107,40 @@ def test_fit_is_named_only_where_it_helps(refused, tmp_path, tiny_model, command
 
 
 @pytest.mark.parametrize("physics", ["phase-retrieval", "hdr+phase-retrieval", "phase-retrieval+jpeg:quality=50"])
-def test_a_picture_for_a_physics_that_gives_none(refused, picture, tiny_model, physics):
+def test_an_image_for_a_physics_that_gives_none(refused, image, tiny_model, physics):
     for fit in ((), ("--fit",)):
-        line = refused("restore", picture, "--physics", physics, "--model", tiny_model, *fit)
-        assert str(picture) in line and "needs a measurement file that `flashdiffusion degrade` wrote" in line
+        line = refused("restore", image, "--physics", physics, "--model", tiny_model, *fit)
+        assert str(image) in line and "needs a measurement file that `flashdiffusion degrade` wrote" in line
 
 
 @pytest.mark.parametrize("command", ["restore", "severity"])
-def test_fit_with_a_model_that_does_not_say_its_size(refused, tmp_path, picture, tiny_model, command):
+def test_fit_with_a_model_that_does_not_say_its_size(refused, tmp_path, image, tiny_model, command):
     model = tmp_path / "model"
     shutil.copytree(tiny_model, model, ignore=shutil.ignore_patterns("model_index.json"))
     physics = BLUR if command == "restore" else ()
-    assert "expected sample_size in its index" in refused(command, picture, *physics, "--fit", "--model", model)
+    assert "expected sample_size in its index" in refused(command, image, *physics, "--fit", "--model", model)
 
 
-def test_a_composition_whose_network_no_file_would_hold(refused, tmp_path, picture):
+def test_a_composition_whose_network_no_file_would_hold(refused, tmp_path, image):
     weights = tmp_path / "weights.pth"
     torch.save(KernelWizard().state_dict(), weights)
     for physics in (
         f"blur-kernel-space:weights={weights}+jpeg:quality=50",
         f"hdr+hdr+blur-kernel-space:weights={weights}",
     ):
-        line = refused("degrade", picture, "--physics", physics)
+        line = refused("degrade", image, "--physics", physics)
         assert "does not hold the network of blur-kernel-space" in line and "give blur-kernel-space alone" in line
 
 
-def test_a_picture_without_physics(refused, picture, tiny_model):
-    line = refused("restore", picture, "--model", tiny_model)
-    assert "picture is a picture: say what damaged it with --physics" in line
+def test_an_image_without_physics(refused, image, tiny_model):
+    line = refused("restore", image, "--model", tiny_model)
+    assert "image is an image: say what damaged it with --physics" in line
 
 
 def test_a_folder_of_neither_kind(refused, tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "notes.txt").write_text("")
-    assert "folder holds neither measurement files nor pictures" in refused("degrade", tmp_path / "folder")
+    assert "folder holds neither measurement files nor images" in refused("degrade", tmp_path / "folder")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -172,7 +172,7 @@ def _rewrite(path: Path, tensors: dict[str, torch.Tensor] | None = None, **chang
         ({"noise_std": -0.5}, "noise std is -0.5; expected a finite number >= 0"),
         ({"noise_std": float("nan")}, "noise std is nan; expected a finite number >= 0"),
         ({"tensors": {"params.std": torch.tensor([-2.0])}}, "blur std is [-2.0]; expected numbers from 0 to 50"),
-        ({"tensors": {"params.std": torch.ones(2)}}, "parameters for 2 pictures; y has 1"),
+        ({"tensors": {"params.std": torch.ones(2)}}, "parameters for 2 images; y has 1"),
         ({"tensors": {"params.ratio": torch.ones(1)}}, "has the parameter std; got ['ratio', 'std']"),
         ({"tensors": {"y": torch.zeros(1, 32, 32)}}, "shape (1, 1, 32, 32); expected (B, 3, H, W)"),
         ({"tensors": {"y": torch.zeros(3, 32, 32, dtype=torch.uint8)}}, "torch.uint8; expected floats"),
@@ -196,27 +196,27 @@ def test_weights_given_as_a_measurement(refused, tiny_model):
 @pytest.mark.parametrize(
     ("arguments", "kind", "hint"),
     [
-        (("degrade", "{picture}", "--task", "gausian-blur"), "task 'gausian-blur'", "gaussian-blur"),
-        (("restore", "{picture}", "--method", "latent-dsp"), "method 'latent-dsp'", "latent-dps"),
-        (("degrade", "{picture}", "--physics", "gausian-blur:std=2"), "physics 'gausian-blur'", "gaussian-blur"),
-        (("degrade", "{picture}", "--physics", "gaussian-blur:sdt=2"), "parameter of gaussian-blur 'sdt'", "std"),
-        (("restore", "{picture}", *BLUR, "--model", "faces-12"), "model 'faces-12'", "faces-128"),
-        (("train", "autoencodr", "--data", "{pictures}", "--config", "tiny"), "stage 'autoencodr'", "autoencoder"),
-        (("train", "all", "--data", "{pictures}", "--config", "faces128"), "config 'faces128'", "faces-128"),
+        (("degrade", "{image}", "--task", "gausian-blur"), "task 'gausian-blur'", "gaussian-blur"),
+        (("restore", "{image}", "--method", "latent-dsp"), "method 'latent-dsp'", "latent-dps"),
+        (("degrade", "{image}", "--physics", "gausian-blur:std=2"), "physics 'gausian-blur'", "gaussian-blur"),
+        (("degrade", "{image}", "--physics", "gaussian-blur:sdt=2"), "parameter of gaussian-blur 'sdt'", "std"),
+        (("restore", "{image}", *BLUR, "--model", "faces-12"), "model 'faces-12'", "faces-128"),
+        (("train", "autoencodr", "--data", "{images}", "--config", "tiny"), "stage 'autoencodr'", "autoencoder"),
+        (("train", "all", "--data", "{images}", "--config", "faces128"), "config 'faces128'", "faces-128"),
         (
-            ("train", "all", "--data", "{pictures}", "--config", "tiny", "--head", "papr"),
+            ("train", "all", "--data", "{images}", "--config", "tiny", "--head", "papr"),
             "severity head 'papr'",
             "paper",
         ),
         (
-            ("train", "all", "--data", "{pictures}", "--config", "tiny", "--task", "inpainting"),
+            ("train", "all", "--data", "{images}", "--config", "tiny", "--task", "inpainting"),
             "task 'inpainting'",
             "random-inpainting",
         ),
     ],
 )
-def test_an_unknown_name(refused, picture, picture_folder, arguments, kind, hint):
-    filled = [a.format(picture=picture, pictures=picture_folder) for a in arguments]
+def test_an_unknown_name(refused, image, image_folder, arguments, kind, hint):
+    filled = [a.format(image=image, images=image_folder) for a in arguments]
     line = refused(*filled)
     assert kind in line and hint in line.split(kind)[1]
 
@@ -231,9 +231,9 @@ def test_an_unknown_name(refused, picture, picture_folder, arguments, kind, hint
         ("ordering", ("--task", "gaussian-bl"), "unknown task 'gaussian-bl'", "gaussian-blur"),
     ],
 )
-def test_an_unknown_name_in_an_experiment(refused, tmp_path, picture_folder, tiny_model, command, options, kind, hint):
+def test_an_unknown_name_in_an_experiment(refused, tmp_path, image_folder, tiny_model, command, options, kind, hint):
     out = tmp_path / "out" / "results.json"
-    line = refused(command, "--data", picture_folder, "--model", tiny_model, *options, out=out)
+    line = refused(command, "--data", image_folder, "--model", tiny_model, *options, out=out)
     assert kind in line and hint in line.split(kind)[1]
 
 
@@ -250,20 +250,20 @@ def test_an_unknown_name_in_an_experiment(refused, tmp_path, picture_folder, tin
         (("--physics", "random-inpainting:ratio=1.5"), "ratio is [1.5]; expected numbers in [0, 1]"),
         (("--physics", "random-inpainting:ratio=-0.1"), "expected numbers in [0, 1]"),
         (("--physics", "random-inpainting:mask=absent.png"), "cannot read absent.png"),
-        (("--physics", "gaussian-blur:std=10", "--size", "32"), "blur std 10 needs pictures of more than 40 pixels"),
+        (("--physics", "gaussian-blur:std=10", "--size", "32"), "blur std 10 needs images of more than 40 pixels"),
         (("--noise-std", "-0.1"), "noise std is -0.1; expected a finite number >= 0"),
         (("--size", "-1"), "size is -1; expected a side in pixels"),
         (("--size", "many"), "Invalid value for '--size'"),
     ],
 )
-def test_a_degradation_out_of_range(refused, picture, options, reason):
-    assert reason in refused("degrade", picture, *options)
+def test_a_degradation_out_of_range(refused, image, options, reason):
+    assert reason in refused("degrade", image, *options)
 
 
-def test_what_is_wrong_for_every_picture_is_said_once(refused, picture, picture_folder, tiny_model):
-    assert "ratio is [2.0]" in refused("degrade", picture, picture_folder, "--physics", "random-inpainting:ratio=2")
+def test_what_is_wrong_for_every_image_is_said_once(refused, image, image_folder, tiny_model):
+    assert "ratio is [2.0]" in refused("degrade", image, image_folder, "--physics", "random-inpainting:ratio=2")
     wrong = ("--physics", "gaussian-blur:std=-1")
-    assert "std is [-1.0]" in refused("restore", picture, picture_folder, *wrong, "--model", tiny_model)
+    assert "std is [-1.0]" in refused("restore", image, image_folder, *wrong, "--model", tiny_model)
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_what_is_wrong_for_every_picture_is_said_once(refused, picture, picture_
         (("--steps", "0"), "steps is 0; expected 1 to 1000"),
         (("--steps", "1001"), "steps is 1001; expected 1 to 1000"),
         (("--delta", "1.5"), "1.5"),
-        (("--capacity", "0"), "capacity is 0; expected at least 1"),
+        (("--max-in-flight", "0"), "max_in_flight is 0; expected at least 1"),
         (("--device", "gpu"), "device 'gpu' cannot be used here"),
         (("--device", "meta"), "device 'meta' cannot be used here"),
         (("--reference", "absent"), "reference absent is no folder; expected"),
@@ -300,40 +300,38 @@ def test_a_setting_that_cannot_be(refused, measurement, tiny_model, options, rea
         (
             "latent-dps",
             ("--correction", 1),
-            "which takes --eta, --steps, --delta, --guide-every, --jacobian, --light\n",
+            "which takes --eta, --steps, --delta, --guide-every, --jacobian, --distilled\n",
         ),
         ("ccdf(psld)", ("--mixing", "paper"), "which takes --eta, --omega, --start-step, --steps, --delta, "),
         ("ae", ("--steps", 5), "--steps: not used by method ae, which takes no settings\n"),
     ],
 )
-def test_a_setting_that_the_method_does_not_use(
-    refused, tmp_path, measurement, picture_folder, method, options, reason
-):
+def test_a_setting_that_the_method_does_not_use(refused, tmp_path, measurement, image_folder, method, options, reason):
     absent = ("--model", "absent", "--method", method, *options)  # refused before a model is loaded
     assert reason in refused("restore", measurement, *absent)
-    assert reason in refused("evaluate", "--data", picture_folder, *absent, out=tmp_path / "out" / "results.json")
+    assert reason in refused("evaluate", "--data", image_folder, *absent, out=tmp_path / "out" / "results.json")
 
 
-def test_the_bound_is_for_evaluate_and_takes_no_settings(refused, tmp_path, measurement, picture_folder):
+def test_the_bound_is_for_evaluate_and_takes_no_settings(refused, tmp_path, measurement, image_folder):
     line = refused("restore", measurement, "--method", "bound", "--model", "absent")
-    assert "the autoencoder alone on the true picture, for `evaluate` only; take another" in line
-    options = ("--data", picture_folder, "--model", "absent", "--method", "bound", "--eta", 1)
+    assert "the autoencoder alone on the true image, for `evaluate` only; take another" in line
+    options = ("--data", image_folder, "--model", "absent", "--method", "bound", "--eta", 1)
     line = refused("evaluate", *options, out=tmp_path / "out" / "results.json")
     assert "--eta: not used by method bound, which takes no settings" in line
 
 
-def test_true_pictures_that_are_missing_are_found_before_a_model_is_loaded(refused, tmp_path, measurement):
+def test_true_images_that_are_missing_are_found_before_a_model_is_loaded(refused, tmp_path, measurement):
     truth = tmp_path / "truth"
     truth.mkdir()
     others = [shutil.copy(measurement, tmp_path / f"{name}.safetensors") for name in ("other", "third")]
-    shutil.copy(measurement, truth / "third.safetensors")  # no picture
+    shutil.copy(measurement, truth / "third.safetensors")  # no image
     Image.new("RGB", (32, 32)).save(truth / "measurement.PNG")
     line = refused("restore", measurement, *others, "--reference", truth, "--model", "absent")
-    assert f"no picture other in {truth} to compare with" in line and "2 of 3 lack theirs" in line
+    assert f"no image other in {truth} to compare with" in line and "2 of 3 lack theirs" in line
 
 
-def test_inpainting_needs_its_mask_to_restore(refused, picture, tiny_model):
-    line = refused("restore", picture, "--physics", "random-inpainting:ratio=0.7", "--model", tiny_model)
+def test_inpainting_needs_its_mask_to_restore(refused, image, tiny_model):
+    line = refused("restore", image, "--physics", "random-inpainting:ratio=0.7", "--model", tiny_model)
     assert "random-inpainting:mask=FILE" in line
 
 
@@ -353,9 +351,9 @@ def test_inpainting_needs_its_mask_to_restore(refused, picture, tiny_model):
         ("evaluate", ("--grid", "grid.xyz"), "grid is grid.xyz; expected a name that ends in .png"),
     ],
 )
-def test_an_experiment_s_number_out_of_range(refused, tmp_path, picture_folder, tiny_model, command, options, reason):
+def test_an_experiment_s_number_out_of_range(refused, tmp_path, image_folder, tiny_model, command, options, reason):
     out = tmp_path / "out" / "results.json"
-    assert reason in refused(command, "--data", picture_folder, "--model", tiny_model, *options, out=out)
+    assert reason in refused(command, "--data", image_folder, "--model", tiny_model, *options, out=out)
 
 
 @pytest.mark.parametrize(
@@ -369,8 +367,8 @@ def test_an_experiment_s_number_out_of_range(refused, tmp_path, picture_folder, 
         (("--lpips", "absent.safetensors"), "no LPIPS weights at absent.safetensors"),
     ],
 )
-def test_a_training_number_out_of_range(refused, picture_folder, options, reason):
-    assert reason in refused("train", "all", "--data", picture_folder, "--config", "tiny", *options)
+def test_a_training_number_out_of_range(refused, image_folder, options, reason):
+    assert reason in refused("train", "all", "--data", image_folder, "--config", "tiny", *options)
 
 
 def test_training_data_that_is_not_there(refused, tmp_path):
@@ -378,8 +376,8 @@ def test_training_data_that_is_not_there(refused, tmp_path):
     assert f"no such file or folder: {tmp_path / 'absent'}" in line
 
 
-def test_a_stage_before_its_autoencoder(refused, picture_folder):
-    line = refused("train", "denoiser", "--data", picture_folder, "--config", "tiny")
+def test_a_stage_before_its_autoencoder(refused, image_folder):
+    line = refused("train", "denoiser", "--data", image_folder, "--config", "tiny")
     assert "has no trained autoencoder; run `flashdiffusion train autoencoder`" in line
 
 
@@ -388,14 +386,14 @@ def test_a_stage_before_its_autoencoder(refused, picture_folder):
 
 @pytest.mark.parametrize("below", [False, True])
 @pytest.mark.parametrize("command", ["degrade", "restore", "train", "demo"])
-def test_an_output_folder_that_cannot_be(refused, tmp_path, picture, picture_folder, tiny_model, command, below):
+def test_an_output_folder_that_cannot_be(refused, tmp_path, image, image_folder, tiny_model, command, below):
     taken = tmp_path / "taken"
     taken.write_text("mine")
     out = taken / "below" if below else taken
     arguments = {
-        "degrade": (picture,),
-        "restore": (picture, *BLUR, "--model", tiny_model),
-        "train": ("all", "--data", picture_folder, "--config", "tiny"),
+        "degrade": (image,),
+        "restore": (image, *BLUR, "--model", tiny_model),
+        "train": ("all", "--data", image_folder, "--config", "tiny"),
         "demo": ("--model", tiny_model),
     }[command]
     line = refused(command, *arguments, out=out)
@@ -404,27 +402,27 @@ def test_an_output_folder_that_cannot_be(refused, tmp_path, picture, picture_fol
 
 
 @pytest.mark.parametrize("command", ["evaluate", "ordering"])
-def test_an_output_file_that_cannot_be(refused, tmp_path, picture_folder, tiny_model, command):
+def test_an_output_file_that_cannot_be(refused, tmp_path, image_folder, tiny_model, command):
     (tmp_path / "taken").write_text("mine")
-    data = ("--data", picture_folder, "--model", tiny_model)
+    data = ("--data", image_folder, "--model", tiny_model)
     assert "is a folder; expected a file" in refused(command, *data, out=tmp_path)
     line = refused(command, *data, out=tmp_path / "taken" / "results.json")
     assert f"cannot write to output folder {tmp_path / 'taken'}" in line
 
 
-def test_an_input_is_never_overwritten(refused, picture, tiny_model):
-    before = picture.read_bytes()
-    for arguments in (("degrade", picture), ("restore", picture, *BLUR, "--model", tiny_model)):
-        line = refused(*arguments, out=picture.parent)
-        assert f"{picture} is an input and would be overwritten; choose another --out" in line
-    assert picture.read_bytes() == before
+def test_an_input_is_never_overwritten(refused, image, tiny_model):
+    before = image.read_bytes()
+    for arguments in (("degrade", image), ("restore", image, *BLUR, "--model", tiny_model)):
+        line = refused(*arguments, out=image.parent)
+        assert f"{image} is an input and would be overwritten; choose another --out" in line
+    assert image.read_bytes() == before
 
 
-def test_the_true_pictures_are_never_overwritten(refused, tmp_path, measurement, tiny_model):
+def test_the_true_images_are_never_overwritten(refused, tmp_path, measurement, tiny_model):
     truth = tmp_path / "truth"
     truth.mkdir()
     line = refused("restore", measurement, "--model", tiny_model, "--reference", truth, out=tmp_path / "." / "truth")
-    assert "the folder of the true pictures; choose another --out" in line
+    assert "the folder of the true images; choose another --out" in line
     assert list(truth.iterdir()) == []
 
 
@@ -500,11 +498,11 @@ def test_a_model_without_severity_encoder(refused, tmp_path, tiny_model, measure
     assert "has no severity encoder" in refused("severity", measurement, "--model", model)
 
 
-def test_a_model_that_does_not_say_its_size(refused, tmp_path, tiny_model, picture_folder):
+def test_a_model_that_does_not_say_its_size(refused, tmp_path, tiny_model, image_folder):
     model = tmp_path / "model"
     shutil.copytree(tiny_model, model, ignore=shutil.ignore_patterns("model_index.json"))
     out = tmp_path / "out" / "results.json"
-    line = refused("evaluate", "--data", picture_folder, "--model", model, out=out)
+    line = refused("evaluate", "--data", image_folder, "--model", model, out=out)
     assert "expected sample_size in model_index.json" in line
 
 
@@ -517,17 +515,17 @@ def test_no_command_prints_the_help(flash):
     assert "Usage: flashdiffusion" in ended.out and "restore" in ended.out
 
 
-def test_an_unknown_command_and_a_missing_option(refused, flash, picture):
-    for arguments, reason in ((("resore",), "'resore'"), (("degrade", picture), "'--out'")):
+def test_an_unknown_command_and_a_missing_option(refused, flash, image):
+    for arguments, reason in ((("resore",), "'resore'"), (("degrade", image), "'--out'")):
         ended = flash(*arguments)
         assert ended.code == 2 and ended.out == ""
         assert re.fullmatch(r"flashdiffusion: error: .+\n", ended.err) and reason in ended.err
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P"])
-def test_grey_and_transparent_pictures_are_converted_with_a_note(flash, tmp_path, picture, tiny_model, mode):
+def test_grey_and_transparent_images_are_converted_with_a_note(flash, tmp_path, image, tiny_model, mode):
     path = tmp_path / "converted.png"
-    with Image.open(picture) as source:
+    with Image.open(image) as source:
         source.convert(mode).save(path)
     ended = flash("restore", path, *BLUR, "--steps", 2, "--model", tiny_model, "--out", tmp_path / "out")
     assert ended.code == 0
@@ -537,30 +535,30 @@ def test_grey_and_transparent_pictures_are_converted_with_a_note(flash, tmp_path
         assert restored.mode == "RGB"
 
 
-def test_one_bad_picture_among_three_stops_only_itself(flash, tmp_path, picture, tiny_model):
+def test_one_bad_image_among_three_stops_only_itself(flash, tmp_path, image, tiny_model):
     inputs = tmp_path / "inputs"
     inputs.mkdir()
     for name in ("a.png", "c.png"):
-        shutil.copy(picture, inputs / name)
+        shutil.copy(image, inputs / name)
     (inputs / "b.png").write_text("words")
     out = tmp_path / "out"
     ended = flash("restore", inputs, *BLUR, "--steps", 2, "--model", tiny_model, "--out", out)
     assert ended.code == 1
-    assert ended.err == f"flashdiffusion: failed: {inputs / 'b.png'}: not a picture that Pillow can read\n"
+    assert ended.err == f"flashdiffusion: failed: {inputs / 'b.png'}: not an image that Pillow can read\n"
     assert sorted(p.name for p in out.iterdir()) == ["a.png", "c.png", "results.json"]
     records = json.loads((out / "results.json").read_text())["records"]
     assert [record["id"] for record in records] == ["a", "c"]
 
 
-def test_one_bad_picture_among_three_is_not_degraded(flash, tmp_path, picture):
+def test_one_bad_image_among_three_is_not_degraded(flash, tmp_path, image):
     bad = tmp_path / "bad.png"
-    bad.write_bytes(picture.read_bytes()[:300])
+    bad.write_bytes(image.read_bytes()[:300])
     out = tmp_path / "out"
-    other = shutil.copy(picture, tmp_path / "other.png")
-    ended = flash("degrade", picture, bad, other, "--size", 32, "--out", out)
+    other = shutil.copy(image, tmp_path / "other.png")
+    ended = flash("degrade", image, bad, other, "--size", 32, "--out", out)
     assert ended.code == 1
-    assert re.fullmatch(rf"flashdiffusion: failed: {bad}: damaged or truncated picture .*\n", ended.err)
-    assert {p.stem for p in out.iterdir()} == {"picture", "other", "degrade"}
+    assert re.fullmatch(rf"flashdiffusion: failed: {bad}: damaged or truncated image .*\n", ended.err)
+    assert {p.stem for p in out.iterdir()} == {"image", "other", "degrade"}
 
 
 def test_a_restoration_that_diverges_is_a_failure_and_is_not_written(flash, tmp_path, measurement, tiny_model):
@@ -570,14 +568,14 @@ def test_a_restoration_that_diverges_is_a_failure_and_is_not_written(flash, tmp_
     assert not (tmp_path / "out" / "measurement.png").exists()
 
 
-def test_a_kind_that_the_solver_refuses_stops_only_itself(flash, tmp_path, picture, tiny_model):
+def test_a_kind_that_the_solver_refuses_stops_only_itself(flash, tmp_path, image, tiny_model):
     inputs, out = tmp_path / "inputs", tmp_path / "out"
     for name, physics in {
         "a": "gaussian-blur:std=1",
         "b": "hdr",
         "c": "box-inpainting:top=1,left=1,height=4,width=4",
     }.items():
-        source = shutil.copy(picture, tmp_path / f"{name}.png")
+        source = shutil.copy(image, tmp_path / f"{name}.png")
         assert flash("degrade", source, "--physics", physics, "--size", 32, "--out", inputs).code == 0
     options = ("--method", "psld", "--steps", 2, "--model", tiny_model, "--out", out)
     ended = flash("restore", inputs, *options)
@@ -588,13 +586,13 @@ def test_a_kind_that_the_solver_refuses_stops_only_itself(flash, tmp_path, pictu
     assert {record["id"] for record in results["records"]} == {"a", "c"} and "hdr" not in results["settings"]
 
 
-def test_what_the_solver_refuses_of_every_picture_is_said_once(flash, tmp_path, picture, tiny_model):
-    files = [picture, shutil.copy(picture, tmp_path / "other.png")]
+def test_what_the_solver_refuses_of_every_image_is_said_once(flash, tmp_path, image, tiny_model):
+    files = [image, shutil.copy(image, tmp_path / "other.png")]
     common = ("--model", tiny_model, "--out", tmp_path / "out")
     for wrong, reason in (
         (("--physics", "hdr", "--method", "psld"), "psld needs a linear physics"),
         ((*BLUR, "--eta", -1), "eta is -1.0; expected a finite number >= 0"),
-        ((*BLUR, "--capacity", 0), "capacity is 0; expected at least 1"),
+        ((*BLUR, "--max-in-flight", 0), "max_in_flight is 0; expected at least 1"),
     ):
         ended = flash("restore", *files, *wrong, *common)
         assert ended.code == 2 and re.fullmatch(rf"flashdiffusion: error: {reason}.*\n", ended.err)

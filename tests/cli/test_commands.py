@@ -1,4 +1,4 @@
-"""Whole commands with the tiny model: what they write, and that a picture's result is its own."""
+"""Whole commands with the tiny model: what they write, and that an image's result is its own."""
 
 import json
 import re
@@ -10,27 +10,27 @@ import pytest
 import torch
 from PIL import Image
 
-from flashdiffusion.data import MeasurementFile, load_picture
+from flashdiffusion.data import MeasurementFile, load_image
 
 STEPS = 5
 
 
 def _pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        return np.asarray(picture).astype(int)
+    with Image.open(path) as image:
+        return np.asarray(image).astype(int)
 
 
 @pytest.fixture
-def measured(flash, tmp_path, picture_folder) -> Path:
-    """Four degraded pictures of 32 x 32."""
-    inputs = [picture_folder / f"picture-{i:02d}.png" for i in range(4)]
+def measured(flash, tmp_path, image_folder) -> Path:
+    """Four degraded images of 32 x 32."""
+    inputs = [image_folder / f"image-{i:02d}.png" for i in range(4)]
     ended = flash("degrade", *inputs, "--size", 32, "--seed", 3, "--out", tmp_path / "measured")
     assert ended.code == 0 and ended.err == ""
     return tmp_path / "measured"
 
 
-def test_degrade_writes_measurements_and_pictures_to_look_at(measured):
-    names = [f"picture-{i:02d}" for i in range(4)]
+def test_degrade_writes_measurements_and_images_to_look_at(measured):
+    names = [f"image-{i:02d}" for i in range(4)]
     expected = {f"{n}{s}" for n in names for s in (".png", ".safetensors")} | {"degrade.json"}
     assert {p.name for p in measured.iterdir()} == expected
     records = json.loads((measured / "degrade.json").read_text())["records"]
@@ -41,16 +41,16 @@ def test_degrade_writes_measurements_and_pictures_to_look_at(measured):
         assert 0 <= float(file.params["std"]) <= 3
         (record,) = (r for r in records if r["id"] == name)
         assert abs(record["degradation"]["std"] - float(file.params["std"])) < 1e-3
-        looked_at = load_picture(measured / f"{name}.png")
+        looked_at = load_image(measured / f"{name}.png")
         assert float((file.y.clamp(0, 1) - looked_at).abs().max()) <= 0.5 / 255 + 1e-6
 
 
-def test_a_degraded_picture_depends_on_seed_and_name_alone(flash, tmp_path, picture_folder, measured):
-    name = "picture-02"
+def test_a_degraded_image_depends_on_seed_and_name_alone(flash, tmp_path, image_folder, measured):
+    name = "image-02"
     files = [measured / f"{name}.safetensors"]
     for seed in (3, 4):
         out = tmp_path / f"seed-{seed}"
-        flash("degrade", picture_folder / f"{name}.png", "--size", 32, "--seed", seed, "--out", out)
+        flash("degrade", image_folder / f"{name}.png", "--size", 32, "--seed", seed, "--out", out)
         files.append(out / f"{name}.safetensors")
     among_four, alone, other_seed = map(MeasurementFile.load, files)
     assert torch.equal(alone.y, among_four.y)
@@ -58,30 +58,30 @@ def test_a_degraded_picture_depends_on_seed_and_name_alone(flash, tmp_path, pict
     assert not torch.equal(alone.y, other_seed.y)
 
 
-def test_degrade_adds_the_noise_it_says_to_the_blur_it_says(flash, tmp_path, picture_folder):
-    source = picture_folder / "picture-00.png"
+def test_degrade_adds_the_noise_it_says_to_the_blur_it_says(flash, tmp_path, image_folder):
+    source = image_folder / "image-00.png"
     identity = ("--physics", "gaussian-blur:std=0", "--size", 0)
     flash("degrade", source, *identity, "--noise-std", 0, "--out", tmp_path / "clean")
     flash("degrade", source, *identity, "--noise-std", 0.1, "--out", tmp_path / "noisy")
-    clean, noisy = (MeasurementFile.load(tmp_path / n / "picture-00.safetensors").y for n in ("clean", "noisy"))
+    clean, noisy = (MeasurementFile.load(tmp_path / n / "image-00.safetensors").y for n in ("clean", "noisy"))
     assert clean.shape == (3, 40, 48)
-    assert float((clean - load_picture(source)).abs().max()) < 1e-6
+    assert float((clean - load_image(source)).abs().max()) < 1e-6
     assert float((noisy - clean).std()) == pytest.approx(0.1, rel=0.05)  # 5760 values: 1 % is one deviation
 
 
-def test_degrade_severity_restore(flash, tmp_path, picture_folder, tiny_model, measured):
+def test_degrade_severity_restore(flash, tmp_path, image_folder, tiny_model, measured):
     ended = flash("severity", measured, "--model", tiny_model, "--json")
     assert ended.code == 0 and ended.err == ""
     severities = {r["id"]: r["severity"] for r in json.loads(ended.out)["records"]}
-    assert list(severities) == [f"picture-{i:02d}" for i in range(4)]
+    assert list(severities) == [f"image-{i:02d}" for i in range(4)]
     assert all(v > 0 for v in severities.values())
 
     out = tmp_path / "restored"
-    # The reference pictures are cropped and resized as the measurements were.
-    options = ("--reference", picture_folder, "--steps", 40, "--model", tiny_model, "--json")
+    # The reference images are cropped and resized as the measurements were.
+    options = ("--reference", image_folder, "--steps", 40, "--model", tiny_model, "--json")
     ended = flash("restore", measured, "--out", out, *options)
     assert ended.code == 0
-    assert sorted(p.name for p in out.iterdir()) == [*(f"picture-{i:02d}.png" for i in range(4)), "results.json"]
+    assert sorted(p.name for p in out.iterdir()) == [*(f"image-{i:02d}.png" for i in range(4)), "results.json"]
     results = json.loads((out / "results.json").read_text())
     assert results["command"][:2] == ["flashdiffusion", "restore"] and results["method"] == "flash(latent-dps)"
     assert {"records": results["records"], "mean": results["mean"]} == json.loads(ended.out)
@@ -92,103 +92,103 @@ def test_degrade_severity_restore(flash, tmp_path, picture_folder, tiny_model, m
         assert record["degradation"]["std"] == pytest.approx(std, abs=1e-3)
         assert record["severity"] == pytest.approx(severities[record["id"]], rel=1e-3)
         assert 1 <= record["start"] == record["nfe"] <= 40
-        restored = load_picture(out / f"{record['id']}.png")
-        truth = load_picture(picture_folder / f"{record['id']}.png", 32)
+        restored = load_image(out / f"{record['id']}.png")
+        truth = load_image(image_folder / f"{record['id']}.png", 32)
         error = float((restored - truth).square().mean())
         assert record["psnr"] == pytest.approx(-10 * np.log10(error), abs=0.1)
     mean = np.mean([record["psnr"] for record in results["records"]])
-    assert results["mean"]["pictures"] == 4 and results["mean"]["psnr"] == pytest.approx(mean, rel=1e-4)
+    assert results["mean"]["images"] == 4 and results["mean"]["psnr"] == pytest.approx(mean, rel=1e-4)
 
 
 @pytest.mark.parametrize("method", ["flash(latent-dps)", "latent-dps", "ae"])
-def test_a_picture_is_restored_the_same_alone_and_in_any_company(flash, tmp_path, tiny_model, measured, method):
+def test_an_image_is_restored_the_same_alone_and_in_any_company(flash, tmp_path, tiny_model, measured, method):
     files = sorted(measured.glob("*.safetensors"))
     orders = {"all": files, "backwards": files[::-1], "alone": files[2:3]}
     for name, inputs in orders.items():
-        capacity = 3 if name == "backwards" else 16
+        max_in_flight = 3 if name == "backwards" else 16
         steps = () if method == "ae" else ("--steps", STEPS)
-        options = ("--method", method, *steps, "--model", tiny_model, "--capacity", capacity)
+        options = ("--method", method, *steps, "--model", tiny_model, "--max-in-flight", max_in_flight)
         assert flash("restore", *inputs, "--out", tmp_path / name, *options).code == 0
-    together = _pixels(tmp_path / "all" / "picture-02.png")
+    together = _pixels(tmp_path / "all" / "image-02.png")
     assert together.std() > 1
     # Batched convolutions may round differently: one level of 255 at most.
-    assert np.abs(together - _pixels(tmp_path / "alone" / "picture-02.png")).max() <= 1
+    assert np.abs(together - _pixels(tmp_path / "alone" / "image-02.png")).max() <= 1
     for file in files:
         pair = (_pixels(tmp_path / name / f"{file.stem}.png") for name in ("all", "backwards"))
         assert np.abs(next(pair) - next(pair)).max() <= 1
 
 
 def test_the_seed_decides_what_is_sampled(flash, tmp_path, tiny_model, measured):
-    file = measured / "picture-01.safetensors"
+    file = measured / "image-01.safetensors"
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         options = ("--method", "latent-dps", "--steps", STEPS, "--seed", seed, "--model", tiny_model)
         flash("restore", file, "--out", tmp_path / name, *options)
-    a, b, c = (_pixels(tmp_path / name / "picture-01.png") for name in "abc")
+    a, b, c = (_pixels(tmp_path / name / "image-01.png") for name in "abc")
     assert np.array_equal(a, b)
     assert np.abs(a - c).max() > 1
 
 
-def test_pictures_are_restored_at_their_own_size_unless_fitted(flash, tmp_path, picture_folder, tiny_model):
-    source = picture_folder / "picture-05.png"
-    options = ("--physics", "gaussian-blur:std=1", "--steps", 2, "--model", tiny_model, "--reference", picture_folder)
+def test_images_are_restored_at_their_own_size_unless_fitted(flash, tmp_path, image_folder, tiny_model):
+    source = image_folder / "image-05.png"
+    options = ("--physics", "gaussian-blur:std=1", "--steps", 2, "--model", tiny_model, "--reference", image_folder)
     assert flash("restore", source, "--out", tmp_path / "own", *options).code == 0
     assert flash("restore", source, "--out", tmp_path / "fitted", "--fit", *options).code == 0
-    assert _pixels(tmp_path / "own" / "picture-05.png").shape == (40, 48, 3)
-    assert _pixels(tmp_path / "fitted" / "picture-05.png").shape == (32, 32, 3)
+    assert _pixels(tmp_path / "own" / "image-05.png").shape == (40, 48, 3)
+    assert _pixels(tmp_path / "fitted" / "image-05.png").shape == (32, 32, 3)
     (record,) = json.loads((tmp_path / "own" / "results.json").read_text())["records"]
-    error = np.square((_pixels(tmp_path / "own" / "picture-05.png") - _pixels(source)) / 255).mean()
+    error = np.square((_pixels(tmp_path / "own" / "image-05.png") - _pixels(source)) / 255).mean()
     assert record["psnr"] == pytest.approx(-10 * np.log10(error), abs=0.1)
 
 
-def test_inputs_of_different_kinds_are_restored_in_one_command(flash, tmp_path, picture_folder, tiny_model, measured):
+def test_inputs_of_different_kinds_are_restored_in_one_command(flash, tmp_path, image_folder, tiny_model, measured):
     Image.fromarray(np.tile([255, 0], (40, 24)).astype(np.uint8)).save(tmp_path / "mask.png")
-    plain = shutil.copy(picture_folder / "picture-09.png", tmp_path / "plain.png")
+    plain = shutil.copy(image_folder / "image-09.png", tmp_path / "plain.png")
     options = ("--physics", f"random-inpainting:mask={tmp_path / 'mask.png'}", "--steps", 2, "--model", tiny_model)
     ended = flash("restore", measured, plain, "--out", tmp_path / "out", *options)
     assert ended.code == 0 and ended.err == ""
     records = json.loads((tmp_path / "out" / "results.json").read_text())["records"]
-    assert {r["id"] for r in records} == {*(f"picture-{i:02d}" for i in range(4)), "plain"}
+    assert {r["id"] for r in records} == {*(f"image-{i:02d}" for i in range(4)), "plain"}
 
 
 def test_equal_names_from_two_folders_do_not_overwrite_each_other(flash, tmp_path, tiny_model, measured):
     shutil.copytree(measured, tmp_path / "again")
-    files = [tmp_path / folder / "picture-00.safetensors" for folder in ("measured", "again")]
+    files = [tmp_path / folder / "image-00.safetensors" for folder in ("measured", "again")]
     assert flash("restore", *files, "--steps", 2, "--model", tiny_model, "--out", tmp_path / "out").code == 0
     names = sorted(p.name for p in (tmp_path / "out").iterdir())
-    assert names == ["picture-00-2.png", "picture-00.png", "results.json"]
+    assert names == ["image-00-2.png", "image-00.png", "results.json"]
 
 
 def test_brackets_in_a_name_are_printed_as_they_are(flash, tmp_path, tiny_model, measured):
-    (measured / "picture-00.safetensors").rename(tmp_path / "shot[1][bold].safetensors")
+    (measured / "image-00.safetensors").rename(tmp_path / "shot[1][bold].safetensors")
     ended = flash("severity", tmp_path / "shot[1][bold].safetensors", "--model", tiny_model)
     assert ended.code == 0 and "shot[1][bold]" in ended.out
 
 
 def test_a_reference_that_cannot_be_read_is_said_and_the_others_compared(
-    flash, tmp_path, picture_folder, tiny_model, measured
+    flash, tmp_path, image_folder, tiny_model, measured
 ):
-    truth = shutil.copytree(picture_folder, tmp_path / "truth")
-    (truth / "picture-02.png").write_text("words")
+    truth = shutil.copytree(image_folder, tmp_path / "truth")
+    (truth / "image-02.png").write_text("words")
     options = ("--reference", truth, "--steps", 2, "--model", tiny_model)
     ended = flash("restore", measured, "--out", tmp_path / "out", *options)
     assert ended.code == 1
-    assert ended.err.startswith("flashdiffusion: failed: ") and f"{truth / 'picture-02.png'}: not a pict" in ended.err
+    assert ended.err.startswith("flashdiffusion: failed: ") and f"{truth / 'image-02.png'}: not a pict" in ended.err
     records = json.loads((tmp_path / "out" / "results.json").read_text())["records"]
     assert len(records) == 4
-    assert {r["id"] for r in records if "psnr" in r} == {"picture-00", "picture-01", "picture-03"}
+    assert {r["id"] for r in records if "psnr" in r} == {"image-00", "image-01", "image-03"}
 
 
-def test_pictures_far_from_the_model_s_size_are_noted_once(flash, tmp_path, picture_folder, tiny_model):
+def test_images_far_from_the_model_s_size_are_noted_once(flash, tmp_path, image_folder, tiny_model):
     inputs = tmp_path / "inputs"
     inputs.mkdir()
-    with Image.open(picture_folder / "picture-00.png") as source:
+    with Image.open(image_folder / "image-00.png") as source:
         for name, size in {"a": (48, 48), "b": (56, 64), "c": (64, 56), "d": (16, 48)}.items():
             source.resize(size).save(inputs / f"{name}.png")
     options = ("--physics", "gaussian-blur:std=1", "--method", "ae", "--model", tiny_model, "--out", tmp_path / "out")
     ended = flash("restore", inputs, *options)
     assert ended.code == 0
     assert ended.err == (
-        f"flashdiffusion: note: {inputs / 'b.png'} is restored at 56x64 and the model was trained on pictures of "
+        f"flashdiffusion: note: {inputs / 'b.png'} is restored at 56x64 and the model was trained on images of "
         "32x32; --fit restores at that size\n"
     )
     assert "d.png is restored at 16x48" in flash("restore", inputs / "d.png", *options).err
@@ -200,22 +200,22 @@ def test_pictures_far_from_the_model_s_size_are_noted_once(flash, tmp_path, pict
     ("method", "options"),
     [("flash(latent-dps)", ("--steps", 20)), ("latent-dps", ("--steps", 4)), ("ae", ()), ("bound", ())],
 )
-def test_evaluate_writes_one_record_per_picture_and_their_means(
-    flash, tmp_path, picture_folder, tiny_model, method, options
+def test_evaluate_writes_one_record_per_image_and_their_means(
+    flash, tmp_path, image_folder, tiny_model, method, options
 ):
     out = tmp_path / "new" / "results.json"
     grid = tmp_path / "grids" / "grid.png"
     limits = ("--limit", 5, "--batch-size", 3)
-    data = ("--data", picture_folder, "--model", tiny_model, "--grid", grid)
+    data = ("--data", image_folder, "--model", tiny_model, "--grid", grid)
     ended = flash("evaluate", *data, *limits, "--method", method, *options, "--out", out)
     assert ended.code == 0 and f"written to {out}" in ended.out
     results = json.loads(out.read_text())
     records = results["records"]
     assert results["method"] == method and results["task"] == "gaussian-blur"
-    assert [r["id"] for r in records] == [f"picture-{i:02d}.png" for i in range(5)]
+    assert [r["id"] for r in records] == [f"image-{i:02d}.png" for i in range(5)]
     for key in ("psnr", "ssim", "measurement_psnr"):
         assert results["mean"][key] == pytest.approx(np.mean([r[key] for r in records]), rel=1e-4)
-    assert results["mean"]["pictures"] == 5
+    assert results["mean"]["images"] == 5
     quality = r"\nseverity: spearman [-\d.]+, median ratio [\d.]+, spread [\d.]+\n$"
     assert bool(re.search(quality, ended.out)) == (method in {"flash(latent-dps)", "ae"}), ended.out
     if method == "bound":
@@ -226,20 +226,20 @@ def test_evaluate_writes_one_record_per_picture_and_their_means(
     assert _pixels(grid).shape == (3 * 32, 5 * 32, 3)  # clean, measured, restored
 
 
-def test_every_method_is_given_the_same_measurements(flash, tmp_path, picture_folder, tiny_model):
+def test_every_method_is_given_the_same_measurements(flash, tmp_path, image_folder, tiny_model):
     seen = []
     for method in ("ae", "bound"):
         out = tmp_path / f"{method}.json"
-        flash("evaluate", "--data", picture_folder, "--model", tiny_model, "--method", method, "--out", out)
+        flash("evaluate", "--data", image_folder, "--model", tiny_model, "--method", method, "--out", out)
         seen.append([r["measurement_psnr"] for r in json.loads(out.read_text())["records"]])
     assert seen[0] == seen[1] and len(set(seen[0])) == 12
 
 
-def test_ordering_writes_the_severity_of_every_level(flash, tmp_path, picture_folder, tiny_model):
+def test_ordering_writes_the_severity_of_every_level(flash, tmp_path, image_folder, tiny_model):
     out = tmp_path / "ordering.json"
-    data = ("--data", picture_folder, "--model", tiny_model, "--limit", 3)
+    data = ("--data", image_folder, "--model", tiny_model, "--limit", 3)
     ended = flash("ordering", *data, "--levels", 4, "--out", out)
-    assert ended.code == 0 and "over 3 pictures and 4 levels" in ended.out
+    assert ended.code == 0 and "over 3 images and 4 levels" in ended.out
     results = json.loads(out.read_text())
     assert [level["std"] for level in results["levels"]] == [0, 1, 2, 3]
     severities = np.array([r["severities"] for r in results["records"]])
@@ -249,10 +249,10 @@ def test_ordering_writes_the_severity_of_every_level(flash, tmp_path, picture_fo
     assert results["ordering_accuracy"] == pytest.approx(np.mean(pairs), abs=1e-4)
 
 
-def test_ordering_of_a_task_with_levels_of_its_own_says_so(flash, tmp_path, picture_folder, tiny_model):
-    data = ("--data", picture_folder, "--model", tiny_model, "--limit", 1, "--task", "super-resolution")
+def test_ordering_of_a_task_with_levels_of_its_own_says_so(flash, tmp_path, image_folder, tiny_model):
+    data = ("--data", image_folder, "--model", tiny_model, "--limit", 1, "--task", "super-resolution")
     ended = flash("ordering", *data, "--levels", 5, "--out", tmp_path / "asked.json")
-    assert ended.code == 0 and "over 1 pictures and 3 levels" in ended.out
+    assert ended.code == 0 and "over 1 images and 3 levels" in ended.out
     assert "note: task super-resolution is measured at its own levels 2, 4, 8, not 5" in ended.err
     results = json.loads((tmp_path / "asked.json").read_text())
     assert [level["factor"] for level in results["levels"]] == [2, 4, 8]
@@ -266,8 +266,8 @@ def test_demo_writes_an_overview_and_a_table(flash, tmp_path, tiny_model):
     assert ended.code == 0
     names = ["blur-0.5", "blur-1.5", "blur-3"]
     assert all(name in ended.out for name in names) and str(out / "overview.png") in ended.out
-    pictures = [f"{name}-{kind}.png" for name in names for kind in ("measured", "restored")]
-    assert sorted(p.name for p in out.iterdir()) == sorted([*pictures, "clean.png", "overview.png", "results.json"])
+    images = [f"{name}-{kind}.png" for name in names for kind in ("measured", "restored")]
+    assert sorted(p.name for p in out.iterdir()) == sorted([*images, "clean.png", "overview.png", "results.json"])
     assert _pixels(out / "overview.png").std() > 1
     records = json.loads((out / "results.json").read_text())["records"]
     assert [r["id"] for r in records] == names
@@ -275,9 +275,9 @@ def test_demo_writes_an_overview_and_a_table(flash, tmp_path, tiny_model):
     assert before == sorted(before, reverse=True)  # the wider the blur, the worse the measurement
 
 
-def test_train_makes_a_model_that_restores(flash, tmp_path, picture_folder, measured):
+def test_train_makes_a_model_that_restores(flash, tmp_path, image_folder, measured):
     model = tmp_path / "model"
     options = ("--config", "tiny", "--max-minutes", 60, "--max-steps", 2, "--limit", 8)
-    assert flash("train", "all", "--data", picture_folder, "--out", model, *options).code == 0
+    assert flash("train", "all", "--data", image_folder, "--out", model, *options).code == 0
     ended = flash("restore", measured, "--steps", 2, "--model", model, "--out", tmp_path / "restored")
     assert ended.code == 0 and ended.err == ""

@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 
-import priors.original as original
+import published.original as original
 from flashdiffusion import FlashPipeline
 from flashdiffusion.priors import LatentPrior
 
@@ -112,7 +112,7 @@ def test_what_does_not_fit_leaves_nothing(refused, tmp_path, ldm, severity):
     torch.save(original.make_unet(), tmp_path / "pixels.pt")
     assert "given for a pixel-space prior" in refused(tmp_path / "pixels.pt", "--severity", severity)
     torch.save(original.make_severity(widths=(32, 64)), severity)
-    assert "3 latent channels at 1/2 of the picture's side; expected 3 at 1/4" in refused(ldm, "--severity", severity)
+    assert "3 latent channels at 1/2 of the image's side; expected 3 at 1/4" in refused(ldm, "--severity", severity)
 
 
 def test_a_folder_that_is_there_is_not_written_over(flash, tmp_path, ldm):

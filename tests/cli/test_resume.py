@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 
 from flashdiffusion.pipeline import FlashPipeline
 
-NAMES = [f"picture-{i:02d}" for i in range(5)]
+NAMES = [f"image-{i:02d}" for i in range(5)]
 
 
 @pytest.fixture
-def measured(flash, tmp_path, picture_folder) -> Path:
-    inputs = [picture_folder / f"{name}.png" for name in NAMES]
+def measured(flash, tmp_path, image_folder) -> Path:
+    inputs = [image_folder / f"{name}.png" for name in NAMES]
     assert flash("degrade", *inputs, "--size", 32, "--out", tmp_path / "measured").code == 0
     return tmp_path / "measured"
 
@@ -32,9 +32,9 @@ def restore(flash, measured, tiny_model, tmp_path):
 
 
 @pytest.fixture
-def evaluate(flash, picture_folder, tiny_model, tmp_path):
+def evaluate(flash, image_folder, tiny_model, tmp_path):
     def run(*options):
-        common = ("--data", picture_folder, "--limit", 5, "--model", tiny_model, "--steps", 20)
+        common = ("--data", image_folder, "--limit", 5, "--model", tiny_model, "--steps", 20)
         return flash("evaluate", *common, "--out", tmp_path / "out" / "results.json", *options)
 
     return run
@@ -72,7 +72,7 @@ def _results(tmp_path):
 
 
 def _check_alike(some, others):
-    """But for what depends on the company: time, and arithmetic, which is counted on the first picture of a kind."""
+    """But for what depends on the company: time, and arithmetic, which is counted on the first image of a kind."""
     for one, other in zip(some, others, strict=True):
         assert one.keys() == other.keys()
         for key in one.keys() - {"seconds", "gflop"}:
@@ -83,27 +83,27 @@ def _written(tmp_path):
     return sorted(path.name for path in (tmp_path / "out").iterdir())
 
 
-def test_only_missing_and_failed_pictures_are_restored(restore, stream, measured, tmp_path):
-    broken = measured / "picture-02.safetensors"
+def test_only_missing_and_failed_images_are_restored(restore, stream, measured, tmp_path):
+    broken = measured / "image-02.safetensors"
     good = shutil.copy(broken, tmp_path / "good.safetensors")
     with safe_open(broken, framework="pt") as file:
         metadata = file.metadata()
     save_file(load_file(broken) | {"y": torch.full((3, 32, 32), float("nan"))}, broken, metadata)
-    stream.diverging = {"picture-04"}
+    stream.diverging = {"image-04"}
     ended = restore()
     assert ended.code == 1 and f"failed: {broken}: NaN or infinite values" in ended.err
-    assert "failed: picture-04: it diverged\n" in ended.err
+    assert "failed: image-04: it diverged\n" in ended.err
     records, failed = _results(tmp_path)
-    assert records == [NAMES[0], NAMES[1], NAMES[3]] and [name for name, _ in failed] == ["picture-02", "picture-04"]
+    assert records == [NAMES[0], NAMES[1], NAMES[3]] and [name for name, _ in failed] == ["image-02", "image-04"]
     assert stream.taken() == [NAMES[0], NAMES[1], NAMES[3], NAMES[4]]
 
     stream.diverging = set()
     assert restore("--resume").code == 1
-    assert stream.taken() == ["picture-04"], "of the two that failed, the other is still broken"
+    assert stream.taken() == ["image-04"], "of the two that failed, the other is still broken"
     shutil.copy(good, broken)
-    (tmp_path / "out" / "picture-00.png").unlink()
+    (tmp_path / "out" / "image-00.png").unlink()
     ended = restore("--resume", "--json")
-    assert ended.code == 0 and stream.taken() == ["picture-00", "picture-02"]
+    assert ended.code == 0 and stream.taken() == ["image-00", "image-02"]
     assert _results(tmp_path) == (NAMES, []) and [r["id"] for r in json.loads(ended.out)["records"]] == NAMES
     assert restore("--resume").code == 0 and stream.taken() == []
     assert restore().code == 0 and stream.taken() == NAMES, "without --resume, afresh"
@@ -120,7 +120,7 @@ def test_an_interrupted_restoration_says_how_to_go_on_and_does(restore, stream, 
     stream.interrupt = 3
     ended = restore()
     assert ended.code == 130
-    assert ended.err.strip() == "flashdiffusion: interrupted: 3 of 5 pictures are done; --resume continues"
+    assert ended.err.strip() == "flashdiffusion: interrupted: 3 of 5 images are done; --resume continues"
     done = stream.taken()
     assert _written(tmp_path) == [*(f"{name}.png" for name in done), "results.jsonl"]
     stream.interrupt = None
@@ -132,10 +132,10 @@ def test_an_interrupted_restoration_says_how_to_go_on_and_does(restore, stream, 
     _check_alike(at_once, continued)
 
 
-@pytest.mark.parametrize("full", ["picture", "journal", "results"])
+@pytest.mark.parametrize("full", ["image", "journal", "results"])
 def test_a_full_disk_ends_the_run_with_nothing_half_written(restore, stream, tmp_path, monkeypatch, full):
     from flashdiffusion import data
-    from flashdiffusion.data import Journal
+    from flashdiffusion.jobs.journal import Journal
 
     count = [0]
 
@@ -149,7 +149,7 @@ def test_a_full_disk_ends_the_run_with_nothing_half_written(restore, stream, tmp
         return call
 
     with monkeypatch.context() as patch:
-        if full == "picture":
+        if full == "image":
             patch.setattr(Path, "write_bytes", fails(Path.write_bytes, 4))
         elif full == "journal":
             patch.setattr(Journal, "_write", fails(Journal._write, 5))  # the first line is what it is about
@@ -158,10 +158,10 @@ def test_a_full_disk_ends_the_run_with_nothing_half_written(restore, stream, tmp
         ended = restore()
     done = 5 if full == "results" else 3
     assert ended.code == 2 and ended.out == ""
-    assert f"No space left on device; {done} of 5 pictures are done: make room, then --resume continues" in ended.err
-    pictures = 5 if full == "results" else 4 if full == "journal" else 3
+    assert f"No space left on device; {done} of 5 images are done: make room, then --resume continues" in ended.err
+    images = 5 if full == "results" else 4 if full == "journal" else 3
     written = _written(tmp_path)
-    assert len([name for name in written if name.endswith(".png")]) == pictures
+    assert len([name for name in written if name.endswith(".png")]) == images
     assert "results.json" not in written and not any("tmp" in name for name in written)
     stream.taken()
     assert restore("--resume").code == 0 and len(stream.taken()) == 5 - done
@@ -175,14 +175,14 @@ def test_other_settings_are_not_mixed(restore, stream, tmp_path):
     ended = restore("--resume", "--seed", 1, "--eta", 2)
     assert ended.code == 2 and "another seed (0, now 1), given eta (none, now 2.0)" in ended.err
     assert stream.taken() == [] and (tmp_path / "out" / "results.json").read_bytes() == before
-    assert restore("--resume", "--capacity", 2).code == 0  # changes nothing in a picture
+    assert restore("--resume", "--max-in-flight", 2).code == 0  # changes nothing in an image
 
 
-def test_records_of_other_pictures_are_kept(restore, flash, tiny_model, measured, tmp_path):
+def test_records_of_other_images_are_kept(restore, flash, tiny_model, measured, tmp_path):
     options = ("--model", tiny_model, "--steps", 20, "--out", tmp_path / "out")
-    assert flash("restore", measured / "picture-03.safetensors", *options).code == 0
-    assert flash("restore", measured / "picture-01.safetensors", *options, "--resume").code == 0
-    assert _results(tmp_path) == (["picture-03", "picture-01"], [])
+    assert flash("restore", measured / "image-03.safetensors", *options).code == 0
+    assert flash("restore", measured / "image-01.safetensors", *options, "--resume").code == 0
+    assert _results(tmp_path) == (["image-03", "image-01"], [])
     assert restore("--resume").code == 0
     assert _results(tmp_path) == (NAMES, [])
 
@@ -200,7 +200,7 @@ def test_an_evaluation_is_continued(evaluate, stream, tmp_path):
     continued = json.loads((tmp_path / "out" / "results.json").read_text())
     stream.interrupt = 2
     ended = evaluate()
-    assert ended.code == 130 and "2 of 5 pictures are done; --resume continues" in ended.err
+    assert ended.code == 130 and "2 of 5 images are done; --resume continues" in ended.err
     done, stream.interrupt = stream.taken(), None
     ended = evaluate("--resume", "--noise-std", 0.1)
     assert ended.code == 2 and "another noise_std (0.05, now 0.1)" in ended.err
@@ -210,14 +210,14 @@ def test_an_evaluation_is_continued(evaluate, stream, tmp_path):
     assert again["mean"]["psnr"] == pytest.approx(continued["mean"]["psnr"], rel=1e-4)
 
 
-def test_pictures_of_equal_names_are_told_apart(flash, tmp_path, picture_folder, tiny_model, stream):
+def test_images_of_equal_names_are_told_apart(flash, tmp_path, image_folder, tiny_model, stream):
     again = tmp_path / "again"
     again.mkdir()
-    shutil.copy(picture_folder / "picture-00.png", again)
-    data = ("--data", again, "--data", picture_folder, "--limit", 3, "--method", "ae", "--model", tiny_model)
+    shutil.copy(image_folder / "image-00.png", again)
+    data = ("--data", again, "--data", image_folder, "--limit", 3, "--method", "ae", "--model", tiny_model)
     out = ("--out", tmp_path / "out" / "results.json")
     assert flash("evaluate", *data, *out).code == 0
-    names = ["picture-00.png", "picture-00.png-2", "picture-01.png"]
+    names = ["image-00.png", "image-00.png-2", "image-01.png"]
     assert _results(tmp_path) == (names, []) and len(stream.taken()) == 3
     assert flash("evaluate", *data, *out, "--resume").code == 0 and stream.taken() == []
     first, second, _ = json.loads((tmp_path / "out" / "results.json").read_text())["records"]

@@ -197,7 +197,7 @@ def test_is_the_same_on_a_gpu(physics):
         assert float((y.cpu() - physics.A(x)).abs().mean()) < 1e-3
     else:
         torch.testing.assert_close(y.cpu(), physics.A(x), rtol=1e-4, atol=1e-4)
-    assert there.picture(y).device.type == "cuda"
+    assert there.image(y).device.type == "cuda"
     assert there.take(torch.tensor([1], device="cuda")).A(x[[1]].cuda()).device.type == "cuda"
 
 
@@ -213,21 +213,21 @@ def test_noise_has_its_standard_deviation_and_comes_from_the_generator(physics):
     assert physics.take(torch.tensor([3, 1])).noise_std.tolist() == [0.1, 0.02]
 
 
-def test_a_measurement_has_a_picture_of_the_size_of_x(physics):
-    picture = physics.picture(physics(_x(), _generator()))
-    assert picture.shape == _x().shape
-    assert bool(picture.isfinite().all())
+def test_a_measurement_has_an_image_of_the_size_of_x(physics):
+    image = physics.image(physics(_x(), _generator()))
+    assert image.shape == _x().shape
+    assert bool(image.isfinite().all())
 
 
 def test_keeps_the_dtype(physics):
     for dtype in (torch.float32, torch.float64):
         y = physics.A(_x(dtype=dtype))
-        assert y.dtype == physics.picture(y).dtype == dtype
+        assert y.dtype == physics.image(y).dtype == dtype
         assert physics(_x(dtype=dtype), _generator()).dtype == dtype
 
 
-def test_refuses_another_number_of_pictures(physics):
-    with pytest.raises(InputError, match="one picture per row"):
+def test_refuses_another_number_of_images(physics):
+    with pytest.raises(InputError, match="one image per row"):
         physics.A(_x(3))
 
 
@@ -238,8 +238,8 @@ def test_refuses_a_noise_std_that_is_none(bad):
             GaussianBlur([1.0, 2.0], noise_std)
 
 
-def test_refuses_another_number_of_noise_stds_than_pictures():
-    with pytest.raises(InputError, match="3 noise stds for 2 pictures"):
+def test_refuses_another_number_of_noise_stds_than_images():
+    with pytest.raises(InputError, match="3 noise stds for 2 images"):
         GaussianBlur([1.0, 2.0], [0.1, 0.2, 0.3])
 
 
@@ -249,7 +249,7 @@ KINDS = ["jpeg", "gaussian-blur", "box-inpainting", "nonlinear-blur", "hdr", "co
 
 
 def _mixed() -> tuple[Mixed, list]:
-    """One picture of each kind, with noise of its own."""
+    """One image of each kind, with noise of its own."""
     singles = []
     for i, name in enumerate(KINDS):
         one = MAKE[name]().take(torch.tensor([1]))
@@ -266,7 +266,7 @@ def test_mixed_rows_equal_the_single_operators():
         torch.testing.assert_close(y[[row]], one.A(x[[row]]))
     assert mixed.describe() == [one.describe()[0] for one in singles]
     assert mixed.noise_std.tolist() == [0.01 * i for i in range(len(KINDS))]
-    assert torch.equal(mixed.picture(y), y)
+    assert torch.equal(mixed.image(y), y)
 
 
 def test_a_mixture_of_linear_operators_is_linear():
@@ -281,7 +281,7 @@ def test_a_mixture_of_linear_operators_is_linear():
         nonlinear.A_adjoint(y[:2])
 
 
-def test_mixed_noise_is_each_pictures_own():
+def test_mixed_noise_is_each_images_own():
     mixed, _ = _mixed()
     x = _x(len(KINDS))
     noise = (mixed(x, _generator()) - mixed.A(x)).flatten(1)
@@ -298,11 +298,11 @@ def test_mixed_rows_are_taken_in_any_order():
     assert isinstance(mixed.take(torch.tensor([1])), GaussianBlur)
 
 
-def test_mixed_makes_pictures_of_measurements_that_are_none():
+def test_mixed_makes_images_of_measurements_that_are_none():
     parts = [Compose(SuperResolution([2]), JPEG([50])), SuperResolution([2]), SuperResolution([2])]
     mixed = concatenate(parts)
     y = mixed.A(_x(3))
-    assert y.shape == (3, 3, 12, 10) and mixed.picture(y).shape == (3, 3, *SIZE)
+    assert y.shape == (3, 3, 12, 10) and mixed.image(y).shape == (3, 3, *SIZE)
     with pytest.raises(InputError, match="measurements of shapes"):
         concatenate([GaussianBlur([1.0]), SuperResolution([2])]).A(_x(2))
 
@@ -378,12 +378,12 @@ def test_measurements_depend_on_seed_and_id_alone(task):
     part = measure(x[order], [ids[i] for i in order], task, 0.05, seed=1)
     torch.testing.assert_close(part.y, together.y[order])
     assert not torch.equal(measure(x, ids, task, 0.05, seed=2).y, together.y)
-    seen = together.physics.picture(together.y)
+    seen = together.physics.image(together.y)
     assert not torch.equal(seen[0] - x[0], seen[1] - x[1])
 
 
 def _level(task, row: dict) -> float:
-    """The level that a picture was drawn with, as far as its operator knows it."""
+    """The level that an image was drawn with, as far as its operator knows it."""
     return row["height"] / min(SIZE) if task.name == "box-inpainting" else float(row[task.level])
 
 
@@ -398,7 +398,7 @@ SLACK = {
 
 
 @pytest.mark.parametrize("task", [t for t in TASKS.values() if t.level], ids=lambda t: t.name)
-def test_tasks_draw_from_their_range_a_level_per_picture(task):
+def test_tasks_draw_from_their_range_a_level_per_image(task):
     physics = task.draw(200, SIZE, torch.Generator().manual_seed(0), 0.05)
     assert physics.name == task.physics
     levels = torch.tensor([_level(task, row) for row in physics.describe()])

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from flashdiffusion.engine.slots import run
 from flashdiffusion.errors import InputError
 from flashdiffusion.physics import GaussianBlur
-from flashdiffusion.sampling import GMLDPS, PSLD, Gradient, LatentDPS, Problem, ReSample, Transition, run
+from flashdiffusion.solvers import GMLDPS, PSLD, Gradient, LatentDPS, Problem, ReSample, Transition
 from toy import ToyPrior, jobs
 
 PRIOR = ToyPrior()
@@ -28,7 +29,7 @@ SOLVERS = {
         _transition(*grid, **options),
         1.6,
         0.3,
-        gradient=Gradient(every=2, jacobian=False, light="slope", decoder=lambda z: 0.9 * PRIOR.decode(z)),
+        gradient=Gradient(every=2, jacobian=False, distilled="slope", decoder=lambda z: 0.9 * PRIOR.decode(z)),
     ),
     "resample": lambda *grid, **options: ReSample(PRIOR, _transition(*grid, **options), 40.0, 0.1, iterations=7),
 }
@@ -53,7 +54,7 @@ def _batch(count: int = COUNT):
 K = torch.tensor([1, 20, 400, 999, 1000])
 
 
-def test_a_batch_equals_its_pictures_one_by_one(make_solver):
+def test_a_batch_equals_its_images_one_by_one(make_solver):
     solver = make_solver()
     z, noise, problem = _batch()
     together = solver.step(z, K, problem, noise)
@@ -100,7 +101,7 @@ def test_zero_guidance_is_the_unconditional_transition():
     torch.testing.assert_close(result.z0, z0)
 
 
-def test_latent_dps_moves_along_the_gradient_of_each_pictures_own_residual():
+def test_latent_dps_moves_along_the_gradient_of_each_images_own_residual():
     """Closed form: for r = 2(A D ẑ0 - y), ẑ0 = w z, D(z) = (Qᵀz + 1) / 2, the gradient is w Q Aᵀ r / ‖r‖."""
     z, noise, problem = _batch()
     eta = 0.8
@@ -130,8 +131,8 @@ def test_capacity_changes_nothing_and_work_is_counted(make_solver):
     z, _, problem = _batch()
     k = torch.tensor([3, 40, 7, 0, 22])
     results = []
-    for capacity in (1, 2, 5):
-        outcomes = sorted(run([jobs(z, k, problem, make_solver(50))], capacity), key=lambda o: o.job.row)
+    for max_in_flight in (1, 2, 5):
+        outcomes = sorted(run([jobs(z, k, problem, make_solver(50))], max_in_flight), key=lambda o: o.job.row)
         assert [o.nfe for o in outcomes] == k.tolist()
         assert all(sum(o.work.values()) >= o.nfe for o in outcomes)
         results.append(outcomes)

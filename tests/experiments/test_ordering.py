@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from flashdiffusion.data import PictureDataset
+from flashdiffusion.data import ImageDataset
 from flashdiffusion.errors import InputError
 from flashdiffusion.experiments.ordering import measure_ordering, ordering_values
 from flashdiffusion.physics import get_task
@@ -21,9 +21,9 @@ class _SpreadOfDifferences:
         return Severity(y, y.diff(dim=-1).flatten(1).var(dim=1))
 
 
-def test_noise_is_varied_over_one_operator(picture_folder):
+def test_noise_is_varied_over_one_operator(image_folder):
     pipeline = _SpreadOfDifferences()
-    data = PictureDataset([picture_folder], 32, 3)
+    data = ImageDataset([image_folder], 32, 3)
     values = ordering_values(get_task("random-inpainting"), 5, "noise", high=0.4)
     assert values == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
     rows = list(measure_ordering(pipeline, data, get_task("random-inpainting"), 0.05, values, over="noise"))
@@ -34,9 +34,9 @@ def test_noise_is_varied_over_one_operator(picture_folder):
             assert float(y[level][dropped].std()) == pytest.approx(std, rel=0.15)
 
 
-def test_levels_are_varied_at_one_noise(picture_folder):
+def test_levels_are_varied_at_one_noise(image_folder):
     pipeline = _SpreadOfDifferences()
-    data = PictureDataset([picture_folder], 32, 2)
+    data = ImageDataset([image_folder], 32, 2)
     task = get_task("gaussian-blur")
     values = ordering_values(task, 4)
     assert values == pytest.approx([0, 1, 2, 3])

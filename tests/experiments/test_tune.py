@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.experiments import Evaluated, Record
 from flashdiffusion.experiments.tune import Trial, best, default_grid, means, parse_grid, search
+from flashdiffusion.jobs.measuring import Evaluated
+from flashdiffusion.jobs.records import Record
 from flashdiffusion.methods import METHODS, Settings, parse_method, settings_of
 
 
@@ -59,7 +60,7 @@ def test_every_method_has_a_default_grid_of_its_own_settings():
     assert default_grid("ccdf(dps)").keys() == {"eta", "start_step"}
 
 
-def test_the_command_resumes_and_refuses_another_search(tmp_path, monkeypatch, capsys, picture_folder, tiny_model):
+def test_the_command_resumes_and_refuses_another_search(tmp_path, monkeypatch, capsys, image_folder, tiny_model):
     import sys
 
     from flashdiffusion.cli import main
@@ -67,7 +68,7 @@ def test_the_command_resumes_and_refuses_another_search(tmp_path, monkeypatch, c
     out = tmp_path / "tune.json"
 
     def run(*options):
-        arguments = ["tune", "--data", picture_folder, "--limit", 2, "--model", tiny_model, "--steps", 4, "--out", out]
+        arguments = ["tune", "--data", image_folder, "--limit", 2, "--model", tiny_model, "--steps", 4, "--out", out]
         monkeypatch.setattr(sys, "argv", ["flashdiffusion", *map(str, arguments), *options])
         with pytest.raises(SystemExit) as end:
             main()
@@ -106,30 +107,30 @@ def test_the_command_resumes_and_refuses_another_search(tmp_path, monkeypatch, c
         ),
         (("--method", "resample", "--grid", "gamma=1 omega=1"), "which takes gamma, proximal, steps, delta"),
         (("--method", "ae", "--steps", "4"), "--steps: not used by method ae, which takes no settings"),
-        (("--method", "bound"), "the autoencoder alone on the true picture, for `evaluate` only"),
+        (("--method", "bound"), "the autoencoder alone on the true image, for `evaluate` only"),
         (("--grid", "eta=1 delta=0,2"), "delta is 2.0; expected a number in [0, 1]"),
     ],
 )
 def test_a_search_that_cannot_be_is_refused_before_its_first_trial(
-    options, reason, tmp_path, monkeypatch, capsys, picture_folder, tiny_model
+    options, reason, tmp_path, monkeypatch, capsys, image_folder, tiny_model
 ):
     import sys
 
     from flashdiffusion.cli import main
 
     out = tmp_path / "tune.json"
-    arguments = ["tune", "--data", picture_folder, "--limit", 2, "--model", tiny_model, "--out", out, *options]
+    arguments = ["tune", "--data", image_folder, "--limit", 2, "--model", tiny_model, "--out", out, *options]
     monkeypatch.setattr(sys, "argv", ["flashdiffusion", *map(str, arguments)])
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 2 and reason in capsys.readouterr().err and not out.exists()
 
 
-def test_a_trial_that_lost_a_picture_has_no_figures_but_one_with_an_unreadable_picture_has():
-    picture = torch.zeros(3, 8, 8)
-    good = Evaluated(0, "a", Record("a", psnr=20.0, ssim=0.5, nfe=7), picture)
-    unread, diverged = Evaluated(1, "b", failed="no picture"), Evaluated(2, "c", clean=picture, failed="it diverged")
-    assert means([good, unread]) == {"pictures": 1, "psnr": 20.0, "ssim": 0.5, "nfe": 7}
+def test_a_trial_that_lost_an_image_has_no_figures_but_one_with_an_unreadable_image_has():
+    image = torch.zeros(3, 8, 8)
+    good = Evaluated(0, "a", Record("a", psnr=20.0, ssim=0.5, nfe=7), image)
+    unread, diverged = Evaluated(1, "b", failed="no image"), Evaluated(2, "c", clean=image, failed="it diverged")
+    assert means([good, unread]) == {"images": 1, "psnr": 20.0, "ssim": 0.5, "nfe": 7}
     lost = means([good, diverged])
     assert lost["psnr"] is None and lost["lpips"] is None and lost["nfe"] == 7
     trials = [Trial(Settings(eta=1), lost), Trial(Settings(eta=2), means([good]))]

@@ -16,13 +16,13 @@ def _pair(count=3, size=64):
     return x, x + torch.tensor([0.01, 0.1, 0.3]).view(-1, 1, 1, 1) * noise
 
 
-def test_psnr_per_picture():
+def test_psnr_per_image():
     x, y = _pair()
     expected = -10 * (x - y).square().flatten(1).mean(1).log10()
     torch.testing.assert_close(psnr(y, x), expected)
 
 
-def test_ssim_per_picture():
+def test_ssim_per_image():
     x, y = _pair()
     values = ssim(y, x)
     assert values.shape == (3,)

@@ -21,12 +21,12 @@ def test_zero_std_is_the_identity():
     assert torch.equal(GaussianBlur([0.0]).A(_x()), _x())
 
 
-def test_keeps_a_constant_picture():
+def test_keeps_a_constant_image():
     x = torch.full((3, 3, 16, 16), 0.7)
     torch.testing.assert_close(GaussianBlur([0.5, 1.0, 3.0]).A(x), x)
 
 
-def test_a_pictures_kernel_does_not_depend_on_its_neighbours():
+def test_an_images_kernel_does_not_depend_on_its_neighbours():
     x = _x().expand(2, -1, -1, -1)
     assert torch.equal(GaussianBlur([0.6, 3.0]).A(x)[:1], GaussianBlur([0.6]).A(x[:1]))
 
@@ -37,6 +37,6 @@ def test_refuses_std_out_of_range(bad):
         GaussianBlur(bad)
 
 
-def test_refuses_pictures_smaller_than_the_kernel():
+def test_refuses_images_smaller_than_the_kernel():
     with pytest.raises(InputError, match="more than 12 pixels"):
         GaussianBlur([3.0]).A(torch.zeros(1, 3, 12, 12))

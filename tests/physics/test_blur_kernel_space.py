@@ -52,7 +52,7 @@ def test_weights_have_the_names_and_shapes_of_the_published_file():
     assert len(shapes) == 6 + 10 * 4 + 11 + 20 * 4 + 8
 
 
-def test_blurs_each_picture_by_its_own_code(network):
+def test_blurs_each_image_by_its_own_code(network):
     physics, x = _drawn(network), _x()
     y = physics.A(x)
     assert y.shape == x.shape and float(y.min()) >= 0 and float(y.max()) <= 1
@@ -63,7 +63,7 @@ def test_blurs_each_picture_by_its_own_code(network):
     assert physics.A(x.double()).dtype == torch.float64
 
 
-def test_is_differentiable_in_the_picture(network):
+def test_is_differentiable_in_the_image(network):
     x = (0.3 + 0.4 * _x()).requires_grad_()
     (gradient,) = torch.autograd.grad(_drawn(network).A(x).sum(), x)
     assert bool(gradient.isfinite().all()) and float(gradient.abs().max()) > 0
@@ -125,7 +125,7 @@ def test_refuses_files_that_are_no_such_weights(network, tmp_path):
         KernelWizard.from_file(tmp_path / "absent.pth")
 
 
-def test_refuses_codes_and_pictures_that_do_not_fit(network):
+def test_refuses_codes_and_images_that_do_not_fit(network):
     with pytest.raises(InputError, match="kernel code of shape"):
         BlurKernelSpace(network, torch.zeros(1, 256, 2, 2))
     with pytest.raises(InputError, match="sides of 128 pixels per entry"):

@@ -43,10 +43,10 @@ def test_describes_both():
     assert described == [{"physics": "gaussian-blur+gaussian-blur", "std": 1.0, "second.std": 2.0}]
 
 
-def test_its_picture_is_of_the_first_s_size():
+def test_its_image_is_of_the_first_s_size():
     physics = Compose(SuperResolution([2, 2]), PhaseRetrieval([2.0, 2.0]))
     y = physics.A(_x())
-    assert y.shape == (2, 3, 18, 14) and physics.picture(y).shape == _x().shape
+    assert y.shape == (2, 3, 18, 14) and physics.image(y).shape == _x().shape
 
 
 def test_linear_ones_of_different_kinds_are_joined():
@@ -65,7 +65,7 @@ def test_is_copied_and_pickled():
 
 
 def test_refuses_parts_that_do_not_fit():
-    with pytest.raises(InputError, match="for 1 and 2 pictures"):
+    with pytest.raises(InputError, match="for 1 and 2 images"):
         Compose(GaussianBlur([1.0]), JPEG([20, 80]))
     params = Compose(GaussianBlur([1.0]), JPEG([20])).params
     unknown = params | {"kinds": torch.tensor([list(b"gaussian-blur+tiff")], dtype=torch.uint8)}

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from flashdiffusion import Settings
 from flashdiffusion.errors import InputError
 from flashdiffusion.physics import WithParams, is_linear
-from flashdiffusion.sampling import Problem, ReSample, Transition
+from flashdiffusion.solvers import Problem, ReSample, Transition
 from flashdiffusion.types import LinearPhysics, Physics
 from toy import ToyPrior
 
@@ -89,7 +89,7 @@ FOREIGN = {
 
 @pytest.fixture(params=FOREIGN)
 def foreign(request):
-    """An operator with parameters for four pictures."""
+    """An operator with parameters for four images."""
     return FOREIGN[request.param](4)
 
 
@@ -145,17 +145,17 @@ def test_moving_it_moves_operator_and_parameters(foreign):
 
 
 def test_refuses_parameters_of_different_lengths():
-    with pytest.raises(InputError, match="one row per picture"):
+    with pytest.raises(InputError, match="one row per image"):
         WithParams(object(), a=torch.ones(2), b=torch.ones(3))
 
 
 @pytest.mark.parametrize("start", ["flash", "noise"])
-def test_pictures_are_restored_the_same_in_any_company(tiny_pipeline, foreign, start):
+def test_images_are_restored_the_same_in_any_company(tiny_pipeline, foreign, start):
     operator, params = foreign
     physics = WithParams(operator, **params)
     y = physics.A(_random(4, 3, 32, 32))
     options = {"start": start, "settings": Settings(steps=4), "seed": 1}
-    together = tiny_pipeline(y, physics, capacity=2, ids=list("abcd"), **options)
+    together = tiny_pipeline(y, physics, max_in_flight=2, ids=list("abcd"), **options)
     rows = torch.tensor([2, 1])
     part = tiny_pipeline(y[rows], physics.take(rows), ids=["c", "b"], **options)
     torch.testing.assert_close(part.images, together.images[rows], rtol=0, atol=1e-4)
@@ -167,9 +167,9 @@ def test_an_operator_is_passed_as_it_is(tiny_pipeline):
     settings = Settings(steps=4)
     torch.manual_seed(0)
     y = operator(x)
-    given = tiny_pipeline(y, operator, start="noise", capacity=2, settings=settings)
+    given = tiny_pipeline(y, operator, start="noise", max_in_flight=2, settings=settings)
     wrapped = WithParams(operator, filter=_filters(1).expand(3, -1, -1, -1))
-    expected = tiny_pipeline(y, wrapped, start="noise", capacity=2, settings=settings)
+    expected = tiny_pipeline(y, wrapped, start="noise", max_in_flight=2, settings=settings)
     torch.testing.assert_close(given.images, expected.images, rtol=0, atol=1e-4)
 
 
@@ -181,7 +181,7 @@ def test_problem_refuses_an_operator_of_another_output_shape():
         Problem(torch.zeros(3, 3, 2, 2), Inpainting(torch.ones(1))).loss(torch.zeros(3, 3, 4, 4))
 
 
-def test_loss_is_per_picture_and_on_the_network_scale():
+def test_loss_is_per_image_and_on_the_network_scale():
     y = torch.zeros(2, 3, 4, 4)
     x = torch.stack([torch.full((3, 4, 4), 0.5), torch.full((3, 4, 4), 0.25)])
     expected = torch.tensor([1.0, 0.5]) * 48**0.5
@@ -226,7 +226,7 @@ def test_resample_ends_at_the_noise_of_its_noise_model(wrapped):
 
 
 @pytest.mark.parametrize("wrap", [lambda o: o, WithParams], ids=["as it is", "wrapped"])
-def test_a_noise_level_per_picture_stays_with_its_picture(wrap):
+def test_a_noise_level_per_image_stays_with_its_image(wrap):
     sigma = torch.tensor([0.0, 10.0, 0.02], dtype=torch.float64)
     operator = _noisy(sigma.view(3, 1, 1, 1))
     y = operator.A(ToyPrior().decode(torch.ones(3, 12, 8, 8, dtype=torch.float64)))
@@ -246,7 +246,7 @@ def test_noise_std_comes_before_the_noise_model_and_none_is_no_noise():
     assert Problem(y, operator).noise_variance.tolist() == pytest.approx([0.01, 0.01])
     for silent in (Blur(_filters(1)), WithParams(Blur(_filters(1)))):
         assert Problem(y, silent).noise_variance.tolist() == [0, 0]
-    with pytest.raises(InputError, match="Blur has 3 noise levels for 2 pictures"):
+    with pytest.raises(InputError, match="Blur has 3 noise levels for 2 images"):
         _ = Problem(y, _noisy([0.1, 0.2, 0.3])).noise_variance
 
 
@@ -267,18 +267,18 @@ class Pool(torch.nn.Module):
 def test_a_smaller_measurement_is_restored_at_the_size_of_x(tiny_pipeline, start):
     x = _random(2, 3, 32, 32)
     y = Pool().A(x)
-    picture = Problem(y, Pool()).picture()
-    assert picture.shape == x.shape
-    torch.testing.assert_close(picture, F.interpolate(y, scale_factor=2))
+    image = Problem(y, Pool()).image()
+    assert image.shape == x.shape
+    torch.testing.assert_close(image, F.interpolate(y, scale_factor=2))
     restored = tiny_pipeline(y, Pool(), start=start, settings=Settings(steps=3))
     assert restored.images.shape == x.shape
 
 
-def test_a_measurement_of_the_size_of_x_is_its_picture():
+def test_a_measurement_of_the_size_of_x_is_its_image():
     y = _random(2, 3, 8, 8)
-    assert torch.equal(Problem(y, Blur(_filters(1))).picture(), y)
+    assert torch.equal(Problem(y, Blur(_filters(1))).image(), y)
     black = torch.zeros(1, 3, 8, 8)
-    assert torch.equal(Problem(black, Pool()).picture(), torch.zeros(1, 3, 16, 16))
+    assert torch.equal(Problem(black, Pool()).image(), torch.zeros(1, 3, 16, 16))
 
 
 class _StoresWhatItIsGiven:

@@ -15,7 +15,7 @@ def test_drops_all_channels_together_at_its_ratio():
     torch.testing.assert_close(dropped, torch.tensor([0.0, 0.3, 0.8, 1.0]), atol=0.03, rtol=0)
 
 
-def test_each_picture_has_a_mask_of_its_own():
+def test_each_image_has_a_mask_of_its_own():
     mask = RandomInpainting.from_ratio(torch.tensor([0.5, 0.5]), (16, 16), torch.Generator().manual_seed(0)).params[
         "mask"
     ]
@@ -48,7 +48,7 @@ def test_a_box_loses_even_values_that_are_no_numbers():
     assert float(BoxInpainting([0], [0], [8], [8]).A(x).abs().max()) == 0
 
 
-def test_drawn_boxes_are_squares_within_the_picture():
+def test_drawn_boxes_are_squares_within_the_image():
     side = torch.linspace(0, 1, 50)
     physics = BoxInpainting.from_side(side, (24, 36), torch.Generator().manual_seed(0))
     lost = 1 - physics.A(torch.ones(50, 1, 24, 36))
@@ -64,6 +64,6 @@ def test_refuses_boxes_that_are_none(bad):
         BoxInpainting.from_side(torch.tensor([1.5]), (8, 8), torch.Generator())
 
 
-def test_refuses_a_box_outside_the_picture():
-    with pytest.raises(InputError, match="does not fit pictures of 8 x 8 pixels"):
+def test_refuses_a_box_outside_the_image():
+    with pytest.raises(InputError, match="does not fit images of 8 x 8 pixels"):
         BoxInpainting([4], [0], [5], [5]).A(torch.zeros(1, 3, 8, 8))

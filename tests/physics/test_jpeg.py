@@ -9,7 +9,7 @@ from flashdiffusion.errors import InputError
 from flashdiffusion.physics import JPEG
 
 
-def _picture(width=64, height=48):
+def _image(width=64, height=48):
     """Waves of colour, an edge, and noise, so that all frequencies are there."""
     generator = np.random.default_rng(0)
     y, x = np.mgrid[0:height, 0:width][..., None] / 40
@@ -19,13 +19,13 @@ def _picture(width=64, height=48):
     return Image.fromarray(pixels.clip(0, 255).round().astype(np.uint8))
 
 
-def _tensor(picture):
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].double() / 255
+def _tensor(image):
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].double() / 255
 
 
-def _through_pillow(picture, quality):
+def _through_pillow(image, quality):
     file = io.BytesIO()
-    picture.save(file, "JPEG", quality=quality, subsampling="4:2:0")
+    image.save(file, "JPEG", quality=quality, subsampling="4:2:0")
     with Image.open(file) as read:
         return _tensor(read.convert("RGB"))
 
@@ -33,21 +33,21 @@ def _through_pillow(picture, quality):
 @pytest.mark.parametrize("size", [(64, 48), (50, 37)])
 @pytest.mark.parametrize("quality", [5, 20, 50, 75, 95])
 def test_equals_pillow_within_two_grey_levels(quality, size):
-    picture = _picture(*size)
-    difference = 255 * (JPEG([quality]).A(_tensor(picture)) - _through_pillow(picture, quality))
+    image = _image(*size)
+    difference = 255 * (JPEG([quality]).A(_tensor(image)) - _through_pillow(image, quality))
     assert float(difference.abs().mean()) < 2
     assert abs(float(difference.mean())) < 0.5
-    unlike = 255 * (JPEG([quality]).A(_tensor(picture)) - _through_pillow(picture, {95: 50}.get(quality, 95)))
+    unlike = 255 * (JPEG([quality]).A(_tensor(image)) - _through_pillow(image, {95: 50}.get(quality, 95)))
     assert float(unlike.abs().mean()) > 1.5 * float(difference.abs().mean())
 
 
-def test_a_constant_picture_keeps_its_colour():
+def test_a_constant_image_keeps_its_colour():
     x = torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64).view(1, 3, 1, 1).expand(1, 3, 16, 16)
     assert float((JPEG([90]).A(x) - x).abs().max()) < 3 / 255
 
 
 def test_worse_quality_is_further_away():
-    x = _tensor(_picture()).expand(4, -1, -1, -1)
+    x = _tensor(_image()).expand(4, -1, -1, -1)
     errors = (JPEG([5, 20, 50, 95]).A(x) - x).square().mean(dim=(1, 2, 3)).tolist()
     assert errors == sorted(errors, reverse=True)
 
@@ -57,7 +57,7 @@ def test_rounding_passes_the_gradient_on():
     weights = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     gradients = []
     for quality in (10, 60):
-        x = (0.4 + 0.2 * _tensor(_picture(32, 32))).requires_grad_()
+        x = (0.4 + 0.2 * _tensor(_image(32, 32))).requires_grad_()
         gradients.append(torch.autograd.grad((JPEG([quality]).A(x) * weights).sum(), x)[0])
     torch.testing.assert_close(gradients[0], gradients[1])
     grey = torch.full((1, 3, 32, 32), 0.5, dtype=torch.float64, requires_grad=True)
@@ -71,6 +71,6 @@ def test_refuses_quality_out_of_range(bad):
         JPEG(bad)
 
 
-def test_refuses_pictures_that_are_not_rgb():
+def test_refuses_images_that_are_not_rgb():
     with pytest.raises(InputError, match="3 \\(RGB\\)"):
         JPEG([50]).A(torch.zeros(1, 1, 16, 16))

@@ -45,7 +45,7 @@ def test_refuses_lines_that_are_none(length, angle):
         MotionBlur.from_line(length, angle)
 
 
-def test_refuses_kernels_that_are_none_and_small_pictures():
+def test_refuses_kernels_that_are_none_and_small_images():
     with pytest.raises(InputError, match="kernel of shape"):
         MotionBlur(torch.ones(1, 1, 5, 5))
     with pytest.raises(InputError, match="no distribution"):

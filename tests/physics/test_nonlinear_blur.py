@@ -21,7 +21,7 @@ def test_averages_light_and_not_pixel_values():
     assert sum(abs(value - 0.5 ** (1 / 2.2)) < 1e-3 for value in edge) == 1
 
 
-def test_keeps_a_constant_picture_and_is_the_identity_without_motion():
+def test_keeps_a_constant_image_and_is_the_identity_without_motion():
     x = torch.full((3, 3, 24, 20), 0.7)
     torch.testing.assert_close(_drawn([0.0, 1.0, 3.0]).A(x), x, rtol=1e-4, atol=1e-5)
     x = 0.1 + 0.8 * torch.rand(1, 3, 24, 20, generator=torch.Generator().manual_seed(1))

@@ -17,7 +17,7 @@ def test_reads_parameters():
     assert float(_parse("random-inpainting:ratio=0.5").describe()[0]["ratio"]) == pytest.approx(0.5, abs=0.15)
 
 
-def test_reads_a_mask_picture(tmp_path):
+def test_reads_a_mask_image(tmp_path):
     mask = Image.new("L", (16, 16), 0)
     mask.paste(255, (0, 0, 8, 16))
     mask.save(tmp_path / "mask.png")
@@ -54,8 +54,8 @@ def test_reads_every_operator(text):
 
 @pytest.mark.parametrize("text", ["motion-blur:std=2", "nonlinear-blur:std=2", "random-inpainting:ratio=0.5"])
 def test_draws_what_is_not_given(text):
-    pictures = [parse_physics(text, (32, 32), torch.Generator().manual_seed(s)).params for s in (0, 0, 1)]
-    values = [next(iter(params.values())) for params in pictures]
+    images = [parse_physics(text, (32, 32), torch.Generator().manual_seed(s)).params for s in (0, 0, 1)]
+    values = [next(iter(params.values())) for params in images]
     assert torch.equal(values[0], values[1]) and not torch.equal(values[0], values[2])
     assert "a measurement file" in drawn_by(text) and drawn_by(f"hdr+{text}") == drawn_by(text)
 

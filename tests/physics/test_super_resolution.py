@@ -17,18 +17,18 @@ def test_equals_antialiased_bicubic_resizing(factor):
     torch.testing.assert_close(SuperResolution([factor, factor]).A(x), expected)
 
 
-def test_keeps_a_constant_picture_and_enlarges_it_again():
+def test_keeps_a_constant_image_and_enlarges_it_again():
     x = torch.full((2, 3, 16, 24), 0.7)
     physics = SuperResolution([4, 4])
     torch.testing.assert_close(physics.A(x), torch.full((2, 3, 4, 6), 0.7))
-    torch.testing.assert_close(physics.picture(physics.A(x)), x)
+    torch.testing.assert_close(physics.image(physics.A(x)), x)
 
 
 def test_factor_one_is_the_identity():
     torch.testing.assert_close(SuperResolution([1, 1]).A(_x(6, 7)), _x(6, 7))
 
 
-def test_refuses_pictures_that_the_factor_does_not_divide():
+def test_refuses_images_that_the_factor_does_not_divide():
     with pytest.raises(InputError, match="multiples of 4"):
         SuperResolution([4, 4]).A(_x(32, 30))
 

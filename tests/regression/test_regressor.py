@@ -1,4 +1,4 @@
-"""The regressor: a picture's restoration is its own, at any size, and survives saving."""
+"""The regressor: an image's restoration is its own, at any size, and survives saving."""
 
 import pytest
 import torch
@@ -18,24 +18,24 @@ def model() -> Regressor:
     return model.eval()
 
 
-def pictures(*shape: int) -> torch.Tensor:
+def images(*shape: int) -> torch.Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(1))
 
 
 def test_an_untrained_regressor_hands_its_input_back():
-    y = pictures(2, 3, 32, 32)
+    y = images(2, 3, 32, 32)
     assert torch.equal(Regressor(width=12, depths=(2,), heads=2)(y), y)
 
 
 @pytest.mark.parametrize("size", [(16, 16), (8, 8), (24, 40), (17, 30), (1, 5)])
-def test_any_size_gives_a_picture_of_that_size(model, size):
-    y = pictures(2, 3, *size)
+def test_any_size_gives_an_image_of_that_size(model, size):
+    y = images(2, 3, *size)
     x = model(y)
     assert x.shape == y.shape and bool(x.isfinite().all()) and not torch.equal(x, y)
 
 
-def test_a_picture_s_result_does_not_depend_on_its_batch(model):
-    y = pictures(5, 3, 24, 16)
+def test_an_image_s_result_does_not_depend_on_its_batch(model):
+    y = images(5, 3, 24, 16)
     alone = torch.cat([model(row[None]) for row in y])
     torch.testing.assert_close(model(y), alone, atol=1e-5, rtol=0)
     torch.testing.assert_close(model(y.flip(0)).flip(0), alone, atol=1e-5, rtol=0)
@@ -43,17 +43,17 @@ def test_a_picture_s_result_does_not_depend_on_its_batch(model):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_the_result_has_the_type_of_the_input(model, dtype):
-    assert model(pictures(1, 3, 16, 16).to(dtype)).dtype == dtype
+    assert model(images(1, 3, 16, 16).to(dtype)).dtype == dtype
 
 
 def test_half_precision_weights_restore_nearly_the_same(model):
-    y = pictures(2, 3, 16, 16)
+    y = images(2, 3, 16, 16)
     expected = model(y)
     torch.testing.assert_close(model.to(torch.bfloat16)(y), expected, atol=0.05, rtol=0)
 
 
 def test_split_and_join_are_inverse():
-    x = pictures(2, 8, 12, 5)
+    x = images(2, 8, 12, 5)
     windows = split(x, 4)
     assert windows.shape == (12, 16, 5)
     assert torch.equal(windows[1].view(4, 4, 5), x[0, :4, 4:8])
@@ -62,7 +62,7 @@ def test_split_and_join_are_inverse():
 
 def test_shifted_windows_do_not_attend_across_the_borders():
     windows = Windows.of(8, 12, 4, torch.device("cpu"))
-    # Where each place of a rolled picture was before it was rolled.
+    # Where each place of a rolled image was before it was rolled.
     rows, columns = torch.meshgrid(torch.arange(8), torch.arange(12), indexing="ij")
     origin = torch.stack([rows, columns], dim=-1).roll((-2, -2), dims=(0, 1))
     origin = split(origin[None], 4)
@@ -78,7 +78,7 @@ def test_offsets_tell_relative_positions_apart():
 
 
 def test_a_change_reaches_beyond_its_window(model):
-    y = pictures(1, 3, 32, 32)
+    y = images(1, 3, 32, 32)
     changed = y.clone()
     changed[..., :2, :2] += 0.5
     moved = (model(changed) - model(y)).abs().sum(dim=1)[0] > 1e-6
@@ -88,7 +88,7 @@ def test_a_change_reaches_beyond_its_window(model):
 def test_saved_and_loaded_it_is_the_same(model, tmp_path):
     model.save_pretrained(tmp_path / "regressor")
     assert {p.suffix for p in (tmp_path / "regressor").iterdir()} == {".json", ".safetensors"}
-    y = pictures(2, 3, 16, 24)
+    y = images(2, 3, 16, 24)
     assert torch.equal(load_component(Regressor, tmp_path / "regressor")(y), model(y))
     assert torch.equal(Regressor.from_pretrained(tmp_path / "regressor").eval()(y), model(y))
 

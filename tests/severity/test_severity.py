@@ -51,7 +51,7 @@ def test_paper_head_is_the_papers_formula():
 
 @pytest.mark.parametrize("head", ["log-variance", "paper"])
 @torch.no_grad()
-def test_a_pictures_severity_does_not_depend_on_the_batch(head):
+def test_an_images_severity_does_not_depend_on_the_batch(head):
     encoder = SeverityEncoder.from_autoencoder(_kl(), head).eval()
     together = encoder(_y())
     for row in range(3):

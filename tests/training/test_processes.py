@@ -31,14 +31,14 @@ def _launch(world: int, *script: str | Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_two_processes_have_the_loss_curves_of_one(tmp_path, picture_folder):
+def test_two_processes_have_the_loss_curves_of_one(tmp_path, image_folder):
     for name, world in (("one", 1), ("two", 2)):
-        paths = ["--data", picture_folder, "--out", tmp_path / name]
+        paths = ["--data", image_folder, "--out", tmp_path / name]
         _launch(world, "-m", "flashdiffusion", "train", "all", *paths, *TRAIN)
     for stage in STAGES:
         one, two = (read_log(tmp_path / name / f"{stage}.csv") for name in ("one", "two"))
         assert [row["step"] for row in two] == [row["step"] for row in one] == list(range(1, STEPS + 1))
-        for key in one[0].keys() - {"step", "seconds", "pictures_per_second"}:
+        for key in one[0].keys() - {"step", "seconds", "images_per_second"}:
             assert [row[key] for row in two] == pytest.approx([row[key] for row in one], rel=1e-4, abs=1e-5), key
     one, two = load_file(tmp_path / "one" / WEIGHTS), load_file(tmp_path / "two" / WEIGHTS)
     for key, value in one.items():
@@ -64,15 +64,15 @@ train("autoencoder", [sys.argv[1]], recipe, sys.argv[2], max_steps=4)
 """
 
 
-def test_processes_go_by_the_clock_of_the_first(tmp_path, picture_folder):
+def test_processes_go_by_the_clock_of_the_first(tmp_path, image_folder):
     script = tmp_path / "clocks.py"
     script.write_text(_CLOCKS)
-    _launch(2, script, picture_folder, tmp_path / "out")
+    _launch(2, script, image_folder, tmp_path / "out")
     assert [row["step"] for row in read_log(tmp_path / "out" / "autoencoder.csv")] == [1, 4]
 
 
 @pytest.mark.parametrize("share", [0.25, 0.4, 1.0])
-def test_the_image_term_is_of_the_same_pictures_for_any_number_of_processes(tiny_model, share):
+def test_the_image_term_is_of_the_same_images_for_any_number_of_processes(tiny_model, share):
     config = replace(get_recipe("tiny").severity, image_share=share)
     stage = SeverityStage(config, load_autoencoder(tiny_model / "autoencoder"))
     x = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))

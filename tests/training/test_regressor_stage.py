@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from flashdiffusion.data import PictureDataset
+from flashdiffusion.data import ImageDataset
 from flashdiffusion.errors import CheckpointError
 from flashdiffusion.priors import load_component
 from flashdiffusion.regression import Regressor
@@ -19,10 +19,10 @@ from flashdiffusion.training.run import train, with_severity
 WEIGHTS = "regressor/diffusion_pytorch_model.safetensors"
 
 
-def test_it_overfits_one_picture(picture_folder, recipe):
+def test_it_overfits_one_image(image_folder, recipe):
     torch.manual_seed(0)
     stage = RegressorStage(with_severity(recipe, None, "gaussian-blur-fixed", "0").regressor)
-    x = PictureDataset([picture_folder], 32).batch([0])
+    x = ImageDataset([image_folder], 32).batch([0])
     optimizer = torch.optim.Adam(stage.model.parameters(), lr=3e-3)
     losses = []
     for _ in range(60):
@@ -35,16 +35,16 @@ def test_it_overfits_one_picture(picture_folder, recipe):
     assert log.keys() == {"psnr"} and not log["psnr"].requires_grad
 
 
-def test_it_needs_no_other_stage_and_leaves_a_regressor(tmp_path, picture_folder, recipe):
-    train("regressor", [picture_folder], recipe, tmp_path, max_steps=2)
+def test_it_needs_no_other_stage_and_leaves_a_regressor(tmp_path, image_folder, recipe):
+    train("regressor", [image_folder], recipe, tmp_path, max_steps=2)
     assert [p.name for p in tmp_path.iterdir() if p.is_dir()] == ["regressor"]
     model = load_component(Regressor, tmp_path / "regressor")
-    y = PictureDataset([picture_folder], 32).batch(range(2))
+    y = ImageDataset([image_folder], 32).batch(range(2))
     assert model(y).shape == y.shape and not model.training
     assert (tmp_path / "regressor-samples.png").exists()
 
 
-def test_a_stopped_and_resumed_run_equals_a_whole_one(tmp_path, monkeypatch, picture_folder, recipe):
+def test_a_stopped_and_resumed_run_equals_a_whole_one(tmp_path, monkeypatch, image_folder, recipe):
     class Stop(Exception):
         pass
 
@@ -55,28 +55,28 @@ def test_a_stopped_and_resumed_run_equals_a_whole_one(tmp_path, monkeypatch, pic
             raise Stop
         return forward(self, phase, x, draws)
 
-    train("regressor", [picture_folder], recipe, tmp_path / "whole", max_steps=6)
+    train("regressor", [image_folder], recipe, tmp_path / "whole", max_steps=6)
     with monkeypatch.context() as patch, pytest.raises(Stop):
         patch.setattr(RegressorStage, "forward", stopping)
-        train("regressor", [picture_folder], recipe, tmp_path / "parts", max_steps=6)
+        train("regressor", [image_folder], recipe, tmp_path / "parts", max_steps=6)
     assert not (tmp_path / "parts" / "regressor").exists()
-    train("regressor", [picture_folder], recipe, tmp_path / "parts", max_steps=6, resume=True)
+    train("regressor", [image_folder], recipe, tmp_path / "parts", max_steps=6, resume=True)
     whole, parts = (load_file(tmp_path / name / WEIGHTS) for name in ("whole", "parts"))
     for key, value in whole.items():
         torch.testing.assert_close(parts[key], value, atol=1e-5, rtol=0)
 
 
-def test_a_folder_of_another_stage_is_refused(tmp_path, picture_folder, recipe):
-    train("regressor", [picture_folder], recipe, tmp_path, max_steps=1)
+def test_a_folder_of_another_stage_is_refused(tmp_path, image_folder, recipe):
+    train("regressor", [image_folder], recipe, tmp_path, max_steps=1)
     with pytest.raises(CheckpointError, match="holds a Regressor; expected SeverityEncoder"):
         load_component(SeverityEncoder, tmp_path / "regressor")
 
 
-def test_a_model_is_whole_without_it_and_names_it_where_it_is(tmp_path, picture_folder, recipe):
+def test_a_model_is_whole_without_it_and_names_it_where_it_is(tmp_path, image_folder, recipe):
     for stage in ("autoencoder", "denoiser", "severity"):
-        train(stage, [picture_folder], recipe, tmp_path, max_steps=1)
+        train(stage, [image_folder], recipe, tmp_path, max_steps=1)
     assert "regressor" not in json.loads((tmp_path / "model_index.json").read_text())
-    train("regressor", [picture_folder], recipe, tmp_path, max_steps=1)
+    train("regressor", [image_folder], recipe, tmp_path, max_steps=1)
     assert json.loads((tmp_path / "model_index.json").read_text())["regressor"] == ["flashdiffusion", "Regressor"]
 
 

@@ -9,7 +9,7 @@ import torch
 from diffusers import VQModel
 
 from flashdiffusion import FlashPipeline, GaussianBlur
-from flashdiffusion.data import PictureDataset
+from flashdiffusion.data import ImageDataset
 from flashdiffusion.errors import InputError
 from flashdiffusion.methods import Settings
 from flashdiffusion.priors import load_component
@@ -19,14 +19,14 @@ from flashdiffusion.training.run import make_stage, train, with_severity
 from logs import read_log
 
 
-def test_all_stages_leave_a_folder_that_loads_and_restores(tmp_path, picture_folder, recipe):
-    out = train("all", [picture_folder], recipe, tmp_path / "model", max_steps=3)
+def test_all_stages_leave_a_folder_that_loads_and_restores(tmp_path, image_folder, recipe):
+    out = train("all", [image_folder], recipe, tmp_path / "model", max_steps=3)
     assert out == tmp_path / "model"
     assert json.loads((out / "model_index.json").read_text())["sample_size"] == 32
     folders = {"autoencoder", "denoiser", "scheduler", "severity_encoder", "regressor"}
     assert {p.name for p in out.iterdir() if p.is_dir()} == folders
     pipeline = FlashPipeline.from_pretrained(out)
-    x = PictureDataset([picture_folder], 32).batch(range(3))
+    x = ImageDataset([image_folder], 32).batch(range(3))
     physics = GaussianBlur([0.5, 1.0, 2.0], 0.05)
     result = pipeline(physics(x, torch.Generator().manual_seed(0)), physics, settings=Settings(steps=20))
     assert result.images.shape == x.shape
@@ -34,47 +34,47 @@ def test_all_stages_leave_a_folder_that_loads_and_restores(tmp_path, picture_fol
     assert torch.equal(result.nfe, result.start) and bool((result.severity > 0).all())
 
 
-def test_the_latents_of_the_training_pictures_are_standardised(tiny_model, picture_folder):
+def test_the_latents_of_the_training_images_are_standardised(tiny_model, image_folder):
     prior = FlashPipeline.from_pretrained(tiny_model).prior
     with torch.no_grad():
-        z = prior.encode(PictureDataset([picture_folder], 32).batch(range(12)))
+        z = prior.encode(ImageDataset([image_folder], 32).batch(range(12)))
     torch.testing.assert_close(z.mean(dim=(0, 2, 3)), torch.zeros(8), atol=1e-3, rtol=0)
     torch.testing.assert_close(z.std(dim=(0, 2, 3)), torch.ones(8), atol=1e-3, rtol=0)
 
 
-def test_one_seed_gives_one_model(tmp_path, picture_folder, recipe):
+def test_one_seed_gives_one_model(tmp_path, image_folder, recipe):
     for name in ("a", "b"):
-        train("autoencoder", [picture_folder], recipe, tmp_path / name, max_steps=2)
+        train("autoencoder", [image_folder], recipe, tmp_path / name, max_steps=2)
     a, b = (torch.load(tmp_path / n / "autoencoder.ckpt", weights_only=True)["modules"] for n in "ab")
     for key, value in a["autoencoder"].items():
         assert torch.equal(value, b["autoencoder"][key])
 
 
-def test_a_stage_alone_completes_the_folder_with_the_others_there(tmp_path, picture_folder, recipe):
+def test_a_stage_alone_completes_the_folder_with_the_others_there(tmp_path, image_folder, recipe):
     for stage in ("autoencoder", "severity"):
-        train(stage, [picture_folder], recipe, tmp_path, max_steps=1)
+        train(stage, [image_folder], recipe, tmp_path, max_steps=1)
         assert not (tmp_path / "model_index.json").exists()
-    train("denoiser", [picture_folder], recipe, tmp_path, max_steps=1)
+    train("denoiser", [image_folder], recipe, tmp_path, max_steps=1)
     assert FlashPipeline.from_pretrained(tmp_path).sample_size == 32
 
 
-def test_the_paper_s_head_is_trained_and_saved(tmp_path, picture_folder, recipe):
+def test_the_paper_s_head_is_trained_and_saved(tmp_path, image_folder, recipe):
     changed = with_severity(recipe, "paper", "random-inpainting", "0.1")
     severity = changed.severity
     assert (severity.head, severity.task, severity.noise_std) == ("paper", "random-inpainting", (0.1, 0.1))
     assert severity.severity_weight == 10.0
-    train("all", [picture_folder], changed, tmp_path, max_steps=1)
+    train("all", [image_folder], changed, tmp_path, max_steps=1)
     assert FlashPipeline.from_pretrained(tmp_path).severity_encoder.config.head == "paper"
 
 
-def test_severity_training_goes_on_from_another_model(tmp_path, picture_folder, recipe, tiny_model):
+def test_severity_training_goes_on_from_another_model(tmp_path, image_folder, recipe, tiny_model):
     """With more refining layers than that model has, which start as the identity: the same answers before any step."""
     first = FlashPipeline.from_pretrained(tiny_model)
     fewer = replace(recipe, severity=replace(recipe.severity, refine_layers=0))
     shutil.copytree(tiny_model / "autoencoder", tmp_path / "small" / "autoencoder")
-    train("severity", [picture_folder], fewer, tmp_path / "small", max_steps=1)
+    train("severity", [image_folder], fewer, tmp_path / "small", max_steps=1)
     shutil.copytree(tiny_model / "autoencoder", tmp_path / "large" / "autoencoder")
-    train("denoiser", [picture_folder], fewer, tmp_path / "small", max_steps=1)
+    train("denoiser", [image_folder], fewer, tmp_path / "small", max_steps=1)
     stage = make_stage("severity", recipe, tmp_path / "large", init=tmp_path / "small")
     small = load_component(SeverityEncoder, tmp_path / "small" / "severity_encoder")
     y = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -84,10 +84,10 @@ def test_severity_training_goes_on_from_another_model(tmp_path, picture_folder, 
     with pytest.raises(InputError, match="cannot start from this severity encoder"):
         small.start_from(first.severity_encoder)
     with pytest.raises(InputError, match="init is for the severity encoder"):
-        train("denoiser", [picture_folder], recipe, tmp_path / "large", max_steps=1, init=tiny_model)
+        train("denoiser", [image_folder], recipe, tmp_path / "large", max_steps=1, init=tiny_model)
 
 
-def test_a_severity_encoder_is_trained_for_a_vq_autoencoder(tmp_path, picture_folder, recipe, tiny_model):
+def test_a_severity_encoder_is_trained_for_a_vq_autoencoder(tmp_path, image_folder, recipe, tiny_model):
     """As a converted latent-diffusion model has one."""
     shutil.copytree(tiny_model, tmp_path / "model")
     shutil.rmtree(tmp_path / "model" / "autoencoder")
@@ -106,7 +106,7 @@ def test_a_severity_encoder_is_trained_for_a_vq_autoencoder(tmp_path, picture_fo
         shutil.rmtree(tmp_path / "model" / file)
     for file in (tmp_path / "model").glob("*.ckpt"):
         file.unlink()
-    out = train("severity", [picture_folder], recipe, tmp_path / "model", max_steps=1)
+    out = train("severity", [image_folder], recipe, tmp_path / "model", max_steps=1)
     pipeline = FlashPipeline.from_pretrained(out)
     assert isinstance(pipeline.prior.autoencoder.model, VQModel)
     assert bool((pipeline.severity(torch.rand(2, 3, 32, 32)).var > 0).all())
@@ -133,9 +133,9 @@ def test_a_severity_stage_that_cannot_be_is_refused_before_any_training(recipe, 
 
 
 @pytest.mark.parametrize(("stage", "hint"), [("denoise", "denoiser"), ("autoencoders", "autoencoder")])
-def test_an_unknown_stage_is_refused(tmp_path, picture_folder, recipe, stage, hint):
+def test_an_unknown_stage_is_refused(tmp_path, image_folder, recipe, stage, hint):
     with pytest.raises(InputError, match=f"unknown stage '{stage}'; did you mean {hint}"):
-        train(stage, [picture_folder], recipe, tmp_path / "out")
+        train(stage, [image_folder], recipe, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -145,11 +145,11 @@ def test_an_unknown_recipe_is_refused():
 
 
 @pytest.mark.parametrize("stage", ["denoiser", "severity"])
-def test_the_later_stages_need_the_autoencoder(tmp_path, picture_folder, recipe, stage):
+def test_the_later_stages_need_the_autoencoder(tmp_path, image_folder, recipe, stage):
     with pytest.raises(InputError, match="has no trained autoencoder; run `flashdiffusion train autoencoder`"):
-        train(stage, [picture_folder], recipe, tmp_path)
+        train(stage, [image_folder], recipe, tmp_path)
 
 
-def test_fewer_pictures_than_a_batch_are_enough(tmp_path, picture_folder, recipe):
-    train("autoencoder", [picture_folder], recipe, tmp_path, max_steps=2, limit=1)
+def test_fewer_images_than_a_batch_are_enough(tmp_path, image_folder, recipe):
+    train("autoencoder", [image_folder], recipe, tmp_path, max_steps=2, limit=1)
     assert [row["step"] for row in read_log(tmp_path / "autoencoder.csv")] == [1, 2]

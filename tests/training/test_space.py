@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from flashdiffusion import FlashPipeline, GaussianBlur
-from flashdiffusion.data import PictureDataset
+from flashdiffusion.data import ImageDataset
 from flashdiffusion.errors import InputError
 from flashdiffusion.methods import Settings
 from flashdiffusion.priors import IdentityAutoencoder
@@ -13,16 +13,16 @@ from flashdiffusion.training.run import train, with_space
 
 
 @pytest.fixture(scope="module")
-def pixel_model(tmp_path_factory, picture_folder):
+def pixel_model(tmp_path_factory, image_folder):
     out = tmp_path_factory.mktemp("pixel") / "model"
-    return train("all", [picture_folder], with_space(RECIPES["tiny"], "pixel"), out, max_minutes=60, max_steps=2)
+    return train("all", [image_folder], with_space(RECIPES["tiny"], "pixel"), out, max_minutes=60, max_steps=2)
 
 
-def test_a_pixel_model_loads_and_serves_the_pixel_methods(pixel_model, picture_folder):
+def test_a_pixel_model_loads_and_serves_the_pixel_methods(pixel_model, image_folder):
     assert {p.name for p in pixel_model.iterdir() if p.is_dir()} == {"denoiser", "scheduler", "regressor"}
     pipeline = FlashPipeline.from_pretrained(pixel_model)
     assert isinstance(pipeline.prior.autoencoder, IdentityAutoencoder) and pipeline.sample_size == 32
-    x = PictureDataset([picture_folder], 32).batch(range(2))
+    x = ImageDataset([image_folder], 32).batch(range(2))
     physics = GaussianBlur([0.5, 2.0])
     y = physics(x, torch.Generator().manual_seed(0))
     dps = pipeline(y, physics, solver="dps", start="noise", settings=Settings(steps=6))
@@ -43,12 +43,12 @@ def test_a_pixel_model_has_no_severity(pixel_model):
         FlashPipeline.from_pretrained(pixel_model)(y, GaussianBlur([1.0]))
 
 
-def test_stages_of_the_other_space_are_refused(tmp_path, picture_folder, tiny_model):
+def test_stages_of_the_other_space_are_refused(tmp_path, image_folder, tiny_model):
     recipe = with_space(RECIPES["tiny"], "pixel")
     with pytest.raises(InputError, match="a pixel-space model has no severity"):
-        train("severity", [picture_folder], recipe, tmp_path / "new")
+        train("severity", [image_folder], recipe, tmp_path / "new")
     with pytest.raises(InputError, match="holds an autoencoder"):
-        train("denoiser", [picture_folder], recipe, tiny_model)
+        train("denoiser", [image_folder], recipe, tiny_model)
     with pytest.raises(InputError, match="did you mean pixel"):
         with_space(recipe, "pixels")
 

@@ -10,7 +10,7 @@ from flashdiffusion.cli import convert, degrade, demo, evaluate, ordering, resto
 from flashdiffusion.errors import FlashDiffusionError
 
 app = typer.Typer(
-    help="Sample-adaptive image restoration: easy pictures cost few diffusion steps, hard ones many.",
+    help="Sample-adaptive image restoration: easy images cost few diffusion steps, hard ones many.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -40,7 +40,7 @@ def main() -> None:
     except RuntimeError as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, without importing torch for every command
             raise
-        _fail("out of memory; try a smaller --capacity")
+        _fail("out of memory; try a smaller --max-in-flight")
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)

@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from flashdiffusion.experiments import Record
+    from flashdiffusion.jobs.records import Record
     from flashdiffusion.pipeline import FlashPipeline
 
 
@@ -18,7 +18,7 @@ def load_pipeline(
     Raises:
         InputError: a device that torch does not have here, or an unknown precision.
     """
-    from flashdiffusion.scale import ModelChoice
+    from flashdiffusion.jobs import ModelChoice
 
     return ModelChoice(model, device, precision, regressor).open()
 
@@ -35,15 +35,15 @@ def method_of(text: str) -> tuple[str, str]:
     """Start and solver of a method that restores.
 
     Raises:
-        InputError: unknown method, or the bound, which needs the true picture.
+        InputError: unknown method, or the bound, which needs the true image.
     """
     from flashdiffusion.errors import InputError
-    from flashdiffusion.experiments.evaluate import BOUND
+    from flashdiffusion.jobs.measuring import BOUND
     from flashdiffusion.methods import parse_method
 
     if text == BOUND:
         raise InputError(
-            f"method {BOUND} restores nothing: it is the autoencoder alone on the true picture, for `evaluate` only; "
+            f"method {BOUND} restores nothing: it is the autoencoder alone on the true image, for `evaluate` only; "
             "take another, e.g. flash(latent-dps)"
         )
     return parse_method(text)
@@ -73,13 +73,13 @@ def option_of(setting: str) -> str:
 
 
 def print_records(title: str, records: "Sequence[Record]", as_json: bool) -> None:
-    """A table of what is known of the pictures, or the same as JSON."""
+    """A table of what is known of the images, or the same as JSON."""
     from rich import box
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    from flashdiffusion.experiments import summarise
+    from flashdiffusion.jobs.records import summarise
 
     rows = [record.to_json() for record in records]
     if as_json:

@@ -114,7 +114,7 @@ def _severity(path: Path, prior: "LatentPrior", sha256: str | None) -> "Severity
     found, expected = (encoder.config.latent_channels, factor), (prior.autoencoder.channels, prior.autoencoder.factor)
     if found != expected:
         raise CheckpointError(
-            f"severity encoder {path} of {found[0]} latent channels at 1/{found[1]} of the picture's side; expected "
+            f"severity encoder {path} of {found[0]} latent channels at 1/{found[1]} of the image's side; expected "
             f"{expected[0]} at 1/{expected[1]}, as the autoencoder's"
         )
     return encoder

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Pictures or folders of pictures.")],
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Images or folders of images.")],
     out: Out,
     physics: Annotated[
         str | None,
@@ -29,20 +29,20 @@ def command(
     size: Annotated[int, typer.Option(help="Crop to a square and resize to this side; 0 keeps the size.")] = 128,
     seed: Seed = 0,
 ) -> None:
-    """Degrade pictures: writes NAME.safetensors (the exact measurement), NAME.png (to look at) and degrade.json."""
+    """Degrade images: writes NAME.safetensors (the exact measurement), NAME.png (to look at) and degrade.json."""
     import torch
 
-    from flashdiffusion.data import MeasurementFile, ensure_directory, save_picture, write_json
+    from flashdiffusion.data import MeasurementFile, ensure_directory, save_image, write_json
     from flashdiffusion.data.measurements import SUFFIX
     from flashdiffusion.errors import FlashDiffusionError, InputError
-    from flashdiffusion.experiments import Record, report
+    from flashdiffusion.jobs.measured import read_row
+    from flashdiffusion.jobs.records import Record, report
     from flashdiffusion.metrics import psnr
     from flashdiffusion.physics import BlurKernelSpace, Compose, get_task, parse_physics
-    from flashdiffusion.scale.measured import read_image
-    from flashdiffusion.seeds import picture_generator
+    from flashdiffusion.seeds import image_generator
 
     if size < 0:
-        raise InputError(f"size is {size}; expected a side in pixels, or 0 to keep each picture's own")
+        raise InputError(f"size is {size}; expected a side in pixels, or 0 to keep each image's own")
     chosen = get_task(task)
 
     def make_physics(shape: tuple[int, int], generator: "Generator") -> "BatchedPhysics":
@@ -50,7 +50,7 @@ def command(
             return parse_physics(physics, shape, generator, noise_std)
         return chosen.draw(1, shape, generator, noise_std)
 
-    probe = make_physics((1, 1), picture_generator(seed, ""))  # options that no picture can use fail here, once
+    probe = make_physics((1, 1), image_generator(seed, ""))  # options that no image can use fail here, once
     if isinstance(probe, Compose) and _needs_network(probe):
         raise InputError(
             f"physics {physics!r}: a measurement file of a composition does not hold the network of "
@@ -65,15 +65,15 @@ def command(
     records = []
     for path, name in zip(files, names, strict=True):
         try:
-            x = read_image(path, size or None, note)
+            x = read_row(path, size or None, note)
             shape = (x.shape[2], x.shape[3])
-            generator = picture_generator(seed, name)
+            generator = image_generator(seed, name)
             operator = make_physics(shape, generator)
             y = operator(x, generator)
             std = float(operator.noise_std[0])
             MeasurementFile(name, y[0], operator.name, operator.params, std).save(folder / f"{name}{SUFFIX}")
-            looked_at = operator.picture(y).clamp(0, 1)
-            save_picture(looked_at[0], folder / f"{name}.png")
+            looked_at = operator.image(y).clamp(0, 1)
+            save_image(looked_at[0], folder / f"{name}.png")
             degradation = operator.describe()[0]
             before = float(psnr(looked_at, x))
             records.append(Record(name, degradation, measurement_psnr=before))

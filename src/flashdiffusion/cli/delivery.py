@@ -1,4 +1,4 @@
-"""Runs over many pictures: where they are made, what is kept of them, how they are continued."""
+"""Runs over many images: where they are made, what is kept of them, how they are continued."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,9 +9,9 @@ from flashdiffusion.cli.inputs import Failures, note
 from flashdiffusion.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
-    from flashdiffusion.data import Journal
-    from flashdiffusion.experiments import Record
-    from flashdiffusion.scale import Done, EvaluateJob, Item, RestoreJob
+    from flashdiffusion.jobs import Done, EvaluateJob, Item, RestoreJob
+    from flashdiffusion.jobs.journal import Journal
+    from flashdiffusion.jobs.records import Record
 
 ENGINES = ("local", "ray")
 _FAULT = "--resume does them; please report this fault"
@@ -19,7 +19,7 @@ _FAULT = "--resume does them; please report this fault"
 
 @dataclass(frozen=True)
 class Engine:
-    """Where pictures are made: in this process, or by the workers of Ray.
+    """Where images are made: in this process, or by the workers of Ray.
 
     Raises:
         InputError: unknown name, or options of the other engine.
@@ -41,11 +41,11 @@ class Engine:
         """Do the items; each is given as soon as it is done.
 
         Raises:
-            InputError: options that no picture can use, or no Ray.
+            InputError: options that no image can use, or no Ray.
         """
         from tqdm import tqdm
 
-        from flashdiffusion.scale import run_local, run_on_ray
+        from flashdiffusion.jobs import run_local, run_on_ray
 
         if not items:
             return iter(())
@@ -56,12 +56,12 @@ class Engine:
         replace(job, model=job.model.on("cpu")).open()  # here too, so that no worker starts for what cannot be
         gpus = 0 if job.model.device == "cpu" else None
         dones = run_on_ray(job, items, self.workers, self.address, gpus=gpus)
-        return iter(tqdm(dones, total=len(items), unit="picture", delay=2))
+        return iter(tqdm(dones, total=len(items), unit="image", delay=2))
 
 
 @dataclass
 class Delivery:
-    """Pictures of a run as they come: written, kept in the journal, or counted among the failures.
+    """Images of a run as they come: written, kept in the journal, or counted among the failures.
 
     items: all that are asked for, those that are done already among them.
     """
@@ -78,7 +78,7 @@ class Delivery:
         Raises:
             InputError: the disk is full, or not to be written to.
             KeyboardInterrupt: as it came; what is done is said on stderr.
-            RuntimeError: a picture came neither as a result nor as a failure.
+            RuntimeError: an image came neither as a result nor as a failure.
         """
         came = set(self.journal.done)
         try:
@@ -91,9 +91,7 @@ class Delivery:
         finally:
             self.journal.close()
         if lost := [item.name for item in self.items if item.name not in came]:
-            raise RuntimeError(
-                f"{len(lost)} of {len(self.items)} pictures have no result, {lost[0]} the first; {_FAULT}"
-            )
+            raise RuntimeError(f"{len(lost)} of {len(self.items)} images have no result, {lost[0]} the first; {_FAULT}")
 
     def finish(self, report: "Callable[[list[Record], Mapping[str, str]], dict[str, Any]]") -> "list[Record]":
         """Write the results file of all records, those of earlier runs first; nothing if there is none.
@@ -101,7 +99,7 @@ class Delivery:
         Args:
             report: what the file holds, from the records and the failures.
         """
-        from flashdiffusion.experiments import Record
+        from flashdiffusion.jobs.records import Record
 
         rows = self.journal.done | self.rows
         asked = [item.name for item in self.items]
@@ -138,4 +136,4 @@ class Delivery:
     def _so_far(self) -> str:
         asked = [item.name for item in self.items]
         done = sum(name in self.journal.done for name in asked)
-        return f"{done} of {len(asked)} pictures are done"
+        return f"{done} of {len(asked)} images are done"

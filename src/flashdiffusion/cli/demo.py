@@ -13,7 +13,7 @@ from flashdiffusion.cli.options import Device, Json, Model, Seed
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from flashdiffusion.experiments import Record
+    from flashdiffusion.jobs.records import Record
 
 STRENGTHS = (0.5, 1.5, 3.0)  # blur std in pixels: mild, middling, heavy
 NOISE_STD = 0.05
@@ -29,20 +29,20 @@ def command(
     """Degrade a portrait at three strengths and restore it: the whole system in one command."""
     import torch
 
-    from flashdiffusion.data import ensure_directory, load_picture, save_picture, write_json
-    from flashdiffusion.experiments import Record, report
+    from flashdiffusion.data import ensure_directory, load_image, save_image, write_json
+    from flashdiffusion.jobs.records import Record, report
     from flashdiffusion.metrics import psnr, ssim
     from flashdiffusion.physics import GaussianBlur
-    from flashdiffusion.seeds import picture_generator
+    from flashdiffusion.seeds import image_generator
 
     folder = ensure_directory(out)
     pipeline = load_pipeline(model, device)
     with as_file(files("flashdiffusion") / "assets" / "portrait.png") as path:
-        clean = load_picture(path, pipeline.sample_size or 128)
+        clean = load_image(path, pipeline.sample_size or 128)
     names = [f"blur-{std:g}" for std in STRENGTHS]
     x = clean.expand(len(names), -1, -1, -1)
     ys = [
-        GaussianBlur([std], NOISE_STD)(clean[None], picture_generator(seed, n))
+        GaussianBlur([std], NOISE_STD)(clean[None], image_generator(seed, n))
         for std, n in zip(STRENGTHS, names, strict=True)
     ]
     y, physics = torch.cat(ys), GaussianBlur(STRENGTHS, NOISE_STD)
@@ -53,17 +53,17 @@ def command(
     for i, (name, (before, after, similarity)) in enumerate(zip(names, quality, strict=True)):
         values = result.row(i) | {"measurement_psnr": float(before), "psnr": float(after)}
         records.append(Record(name, physics.describe()[i], ssim=float(similarity), **values))
-    save_picture(clean, folder / "clean.png")
+    save_image(clean, folder / "clean.png")
     for i, name in enumerate(names):
-        save_picture(y[i], folder / f"{name}-measured.png")
-        save_picture(result.images[i], folder / f"{name}-restored.png")
+        save_image(y[i], folder / f"{name}-measured.png")
+        save_image(result.images[i], folder / f"{name}-restored.png")
     estimated = psnr(estimate.images, x).tolist()
     _overview(folder / "overview.png", clean, y, estimate.images, result.images, records, estimated)
     about = {"model": model or "embedded", "method": "flash(latent-dps)", "seed": seed}
     write_json(folder / "results.json", report(sys.argv[1:], pipeline.prior.device, about, records))
-    print_records("Flash(Latent-DPS): the worse the picture, the more steps", records, as_json)
+    print_records("Flash(Latent-DPS): the worse the image, the more steps", records, as_json)
     if not as_json:
-        print(f"pictures: {folder}/  overview: {folder / 'overview.png'}")
+        print(f"images: {folder}/  overview: {folder / 'overview.png'}")
         print("next: flashdiffusion degrade YOUR.jpg --out measured; flashdiffusion restore measured --out restored")
 
 
@@ -81,16 +81,16 @@ def _overview(
     from matplotlib.figure import Figure
 
     from flashdiffusion.data import atomic_path
-    from flashdiffusion.data.pictures import to_pil
+    from flashdiffusion.data.images import to_pil
 
-    titles = ("measured", "severity encoder's estimate", "restored", "true picture")
+    titles = ("measured", "severity encoder's estimate", "restored", "true image")
     figure = Figure(figsize=(2.6 * len(titles), 2.75 * len(records)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(records), len(titles), squeeze=False)
     for row, record in enumerate(records):
-        pictures = (measured[row], estimate[row], restored[row], clean)
-        for axis, title, picture in zip(axes[row], titles, pictures, strict=True):
-            axis.imshow(to_pil(picture), interpolation="nearest")
+        images = (measured[row], estimate[row], restored[row], clean)
+        for axis, title, image in zip(axes[row], titles, images, strict=True):
+            axis.imshow(to_pil(image), interpolation="nearest")
             axis.set_xticks([])
             axis.set_yticks([])
             if row == 0:

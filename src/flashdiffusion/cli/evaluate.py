@@ -16,12 +16,12 @@ from flashdiffusion.cli.options import (
     Correction,
     Delta,
     Device,
+    Distilled,
     EngineName,
     Eta,
     Gamma,
     GuideEvery,
     Jacobian,
-    Light,
     Mixing,
     Model,
     NoiseStd,
@@ -39,22 +39,22 @@ from flashdiffusion.cli.options import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from flashdiffusion.scale import Done
+    from flashdiffusion.jobs import Done
 
-GRID = 16  # pictures on the sheet of --grid
+GRID = 16  # images on the sheet of --grid
 
 
 def command(
-    data: Annotated[list[Path], typer.Option(help="Folder of pictures or .tar shard; repeat for more.")],
+    data: Annotated[list[Path], typer.Option(help="Folder of images or .tar shard; repeat for more.")],
     out: Annotated[Path, typer.Option(help="Results file (JSON).")],
     task: Annotated[str, typer.Option(help="Task, e.g. gaussian-blur or random-inpainting.")] = "gaussian-blur",
     method: Annotated[
         str, typer.Option(help='"flash(latent-dps)", psld, ae, swinir, ..., or bound (the autoencoder alone).')
     ] = "flash(latent-dps)",
-    limit: Annotated[int | None, typer.Option(help="Number of pictures; default: all.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Number of images; default: all.")] = None,
     noise_std: NoiseStd = 0.05,
     lpips: Annotated[Path | None, typer.Option(help="LPIPS weights (safetensors); without: no LPIPS.")] = None,
-    grid: Annotated[Path | None, typer.Option(help="Write clean, measured and restored pictures as a PNG.")] = None,
+    grid: Annotated[Path | None, typer.Option(help="Write clean, measured and restored images as a PNG.")] = None,
     eta: Eta = None,
     correction: Correction = None,
     omega: Omega = None,
@@ -63,15 +63,15 @@ def command(
     start_step: StartStep = None,
     mixing: Mixing = None,
     preset: Annotated[
-        str, typer.Option(help="Settings: tuned, or published for 256x256 pictures: FFHQ or LSUN.")
+        str, typer.Option(help="Settings: tuned, or published for 256x256 images: FFHQ or LSUN.")
     ] = "tuned",
     steps: Steps = None,
     delta: Delta = None,
     guide_every: GuideEvery = None,
     jacobian: Jacobian = None,
-    light: Light = None,
-    batch_size: Annotated[int, typer.Option(help="Pictures loaded at a time.")] = 64,
-    capacity: Capacity = None,
+    distilled: Distilled = None,
+    batch_size: Annotated[int, typer.Option(help="Images loaded at a time.")] = 64,
+    max_in_flight: Capacity = None,
     engine: EngineName = "local",
     workers: Workers = None,
     address: Address = None,
@@ -83,26 +83,27 @@ def command(
     regressor: Regressor = None,
     seed: Seed = 0,
 ) -> None:
-    """Measure a method on a task: one record per picture and the means, as JSON."""
+    """Measure a method on a task: one record per image and the means, as JSON."""
     given = given_settings(locals())
     from dataclasses import asdict, replace
 
-    from flashdiffusion.data import Journal, PictureDataset, ensure_file
+    from flashdiffusion.data import ImageDataset, ensure_file
     from flashdiffusion.errors import InputError, unknown_name
-    from flashdiffusion.experiments import report, summarise
-    from flashdiffusion.experiments.evaluate import BOUND
+    from flashdiffusion.jobs import EvaluateJob, Item, ModelChoice
+    from flashdiffusion.jobs.journal import Journal
+    from flashdiffusion.jobs.measuring import BOUND
+    from flashdiffusion.jobs.records import report, summarise
     from flashdiffusion.methods import parse_method
     from flashdiffusion.metrics import LPIPS
     from flashdiffusion.physics import get_task
-    from flashdiffusion.presets import PUBLISHED_PICTURES, preset_for, published_for
-    from flashdiffusion.scale import EvaluateJob, Item, ModelChoice
+    from flashdiffusion.presets import PUBLISHED_IMAGES, preset_for, published_for
 
     place = Engine(engine, workers, address)
     get_task(task)
     start, solver = ("estimate", "prior") if method == BOUND else parse_method(method, [BOUND])
     check_used(given, method, start, solver)
-    if preset not in {"tuned", *PUBLISHED_PICTURES}:
-        raise unknown_name("preset", preset, ["tuned", *PUBLISHED_PICTURES])
+    if preset not in {"tuned", *PUBLISHED_IMAGES}:
+        raise unknown_name("preset", preset, ["tuned", *PUBLISHED_IMAGES])
     if grid is not None and grid.suffix.lower() != ".png":
         raise InputError(f"grid is {grid}; expected a name that ends in .png")
     for path in (out, grid):
@@ -113,7 +114,7 @@ def command(
         settings = published_for(task, start, solver, preset)
     settings = replace(settings, **given)
     network = LPIPS.from_file(lpips) if lpips else None
-    ids = PictureDataset(data, 1, limit).ids
+    ids = ImageDataset(data, 1, limit).ids
     job = EvaluateJob(
         tuple(str(path) for path in data),
         ModelChoice(model, device, precision, regressor, compile),
@@ -125,7 +126,7 @@ def command(
         limit,
         str(lpips) if lpips else None,
         batch_size,
-        capacity,
+        max_in_flight,
         GRID if grid is not None else 0,
     )
     about = {
@@ -158,15 +159,15 @@ def command(
 
 def _look(done: "Done", sheet: "dict[int, dict[str, Tensor]]") -> None:
     """Keep what the sheet shows."""
-    from flashdiffusion.data import decode_picture
-    from flashdiffusion.data.pictures import to_tensor
+    from flashdiffusion.data import decode_image
+    from flashdiffusion.data.images import to_tensor
 
     if done.pngs:
-        sheet[done.index] = {kind: to_tensor(decode_picture(png, kind)) for kind, png in done.pngs.items()}
+        sheet[done.index] = {kind: to_tensor(decode_image(png, kind)) for kind, png in done.pngs.items()}
 
 
 def _save(sheet: "dict[int, dict[str, Tensor]]", path: Path) -> None:
-    """Write the sheet: a column per picture; clean, measured, restored."""
+    """Write the sheet: a column per image; clean, measured, restored."""
     import torch
 
     from flashdiffusion.data import save_grid

@@ -1,4 +1,4 @@
-"""INPUT... of the commands: measurement files, pictures, folders of either; bad ones are kept apart."""
+"""INPUT... of the commands: measurement files, images, folders of either; bad ones are kept apart."""
 
 import sys
 from collections.abc import Iterable
@@ -42,9 +42,9 @@ def _names(reason: str, name: str) -> bool:
 
 
 def expand(inputs: Iterable[Path]) -> list[Path]:
-    """Files as given; of a folder its measurement files, or its pictures if it holds no measurements."""
+    """Files as given; of a folder its measurement files, or its images if it holds no measurements."""
+    from flashdiffusion.data.images import SUFFIXES
     from flashdiffusion.data.measurements import SUFFIX
-    from flashdiffusion.data.pictures import SUFFIXES
 
     files: list[Path] = []
     for path in inputs:
@@ -54,7 +54,7 @@ def expand(inputs: Iterable[Path]) -> list[Path]:
         inside = sorted(p for p in path.iterdir() if not p.name.startswith("."))
         found = [p for p in inside if p.suffix == SUFFIX] or [p for p in inside if p.suffix.lower() in SUFFIXES]
         if not found:
-            raise InputError(f"{path} holds neither measurement files nor pictures")
+            raise InputError(f"{path} holds neither measurement files nor images")
         files += found
     return files
 
@@ -84,19 +84,19 @@ def keep_inputs(files: list[Path], outputs: Iterable[Path]) -> None:
 
 
 def references(folder: Path, names: list[str]) -> dict[str, Path]:
-    """The true picture in `folder` of every name.
+    """The true image in `folder` of every name.
 
     Raises:
         InputError: a name has none.
     """
-    from flashdiffusion.data.pictures import SUFFIXES
+    from flashdiffusion.data.images import SUFFIXES
 
     there = [path for path in sorted(folder.iterdir(), reverse=True) if path.suffix.lower() in SUFFIXES]
     by_name = {path.stem: path for path in there if path.is_file()}  # of several the first, a .jpg before a .png
     missing = [name for name in names if name not in by_name]
     if missing:
         raise InputError(
-            f"no picture {missing[0]} in {folder} to compare with; expected one by the name of each input, and "
+            f"no image {missing[0]} in {folder} to compare with; expected one by the name of each input, and "
             f"{len(missing)} of {len(names)} lack theirs"
         )
     return {name: by_name[name] for name in names}

@@ -17,7 +17,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON in place of a tab
 Out = Annotated[Path, typer.Option(help="Output folder.")]
 Capacity = Annotated[
     int | None,
-    typer.Option(help="Pictures in flight at a time; default: as many as fit into memory and bring speed."),
+    typer.Option(help="Images in flight at a time; default: as many as fit into memory and bring speed."),
 ]
 EngineName = Annotated[str, typer.Option("--engine", help="local: this process. ray: workers, docs/scale.md.")]
 Workers = Annotated[int | None, typer.Option(help="With --engine ray; default: one per GPU, or per CPU without.")]
@@ -43,7 +43,9 @@ Jacobian = Annotated[
     bool | None,
     typer.Option("--jacobian/--no-jacobian", help="Whether the gradient goes through the denoiser; default: it does."),
 ]
-Light = Annotated[str | None, typer.Option(help="The light decoder in the gradient: off, slope or all; default: off.")]
+Distilled = Annotated[
+    str | None, typer.Option(help="The distilled decoder in the gradient: off, slope or all; default: off.")
+]
 Compile = Annotated[
     str | None, typer.Option(help="Compile the networks: default, or reduce-overhead for CUDA graphs. Not for CPUs.")
 ]

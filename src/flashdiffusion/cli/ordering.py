@@ -12,7 +12,7 @@ from flashdiffusion.cli.options import Device, Model, NoiseStd, Seed
 
 
 def command(
-    data: Annotated[list[Path], typer.Option(help="Folder of pictures or .tar shard; repeat for more.")],
+    data: Annotated[list[Path], typer.Option(help="Folder of images or .tar shard; repeat for more.")],
     out: Annotated[Path, typer.Option(help="Results file (JSON).")],
     task: Annotated[str, typer.Option(help="Task whose level, or noise, is varied.")] = "gaussian-blur",
     noise_std: NoiseStd = 0.05,
@@ -23,7 +23,7 @@ def command(
         int | None,
         typer.Option(help="Evenly spaced levels; default: 10, or those of a task that has its own (super-resolution)."),
     ] = None,
-    limit: Annotated[int, typer.Option(help="Number of pictures.")] = 100,
+    limit: Annotated[int, typer.Option(help="Number of images.")] = 100,
     model: Model = None,
     device: Device = None,
     seed: Seed = 0,
@@ -33,10 +33,11 @@ def command(
     from tqdm import tqdm
 
     from flashdiffusion.data import ensure_file, write_json
-    from flashdiffusion.experiments import environment, measure_ordering
+    from flashdiffusion.experiments import measure_ordering
     from flashdiffusion.experiments.ordering import LEVELS, ordering_values
+    from flashdiffusion.jobs.evaluate import open_data
+    from flashdiffusion.jobs.records import environment
     from flashdiffusion.physics import get_task
-    from flashdiffusion.scale.evaluate import open_data
 
     chosen = get_task(task)
     values = ordering_values(chosen, LEVELS if levels is None else levels, over, low, high, noise_std)
@@ -45,11 +46,11 @@ def command(
         print(f"flashdiffusion: note: task {task} is measured at its own levels {own}, not {levels}", file=sys.stderr)
     ensure_file(out)
     pipeline = load_pipeline(model, device)
-    pictures = open_data(pipeline, data, limit)
+    images = open_data(pipeline, data, limit)
     found = tqdm(
-        measure_ordering(pipeline, pictures, chosen, noise_std, values, seed, over),
-        total=len(pictures),
-        unit="picture",
+        measure_ordering(pipeline, images, chosen, noise_std, values, seed, over),
+        total=len(images),
+        unit="image",
     )
     varied = str(chosen.level) if over == "level" else "noise_std"
     rows, failures = [], Failures()
@@ -74,5 +75,5 @@ def command(
             "records": [{"id": r.id, "accuracy": r.accuracy, "severities": r.severities} for r in rows],
         }
         write_json(out, result)
-        print(f"ordering accuracy {accuracy:.4f} over {len(rows)} pictures and {len(values)} levels; written to {out}")
-    raise typer.Exit(failures.finish(len(pictures)))
+        print(f"ordering accuracy {accuracy:.4f} over {len(rows)} images and {len(values)} levels; written to {out}")
+    raise typer.Exit(failures.finish(len(images)))

@@ -17,13 +17,13 @@ from flashdiffusion.cli.options import (
     Correction,
     Delta,
     Device,
+    Distilled,
     EngineName,
     Eta,
     Gamma,
     GuideEvery,
     Jacobian,
     Json,
-    Light,
     Mixing,
     Model,
     NoiseStd,
@@ -40,19 +40,19 @@ from flashdiffusion.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from flashdiffusion.experiments import Record
+    from flashdiffusion.jobs.records import Record
 
 
 def command(
     inputs: Annotated[
         list[Path],
-        typer.Argument(metavar="INPUT...", help="Measurement files, pictures, or folders of them."),
+        typer.Argument(metavar="INPUT...", help="Measurement files, images, or folders of them."),
     ],
     out: Out,
     physics: Annotated[
         str | None,
         typer.Option(
-            help="What damaged the pictures: gaussian-blur:std=2, random-inpainting:mask=FILE (white: kept), ..."
+            help="What damaged the images: gaussian-blur:std=2, random-inpainting:mask=FILE (white: kept), ..."
         ),
     ] = None,
     noise_std: NoiseStd = 0.05,
@@ -60,11 +60,11 @@ def command(
         str, typer.Option(help='"flash(latent-dps)", "flash(psld)", resample, ae, swinir, ...')
     ] = "flash(latent-dps)",
     reference: Annotated[
-        Path | None, typer.Option(help="Folder of the true pictures, by name: adds PSNR and SSIM.")
+        Path | None, typer.Option(help="Folder of the true images, by name: adds PSNR and SSIM.")
     ] = None,
     lpips: Annotated[Path | None, typer.Option(help="LPIPS weights (safetensors); with --reference.")] = None,
     fit: Annotated[
-        bool, typer.Option("--fit", help="Crop and resize pictures so that they are restored at the model's size.")
+        bool, typer.Option("--fit", help="Crop and resize images so that they are restored at the model's size.")
     ] = False,
     eta: Eta = None,
     correction: Correction = None,
@@ -77,8 +77,8 @@ def command(
     delta: Delta = None,
     guide_every: GuideEvery = None,
     jacobian: Jacobian = None,
-    light: Light = None,
-    capacity: Capacity = None,
+    distilled: Distilled = None,
+    max_in_flight: Capacity = None,
     engine: EngineName = "local",
     workers: Workers = None,
     address: Address = None,
@@ -91,35 +91,36 @@ def command(
     regressor: Regressor = None,
     seed: Seed = 0,
 ) -> None:
-    """Restore pictures: writes NAME.png for each, and results.json with one record per picture."""
+    """Restore images: writes NAME.png for each, and results.json with one record per image."""
     given = given_settings(locals())
     from dataclasses import asdict
 
-    from flashdiffusion.data import Journal, ensure_directory, write_bytes
+    from flashdiffusion.data import ensure_directory, write_bytes
     from flashdiffusion.data.measurements import SUFFIX
     from flashdiffusion.errors import InputError
-    from flashdiffusion.experiments import report
+    from flashdiffusion.jobs import Item, ModelChoice, RestoreJob
+    from flashdiffusion.jobs.journal import Journal
+    from flashdiffusion.jobs.records import report
     from flashdiffusion.metrics import LPIPS
     from flashdiffusion.physics import drawn_by, parse_physics
-    from flashdiffusion.scale import Item, ModelChoice, RestoreJob
-    from flashdiffusion.seeds import picture_generator
+    from flashdiffusion.seeds import image_generator
 
     place = Engine(engine, workers, address)
     check_used(given, method, *method_of(method))
-    probe = parse_physics(physics, (1, 1), picture_generator(seed, ""), noise_std) if physics is not None else None
+    probe = parse_physics(physics, (1, 1), image_generator(seed, ""), noise_std) if physics is not None else None
     if reference is not None and not reference.is_dir():
-        raise InputError(f"reference {reference} is no folder; expected the folder of the true pictures")
+        raise InputError(f"reference {reference} is no folder; expected the folder of the true images")
     if reference is not None and reference.resolve() == out.resolve():
-        raise InputError(f"out is {out}, the folder of the true pictures; choose another --out")
+        raise InputError(f"out is {out}, the folder of the true images; choose another --out")
     if lpips is not None and reference is None:
-        raise InputError("lpips compares with the true picture: give its folder as --reference too")
+        raise InputError("lpips compares with the true image: give its folder as --reference too")
     files = expand(inputs)
-    pictures = [path for path in files if path.suffix != SUFFIX]
-    if pictures and physics is not None and (unknown := drawn_by(physics)):
-        raise InputError(f"to restore a picture one must know {unknown}")
-    if pictures and probe is not None and not probe.gives_pictures:
+    images = [path for path in files if path.suffix != SUFFIX]
+    if images and physics is not None and (unknown := drawn_by(physics)):
+        raise InputError(f"to restore an image one must know {unknown}")
+    if images and probe is not None and not probe.gives_images:
         raise InputError(
-            f"{pictures[0]} is a picture, which {physics} does not give: it needs a measurement file that "
+            f"{images[0]} is an image, which {physics} does not give: it needs a measurement file that "
             "`flashdiffusion degrade` wrote"
         )
     items = [Item(i, name, str(path)) for i, (path, name) in enumerate(zip(files, names_of(files), strict=True))]
@@ -137,7 +138,7 @@ def command(
         fit,
         {name: str(path) for name, path in truth.items()},
         str(lpips) if lpips else None,
-        capacity,
+        max_in_flight,
     )
     about: dict[str, Any] = {
         "model": model or "embedded",
@@ -167,14 +168,14 @@ def command(
     records = delivery.finish(results)
     # Those of a blur-kernel-space network do not hold its weights.
     needless = physics is not None and not physics.startswith("blur-kernel-space")
-    if records and needless and not pictures:
-        note("measurement files know their physics; --physics is for pictures")
+    if records and needless and not images:
+        note("measurement files know their physics; --physics is for images")
     if records:
-        print_records(f"{method}: pictures and results.json in {folder}", records, as_json)
+        print_records(f"{method}: images and results.json in {folder}", records, as_json)
     raise typer.Exit(delivery.failures.finish(len(items)))
 
 
 def _kept(row: dict[str, Any], folder: Path, paths: dict[str, str]) -> bool:
-    """Whether an earlier run's picture is still there, and of the file that its name stands for now."""
-    picture = folder / f"{row['id']}.png"
-    return picture.exists() and picture.stat().st_size > 0 and row.get("file") == paths.get(row["id"], row.get("file"))
+    """Whether an earlier run's image is still there, and of the file that its name stands for now."""
+    image = folder / f"{row['id']}.png"
+    return image.exists() and image.stat().st_size > 0 and row.get("file") == paths.get(row["id"], row.get("file"))

@@ -13,17 +13,17 @@ from flashdiffusion.cli.options import Device, Json, Model
 def command(
     inputs: Annotated[
         list[Path],
-        typer.Argument(metavar="INPUT...", help="Measurement files, pictures, or folders of them."),
+        typer.Argument(metavar="INPUT...", help="Measurement files, images, or folders of them."),
     ],
-    fit: Annotated[bool, typer.Option("--fit", help="Crop and resize pictures to the model's size.")] = False,
+    fit: Annotated[bool, typer.Option("--fit", help="Crop and resize images to the model's size.")] = False,
     as_json: Json = False,
     model: Model = None,
     device: Device = None,
 ) -> None:
-    """How badly damaged is each picture? Prints the severity and the step that Flash would start at."""
+    """How badly damaged is each image? Prints the severity and the step that Flash would start at."""
     from flashdiffusion.errors import FlashDiffusionError
-    from flashdiffusion.experiments import Record
-    from flashdiffusion.scale.measured import fitted_size, read_measured
+    from flashdiffusion.jobs.measured import fitted_size, read_measured
+    from flashdiffusion.jobs.records import Record
 
     files = expand(inputs)
     pipeline = load_pipeline(model, device)
@@ -36,7 +36,7 @@ def command(
         except FlashDiffusionError as error:
             failures.reasons.append((str(path), str(error)))
             continue
-        var = pipeline.severity(one.picture).var.float().cpu()
+        var = pipeline.severity(one.image).var.float().cpu()
         records.append(Record(one.name, severity=float(var), start=int(grid.match(var))))
     if records:
         print_records("severity", records, as_json)

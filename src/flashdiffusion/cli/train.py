@@ -10,15 +10,16 @@ from flashdiffusion.cli.options import Out
 
 def command(
     stage: Annotated[
-        str, typer.Argument(help="autoencoder, denoiser, severity, regressor, light-decoder, or all (the first four).")
+        str,
+        typer.Argument(help="autoencoder, denoiser, severity, regressor, distilled-decoder; all: the first four."),
     ],
-    data: Annotated[list[Path], typer.Option(help="Folder of pictures or .tar shard; repeat for more.")],
+    data: Annotated[list[Path], typer.Option(help="Folder of images or .tar shard; repeat for more.")],
     out: Out,
     config: Annotated[str, typer.Option(help="Recipe: faces-128 (GPU), faces-128-cpu, tiny.")] = "faces-128",
     max_minutes: Annotated[float | None, typer.Option(help="Time box; default: the recipe's.")] = None,
     max_steps: Annotated[int | None, typer.Option(help="Bound on the steps of each stage.")] = None,
     lpips: Annotated[Path | None, typer.Option(help="LPIPS weights (safetensors) for the autoencoder.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Use the first pictures only.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Use the first images only.")] = None,
     head: Annotated[str | None, typer.Option(help="Severity head: log-variance or paper.")] = None,
     task: Annotated[
         str | None, typer.Option(help="Task that severity encoder and regressor learn from; default: mixture.")
@@ -37,9 +38,9 @@ def command(
     ] = "latent",
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in --out.")] = False,
 ) -> None:
-    """Train a model on your own pictures: autoencoder, denoiser, severity encoder and regressor, in this order.
+    """Train a model on your own images: autoencoder, denoiser, severity encoder and regressor, in this order.
 
-    The light decoder, a cheap stand-in for the decoder, is trained by its name alone: `all` leaves it out.
+    The distilled decoder, a cheap stand-in for the decoder, is trained by its name alone: `all` leaves it out.
     """
     from flashdiffusion.training.recipes import get_recipe
     from flashdiffusion.training.run import train, with_severity, with_space

@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 
 def command(
-    data: Annotated[list[Path], typer.Option(help="Folder of pictures or .tar shard; repeat for more.")],
+    data: Annotated[list[Path], typer.Option(help="Folder of images or .tar shard; repeat for more.")],
     out: Annotated[Path, typer.Option(help="Results file (JSON); an unfinished one is continued.")],
     task: Annotated[str, typer.Option(help="Task, e.g. gaussian-blur.")] = "gaussian-blur",
     method: Annotated[str, typer.Option(help='Method, e.g. "flash(psld)".')] = "flash(latent-dps)",
     grid: Annotated[
         str | None, typer.Option(help='Values to try, e.g. "eta=1,2,4 correction=0,0.2"; default: by method.')
     ] = None,
-    limit: Annotated[int, typer.Option(help="Number of pictures.")] = 16,
+    limit: Annotated[int, typer.Option(help="Number of images.")] = 16,
     noise_std: NoiseStd = 0.05,
     lpips: Annotated[Path | None, typer.Option(help="LPIPS weights: the objective; without, PSNR is.")] = None,
     steps: Steps = None,
     delta: Delta = None,
-    capacity: Capacity = None,
+    max_in_flight: Capacity = None,
     model: Model = None,
     device: Device = None,
     precision: Precision = "float32",
@@ -42,13 +42,14 @@ def command(
 
     from flashdiffusion.data import ensure_file, write_json
     from flashdiffusion.errors import InputError
-    from flashdiffusion.experiments import environment, evaluate
     from flashdiffusion.experiments.tune import best, combinations, default_grid, means, parse_grid, search
+    from flashdiffusion.jobs.evaluate import open_data
+    from flashdiffusion.jobs.measuring import evaluate
+    from flashdiffusion.jobs.records import environment
     from flashdiffusion.methods import Settings
     from flashdiffusion.metrics import LPIPS
     from flashdiffusion.physics import get_task
     from flashdiffusion.presets import preset_for
-    from flashdiffusion.scale.evaluate import open_data
 
     chosen = get_task(task)
     start, solver = method_of(method)
@@ -66,7 +67,7 @@ def command(
         "method": method,
         "noise_std": noise_std,
         "seed": seed,
-        "pictures": limit,
+        "images": limit,
         "data": [str(path) for path in data],
         "objective": objective,
         "regressor": regressor,
@@ -76,14 +77,23 @@ def command(
     ensure_file(out)
     done = _read(out, about)
     pipeline = load_pipeline(model, device, precision, regressor)
-    pictures = open_data(pipeline, data, limit)
+    images = open_data(pipeline, data, limit)
     count = len(combinations(values, base))
     for settings in combinations(values, base):  # one that cannot be is refused before the first trial is paid for
         pipeline.method(solver, start, settings)
 
     def measure(settings: Settings) -> dict[str, Any]:
         parts = evaluate(
-            pipeline, pictures, chosen, method, noise_std, seed, settings, network, capacity=capacity, progress=True
+            pipeline,
+            images,
+            chosen,
+            method,
+            noise_std,
+            seed,
+            settings,
+            network,
+            max_in_flight=max_in_flight,
+            progress=True,
         )
         return means(parts)
 

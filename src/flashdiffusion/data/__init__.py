@@ -1,35 +1,33 @@
-"""Pictures in and out: files, folders and tar shards of pictures as float RGB in [0, 1]."""
+"""Images in and out: files, folders and tar shards of images as float RGB in [0, 1]."""
 
-from flashdiffusion.data.dataset import PictureDataset
+from flashdiffusion.data.dataset import ImageDataset
 from flashdiffusion.data.files import atomic_path, ensure_directory, ensure_file, write_bytes, write_json
-from flashdiffusion.data.journal import Journal
-from flashdiffusion.data.measurements import MeasurementFile
-from flashdiffusion.data.pictures import (
-    decode_picture,
-    encode_picture,
+from flashdiffusion.data.images import (
+    decode_image,
+    encode_image,
     fit_square,
-    load_picture,
+    load_image,
     save_grid,
-    save_picture,
+    save_image,
 )
+from flashdiffusion.data.measurements import MeasurementFile
 from flashdiffusion.data.prefetch import in_chunks, mapped, prefetched
 
 __all__ = [
-    "Journal",
     "MeasurementFile",
-    "PictureDataset",
+    "ImageDataset",
     "atomic_path",
-    "decode_picture",
-    "encode_picture",
+    "decode_image",
+    "encode_image",
     "ensure_directory",
     "ensure_file",
     "fit_square",
     "in_chunks",
-    "load_picture",
+    "load_image",
     "mapped",
     "prefetched",
     "save_grid",
-    "save_picture",
+    "save_image",
     "write_bytes",
     "write_json",
 ]

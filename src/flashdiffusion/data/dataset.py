@@ -1,4 +1,4 @@
-"""Folders of pictures and tar shards as one indexed set of square pictures."""
+"""Folders of images and tar shards as one indexed set of square images."""
 
 import os
 import sys
@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from flashdiffusion.data.pictures import SUFFIXES, decode_picture, fit_square, to_uint8_tensor
+from flashdiffusion.data.images import SUFFIXES, decode_image, fit_square, to_uint8_tensor
 from flashdiffusion.errors import InputError
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """Where the bytes of one picture lie: `length` bytes from `offset`, or the whole file."""
+    """Where the bytes of one image lie: `length` bytes from `offset`, or the whole file."""
 
     id: str
     file: Path
@@ -50,17 +50,17 @@ def _entries(path: Path) -> list[_Entry]:
         return [_Entry(path.name, path)]
     if not path.exists():
         raise InputError(f"no such file or folder: {path}")
-    raise InputError(f"{path}: expected a folder of pictures, a .tar shard or a picture")
+    raise InputError(f"{path}: expected a folder of images, a .tar shard or an image")
 
 
-class PictureDataset(Dataset[Tensor]):
-    """Pictures of folders, uncompressed tar shards and files, centre-cropped and resized to a square.
+class ImageDataset(Dataset[Tensor]):
+    """Images of folders, uncompressed tar shards and files, centre-cropped and resized to a square.
 
-    Items are uint8 (3, size, size); `ids[i]` names picture i. Decoded pictures are kept in memory as
+    Items are uint8 (3, size, size); `ids[i]` names image i. Decoded images are kept in memory as
     long as `cache_gib` allows, so that later epochs cost nothing.
 
     Raises:
-        InputError: a path is missing, unreadable or holds no picture; a limit below 1.
+        InputError: a path is missing, unreadable or holds no image; a limit below 1.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class PictureDataset(Dataset[Tensor]):
             raise InputError(f"limit is {limit}; expected at least 1")
         self._entries = [entry for path in paths for entry in _entries(Path(path))][:limit]
         if not self._entries:
-            raise InputError("no pictures found; --data takes folders of pictures and .tar shards")
+            raise InputError("no images found; --data takes folders of images and .tar shards")
         self.ids = [entry.id for entry in self._entries]
         self.size = size
         self._cache: dict[int, Tensor] = {}
@@ -89,7 +89,7 @@ class PictureDataset(Dataset[Tensor]):
         if (hit := self._cache.get(index)) is not None:
             return hit
         entry = self._entries[index]
-        item = to_uint8_tensor(fit_square(decode_picture(entry.read(), entry.id), self.size))
+        item = to_uint8_tensor(fit_square(decode_image(entry.read(), entry.id), self.size))
         if len(self._cache) < self._cache_items:
             self._cache[index] = item
         return item
@@ -98,13 +98,13 @@ class PictureDataset(Dataset[Tensor]):
         return list(self._pool.map(self.__getitem__, indices))
 
     def batch(self, indices: Sequence[int], replace_damaged: bool = False) -> Tensor:
-        """Pictures as float32 (B, 3, size, size) in [0, 1].
+        """Images as float32 (B, 3, size, size) in [0, 1].
 
         Args:
-            replace_damaged: put the next readable picture in the place of one that cannot be read, and say so.
+            replace_damaged: put the next readable image in the place of one that cannot be read, and say so.
 
         Raises:
-            InputError: a picture cannot be read (with `replace_damaged`: none can).
+            InputError: an image cannot be read (with `replace_damaged`: none can).
         """
         if not replace_damaged:
             return torch.stack(self.__getitems__(indices)).float() / 255
@@ -120,10 +120,10 @@ class PictureDataset(Dataset[Tensor]):
             except InputError as error:
                 self._damaged.add(candidate)
                 print(f"flashdiffusion: left out: {error}", file=sys.stderr)
-        raise InputError("none of the pictures can be read")
+        raise InputError("none of the images can be read")
 
     def attempt(self, indices: Sequence[int]) -> list[Tensor | InputError]:
-        """Each picture as uint8 (3, size, size), or why it cannot be read; decoded by several threads."""
+        """Each image as uint8 (3, size, size), or why it cannot be read; decoded by several threads."""
 
         def read(index: int) -> Tensor | InputError:
             try:
@@ -134,7 +134,7 @@ class PictureDataset(Dataset[Tensor]):
         return list(self._pool.map(read, indices))
 
     def readable(self, indices: Sequence[int]) -> tuple[list[int], list[tuple[str, str]]]:
-        """The indices whose pictures can be decoded, and (id, reason) of the others."""
+        """The indices whose images can be decoded, and (id, reason) of the others."""
         good, failed = [], []
         for index in indices:
             try:

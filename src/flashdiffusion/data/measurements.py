@@ -18,7 +18,7 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class MeasurementFile:
-    """One picture's measurement: y (3, H, W), and its operator by name with per-picture parameters (1, ...)."""
+    """One image's measurement: y (3, H, W), and its operator by name with per-image parameters (1, ...)."""
 
     id: str
     y: Tensor

@@ -7,23 +7,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flashdiffusion.data import PictureDataset
+from flashdiffusion.data import ImageDataset
 from flashdiffusion.errors import InputError, unknown_name
 from flashdiffusion.physics.tasks import Mixture, Task, measure
 from flashdiffusion.pipeline import FlashPipeline
-from flashdiffusion.seeds import picture_generator
+from flashdiffusion.seeds import image_generator
 from flashdiffusion.severity import ordering_accuracy
 
 # What rises from one measurement to the next.
 OVER = ("level", "noise")
 NOISE_LEVELS = (0.0, 0.2)
 LEVELS = 10
-_SIZE = (64, 64)  # of a picture to try levels on
+_SIZE = (64, 64)  # of an image to try levels on
 
 
 @dataclass(frozen=True)
 class Ordering:
-    """Severities of one picture at every level, and their ordering accuracy; or why it could not be read."""
+    """Severities of one image at every level, and their ordering accuracy; or why it could not be read."""
 
     id: str
     severities: list[float]
@@ -33,42 +33,42 @@ class Ordering:
 
 def measure_ordering(
     pipeline: FlashPipeline,
-    data: PictureDataset,
+    data: ImageDataset,
     task: Task | Mixture,
     noise_std: float,
     values: list[float],
     seed: int = 0,
     over: str = "level",
 ) -> Iterator[Ordering]:
-    """Each picture at every one of `values`, with fresh noise at each.
+    """Each image at every one of `values`, with fresh noise at each.
 
     Args:
         values: what `ordering_values` gives.
-        over: "level": the task's level is varied, at `noise_std`. "noise": σ_y is varied, the picture's operator is
+        over: "level": the task's level is varied, at `noise_std`. "noise": σ_y is varied, the image's operator is
             drawn from the task once.
     """
-    for i, picture_id in enumerate(data.ids):
+    for i, image_id in enumerate(data.ids):
         _, failed = data.readable([i])
         if failed:
-            yield Ordering(picture_id, [], 0.0, failed[0][1])
+            yield Ordering(image_id, [], 0.0, failed[0][1])
             continue
         clean = data.batch([i])
         ys = []
         for n, value in enumerate(values):
-            name = f"{picture_id}@{n}"
+            name = f"{image_id}@{n}"
             if over == "level":
                 measured = measure(clean, [name], task, noise_std, seed, level=value)
-                ys.append(measured.physics.picture(measured.y))
+                ys.append(measured.physics.image(measured.y))
             else:
-                ys.append(_with_noise(clean, picture_id, name, task, value, seed))
+                ys.append(_with_noise(clean, image_id, name, task, value, seed))
         severities = pipeline.severity(torch.cat(ys)).var.float().cpu()
-        yield Ordering(picture_id, severities.tolist(), float(ordering_accuracy(severities[None])[0]))
+        yield Ordering(image_id, severities.tolist(), float(ordering_accuracy(severities[None])[0]))
 
 
-def _with_noise(clean: Tensor, picture_id: str, name: str, task: Task | Mixture, std: float, seed: int) -> Tensor:
-    """The picture by its own operator, the same for every noise level, with noise of its own at each."""
-    physics = task.draw(1, (clean.shape[2], clean.shape[3]), picture_generator(seed, picture_id), std)
-    return physics.picture(physics(clean, picture_generator(seed, name)))
+def _with_noise(clean: Tensor, image_id: str, name: str, task: Task | Mixture, std: float, seed: int) -> Tensor:
+    """The image by its own operator, the same for every noise level, with noise of its own at each."""
+    physics = task.draw(1, (clean.shape[2], clean.shape[3]), image_generator(seed, image_id), std)
+    return physics.image(physics(clean, image_generator(seed, name)))
 
 
 def ordering_values(
@@ -119,7 +119,7 @@ def ordering_values(
 
 
 def _check_level(task: Task, name: str, level: float) -> None:
-    """Raise InputError, which names the level as given, if the task's operator refuses it for any picture."""
+    """Raise InputError, which names the level as given, if the task's operator refuses it for any image."""
     task.check_level(name, level)
     try:
         task.at(level, _SIZE, torch.Generator().manual_seed(0), 0.0)

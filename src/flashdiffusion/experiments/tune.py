@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from flashdiffusion.errors import InputError, unknown_name
-from flashdiffusion.experiments.evaluate import Evaluated
-from flashdiffusion.experiments.records import plain, summarise
+from flashdiffusion.jobs.measuring import Evaluated
+from flashdiffusion.jobs.records import plain, summarise
 from flashdiffusion.methods import Settings, parse_method
 
 # What a search tries if nothing else is said, by solver; a Flash start adds corrections, CCDF adds steps.
@@ -93,13 +93,13 @@ def search(
         yield known.get(settings) or Trial(settings, {key: plain(v) for key, v in measure(settings).items()})
 
 
-def means(pictures: Iterable[Evaluated]) -> dict[str, Any]:
-    """What a trial reached: means of every number, but no figures of quality if a picture was not restored.
+def means(images: Iterable[Evaluated]) -> dict[str, Any]:
+    """What a trial reached: means of every number, but no figures of quality if an image was not restored.
 
-    A picture that cannot be read is left out of every trial alike.
+    An image that cannot be read is left out of every trial alike.
     """
     records, restored = [], True
-    for one in pictures:
+    for one in images:
         restored = restored and (one.record is not None or one.clean is None)
         if one.record is not None:
             records.append(one.record)
@@ -108,7 +108,7 @@ def means(pictures: Iterable[Evaluated]) -> dict[str, Any]:
 
 
 def best(trials: Sequence[Trial], objective: str) -> Trial:
-    """The trial with the lowest LPIPS or the highest PSNR; one whose pictures diverged never is.
+    """The trial with the lowest LPIPS or the highest PSNR; one whose images diverged never is.
 
     Raises:
         InputError: no trial has a finite figure.

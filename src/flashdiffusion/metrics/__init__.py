@@ -1,4 +1,4 @@
-"""Picture quality, per picture: (B, 3, H, W) x 2 -> (B,); and what a call costs."""
+"""Image quality, per image: (B, 3, H, W) x 2 -> (B,); and what a call costs."""
 
 from flashdiffusion.metrics.flops import count_gflop
 from flashdiffusion.metrics.lpips import LPIPS

@@ -67,10 +67,10 @@ def _nets() -> dict[str, _Net]:
 
 
 class LPIPS(nn.Module):
-    """Learned perceptual distance between pictures in [0, 1]: (B, 3, H, W) x 2 -> (B,).
+    """Learned perceptual distance between images in [0, 1]: (B, 3, H, W) x 2 -> (B,).
 
     Weights: a safetensors file with torchvision's `features.*` keys and the heads `lin*.weight`; the
-    network (alex or squeeze) is recognised from it. Frozen, but differentiable in both pictures.
+    network (alex or squeeze) is recognised from it. Frozen, but differentiable in both images.
     """
 
     mean: Tensor

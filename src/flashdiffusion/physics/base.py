@@ -1,4 +1,4 @@
-"""What our operators share: per-picture parameters, row selection, Gaussian noise, saving."""
+"""What our operators share: per-image parameters, row selection, Gaussian noise, saving."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
@@ -13,7 +13,7 @@ NoiseStd = float | Sequence[float] | Tensor
 
 
 class BatchedPhysics(ABC):
-    """A degradation whose parameters are tensors with one row per picture.
+    """A degradation whose parameters are tensors with one row per image.
 
     `params` holds them all, so that taking rows, moving to a device and saving need no code per operator.
     DeepInverse's protocol: `A` and `physics(x) = A(x) + noise`; linear ones add `A_adjoint`.
@@ -21,10 +21,10 @@ class BatchedPhysics(ABC):
     Args:
         params: parameters by name, each (B, ...).
         noise_std: σ_y, standard deviation of the additive Gaussian noise on the [0, 1] scale: one number, or one per
-            picture. Kept as float64 (B,) on the CPU.
+            image. Kept as float64 (B,) on the CPU.
 
     Raises:
-        InputError: a noise_std that is negative or not finite, or another number of them than pictures.
+        InputError: a noise_std that is negative or not finite, or another number of them than images.
     """
 
     name: ClassVar[str]
@@ -36,20 +36,20 @@ class BatchedPhysics(ABC):
             shown = std.tolist() if len(std) > 1 else float(std)
             raise InputError(f"noise std is {shown}; expected a finite number >= 0")
         if len(std) not in {1, len(self)}:
-            raise InputError(f"{len(std)} noise stds for {len(self)} pictures; expected one, or one per picture")
+            raise InputError(f"{len(std)} noise stds for {len(self)} images; expected one, or one per image")
         self.noise_std = std.expand(len(self)).clone()
 
     def __len__(self) -> int:
-        """Number of pictures that the parameters are for."""
+        """Number of images that the parameters are for."""
         return len(next(iter(self.params.values())))
 
     @abstractmethod
     def A(self, x: Tensor) -> Tensor:
-        """The noise-free measurement of x (B, C, H, W); raises InputError for another number of pictures."""
+        """The noise-free measurement of x (B, C, H, W); raises InputError for another number of images."""
 
     @abstractmethod
     def describe(self) -> list[dict[str, float | str]]:
-        """The parameters of each picture, for records."""
+        """The parameters of each image, for records."""
 
     @classmethod
     @abstractmethod
@@ -57,12 +57,12 @@ class BatchedPhysics(ABC):
         """The inverse of reading `params`: rebuild from saved tensors (raises InputError if they do not fit)."""
 
     @property
-    def gives_pictures(self) -> bool:
-        """Whether measurements are pictures, if of another size, so that a picture file can be one."""
+    def gives_images(self) -> bool:
+        """Whether measurements are images, if of another size, so that an image file can be one."""
         return True
 
-    def picture(self, y: Tensor) -> Tensor:
-        """Measurements as pictures (B, C, H, W) of the size of x, for networks that take pictures; y if it is one."""
+    def image(self, y: Tensor) -> Tensor:
+        """Measurements as images (B, C, H, W) of the size of x, for networks that take images; y if it is one."""
         return y
 
     def __call__(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -92,7 +92,7 @@ class BatchedPhysics(ABC):
 
     @classmethod
     def join(cls, parts: "Sequence[BatchedPhysics]") -> "BatchedPhysics":
-        """One physics for the pictures of several of one kind, in their order; `concatenate` joins different kinds."""
+        """One physics for the images of several of one kind, in their order; `concatenate` joins different kinds."""
         params = {key: torch.cat([part.params[key] for part in parts]) for key in parts[0].params}
         return cls.from_params(params, torch.cat([part.noise_std for part in parts]))
 
@@ -100,7 +100,7 @@ class BatchedPhysics(ABC):
         """Raise InputError unless x is (len(self), C, H, W)."""
         if x.ndim != 4 or len(x) != len(self):
             raise InputError(
-                f"{self.name}: pictures of shape {tuple(x.shape)}; expected ({len(self)}, C, H, W), one picture "
+                f"{self.name}: images of shape {tuple(x.shape)}; expected ({len(self)}, C, H, W), one image "
                 "per row of parameters"
             )
 
@@ -113,17 +113,17 @@ class BatchedLinearPhysics(BatchedPhysics):
         """Aᵀ y, the exact adjoint of `A`: measurements -> (B, C, H, W)."""
 
 
-def per_picture(what: str, value: Sequence[float] | Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Parameters as a tensor (B,), one per picture; `what` names them in the error.
+def per_image(what: str, value: Sequence[float] | Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Parameters as a tensor (B,), one per image; `what` names them in the error.
 
     Raises:
-        InputError: one number alone, which does not say for how many pictures it is.
+        InputError: one number alone, which does not say for how many images it is.
     """
     tensor = torch.as_tensor(value, dtype=dtype)
     if tensor.ndim == 0:
         number = f"{float(tensor):g}"
         raise InputError(
-            f"{what} is {number}, a single number; expected (B,), one per picture, e.g. torch.tensor([{number}])"
+            f"{what} is {number}, a single number; expected (B,), one per image, e.g. torch.tensor([{number}])"
         )
     return tensor
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics.base import BatchedLinearPhysics, NoiseStd, expect_params, per_picture
+from flashdiffusion.physics.base import BatchedLinearPhysics, NoiseStd, expect_params, per_image
 
 # Beyond 4 std lie 6e-5 of a Gaussian; the paper's 61 taps (10 std at its widest) differ by less than 8-bit rounding.
 TRUNCATE = 4.0
@@ -24,20 +24,20 @@ class GaussianBlur(BatchedLinearPhysics):
     the transpose: no border is approximated.
 
     Args:
-        std: standard deviations in pixels, one per picture.
+        std: standard deviations in pixels, one per image.
         noise_std: σ_y on the [0, 1] scale.
 
     Raises:
-        InputError: a std that is negative, not finite or above 50, or a picture smaller than the kernel's half.
+        InputError: a std that is negative, not finite or above 50, or an image smaller than the kernel's half.
     """
 
     name = "gaussian-blur"
 
     def __init__(self, std: Sequence[float] | Tensor, noise_std: NoiseStd = 0.05) -> None:
-        std = per_picture("blur std", std, torch.float32)
+        std = per_image("blur std", std, torch.float32)
         if std.ndim != 1 or not bool(((std >= 0) & (std <= MAX_STD)).all()):
             raise InputError(
-                f"blur std is {std.tolist()}; expected numbers from 0 to {MAX_STD:g} (pixels), one per picture"
+                f"blur std is {std.tolist()}; expected numbers from 0 to {MAX_STD:g} (pixels), one per image"
             )
         super().__init__({"std": std}, noise_std)
         self._matrices: dict[tuple[int, torch.device, torch.dtype], Tensor] = {}
@@ -79,13 +79,11 @@ class GaussianBlur(BatchedLinearPhysics):
 def _filter_matrix(std: Tensor, size: int) -> Tensor:
     radius = math.ceil(TRUNCATE * float(std.max()))
     if radius >= size:
-        raise InputError(
-            f"blur std {float(std.max()):g} needs pictures of more than {radius} pixels a side; got {size}"
-        )
+        raise InputError(f"blur std {float(std.max()):g} needs images of more than {radius} pixels a side; got {size}")
     taps = torch.arange(-radius, radius + 1, dtype=torch.float64, device=std.device)
     variance = std.double().square().clamp(min=1e-12)[:, None]
     kernel = torch.exp(-taps.square() / (2 * variance))
-    # Each row's own cut, so that a picture's kernel does not depend on the widest blur of the batch.
+    # Each row's own cut, so that an image's kernel does not depend on the widest blur of the batch.
     kernel = kernel * (taps.abs() <= (TRUNCATE * std.double()).ceil()[:, None])
     kernel = kernel / kernel.sum(dim=1, keepdim=True)
     identity = torch.eye(size, dtype=torch.float64, device=std.device)

@@ -19,13 +19,13 @@ class BlurKernelSpace(BatchedPhysics):
     This is the nonlinear blur of DPS and of the paper; `CameraShake` needs no weights.
 
     Args:
-        network: G, pictures (B, 3, H, W) in [0, 1] and codes -> blurred pictures; `KernelWizard.from_file(path)`
+        network: G, images (B, 3, H, W) in [0, 1] and codes -> blurred images; `KernelWizard.from_file(path)`
             reads the published one.
         code: kernel codes (B, 512, H / 128, W / 128).
         noise_std: σ_y on the [0, 1] scale.
 
     Raises:
-        InputError: codes of another shape, or pictures that are not 128 times as large as the codes.
+        InputError: codes of another shape, or images that are not 128 times as large as the codes.
     """
 
     name = "blur-kernel-space"
@@ -48,7 +48,7 @@ class BlurKernelSpace(BatchedPhysics):
         generator: torch.Generator,
         noise_std: NoiseStd = 0.05,
     ) -> Self:
-        """Random codes, N(0, 1.2²), for `count` pictures of `size` (H, W)."""
+        """Random codes, N(0, 1.2²), for `count` images of `size` (H, W)."""
         shape = (count, CODE_CHANNELS, size[0] // STRIDE, size[1] // STRIDE)
         return cls(network, CODE_STD * torch.randn(shape, generator=generator, device=generator.device), noise_std)
 
@@ -66,7 +66,7 @@ class BlurKernelSpace(BatchedPhysics):
         code = self.params["code"]
         if tuple(x.shape[2:]) != (STRIDE * code.shape[2], STRIDE * code.shape[3]) or 0 in code.shape:
             raise InputError(
-                f"pictures of {x.shape[2]} x {x.shape[3]} pixels with a kernel code of {code.shape[2]} x "
+                f"images of {x.shape[2]} x {x.shape[3]} pixels with a kernel code of {code.shape[2]} x "
                 f"{code.shape[3]}; expected sides of {STRIDE} pixels per entry of the code"
             )
         weights = self.network.parameters() if isinstance(self.network, nn.Module) else iter(())

@@ -19,11 +19,11 @@ class Compose(BatchedPhysics):
     can be one of the two again.
 
     Args:
-        first: what happens to the picture first; its noise is left out.
+        first: what happens to the image first; its noise is left out.
         second: what happens then.
 
     Raises:
-        InputError: operators for different numbers of pictures.
+        InputError: operators for different numbers of images.
     """
 
     name = "composed"
@@ -34,7 +34,7 @@ class Compose(BatchedPhysics):
 
     def __init__(self, first: BatchedPhysics, second: BatchedPhysics) -> None:
         if len(first) != len(second):
-            raise InputError(f"operators for {len(first)} and {len(second)} pictures; expected equal numbers")
+            raise InputError(f"operators for {len(first)} and {len(second)} images; expected equal numbers")
         self.first, self.second = first, second
         kinds = torch.tensor(list(f"{first.name}+{second.name}".encode()), dtype=torch.uint8)
         params = {"kinds": kinds.expand(len(first), -1).clone()}
@@ -75,11 +75,11 @@ class Compose(BatchedPhysics):
         return self.second.A(self.first.A(x))
 
     @property
-    def gives_pictures(self) -> bool:
-        return self.first.gives_pictures and self.second.gives_pictures
+    def gives_images(self) -> bool:
+        return self.first.gives_images and self.second.gives_images
 
-    def picture(self, y: Tensor) -> Tensor:
-        return self.first.picture(self.second.picture(y))
+    def image(self, y: Tensor) -> Tensor:
+        return self.first.image(self.second.image(y))
 
     def take(self, rows: Tensor) -> "Compose":
         return type(self)(self.first.take(rows), self.second.take(rows))

@@ -1,4 +1,4 @@
-"""Convolution with a kernel per picture, borders reflected, by FFT."""
+"""Convolution with a kernel per image, borders reflected, by FFT."""
 
 import torch
 import torch.nn.functional as F
@@ -8,15 +8,15 @@ from flashdiffusion.errors import InputError
 
 
 def convolve(x: Tensor, kernel: Tensor) -> Tensor:
-    """Each picture of x (B, C, H, W) with its own kernel (B, 1, k, k), k odd; differentiable, same size.
+    """Each image of x (B, C, H, W) with its own kernel (B, 1, k, k), k odd; differentiable, same size.
 
     Raises:
-        InputError: a picture smaller than half the kernel.
+        InputError: an image smaller than half the kernel.
     """
     radius = kernel.shape[-1] // 2
     height, width = x.shape[2:]
     if min(height, width) <= radius:
-        raise InputError(f"pictures of {height} x {width} pixels; this kernel needs more than {radius} a side")
+        raise InputError(f"images of {height} x {width} pixels; this kernel needs more than {radius} a side")
     padded = F.pad(x, (radius,) * 4, mode="reflect")
     size = padded.shape[2:]
     # The kernel's centre goes to the origin; what wraps around stays within the padding, which is cut off.

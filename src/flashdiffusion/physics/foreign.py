@@ -1,4 +1,4 @@
-"""Physics of other libraries whose parameters differ from picture to picture."""
+"""Physics of other libraries whose parameters differ from image to image."""
 
 from collections.abc import Hashable, Sequence
 from threading import RLock
@@ -14,15 +14,15 @@ _ONE_AT_A_TIME = RLock()
 
 
 class WithParams:
-    """A physics whose per-picture parameters are passed with every call, as DeepInverse's operators take them.
+    """A physics whose per-image parameters are passed with every call, as DeepInverse's operators take them.
 
     DeepInverse stores parameters that a call passes: all of them are passed on every call, and calls are made one at a
     time, whichever threads they come from. (A physics that is not wrapped is called from several threads at once.) Of
-    noise that the wrapped physics knows for each picture (see `noise_std_of`), `take` keeps the rows' own.
+    noise that the wrapped physics knows for each image (see `noise_std_of`), `take` keeps the rows' own.
 
     Args:
         physics: an object with `A(x, **params)` and, if it is linear, `A_adjoint(y, **params)`.
-        params: tensors with one row per picture.
+        params: tensors with one row per image.
 
     Raises:
         InputError: parameters with different numbers of rows.
@@ -31,9 +31,9 @@ class WithParams:
     def __init__(self, physics: Any, **params: Tensor) -> None:
         if len({len(value) for value in params.values()}) > 1:
             counts = {key: len(value) for key, value in params.items()}
-            raise InputError(f"parameters with {counts} rows; expected one row per picture in each")
+            raise InputError(f"parameters with {counts} rows; expected one row per image in each")
         self.physics, self.params = physics, params
-        self._rows: Tensor | None = None  # which of the wrapped physics' pictures these are; None is all
+        self._rows: Tensor | None = None  # which of the wrapped physics' images these are; None is all
 
     @property
     def linear(self) -> bool:
@@ -42,7 +42,7 @@ class WithParams:
 
     @property
     def noise_std(self) -> Tensor | None:
-        """σ_y of the wrapped physics: one number, or one per picture; None if it does not say."""
+        """σ_y of the wrapped physics: one number, or one per image; None if it does not say."""
         std = noise_std_of(self.physics)
         return std if std is None or self._rows is None or len(std) == 1 else std[self._rows.to(std.device)]
 
@@ -91,7 +91,7 @@ def noise_std_of(physics: object) -> Tensor | None:
     """σ_y that a physics says: its `noise_std`, or the `noise_model.sigma` of DeepInverse's; None if it has neither.
 
     Returns:
-        One number, (1,), or one per picture.
+        One number, (1,), or one per image.
     """
     std = getattr(physics, "noise_std", None)
     if std is None:

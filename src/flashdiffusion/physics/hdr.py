@@ -7,17 +7,17 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, expect_params, per_picture
+from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, expect_params, per_image
 
 
 class HDR(BatchedPhysics):
     """Contrast is stretched about mid-grey and clipped: highlights and shadows are lost.
 
-    The convention of "ReSample" (Song et al., ICLR 2024), y = clip(scale * x, -1, 1) with pictures in [-1, 1] and
+    The convention of "ReSample" (Song et al., ICLR 2024), y = clip(scale * x, -1, 1) with images in [-1, 1] and
     scale 2, written on the [0, 1] scale: y = clip(scale * (x - 1/2) + 1/2, 0, 1).
 
     Args:
-        scale: numbers >= 1, one per picture; 1 is the identity for x in [0, 1].
+        scale: numbers >= 1, one per image; 1 is the identity for x in [0, 1].
         noise_std: σ_y on the [0, 1] scale.
 
     Raises:
@@ -27,9 +27,9 @@ class HDR(BatchedPhysics):
     name = "hdr"
 
     def __init__(self, scale: Sequence[float] | Tensor, noise_std: NoiseStd = 0.05) -> None:
-        scale = per_picture("hdr scale", scale, torch.float32)
+        scale = per_image("hdr scale", scale, torch.float32)
         if scale.ndim != 1 or not bool((scale.isfinite() & (scale >= 1)).all()):
-            raise InputError(f"hdr scale is {scale.tolist()}; expected finite numbers >= 1, one per picture")
+            raise InputError(f"hdr scale is {scale.tolist()}; expected finite numbers >= 1, one per image")
         super().__init__({"scale": scale}, noise_std)
 
     @classmethod

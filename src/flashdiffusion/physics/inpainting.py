@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics.base import BatchedLinearPhysics, NoiseStd, expect_params, per_picture
+from flashdiffusion.physics.base import BatchedLinearPhysics, NoiseStd, expect_params, per_image
 
 
 class RandomInpainting(BatchedLinearPhysics):
@@ -38,14 +38,14 @@ class RandomInpainting(BatchedLinearPhysics):
         generator: torch.Generator | None = None,
         noise_std: NoiseStd = 0.05,
     ) -> Self:
-        """Draw a mask per picture that drops each pixel with probability `ratio` (B,) in [0, 1].
+        """Draw a mask per image that drops each pixel with probability `ratio` (B,) in [0, 1].
 
         Raises:
             InputError: a ratio outside [0, 1].
         """
-        ratio = per_picture("ratio", ratio)
+        ratio = per_image("ratio", ratio)
         if ratio.ndim != 1 or not bool(((ratio >= 0) & (ratio <= 1)).all()):
-            raise InputError(f"ratio is {ratio.tolist()}; expected numbers in [0, 1], one per picture")
+            raise InputError(f"ratio is {ratio.tolist()}; expected numbers in [0, 1], one per image")
         field = torch.rand(len(ratio), 1, *size, generator=generator, device=generator.device if generator else "cpu")
         return cls((field.to(ratio.device) >= ratio.view(-1, 1, 1, 1)).float(), noise_std)
 
@@ -62,7 +62,7 @@ class RandomInpainting(BatchedLinearPhysics):
         self.check_batch(x)
         if x.shape[2:] != self.params["mask"].shape[2:]:
             raise InputError(
-                f"pictures of {tuple(x.shape[2:])} pixels with a mask of {tuple(self.params['mask'].shape[2:])}; "
+                f"images of {tuple(x.shape[2:])} pixels with a mask of {tuple(self.params['mask'].shape[2:])}; "
                 "expected the same size"
             )
         return x * self.params["mask"].to(x)
@@ -75,14 +75,14 @@ class BoxInpainting(BatchedLinearPhysics):
     """The pixels of a box are lost, all channels together; they read 0 (plus noise).
 
     Args:
-        top: first row of the box, in pixels from the top, one whole number per picture.
+        top: first row of the box, in pixels from the top, one whole number per image.
         left: first column, likewise.
         height: rows of the box, likewise; 0 loses nothing.
         width: columns of the box, likewise.
         noise_std: σ_y on the [0, 1] scale.
 
     Raises:
-        InputError: negative or broken numbers, different numbers of them, or a box that does not fit the pictures.
+        InputError: negative or broken numbers, different numbers of them, or a box that does not fit the images.
     """
 
     name = "box-inpainting"
@@ -97,28 +97,26 @@ class BoxInpainting(BatchedLinearPhysics):
     ) -> None:
         params = {}
         for key, value in {"top": top, "left": left, "height": height, "width": width}.items():
-            number = per_picture(f"box {key}", value)
+            number = per_image(f"box {key}", value)
             if number.ndim != 1 or not bool(((number >= 0) & (number == number.round())).all()):
-                raise InputError(
-                    f"box {key} is {number.tolist()}; expected whole numbers >= 0 (pixels), one per picture"
-                )
+                raise InputError(f"box {key} is {number.tolist()}; expected whole numbers >= 0 (pixels), one per image")
             params[key] = number.to(torch.int64)
         if len({len(value) for value in params.values()}) > 1:
-            raise InputError(f"box with {[len(v) for v in params.values()]} numbers; expected one of each per picture")
+            raise InputError(f"box with {[len(v) for v in params.values()]} numbers; expected one of each per image")
         super().__init__(params, noise_std)
 
     @classmethod
     def from_side(
         cls, side: Tensor, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd = 0.05
     ) -> Self:
-        """Draw the place of a square box per picture of `size` (H, W); `side` (B,) is a share of the shorter side.
+        """Draw the place of a square box per image of `size` (H, W); `side` (B,) is a share of the shorter side.
 
         Raises:
             InputError: a side outside [0, 1].
         """
-        side = per_picture("box side", side)
+        side = per_image("box side", side)
         if side.ndim != 1 or not bool(((side >= 0) & (side <= 1)).all()):
-            raise InputError(f"box side is {side.tolist()}; expected shares of the picture in [0, 1], one per picture")
+            raise InputError(f"box side is {side.tolist()}; expected shares of the image in [0, 1], one per image")
         pixels = (side * min(size)).round()
         unit = torch.rand(2, len(side), generator=generator, device=generator.device).to(side.device)
         top, left = ((unit[i] * (size[i] - pixels + 1)).floor() for i in (0, 1))
@@ -147,7 +145,7 @@ class BoxInpainting(BatchedLinearPhysics):
         if bool((first + count > x.shape[dim]).any()):
             raise InputError(
                 f"box of {start} {self.params[start].tolist()} and {length} {self.params[length].tolist()} does not "
-                f"fit pictures of {x.shape[2]} x {x.shape[3]} pixels (height x width)"
+                f"fit images of {x.shape[2]} x {x.shape[3]} pixels (height x width)"
             )
         place = torch.arange(x.shape[dim], device=x.device)
         return (place >= first) & (place < first + count)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, expect_params, per_picture
+from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, expect_params, per_image
 
 # Annex K of ITU-T T.81: luma and chroma, at quality 50.
 _LUMA = (
@@ -49,19 +49,19 @@ class JPEG(BatchedPhysics):
     whole grey levels, as libjpeg's are.
 
     Args:
-        quality: libjpeg's quality, from 1 to 100, one per picture; whole or not.
+        quality: libjpeg's quality, from 1 to 100, one per image; whole or not.
         noise_std: σ_y on the [0, 1] scale.
 
     Raises:
-        InputError: a quality out of range, or pictures that are not RGB.
+        InputError: a quality out of range, or images that are not RGB.
     """
 
     name = "jpeg"
 
     def __init__(self, quality: Sequence[float] | Tensor, noise_std: NoiseStd = 0.05) -> None:
-        quality = per_picture("jpeg quality", quality, torch.float32)
+        quality = per_image("jpeg quality", quality, torch.float32)
         if quality.ndim != 1 or not bool(((quality >= 1) & (quality <= 100)).all()):
-            raise InputError(f"jpeg quality is {quality.tolist()}; expected numbers from 1 to 100, one per picture")
+            raise InputError(f"jpeg quality is {quality.tolist()}; expected numbers from 1 to 100, one per image")
         super().__init__({"quality": quality}, noise_std)
 
     @classmethod
@@ -78,7 +78,7 @@ class JPEG(BatchedPhysics):
     def A(self, x: Tensor) -> Tensor:
         self.check_batch(x)
         if x.shape[1] != 3:
-            raise InputError(f"{self.name}: pictures with {x.shape[1]} channels; expected 3 (RGB)")
+            raise InputError(f"{self.name}: images with {x.shape[1]} channels; expected 3 (RGB)")
         height, width = x.shape[2:]
         # Whole blocks of both luma and chroma: the last row and column are repeated.
         padded = F.pad(x, (0, -width % 16, 0, -height % 16), mode="replicate")

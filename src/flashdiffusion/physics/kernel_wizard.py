@@ -1,4 +1,4 @@
-"""The blur-kernel-space network of Tran et al.: a sharp picture and a kernel code -> a blurred picture."""
+"""The blur-kernel-space network of Tran et al.: a sharp image and a kernel code -> a blurred image."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ STRIDE = 128  # pixels per entry of the code: two strided convolutions, then a U
 _FEATURES = 64
 _WIDTHS = (64, 64, 128, 256, 512, 512)  # of the U-Net, from the features to its deepest level
 _FRONT_BLOCKS, _BACK_BLOCKS = 10, 20
-_UNUSED = "kernel_extractor."  # finds the code of a pair of pictures
+_UNUSED = "kernel_extractor."  # finds the code of a pair of images
 
 
 class KernelWizard(nn.Module):

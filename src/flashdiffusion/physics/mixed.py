@@ -12,7 +12,7 @@ from flashdiffusion.physics.foreign import is_linear
 
 
 class Mixed(BatchedPhysics):
-    """Operators of several kinds, each for some pictures of the batch; their measurements must be of one shape.
+    """Operators of several kinds, each for some images of the batch; their measurements must be of one shape.
 
     Args:
         parts: operators with the rows of the batch that they are for: int64 indices, together 0..B-1, each once. In
@@ -54,30 +54,30 @@ class Mixed(BatchedPhysics):
         return all(is_linear(part) for _, part in self.parts)
 
     def A_adjoint(self, y: Tensor) -> Tensor:
-        """Aᵀy of each picture's own operator.
+        """Aᵀy of each image's own operator.
 
         Raises:
             InputError: one of the operators is not linear.
         """
-        pictures = []
+        images = []
         for rows, part in self.parts:
             if not is_linear(part):
                 raise InputError(f"mixed: {part.describe()[0]['physics']} has no adjoint; expected linear operators")
-            pictures.append(part.A_adjoint(y[rows.to(y.device)]))
+            images.append(part.A_adjoint(y[rows.to(y.device)]))
         order = torch.cat([rows for rows, _ in self.parts]).argsort().to(y.device)
-        return torch.cat(pictures)[order]
+        return torch.cat(images)[order]
 
     def describe(self) -> list[dict[str, float | str]]:
         described = {int(row): one for rows, part in self.parts for row, one in zip(rows, part.describe(), strict=True)}
         return [described[row] for row in range(len(self))]
 
     @property
-    def gives_pictures(self) -> bool:
-        return all(part.gives_pictures for _, part in self.parts)
+    def gives_images(self) -> bool:
+        return all(part.gives_images for _, part in self.parts)
 
-    def picture(self, y: Tensor) -> Tensor:
+    def image(self, y: Tensor) -> Tensor:
         order = torch.cat([rows for rows, _ in self.parts]).argsort().to(y.device)
-        return torch.cat([part.picture(y[rows.to(y.device)]) for rows, part in self.parts])[order]
+        return torch.cat([part.image(y[rows.to(y.device)]) for rows, part in self.parts])[order]
 
     def take(self, rows: Tensor) -> BatchedPhysics:
         """The physics of some rows; rows of one kind alone are that kind."""
@@ -106,7 +106,7 @@ def _flat(parts: Sequence[tuple[Tensor, BatchedPhysics]]) -> list[tuple[Tensor, 
 
 
 def concatenate(parts: Sequence[BatchedPhysics]) -> BatchedPhysics:
-    """One physics for the pictures of several, in their order; of one kind if all of them are."""
+    """One physics for the images of several, in their order; of one kind if all of them are."""
     firsts = torch.tensor([0, *(len(part) for part in parts)]).cumsum(0)
     whole = [(torch.arange(int(firsts[p]), int(firsts[p + 1])), part) for p, part in enumerate(parts)]
     kinds: dict[Hashable, list[tuple[Tensor, BatchedPhysics]]] = {}

@@ -1,4 +1,4 @@
-"""Motion blur: the picture is averaged along the camera's path."""
+"""Motion blur: the image is averaged along the camera's path."""
 
 from collections.abc import Sequence
 from typing import Self
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics.base import BatchedLinearPhysics, NoiseStd, expect_params, per_picture
+from flashdiffusion.physics.base import BatchedLinearPhysics, NoiseStd, expect_params, per_image
 from flashdiffusion.physics.convolution import convolve
 from flashdiffusion.physics.nonlinear_blur import RADIUS, check_kernel, draw_kernels, kernel_std, rasterise
 
@@ -15,7 +15,7 @@ _POINTS = 512  # of a line, when it is drawn into the kernel
 
 
 class MotionBlur(BatchedLinearPhysics):
-    """Convolution with the camera's path, a kernel per picture; borders are reflected.
+    """Convolution with the camera's path, a kernel per image; borders are reflected.
 
     Unlike `CameraShake` it averages pixel values as they are: a camera without a response curve.
 
@@ -24,7 +24,7 @@ class MotionBlur(BatchedLinearPhysics):
         noise_std: σ_y on the [0, 1] scale.
 
     Raises:
-        InputError: a kernel that is none, or a picture of 15 pixels a side or less.
+        InputError: a kernel that is none, or an image of 15 pixels a side or less.
     """
 
     name = "motion-blur"
@@ -42,11 +42,11 @@ class MotionBlur(BatchedLinearPhysics):
         Raises:
             InputError: a length that is negative or above 30, an angle that is not finite, or another number of them.
         """
-        length = per_picture("motion length", length, torch.float32)
-        angle = per_picture("motion angle", angle, torch.float32)
+        length = per_image("motion length", length, torch.float32)
+        angle = per_image("motion angle", angle, torch.float32)
         if length.ndim != 1 or not bool(((length >= 0) & (length <= 2 * RADIUS)).all()):
             raise InputError(
-                f"motion length is {length.tolist()}; expected numbers from 0 to {2 * RADIUS} (pixels), one per picture"
+                f"motion length is {length.tolist()}; expected numbers from 0 to {2 * RADIUS} (pixels), one per image"
             )
         if angle.shape != length.shape or not bool(angle.isfinite().all()):
             raise InputError(f"motion angle is {angle.tolist()}; expected a finite number (degrees) per length")
@@ -56,7 +56,7 @@ class MotionBlur(BatchedLinearPhysics):
 
     @classmethod
     def from_std(cls, std: Tensor, generator: torch.Generator, noise_std: NoiseStd = 0.05) -> Self:
-        """Draw a path per picture (a walk with inertia) whose standard deviation along an axis is `std` pixels (B,).
+        """Draw a path per image (a walk with inertia) whose standard deviation along an axis is `std` pixels (B,).
 
         Raises:
             InputError: a std that is negative or above 10.

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, expect_params, per_picture
+from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, expect_params, per_image
 from flashdiffusion.physics.convolution import convolve
 
 RADIUS = 15  # pixels; a trajectory is scaled down where it would leave the kernel
@@ -21,7 +21,7 @@ _DARKEST = 1e-6  # below it the response's slope is taken as constant: it is inf
 class CameraShake(BatchedPhysics):
     """What a camera records while it moves: response(mean over the trajectory of inverse response(x)).
 
-    The picture is linearised by x^γ, averaged along the trajectory, and x^(1/γ) is applied again, clipped to [0, 1];
+    The image is linearised by x^γ, averaged along the trajectory, and x^(1/γ) is applied again, clipped to [0, 1];
     it needs no weights, unlike the blur-kernel-space network. Borders are reflected.
 
     Args:
@@ -30,7 +30,7 @@ class CameraShake(BatchedPhysics):
         noise_std: σ_y on the [0, 1] scale.
 
     Raises:
-        InputError: a kernel or gamma that is none, or a picture too small to reflect.
+        InputError: a kernel or gamma that is none, or an image too small to reflect.
     """
 
     name = "nonlinear-blur"
@@ -44,7 +44,7 @@ class CameraShake(BatchedPhysics):
 
     @classmethod
     def from_std(cls, std: Tensor, generator: torch.Generator, noise_std: NoiseStd = 0.05) -> Self:
-        """Draw a trajectory per picture whose standard deviation along an axis is `std` pixels (B,).
+        """Draw a trajectory per image whose standard deviation along an axis is `std` pixels (B,).
 
         Raises:
             InputError: a std that is negative or above 10.
@@ -67,13 +67,13 @@ class CameraShake(BatchedPhysics):
 
 
 def check_kernel(kernel: Tensor) -> None:
-    """Raise InputError unless a kernel is (B, 1, 31, 31), non-negative and of sum 1 for every picture."""
+    """Raise InputError unless a kernel is (B, 1, 31, 31), non-negative and of sum 1 for every image."""
     side = 2 * RADIUS + 1
     if kernel.ndim != 4 or kernel.shape[1:] != (1, side, side):
         raise InputError(f"kernel of shape {tuple(kernel.shape)}; expected (B, 1, {side}, {side})")
     total = kernel.sum(dim=(1, 2, 3))
     if not bool((kernel >= 0).all()) or not torch.allclose(total, torch.ones_like(total), atol=1e-4):
-        raise InputError("kernel is no distribution; expected values >= 0 that sum to 1 for every picture")
+        raise InputError("kernel is no distribution; expected values >= 0 that sum to 1 for every image")
 
 
 def draw_kernels(std: Tensor, generator: torch.Generator) -> Tensor:
@@ -82,9 +82,9 @@ def draw_kernels(std: Tensor, generator: torch.Generator) -> Tensor:
     Raises:
         InputError: a std that is negative or above 10 pixels.
     """
-    std = per_picture("shake std", std)
+    std = per_image("shake std", std)
     if std.ndim != 1 or not bool(((std >= 0) & (std <= 10)).all()):
-        raise InputError(f"shake std is {std.tolist()}; expected numbers from 0 to 10 (pixels), one per picture")
+        raise InputError(f"shake std is {std.tolist()}; expected numbers from 0 to 10 (pixels), one per image")
     push = torch.randn(len(std), _STEPS, 2, generator=generator, device=generator.device).to(std.device)
     velocity, walk = torch.zeros_like(push[:, 0]), []
     position = torch.zeros_like(velocity)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from flashdiffusion.data import load_picture
+from flashdiffusion.data import load_image
 from flashdiffusion.errors import InputError, unknown_name
 from flashdiffusion.physics.base import BatchedPhysics
 from flashdiffusion.physics.blur import GaussianBlur
@@ -35,7 +35,7 @@ class _Form:
 
     parameters: dict[str, float | None]
     build: Build
-    drawn: str | None = None  # what it draws at random: unknown to those who restore a picture
+    drawn: str | None = None  # what it draws at random: unknown to those who restore an image
 
     def written(self, name: str) -> str:
         values = (f"{key}={'FILE' if key in _FILES else 'NUMBER'}" for key in self.parameters)
@@ -43,11 +43,11 @@ class _Form:
 
 
 def _mask(v: dict[str, Any], size: tuple[int, int], generator: torch.Generator, noise_std: float) -> BatchedPhysics:
-    mask = load_picture(Path(v["mask"])).mean(dim=0)[None, None]
+    mask = load_image(Path(v["mask"])).mean(dim=0)[None, None]
     return RandomInpainting((mask > 0.5).float(), noise_std)
 
 
-@lru_cache(maxsize=1)  # one network for all pictures of a command
+@lru_cache(maxsize=1)  # one network for all images of a command
 def _network(path: str) -> KernelWizard:
     return KernelWizard.from_file(path)
 
@@ -94,10 +94,10 @@ _PLUS = re.compile(rf"\+(?=(?:{'|'.join(_FORMS)})(?:[:+]|$))")
 def parse_physics(
     text: str, size: tuple[int, int], generator: torch.Generator, noise_std: float = 0.05
 ) -> BatchedPhysics:
-    """The operator for one picture of `size` (H, W), from `NAME:PARAMETER=VALUE,...[,noise_std=VALUE]`.
+    """The operator for one image of `size` (H, W), from `NAME:PARAMETER=VALUE,...[,noise_std=VALUE]`.
 
     `gaussian-blur:std=2`; `random-inpainting:ratio=0.75` (the mask is drawn from `generator`) or
-    `random-inpainting:mask=FILE` (a picture, white where pixels were kept); docs/degradations.md has them all.
+    `random-inpainting:mask=FILE` (an image, white where pixels were kept); docs/degradations.md has them all.
     `FIRST+SECOND` is one after the other, with the noise of the last.
 
     Raises:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, expect_params, per_picture
+from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, expect_params, per_image
 
 MAX_OVERSAMPLING = 8.0
 
@@ -17,12 +17,12 @@ class PhaseRetrieval(BatchedPhysics):
     """y = |FFT(pad(x))|, the transform normalised to keep the norm, each channel on its own.
 
     As in "Diffusion Posterior Sampling" (Chung et al., ICLR 2023): `oversampling` k pads each side by k/8 of the
-    picture, so that 2 (the default there) measures 1.5 times as many frequencies along each axis. Here x is the light
-    itself, on the [0, 1] scale. Measurements (B, C, 1.5 H, 1.5 W) are not pictures and are not bounded by 1; x, x
+    image, so that 2 (the default there) measures 1.5 times as many frequencies along each axis. Here x is the light
+    itself, on the [0, 1] scale. Measurements (B, C, 1.5 H, 1.5 W) are not images and are not bounded by 1; x, x
     turned by 180 degrees and shifted copies of it measure alike.
 
     Args:
-        oversampling: numbers from 0 to 8, one per picture; equal for all of them, for measurements are of one size.
+        oversampling: numbers from 0 to 8, one per image; equal for all of them, for measurements are of one size.
         noise_std: σ_y on the scale of y.
 
     Raises:
@@ -32,12 +32,12 @@ class PhaseRetrieval(BatchedPhysics):
     name = "phase-retrieval"
 
     def __init__(self, oversampling: Sequence[float] | Tensor, noise_std: NoiseStd = 0.05) -> None:
-        oversampling = per_picture("oversampling", oversampling, torch.float32)
+        oversampling = per_image("oversampling", oversampling, torch.float32)
         inside = (oversampling >= 0) & (oversampling <= MAX_OVERSAMPLING)
         if oversampling.ndim != 1 or not bool(inside.all()):
             raise InputError(
                 f"oversampling is {oversampling.tolist()}; expected numbers from 0 to {MAX_OVERSAMPLING:g}, one per "
-                "picture"
+                "image"
             )
         if len(oversampling.unique()) > 1:
             raise InputError(f"oversamplings {oversampling.unique().tolist()} in one batch; expected one number")
@@ -58,14 +58,14 @@ class PhaseRetrieval(BatchedPhysics):
         return torch.fft.fft2(F.pad(x, (columns, columns, rows, rows)), norm="ortho").abs()
 
     @property
-    def gives_pictures(self) -> bool:
+    def gives_images(self) -> bool:
         return False
 
-    def picture(self, y: Tensor) -> Tensor:
+    def image(self, y: Tensor) -> Tensor:
         """The inverse transform with all phases 0, cut to the size of x and clipped to [0, 1]: finite, hardly like x.
 
         Raises:
-            InputError: a y that no picture measures at this oversampling.
+            InputError: a y that no image measures at this oversampling.
         """
         self.check_batch(y)
         height, width = self._size_before(y.shape[2]), self._size_before(y.shape[3])
@@ -83,4 +83,4 @@ class PhaseRetrieval(BatchedPhysics):
         for size in (guess, guess + 1, guess - 1, guess + 2, guess - 2):
             if size + 2 * self._padding(size) == padded:
                 return size
-        raise InputError(f"{self.name}: measurements with a side of {padded}; no picture has as many frequencies")
+        raise InputError(f"{self.name}: measurements with a side of {padded}; no image has as many frequencies")

@@ -1,4 +1,4 @@
-"""Super-resolution: the measurement is a smaller picture."""
+"""Super-resolution: the measurement is a smaller image."""
 
 from collections.abc import Sequence
 from typing import Self
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics.base import BatchedLinearPhysics, NoiseStd, expect_params, per_picture
+from flashdiffusion.physics.base import BatchedLinearPhysics, NoiseStd, expect_params, per_image
 
 MAX_FACTOR = 16
 
@@ -20,27 +20,27 @@ class SuperResolution(BatchedLinearPhysics):
     held as the exact matrix of each axis, so that the adjoint is its transpose.
 
     Args:
-        factor: whole numbers from 1 to 16, one per picture; equal for all of them, for measurements are of one size.
+        factor: whole numbers from 1 to 16, one per image; equal for all of them, for measurements are of one size.
         noise_std: σ_y on the [0, 1] scale.
 
     Raises:
-        InputError: another factor, several, or a picture whose sides are no multiples of it.
+        InputError: another factor, several, or an image whose sides are no multiples of it.
     """
 
     name = "super-resolution"
 
     def __init__(self, factor: Sequence[float] | Tensor, noise_std: NoiseStd = 0.05) -> None:
-        factor = per_picture("super-resolution factor", factor)
+        factor = per_image("super-resolution factor", factor)
         whole = (factor >= 1) & (factor <= MAX_FACTOR) & (factor == factor.round())
         if factor.ndim != 1 or not bool(whole.all()):
             raise InputError(
                 f"super-resolution factor is {factor.tolist()}; expected whole numbers from 1 to {MAX_FACTOR}, one per "
-                "picture"
+                "image"
             )
         if len(factor.unique()) > 1:
             raise InputError(f"super-resolution factors {factor.unique().tolist()} in one batch; expected one factor")
         super().__init__({"factor": factor.to(torch.int64)}, noise_std)
-        self.factor = int(factor[0])  # of every picture; a number, so that A does not wait for the device
+        self.factor = int(factor[0])  # of every image; a number, so that A does not wait for the device
         self._matrices: dict[tuple[int, torch.device, torch.dtype], Tensor] = {}
 
     @classmethod
@@ -56,7 +56,7 @@ class SuperResolution(BatchedLinearPhysics):
         height, width = x.shape[2:]
         if height % self.factor or width % self.factor:
             raise InputError(
-                f"pictures of {height} x {width} pixels cannot be made smaller {self.factor} times; expected sides "
+                f"images of {height} x {width} pixels cannot be made smaller {self.factor} times; expected sides "
                 f"that are multiples of {self.factor}"
             )
         return self._matrix(height, x) @ x @ self._matrix(width, x).mT
@@ -66,7 +66,7 @@ class SuperResolution(BatchedLinearPhysics):
         height, width = self.factor * y.shape[2], self.factor * y.shape[3]
         return self._matrix(height, y).mT @ y @ self._matrix(width, y)
 
-    def picture(self, y: Tensor) -> Tensor:
+    def image(self, y: Tensor) -> Tensor:
         """y enlarged (bicubic) to the size of x."""
         self.check_batch(y)
         return F.interpolate(y, scale_factor=self.factor, mode="bicubic")

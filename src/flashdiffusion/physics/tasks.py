@@ -18,14 +18,14 @@ from flashdiffusion.physics.motion_blur import MotionBlur
 from flashdiffusion.physics.nonlinear_blur import CameraShake
 from flashdiffusion.physics.phase_retrieval import PhaseRetrieval
 from flashdiffusion.physics.super_resolution import SuperResolution
-from flashdiffusion.seeds import picture_generator
+from flashdiffusion.seeds import image_generator
 
 Build = Callable[[Tensor, tuple[int, int], torch.Generator, NoiseStd], BatchedPhysics]
 
 
 @dataclass(frozen=True)
 class Task:
-    """A degradation with one scalar parameter (std, ratio), the level, drawn from U[low, high] per picture.
+    """A degradation with one scalar parameter (std, ratio), the level, drawn from U[low, high] per image.
 
     `build(levels, size, generator, noise_std)` makes the operator; what else is random in it (a mask) comes
     from the generator. A task with `levels` has these alone, rising: of those in its range each is drawn as likely as
@@ -44,7 +44,7 @@ class Task:
     def draw(
         self, count: int, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd
     ) -> BatchedPhysics:
-        """Fresh parameters for `count` pictures, on the generator's device."""
+        """Fresh parameters for `count` images, on the generator's device."""
         unit = torch.rand(count, generator=generator, device=generator.device)
         if self.levels is None:
             level = self.low + (self.high - self.low) * unit
@@ -56,7 +56,7 @@ class Task:
     def at(
         self, level: float, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd
     ) -> BatchedPhysics:
-        """The operator of one picture at a given level.
+        """The operator of one image at a given level.
 
         Raises:
             InputError: a level that the operator refuses or that is none of the task's, or a task without one level.
@@ -73,7 +73,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Mixture:
-    """A task that draws, for every picture, one of several tasks, each as likely as it is often listed."""
+    """A task that draws, for every image, one of several tasks, each as likely as it is often listed."""
 
     name: str
     tasks: tuple[Task, ...]
@@ -83,7 +83,7 @@ class Mixture:
     def draw(
         self, count: int, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd
     ) -> BatchedPhysics:
-        """Fresh operators for `count` pictures, on the generator's device."""
+        """Fresh operators for `count` images, on the generator's device."""
         kinds = torch.randint(len(self.tasks), (count,), generator=generator, device=generator.device).cpu()
         std = torch.as_tensor(noise_std, dtype=torch.float64, device="cpu").expand(count)
         parts = []
@@ -195,7 +195,7 @@ def get_task(name: str) -> Task | Mixture:
 
 @dataclass(frozen=True)
 class Measurements:
-    """Measured pictures y (B, C, H, W) with the physics that measured them."""
+    """Measured images y (B, C, H, W) with the physics that measured them."""
 
     y: Tensor
     physics: BatchedPhysics
@@ -209,20 +209,20 @@ def measure(
     seed: int,
     level: float | None = None,
 ) -> Measurements:
-    """Degrade pictures x (B, 3, H, W) in [0, 1], each from its own generator of (seed, id).
+    """Degrade images x (B, 3, H, W) in [0, 1], each from its own generator of (seed, id).
 
     Args:
-        level: a level for all pictures in place of drawn ones.
+        level: a level for all images in place of drawn ones.
 
     Raises:
-        InputError: another number of ids than pictures, or a level that the operator refuses.
+        InputError: another number of ids than images, or a level that the operator refuses.
     """
     if len(ids) != len(x):
-        raise InputError(f"{len(ids)} ids for {len(x)} pictures; expected one per picture")
+        raise InputError(f"{len(ids)} ids for {len(x)} images; expected one per image")
     size = (x.shape[2], x.shape[3])
     parts, ys = [], []
-    for i, picture_id in enumerate(ids):
-        generator = picture_generator(seed, picture_id)
+    for i, image_id in enumerate(ids):
+        generator = image_generator(seed, image_id)
         if level is None:
             physics = task.draw(1, size, generator, noise_std)
         else:

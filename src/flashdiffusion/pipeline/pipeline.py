@@ -11,31 +11,33 @@ from torch import Tensor
 from tqdm import tqdm
 
 from flashdiffusion.data import ensure_directory
+from flashdiffusion.engine.batch import Batch, Restored, check_length
+from flashdiffusion.engine.capacity import Capacity
+from flashdiffusion.engine.cost import Costs
+from flashdiffusion.engine.stream import Stream, regressed
 from flashdiffusion.errors import CheckpointError, InputError
 from flashdiffusion.methods import Settings, make_solver, make_start
-from flashdiffusion.pipeline.cost import Costs
-from flashdiffusion.pipeline.restoration import Batch, Restoration, Restored, check_length
-from flashdiffusion.pipeline.stream import Stream, regressed
+from flashdiffusion.pipeline.restoration import Restoration
 from flashdiffusion.priors import (
     INDEX,
+    DistilledDecoder,
     IdentityAutoencoder,
     LatentPrior,
-    LightDecoder,
     find_published,
     load_component,
-    load_light_decoder,
+    load_distilled_decoder,
     read_json,
     resolve_folder,
     save_component,
     write_index,
 )
 from flashdiffusion.regression import Regressor
-from flashdiffusion.sampling import Capacity, Problem, Solver, StartRule
 from flashdiffusion.severity import Severity, SeverityEncoder
+from flashdiffusion.solvers import Problem, Solver, StartRule
 from flashdiffusion.types import Physics
 
 DEFAULT_MODEL = "faces-128"
-# How far noise may carry measurements beyond [0, 1]; pictures on a 0 to 255 scale lie far outside.
+# How far noise may carry measurements beyond [0, 1]; images on a 0 to 255 scale lie far outside.
 RANGE = 3.0
 
 
@@ -45,9 +47,9 @@ class FlashPipeline:
     Args:
         prior: the latent diffusion prior.
         severity_encoder: None if only the baseline start (`start="noise"`) will be used.
-        sample_size: side in pixels of the pictures that the model was trained on, if known.
+        sample_size: side in pixels of the images that the model was trained on, if known.
         regressor: a supervised restoration network, for the starts "ccdf" and "regression".
-        light_decoder: a small stand-in for the decoder, for the gradient, see `Settings.light`.
+        distilled_decoder: a small stand-in for the decoder, for the gradient, see `Settings.distilled`.
     """
 
     def __init__(
@@ -56,10 +58,10 @@ class FlashPipeline:
         severity_encoder: SeverityEncoder | None = None,
         sample_size: int | None = None,
         regressor: Regressor | None = None,
-        light_decoder: LightDecoder | None = None,
+        distilled_decoder: DistilledDecoder | None = None,
     ) -> None:
         self.prior = prior
-        self.light_decoder = light_decoder.requires_grad_(False).eval() if light_decoder else None
+        self.distilled_decoder = distilled_decoder.requires_grad_(False).eval() if distilled_decoder else None
         self.regressor = regressor.requires_grad_(False).eval() if regressor else None
         self.severity_encoder = severity_encoder.requires_grad_(False).eval() if severity_encoder else None
         self.sample_size = sample_size
@@ -105,10 +107,10 @@ class FlashPipeline:
                     f"autoencoder of {prior.autoencoder.channels}; expected equal numbers"
                 )
         regressor = load_component(Regressor, folder / "regressor") if (folder / "regressor").is_dir() else None
-        light = None
-        if (folder / "light_decoder").is_dir():
-            light = load_light_decoder(folder / "light_decoder", prior.autoencoder)
-        return cls(prior, encoder, index.get("sample_size", prior.sample_size if index else None), regressor, light)
+        distilled = None
+        if (folder / "distilled_decoder").is_dir():
+            distilled = load_distilled_decoder(folder / "distilled_decoder", prior.autoencoder)
+        return cls(prior, encoder, index.get("sample_size", prior.sample_size if index else None), regressor, distilled)
 
     def save_pretrained(self, out: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write the model as a folder that `from_pretrained` reads, its weights as `dtype` if given.
@@ -125,13 +127,13 @@ class FlashPipeline:
             save_component(self.severity_encoder, out / "severity_encoder")
         if self.regressor is not None:
             save_component(self.regressor, out / "regressor")
-        if self.light_decoder is not None:
-            save_component(self.light_decoder, out / "light_decoder")
+        if self.distilled_decoder is not None:
+            save_component(self.distilled_decoder, out / "distilled_decoder")
         write_index(out, self.sample_size)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         """Move to a device or precision; returns self."""
-        for module in (self.prior, self.severity_encoder, self.regressor, self.light_decoder):
+        for module in (self.prior, self.severity_encoder, self.regressor, self.distilled_decoder):
             if module is not None and device is not None:
                 module.to(device=device)
             if module is not None and dtype is not None:
@@ -141,7 +143,7 @@ class FlashPipeline:
     def compile(self, mode: str = "default", **options: Any) -> Self:
         """Compile denoiser and decoder by `torch.compile`; returns self.
 
-        Steps are then filled up to a power of two of pictures, so that the networks see few shapes;
+        Steps are then filled up to a power of two of images, so that the networks see few shapes;
         `mode="reduce-overhead"` makes CUDA graphs of them. It takes minutes and pays where launching kernels is what a
         step waits for: on a GPU with small networks. On CPUs it does not (docs/results.md). For the guided solvers:
         ReSample's inner problems and DDIM inversion take batches of any size, and each is compiled anew.
@@ -157,9 +159,9 @@ class FlashPipeline:
     # -- use --------------------------------------------------------------------------------------------
 
     def check(self, y: Tensor, physics: Physics | None = None) -> None:
-        """Raise InputError unless y is something this model can restore: finite pictures of a size it takes.
+        """Raise InputError unless y is something this model can restore: finite images of a size it takes.
 
-        With a physics whose measurements are no pictures, what it makes of them (`Problem.picture`) is checked.
+        With a physics whose measurements are no images, what it makes of them (`Problem.image`) is checked.
         """
         if not y.is_floating_point():
             raise InputError(f"measurements of type {y.dtype}; expected floats on the [0, 1] scale")
@@ -169,18 +171,18 @@ class FlashPipeline:
             rows = (~y.isfinite()).flatten(1).any(dim=1).nonzero().flatten().tolist()
             which = f"measurements {rows}" if len(y) > 1 else "the measurement"
             raise InputError(f"NaN or infinite values in {which}; expected finite numbers")
-        picture = y if physics is None else Problem(y, physics).to(self.prior.device).picture()
-        if picture.ndim != 4 or picture.shape[1] != 3:
+        image = y if physics is None else Problem(y, physics).to(self.prior.device).image()
+        if image.ndim != 4 or image.shape[1] != 3:
             raise InputError(f"measurements of shape {tuple(y.shape)}; expected (B, 3, H, W) with B >= 1")
         check_length(y, physics)
-        low, high = float(picture.min()), float(picture.max())
+        low, high = float(image.min()), float(image.max())
         if low < -RANGE or high > 1 + RANGE:
             raise InputError(f"measurements range from {low:.3g} to {high:.3g}; expected the [0, 1] scale plus noise")
-        self.prior.latent_shape((picture.shape[2], picture.shape[3]))
+        self.prior.latent_shape((image.shape[2], image.shape[3]))
 
     @torch.no_grad()
     def severity(self, y: Tensor, batch_size: int = 16) -> Severity:
-        """How damaged is each picture? y (B, 3, H, W) on the [0, 1] scale.
+        """How damaged is each image? y (B, 3, H, W) on the [0, 1] scale.
 
         Raises:
             InputError: no severity encoder, or a y that it cannot take.
@@ -201,29 +203,35 @@ class FlashPipeline:
         seed: int = 0,
         ids: Sequence[str] | None = None,
         settings: Settings | None = None,
-        capacity: int | None = None,
+        max_in_flight: int | None = None,
         progress: bool = False,
     ) -> Restoration:
         """Restore measurements.
 
         Args:
-            y: measurements on the [0, 1] scale, pictures (B, 3, H, W) for most physics; noise may leave the range.
+            y: measurements on the [0, 1] scale, images (B, 3, H, W) for most physics; noise may leave the range.
             physics: the degradation that made y; ours, DeepInverse's, or any object with `A(x)`.
-            solver, start, seed, settings, capacity, progress: see `stream`.
-            ids: a name per picture, by default its position; a picture's result depends on its id, not on
+            solver, start, seed, settings, max_in_flight, progress: see `stream`.
+            ids: a name per image, by default its position; an image's result depends on its id, not on
                 what else is in the batch.
 
         Raises:
-            InputError: y of the wrong shape or with NaN, a size the prior cannot take, unknown names, or no picture
+            InputError: y of the wrong shape or with NaN, a size the prior cannot take, unknown names, or no image
                 that could be restored.
         """
         self.check(y, physics)
         batch = Batch([str(i) for i in range(len(y))] if ids is None else list(ids), y, physics, settings)
         parts = self.stream(
-            [batch], solver=solver, start=start, seed=seed, settings=settings, capacity=capacity, progress=progress
+            [batch],
+            solver=solver,
+            start=start,
+            seed=seed,
+            settings=settings,
+            max_in_flight=max_in_flight,
+            progress=progress,
         )
-        picture = Problem(y, physics).to(self.prior.device).picture()
-        return Restoration.collect(list(parts), (picture.shape[2], picture.shape[3]))
+        image = Problem(y, physics).to(self.prior.device).image()
+        return Restoration.collect(list(parts), (image.shape[2], image.shape[3]))
 
     def stream(
         self,
@@ -233,51 +241,53 @@ class FlashPipeline:
         start: str | StartRule = "flash",
         seed: int = 0,
         settings: Settings | None = None,
-        capacity: int | None = None,
+        max_in_flight: int | None = None,
         progress: bool = False,
         on_step: Callable[[int], None] | None = None,
     ) -> Iterator[Restored]:
-        """Restore any number of measurements; each picture is given as soon as it is done.
+        """Restore any number of measurements; each image is given as soon as it is done.
 
-        Batches are asked for as pictures finish, one ahead of need, so that memory does not grow with their number.
-        They may hold different sizes and physics. Pictures that cannot be restored are given with the reason; the
-        others go on. What a picture becomes depends on its id and the seed, not on batches, capacity or order.
+        Batches are asked for as images finish, one ahead of need, so that memory does not grow with their number.
+        They may hold different sizes and physics. Images that cannot be restored are given with the reason; the
+        others go on. What an image becomes depends on its id and the seed, not on batches, max_in_flight or order.
 
         Args:
             batches: measurements, a few dozen at a time; an iterator that reads them is run in a thread of its own.
             solver: a name of `methods.SOLVERS` ("latent-dps", "gml-dps", "psld", "resample", "dps", "prior") or a
                 solver object; by default "latent-dps", or "dps" with a model of pixels.
-            start: a name of `methods.STARTS` ("flash": as few steps as the picture needs, "noise": all steps,
+            start: a name of `methods.STARTS` ("flash": as few steps as the image needs, "noise": all steps,
                 "inversion", "ccdf", "estimate", "regression"), or a start rule.
-            seed: with a picture's id it determines the picture's random numbers.
+            seed: with an image's id it determines the image's random numbers.
             settings: hyperparameters of batches without settings of their own; by default those tuned for the embedded
                 model on a batch's kind of physics.
-            capacity: pictures in flight at a time, >= 1; by default as many as fit into free memory and bring speed.
+            max_in_flight: images in flight at a time, >= 1; by default as many as fit into free memory and bring speed.
             progress: show a progress bar, if standard error is a terminal.
-            on_step: called with the number of pictures that each step moved.
+            on_step: called with the number of images that each step moved.
 
         Raises:
-            InputError: unknown names, settings out of range, capacity < 1.
+            InputError: unknown names, settings out of range, max_in_flight < 1.
         """
         if solver is None:
             solver = "dps" if isinstance(self.prior.autoencoder, IdentityAutoencoder) else "latent-dps"
-        # Names and settings that no picture can use fail here, once.
+        # Names and settings that no image can use fail here, once.
         self.method(solver, start, settings or Settings())
         if start == "regression":
-            Capacity(capacity)
-            yield from regressed(self, batches, capacity)
+            Capacity(max_in_flight)
+            yield from regressed(self, batches, max_in_flight)
             return
         with tqdm(total=0, unit="step", desc="restoring", delay=2, disable=None if progress else True) as bar:
 
             def plan(steps: int) -> None:
                 bar.total += steps
 
-            def moved(pictures: int) -> None:
-                bar.update(pictures)
+            def moved(images: int) -> None:
+                bar.update(images)
                 if on_step is not None:
-                    on_step(pictures)
+                    on_step(images)
 
-            yield from Stream(self, solver, start, seed, settings, capacity, plan, moved, self.compiled).run(batches)
+            yield from Stream(self, solver, start, seed, settings, max_in_flight, plan, moved, self.compiled).run(
+                batches
+            )
 
     def method(self, solver: str | Solver, start: str | StartRule, settings: Settings) -> tuple[Solver, StartRule]:
         """Solver and start rule by their names; objects are given back.
@@ -287,7 +297,7 @@ class FlashPipeline:
         """
         engine = solver
         if isinstance(engine, str):
-            engine = make_solver(engine, self.prior, settings, self.light_decoder)
+            engine = make_solver(engine, self.prior, settings, self.distilled_decoder)
         if not isinstance(start, str):
             return engine, start
         return engine, make_start(start, self.severity_encoder, settings, self.regressor)

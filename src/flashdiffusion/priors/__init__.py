@@ -1,6 +1,7 @@
 """The latent diffusion prior: autoencoder, denoiser, noise schedule."""
 
 from flashdiffusion.priors.autoencoder import DiffusersAutoencoder, IdentityAutoencoder
+from flashdiffusion.priors.distilled import DistilledDecoder, load_distilled_decoder
 from flashdiffusion.priors.folder import (
     INDEX,
     check_files,
@@ -11,20 +12,19 @@ from flashdiffusion.priors.folder import (
     write_index,
 )
 from flashdiffusion.priors.latent import LatentPrior, load_autoencoder
-from flashdiffusion.priors.light import LightDecoder, load_light_decoder
-from flashdiffusion.priors.published import find_published
+from flashdiffusion.published import find_published
 
 __all__ = [
     "INDEX",
     "DiffusersAutoencoder",
     "IdentityAutoencoder",
     "LatentPrior",
-    "LightDecoder",
+    "DistilledDecoder",
     "check_files",
     "find_published",
     "load_autoencoder",
     "load_component",
-    "load_light_decoder",
+    "load_distilled_decoder",
     "read_json",
     "resolve_folder",
     "save_component",

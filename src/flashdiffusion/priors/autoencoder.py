@@ -1,4 +1,4 @@
-"""Autoencoders behind one convention: pictures in [0, 1] <-> latents in the units the schedule sees.
+"""Autoencoders behind one convention: images in [0, 1] <-> latents in the units the schedule sees.
 
 The only place of the [-1, 1] range, of scaling factors and of quantisation.
 """
@@ -23,7 +23,7 @@ def to_image_range(x: Tensor) -> Tensor:
 
 
 class IdentityAutoencoder(nn.Module):
-    """Latent = picture in [-1, 1]: turns every latent solver into its pixel-space original."""
+    """Latent = image in [-1, 1]: turns every latent solver into its pixel-space original."""
 
     factor = 1  # pixels per latent entry along a side
     channels = 3
@@ -69,6 +69,6 @@ class DiffusersAutoencoder(KeepsFloat32Buffers):
         return to_image_range(self.model.decode(raw).sample.to(z.dtype))
 
     def encode_raw(self, x: Tensor) -> Tensor:
-        """Pictures in [-1, 1] -> the network's own latents."""
+        """Images in [-1, 1] -> the network's own latents."""
         output = self.model.encode(x)
         return cast(Tensor, output.latents if isinstance(self.model, VQModel) else output.latent_dist.mean)

@@ -10,8 +10,8 @@ from huggingface_hub import snapshot_download
 
 from flashdiffusion.data import write_json
 from flashdiffusion.errors import CheckpointError, brief
-from flashdiffusion.priors.published.keymap import KeyMap
-from flashdiffusion.priors.published.tensors import check_sha256, read_tensors
+from flashdiffusion.published.keymap import KeyMap
+from flashdiffusion.published.tensors import check_sha256, read_tensors
 
 T = TypeVar("T")
 
@@ -150,7 +150,7 @@ _COMPONENTS = {
     "scheduler": ["diffusers", "DDPMScheduler"],
     "severity_encoder": ["flashdiffusion", "SeverityEncoder"],
     "regressor": ["flashdiffusion", "Regressor"],
-    "light_decoder": ["flashdiffusion", "LightDecoder"],
+    "distilled_decoder": ["flashdiffusion", "DistilledDecoder"],
 }
 
 

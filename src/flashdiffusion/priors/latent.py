@@ -13,7 +13,7 @@ from flashdiffusion.errors import CheckpointError, InputError, SizeError
 from flashdiffusion.priors.autoencoder import DiffusersAutoencoder, IdentityAutoencoder
 from flashdiffusion.priors.folder import check_files, load_component, read_json, resolve_folder, save_component
 from flashdiffusion.priors.precision import KeepsFloat32Buffers
-from flashdiffusion.priors.published import find_published, load_published
+from flashdiffusion.published import find_published, load_published
 from flashdiffusion.schedule import NoiseSchedule
 
 _AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
@@ -41,7 +41,7 @@ class LatentPrior(KeepsFloat32Buffers):
     """Autoencoder (E0, D0), noise predictor ε_θ and schedule ᾱ; parameters are frozen.
 
     Args:
-        autoencoder: pictures <-> scaled latents; the identity makes a pixel-space prior.
+        autoencoder: images <-> scaled latents; the identity makes a pixel-space prior.
         denoiser: diffusers' UNet2DModel, called with timesteps 0..N-1; one that learned the variance too gives
             twice the channels, of which the first half is the prediction and the rest is not used.
         scheduler: diffusers scheduler whose config holds the schedule and the prediction type.
@@ -84,7 +84,7 @@ class LatentPrior(KeepsFloat32Buffers):
 
     @property
     def sample_size(self) -> int | None:
-        """Side in pixels of the pictures the denoiser was trained on, if its config says so."""
+        """Side in pixels of the images the denoiser was trained on, if its config says so."""
         side = self.denoiser.config.sample_size
         return side * self.autoencoder.factor if isinstance(side, int) else None
 
@@ -94,23 +94,23 @@ class LatentPrior(KeepsFloat32Buffers):
         return [self.denoiser, *decoder]
 
     def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
-        """(c, h, w) of pictures of `size` pixels.
+        """(c, h, w) of images of `size` pixels.
 
         Raises:
             SizeError: a size that the networks cannot take.
         """
         unit = self.autoencoder.factor * 2 ** (len(self.denoiser.config.block_out_channels) - 1)
         if any(side % unit or side < unit for side in size):
-            raise SizeError(f"pictures of height {size[0]} and width {size[1]}; this prior takes multiples of {unit}")
+            raise SizeError(f"images of height {size[0]} and width {size[1]}; this prior takes multiples of {unit}")
         factor = self.autoencoder.factor
         return self.autoencoder.channels, size[0] // factor, size[1] // factor
 
     def encode(self, x: Tensor) -> Tensor:
-        """Pictures (B, 3, H, W) in [0, 1] -> latents (B, c, h, w) of unit scale; differentiable."""
+        """Images (B, 3, H, W) in [0, 1] -> latents (B, c, h, w) of unit scale; differentiable."""
         return self.autoencoder.encode(x)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Latents (B, c, h, w) -> pictures (B, 3, H, W) in [0, 1], not clipped; differentiable."""
+        """Latents (B, c, h, w) -> images (B, 3, H, W) in [0, 1], not clipped; differentiable."""
         return self.autoencoder.decode(z)
 
     def denoise(self, z: Tensor, i: Tensor) -> Tensor:

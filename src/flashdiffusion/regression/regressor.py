@@ -1,4 +1,4 @@
-"""The regressor: degraded picture -> clean picture in one call."""
+"""The regressor: degraded image -> clean image in one call."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from flashdiffusion.regression.swin import SwinGroup, Windows
 
 
 class Regressor(ModelMixin, ConfigMixin):
-    """y -> x = y + correction, a SwinIR (Liang et al. 2021) that works at 1 / stride of the picture's resolution.
+    """y -> x = y + correction, a SwinIR (Liang et al. 2021) that works at 1 / stride of the image's resolution.
 
     Squares of stride x stride pixels become channels and back (pixel unshuffle and shuffle), which is what makes it
     affordable on a CPU; stride = 1 is SwinIR's layout for denoising. Rows are independent.
@@ -56,7 +56,7 @@ class Regressor(ModelMixin, ConfigMixin):
             nn.init.zeros_(parameter)
 
     def forward(self, y: Tensor) -> Tensor:
-        """Measurements y (B, 3, H, W) on the [0, 1] scale (noise may leave it) -> pictures, not clipped, in y's type.
+        """Measurements y (B, 3, H, W) on the [0, 1] scale (noise may leave it) -> images, not clipped, in y's type.
 
         Any H and W: the network sees y padded by its border to a multiple of stride * window.
         """

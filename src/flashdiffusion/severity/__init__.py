@@ -1,4 +1,4 @@
-"""How damaged is this picture? The severity encoder, its loss, and ordering accuracy."""
+"""How damaged is this image? The severity encoder, its loss, and ordering accuracy."""
 
 from flashdiffusion.severity.encoder import Severity, SeverityEncoder
 from flashdiffusion.severity.ordering import ordering_accuracy

@@ -1,4 +1,4 @@
-"""The severity encoder: degraded picture -> estimate of the clean latent, and the variance of its error."""
+"""The severity encoder: degraded image -> estimate of the clean latent, and the variance of its error."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +44,7 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
         latent_channels: channels c of ẑ.
         head: "log-variance" or "paper".
         refine_layers: residual blocks after the encoder's own, at the latents' resolution: undoing a damage takes more
-            than encoding a picture.
+            than encoding an image.
 
     Raises:
         InputError: unknown head, or a negative number of layers.
@@ -136,7 +136,7 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
         Raises:
             CheckpointError: another kind of file, or one of another SHA-256.
         """
-        from flashdiffusion.severity.published import load_published_severity
+        from flashdiffusion.published.severity import load_published_severity
 
         return load_published_severity(cls, path, scale_factor, sha256)
 

@@ -6,7 +6,7 @@ from flashdiffusion.errors import InputError
 
 
 def ordering_accuracy(severities: Tensor) -> Tensor:
-    """Share of the level pairs (i < j) with severity_i < severity_j, per picture.
+    """Share of the level pairs (i < j) with severity_i < severity_j, per image.
 
     Args:
         severities: (B, n), one column per level of degradation, mildest first.
@@ -18,7 +18,7 @@ def ordering_accuracy(severities: Tensor) -> Tensor:
         InputError: fewer than two levels.
     """
     if severities.ndim != 2 or severities.shape[1] < 2:
-        raise InputError(f"severities of shape {tuple(severities.shape)}; expected (pictures, levels >= 2)")
+        raise InputError(f"severities of shape {tuple(severities.shape)}; expected (images, levels >= 2)")
     n = severities.shape[1]
     ordered = severities[:, :, None] < severities[:, None, :]
     return ordered.triu(diagonal=1).sum(dim=(1, 2)) / (n * (n - 1) / 2)

@@ -64,7 +64,7 @@ class AutoencoderStage(Stage):
         return [x, to_image_range(self.model.decode(latent).sample)]
 
     def finish(self, x: Tensor) -> None:
-        """Standardise each latent channel over some training pictures, so that the schedule sees unit scale."""
+        """Standardise each latent channel over some training images, so that the schedule sees unit scale."""
         raw = torch.cat([self.model.encode(to_network_range(part)).latent_dist.mean for part in x.split(16)])
         mean, std = raw.mean(dim=(0, 2, 3)), raw.std(dim=(0, 2, 3))
         self.model.register_to_config(latents_mean=mean.tolist(), latents_std=std.tolist())

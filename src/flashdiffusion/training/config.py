@@ -62,7 +62,7 @@ class SeverityConfig:
 
 @dataclass(frozen=True)
 class RegressorConfig:
-    """The supervised baseline: sqrt((R(y) - x)^2 + epsilon^2), degraded like the severity encoder's pictures."""
+    """The supervised baseline: sqrt((R(y) - x)^2 + epsilon^2), degraded like the severity encoder's images."""
 
     loop: LoopConfig
     model: dict[str, Any]  # arguments of regression.Regressor
@@ -72,20 +72,20 @@ class RegressorConfig:
 
 
 @dataclass(frozen=True)
-class LightDecoderConfig:
-    """The light decoder: |L(z) - D0(z)|^2 / n at z = E0(x) + s noise, s ~ U[noise_std] per picture."""
+class DistilledDecoderConfig:
+    """The distilled decoder: |L(z) - D0(z)|^2 / n at z = E0(x) + s noise, s ~ U[noise_std] per image."""
 
     loop: LoopConfig
-    model: dict[str, Any]  # arguments of priors.LightDecoder beside the autoencoder's
+    model: dict[str, Any]  # arguments of priors.DistilledDecoder beside the autoencoder's
     noise_std: tuple[float, float] = (0.0, 0.3)  # of standardised latents
 
 
-StageConfig = AutoencoderConfig | DenoiserConfig | SeverityConfig | RegressorConfig | LightDecoderConfig
+StageConfig = AutoencoderConfig | DenoiserConfig | SeverityConfig | RegressorConfig | DistilledDecoderConfig
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole training run: four stages and an optional one, one picture size, one time box."""
+    """A whole training run: four stages and an optional one, one image size, one time box."""
 
     name: str
     size: int
@@ -94,7 +94,7 @@ class Recipe:
     denoiser: DenoiserConfig
     severity: SeverityConfig
     regressor: RegressorConfig
-    light_decoder: LightDecoderConfig  # optional: not of `train all`
+    distilled_decoder: DistilledDecoderConfig  # optional: not of `train all`
     pixel_denoiser: DenoiserConfig  # takes the denoiser's place in pixel space
     precision: str = "bf16"  # accelerate's mixed_precision
     seed: int = 0

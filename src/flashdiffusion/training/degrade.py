@@ -1,4 +1,4 @@
-"""Degradations of a training step, drawn afresh for every picture."""
+"""Degradations of a training step, drawn afresh for every image."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from flashdiffusion.training.draws import Draws
 
 
 class Degradation:
-    """Pictures -> measurements, of a task (or mixture of tasks) and noise levels drawn per picture.
+    """Images -> measurements, of a task (or mixture of tasks) and noise levels drawn per image.
 
     Args:
         task: name of the task.
@@ -23,7 +23,7 @@ class Degradation:
         self.noise_std = noise_std
 
     def __call__(self, x: Tensor, draws: Draws) -> Tensor:
-        """x (B, 3, H, W) in [0, 1] -> y as a picture of the same size."""
+        """x (B, 3, H, W) in [0, 1] -> y as an image of the same size."""
         # Drawn for the global batch, of which this process keeps its rows.
         low, high = self.noise_std
         unit = torch.rand(draws.total, generator=draws.generator, device=draws.device)
@@ -34,4 +34,4 @@ class Degradation:
         with torch.autocast(x.device.type, enabled=False):  # the degradation itself is not the network's
             y = physics.A(x)
             noise = draws.normal(*y.shape[1:])
-            return physics.picture(y + physics.noise_std.to(y).view(-1, 1, 1, 1) * noise)
+            return physics.image(y + physics.noise_std.to(y).view(-1, 1, 1, 1) * noise)

@@ -40,7 +40,7 @@ class DenoiserStage(Stage):
         return (predicted - noise).square().mean(), {}
 
     def grid(self, x: Tensor, draws: Draws) -> list[Tensor]:
-        """Pictures, and their one-step restorations from three noise levels."""
+        """Images, and their one-step restorations from three noise levels."""
         z0 = self.prior.encode(x)
         noise = draws.normal(*z0.shape[1:])
         rows = [x]

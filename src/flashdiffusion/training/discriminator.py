@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class PatchDiscriminator(nn.Module):
-    """Pictures (B, 3, H, W) in [-1, 1] -> one score per patch, high for real."""
+    """Images (B, 3, H, W) in [-1, 1] -> one score per patch, high for real."""
 
     def __init__(self, width: int = 32, layers: int = 3) -> None:
         super().__init__()

@@ -19,7 +19,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 from tqdm import tqdm
 
-from flashdiffusion.data import PictureDataset, ensure_directory, save_grid
+from flashdiffusion.data import ImageDataset, ensure_directory, save_grid
 from flashdiffusion.errors import CheckpointError, InputError
 from flashdiffusion.training.checkpoint import read_checkpoint, write_checkpoint
 from flashdiffusion.training.config import Recipe
@@ -27,15 +27,15 @@ from flashdiffusion.training.draws import Draws, step_seed
 from flashdiffusion.training.log import CsvLog
 from flashdiffusion.training.stage import Stage
 
-GRID_PICTURES = 8
+GRID_IMAGES = 8
 MAX_SKIPPED = 20
 PRECISIONS = ("no", "bf16")
-FINISH_PICTURES = 256
+FINISH_IMAGES = 256
 
 
 def train_stage(
     stage: Stage,
-    data: PictureDataset,
+    data: ImageDataset,
     recipe: Recipe,
     out: str | Path,
     max_minutes: float,
@@ -65,7 +65,7 @@ class _Run:
     def __init__(
         self,
         stage: Stage,
-        data: PictureDataset,
+        data: ImageDataset,
         recipe: Recipe,
         out: Path,
         max_minutes: float,
@@ -149,7 +149,7 @@ class _Run:
                     loss = self._log(log, rate)
                     left = (1 - progress) * self.max_seconds / 60
                     bar.n = progress * bar.total
-                    bar.set_postfix_str(f"{rate:.1f} pictures/s, {left:.1f} min left, loss {loss:.4f}")
+                    bar.set_postfix_str(f"{rate:.1f} images/s, {left:.1f} min left, loss {loss:.4f}")
                     last_log = now
                 if now - last_save > self.recipe.checkpoint_minutes * 60:
                     self._save()
@@ -222,7 +222,7 @@ class _Run:
             yield x.to(self.device, non_blocking=True)
 
     def _batch(self, step: int) -> Tensor:
-        """Pictures of a step: every epoch is a permutation that depends on (seed, epoch) alone."""
+        """Images of a step: every epoch is a permutation that depends on (seed, epoch) alone."""
         size = len(self.data)
         positions = range(step * self.total, (step + 1) * self.total)[self.rows]
         indices = [int(self._permutation(p // size)[p % size]) for p in positions]
@@ -241,7 +241,7 @@ class _Run:
         own = torch.stack([value.float() for value in log.values()])
         means = dict(zip(log, self.accelerator.reduce(own, "mean").tolist(), strict=True))
         if self.accelerator.is_main_process:
-            row = {"step": self.step, "seconds": round(self.seconds, 1), "pictures_per_second": round(rate, 2)}
+            row = {"step": self.step, "seconds": round(self.seconds, 1), "images_per_second": round(rate, 2)}
             self.csv.append(row | {key: round(value, 6) for key, value in means.items()})
         return means["loss"]
 
@@ -275,8 +275,8 @@ class _Run:
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             raise CheckpointError(f"{self.checkpoint} cannot be resumed from: {error}") from error
 
-    def _sample_pictures(self, count: int) -> Tensor:
-        """Pictures from all over the data, not from its first folder alone."""
+    def _sample_images(self, count: int) -> Tensor:
+        """Images from all over the data, not from its first folder alone."""
         indices = torch.linspace(0, len(self.data) - 1, min(count, len(self.data))).long().tolist()
         return self.data.batch(indices, replace_damaged=True).to(self.device)
 
@@ -284,7 +284,7 @@ class _Run:
     def _grid(self) -> None:
         if not self.accelerator.is_main_process:
             return
-        x = self._sample_pictures(GRID_PICTURES)
+        x = self._sample_images(GRID_IMAGES)
         draws = Draws(self.recipe.seed, 0, len(x), slice(None), self.device)
         self.stage.eval()
         with self._averaged():
@@ -309,7 +309,7 @@ class _Run:
         self.stage.eval()
         if self.accelerator.is_main_process:
             with self._averaged():
-                self.stage.finish(self._sample_pictures(FINISH_PICTURES))
+                self.stage.finish(self._sample_images(FINISH_IMAGES))
                 self._save_folders()
         self.accelerator.wait_for_everyone()
         return self.out

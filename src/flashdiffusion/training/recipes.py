@@ -12,7 +12,7 @@ from flashdiffusion.errors import unknown_name
 from flashdiffusion.training.config import (
     AutoencoderConfig,
     DenoiserConfig,
-    LightDecoderConfig,
+    DistilledDecoderConfig,
     LoopConfig,
     Recipe,
     RegressorConfig,
@@ -88,7 +88,7 @@ _FACES_128_CPU = Recipe(
     ),
     severity=SeverityConfig(loop=LoopConfig(share=0.25, batch_size=16, lr=5e-4), image_share=0.25),
     regressor=RegressorConfig(loop=LoopConfig(share=0.10, batch_size=4, lr=1e-3), model=_REGRESSOR),
-    light_decoder=LightDecoderConfig(loop=LoopConfig(share=0.10, batch_size=8, lr=2e-3), model=_LIGHT_DECODER),
+    distilled_decoder=DistilledDecoderConfig(loop=LoopConfig(share=0.10, batch_size=8, lr=2e-3), model=_LIGHT_DECODER),
     pixel_denoiser=DenoiserConfig(
         loop=LoopConfig(share=0.90, batch_size=8, lr=5e-4, ema_decay=0.999),
         model=_PIXEL_DENOISER,
@@ -110,7 +110,7 @@ _FACES_128 = replace(
     denoiser=replace(_FACES_128_CPU.denoiser, loop=LoopConfig(share=0.30, batch_size=256, lr=1e-3, ema_decay=0.9995)),
     severity=replace(_FACES_128_CPU.severity, loop=LoopConfig(share=0.20, batch_size=128, lr=1e-3), image_share=1.0),
     regressor=replace(_FACES_128_CPU.regressor, loop=LoopConfig(share=0.10, batch_size=64, lr=1e-3)),
-    light_decoder=replace(_FACES_128_CPU.light_decoder, loop=LoopConfig(share=0.10, batch_size=64, lr=3e-3)),
+    distilled_decoder=replace(_FACES_128_CPU.distilled_decoder, loop=LoopConfig(share=0.10, batch_size=64, lr=3e-3)),
     pixel_denoiser=replace(
         _FACES_128_CPU.pixel_denoiser, loop=LoopConfig(share=0.90, batch_size=64, lr=1e-3, ema_decay=0.9995)
     ),
@@ -142,7 +142,7 @@ _TINY = replace(
     regressor=RegressorConfig(
         loop=LoopConfig(share=0.1, batch_size=4, lr=1e-3), model=_REGRESSOR | {"width": 24, "depths": [2], "heads": 2}
     ),
-    light_decoder=LightDecoderConfig(
+    distilled_decoder=DistilledDecoderConfig(
         loop=LoopConfig(share=0.1, batch_size=4, lr=2e-3), model={"width": 16, "layers": 1}
     ),
     pixel_denoiser=replace(

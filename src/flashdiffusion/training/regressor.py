@@ -1,4 +1,4 @@
-"""The stage of the supervised baseline: a regressor from measurement to picture. It needs no other stage."""
+"""The stage of the supervised baseline: a regressor from measurement to image. It needs no other stage."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from flashdiffusion.training.stage import Stage
 
 
 class RegressorStage(Stage):
-    """L = mean √((R(y) - x)² + ε²), Charbonnier's smooth L1, degradations drawn afresh for every picture."""
+    """L = mean √((R(y) - x)² + ε²), Charbonnier's smooth L1, degradations drawn afresh for every image."""
 
     name = "regressor"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from flashdiffusion.data import PictureDataset
+from flashdiffusion.data import ImageDataset
 from flashdiffusion.errors import InputError, unknown_name
 from flashdiffusion.metrics.lpips import LPIPS
 from flashdiffusion.physics import get_task
@@ -17,14 +17,14 @@ from flashdiffusion.severity.encoder import HEADS
 from flashdiffusion.training.autoencoder import AutoencoderStage
 from flashdiffusion.training.config import Recipe
 from flashdiffusion.training.denoiser import DenoiserStage
-from flashdiffusion.training.light_decoder import LightDecoderStage
+from flashdiffusion.training.distilled_decoder import DistilledDecoderStage
 from flashdiffusion.training.loop import train_stage
 from flashdiffusion.training.regressor import RegressorStage
 from flashdiffusion.training.severity import SeverityStage
 from flashdiffusion.training.stage import Stage
 
 STAGES = ("autoencoder", "denoiser", "severity", "regressor")
-OPTIONAL_STAGES = ("light-decoder",)  # trained by name; "all" leaves them out
+OPTIONAL_STAGES = ("distilled-decoder",)  # trained by name; "all" leaves them out
 PIXEL_STAGES = ("denoiser", "regressor")  # what a pixel-space model is made of
 SPACES = ("latent", "pixel")
 
@@ -47,11 +47,11 @@ def train(
         max_minutes: time box (of all stages together for "all"); default: the recipe's, in its shares.
         max_steps: an upper bound on the steps of each stage beside it.
         lpips: LPIPS weights; without them the autoencoder trains without its perceptual term.
-        limit: use the first pictures only.
+        limit: use the first images only.
         init: a trained model, by folder or name; the severity encoder starts from that model's in place of E0.
 
     Raises:
-        InputError: unknown stage, no pictures, or a stage before this one is missing in `out`.
+        InputError: unknown stage, no images, or a stage before this one is missing in `out`.
         CheckpointError: weights or checkpoints that cannot be read.
     """
     pixels = recipe.denoiser.space == "pixel"
@@ -66,7 +66,7 @@ def train(
     out = Path(out)
     if pixels and (out / FOLDERS["autoencoder"]).is_dir():
         raise InputError(f"{out} holds an autoencoder, and a pixel-space model has none; choose another --out")
-    pictures = PictureDataset(data, recipe.size, limit, recipe.cache_gib)
+    images = ImageDataset(data, recipe.size, limit, recipe.cache_gib)
     total = recipe.max_minutes if max_minutes is None else max_minutes
     for name in stages if which == "all" else (which,):
         torch.manual_seed(recipe.seed)  # of the weights' initialisation
@@ -74,7 +74,7 @@ def train(
         minutes = total * stage.config.loop.share if which == "all" or max_minutes is None else total
         done = resume and which == "all" and (out / FOLDERS[name]).is_dir()
         if not done:
-            train_stage(stage, pictures, recipe, out, minutes, max_steps, resume)
+            train_stage(stage, images, recipe, out, minutes, max_steps, resume)
     needed = ("denoiser",) if pixels else ("autoencoder", "denoiser", "severity")
     if all((out / FOLDERS[name]).is_dir() for name in needed):
         write_index(out, recipe.size)
@@ -86,14 +86,14 @@ FOLDERS = {
     "denoiser": "denoiser",
     "severity": "severity_encoder",
     "regressor": "regressor",
-    "light-decoder": "light_decoder",
+    "distilled-decoder": "distilled_decoder",
 }
 
 
 def make_stage(
     name: str, recipe: Recipe, out: Path, lpips: str | Path | None = None, init: str | Path | None = None
 ) -> Stage:
-    """Build a stage; denoiser, severity encoder and light decoder read the trained autoencoder from `out`."""
+    """Build a stage; denoiser, severity encoder and distilled decoder read the trained autoencoder from `out`."""
     if name == "autoencoder":
         return AutoencoderStage(recipe.autoencoder, LPIPS.from_file(lpips) if lpips else None)
     if name == "regressor":
@@ -106,8 +106,8 @@ def make_stage(
     autoencoder = load_autoencoder(folder)
     if name == "denoiser":
         return DenoiserStage(recipe.denoiser, autoencoder)
-    if name == "light-decoder":
-        return LightDecoderStage(recipe.light_decoder, autoencoder)
+    if name == "distilled-decoder":
+        return DistilledDecoderStage(recipe.distilled_decoder, autoencoder)
     severity = SeverityStage(recipe.severity, autoencoder)
     if init is not None:
         source = FlashPipeline.from_pretrained(init).severity_encoder

@@ -14,11 +14,11 @@ from flashdiffusion.training.stage import Stage
 
 
 class SeverityStage(Stage):
-    """L = ‖ẑ - z0‖²/d + λ_σ ℓ(σ̂², σ̄²) + λ_im ‖x - D0(ẑ)‖²/n, degradations drawn afresh for every picture.
+    """L = ‖ẑ - z0‖²/d + λ_σ ℓ(σ̂², σ̄²) + λ_im ‖x - D0(ẑ)‖²/n, degradations drawn afresh for every image.
 
     ℓ is (σ̂² - σ̄²)² for the paper's head. For the log-variance head it is (log σ̂² - log σ̄²)² plus the Gaussian
     negative log-likelihood of the error at each place of the latent, log σ² + |e|²/c / σ², which tells the head where
-    the damage is and so teaches it from far fewer pictures. E0 and D0 are frozen.
+    the damage is and so teaches it from far fewer images. E0 and D0 are frozen.
     The image term is taken on the networks' [-1, 1] scale, as in the paper. The true severity σ̄² is a target:
     no gradient flows into it.
     """

@@ -29,7 +29,7 @@ class Stage(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, phase: str, x: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of pictures x (B, 3, H, W) in [0, 1], and parts of it for the log (detached scalars)."""
+        """Loss of images x (B, 3, H, W) in [0, 1], and parts of it for the log (detached scalars)."""
 
     @abstractmethod
     def grid(self, x: Tensor, draws: Draws) -> list[Tensor]:
@@ -40,4 +40,4 @@ class Stage(nn.Module, ABC):
         """Write what was trained as a diffusers folder below `out`."""
 
     def finish(self, x: Tensor) -> None:
-        """Last work before saving, given some training pictures."""
+        """Last work before saving, given some training images."""

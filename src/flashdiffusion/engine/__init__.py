@@ -1,0 +1,1 @@
+"""The machinery of many images at once: slots, memory, cores of a CPU, cost."""

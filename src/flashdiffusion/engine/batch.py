@@ -1,0 +1,63 @@
+"""Measurements in, one restored image out."""
+
+from collections.abc import Sequence, Sized
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from flashdiffusion.errors import InputError
+from flashdiffusion.methods import Settings
+from flashdiffusion.types import Physics
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Measurements y (B, ...) on the [0, 1] scale that came together: their names and their physics.
+
+    settings: hyperparameters for them; None leaves the choice to the pipeline.
+
+    Raises:
+        InputError: another number of names, or of the physics' parameters, than measurements.
+    """
+
+    ids: Sequence[str]
+    y: Tensor
+    physics: Physics
+    settings: Settings | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.ids) != len(self.y):
+            raise InputError(f"{len(self.ids)} ids for {len(self.y)} images; expected one per image")
+        check_length(self.y, self.physics)
+
+
+def check_length(y: Tensor, physics: Physics | None) -> None:
+    """Raise InputError if the physics' parameters are for another number of images."""
+    if isinstance(physics, Sized) and len(physics) != len(y):
+        raise InputError(f"physics has parameters for {len(physics)} images; y has {len(y)}")
+
+
+@dataclass(frozen=True)
+class Restored:
+    """One image as it leaves a stream.
+
+    index: its place among all that went in. image: float32 (3, H, W) in [0, 1] on the CPU, None if there is none.
+    severity: σ̂² in scaled latent units, None if no severity encoder was used. start: position of the start on the
+    solver's grid. nfe: denoiser evaluations run. gflop: arithmetic spent. seconds: its share of the wall-clock time of
+    the calls it took part in. failed: why there is no image; its arithmetic is not counted.
+    """
+
+    index: int
+    id: str
+    image: Tensor | None = None
+    severity: float | None = None
+    start: int = 0
+    nfe: int = 0
+    gflop: float = 0.0
+    seconds: float = 0.0
+    failed: str | None = None
+
+    def row(self) -> dict[str, Any]:
+        """What it cost, as plain numbers."""
+        return {name: getattr(self, name) for name in ("severity", "start", "nfe", "gflop", "seconds")}

@@ -1,0 +1,39 @@
+"""Memory: what is free, what a call on one image needs, how running out of it looks."""
+
+import gc
+from collections.abc import Callable
+
+import psutil
+import torch
+from torch import Tensor
+
+
+def release() -> None:
+    """Give back what torch keeps of freed memory."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that tensors on `device` can still take."""
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
+    return int(psutil.virtual_memory().available)
+
+
+def image_bytes(call: Callable[[], object]) -> int:
+    """What autograd keeps during a call on one image, parameters aside: nearly all of the memory that it needs."""
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor if tensor._base is None else tensor._base, torch.nn.Parameter):
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+    with torch.compiler.set_stance("force_eager"), hooks:  # else compiled networks are compiled anew for one image
+        call()
+    return sum(kept.values())

@@ -1,0 +1,116 @@
+"""A method measured on a task, image by image."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from flashdiffusion.data import ImageDataset, encode_image
+from flashdiffusion.errors import InputError
+from flashdiffusion.jobs.job import Done, Item, ModelChoice
+from flashdiffusion.jobs.measuring import BOUND, Evaluated, check_options, evaluate
+from flashdiffusion.methods import Settings, parse_method
+from flashdiffusion.metrics import LPIPS
+from flashdiffusion.physics import get_task
+from flashdiffusion.pipeline import FlashPipeline
+
+
+@dataclass(frozen=True)
+class EvaluateJob:
+    """Measure a method on a task; an item's place is that of its image in the data, its path the image's id there.
+
+    data, limit: the images, see `ImageDataset`. lpips: weights of LPIPS. batch_size: images that are loaded
+    together. shown: of the first so many images, PNGs are given of what is clean, measured and restored.
+    """
+
+    data: tuple[str, ...]
+    model: ModelChoice = field(default_factory=ModelChoice)
+    task: str = "gaussian-blur"
+    method: str = "flash(latent-dps)"
+    noise_std: float = 0.05
+    seed: int = 0
+    settings: Settings = field(default_factory=Settings)
+    limit: int | None = None
+    lpips: str | None = None
+    batch_size: int = 64
+    max_in_flight: int | None = None
+    shown: int = 0
+    progress: bool = False
+
+    def open(self) -> "EvaluateWorker":
+        """Load the model and list the data.
+
+        Raises:
+            InputError: options that no image can use.
+        """
+        return EvaluateWorker(self)
+
+
+class EvaluateWorker:
+    """An opened job."""
+
+    def __init__(self, job: EvaluateJob) -> None:
+        self.job = job
+        self.task = get_task(job.task)
+        start, solver = ("", "") if job.method == BOUND else parse_method(job.method, [BOUND])
+        check_options(self.task, solver, job.noise_std, job.batch_size, job.max_in_flight)
+        self.lpips = LPIPS.from_file(job.lpips) if job.lpips else None
+        self.pipeline = job.model.open()
+        self.data = open_data(self.pipeline, job.data, job.limit, cache_gib=0)  # each image is read once
+        if job.method != BOUND:
+            self.pipeline.method(solver, start, job.settings)
+
+    def __call__(self, items: Iterable[Item]) -> Iterator[Done]:
+        """Evaluate the items; each is given once, as soon as it is done."""
+        job, names, moved = self.job, dict[int, str](), deque[Done]()
+
+        def rows() -> Iterator[int]:
+            for item in items:
+                if not (item.index < len(self.data) and self.data.ids[item.index] == item.path):
+                    reason = f"the data changed during the run: {item.path} is no longer image {item.index}"
+                    moved.append(Done(item.index, item.name, reason=reason))
+                    continue
+                names[item.index] = item.name
+                yield item.index
+
+        for one in evaluate(
+            self.pipeline,
+            self.data,
+            self.task,
+            job.method,
+            noise_std=job.noise_std,
+            seed=job.seed,
+            settings=job.settings,
+            lpips=self.lpips,
+            batch_size=job.batch_size,
+            max_in_flight=job.max_in_flight,
+            progress=job.progress,
+            rows=rows(),
+        ):
+            name = names.pop(one.index)
+            if one.record is None:
+                yield Done(one.index, name, reason=one.failed)
+                continue
+            pngs = _pngs(one) if one.index < job.shown else {}
+            yield Done(one.index, name, replace(one.record, id=name).to_json(), pngs)
+        yield from moved
+
+
+def open_data(
+    pipeline: FlashPipeline, data: Iterable[str | Path], limit: int | None, cache_gib: float = 4.0
+) -> ImageDataset:
+    """Images at the size the model was trained on.
+
+    Raises:
+        InputError: the model does not say its size, or no images there.
+    """
+    if pipeline.sample_size is None:
+        raise InputError("the model's folder does not say its image size; expected sample_size in model_index.json")
+    return ImageDataset(data, pipeline.sample_size, limit, cache_gib)
+
+
+def _pngs(one: Evaluated) -> dict[str, bytes]:
+    images: dict[str, Tensor | None] = {"clean": one.clean, "measured": one.measured, "restored": one.restored}
+    return {name: encode_image(image) for name, image in images.items() if image is not None}

@@ -1,0 +1,109 @@
+"""What is to be done with many images, so that any process can do its part of them."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, Self
+
+import torch
+
+from flashdiffusion.errors import InputError, brief, unknown_name
+from flashdiffusion.pipeline import FlashPipeline
+
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image to work on: its place among all, the name of its outputs, its file if it is one of its own."""
+
+    index: int
+    name: str
+    path: str = ""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of an item.
+
+    record: what is known of the image, as in a results file. pngs: images by what they show ("restored", "clean",
+    "measured"), as PNG files. reason: what went wrong; with a record, this was not the restoration. source: the file
+    that the reason is about, if it could not be read. notes: what the user should be told.
+    """
+
+    index: int
+    name: str
+    record: dict[str, Any] | None = None
+    pngs: Mapping[str, bytes] = field(default_factory=dict)
+    reason: str | None = None
+    source: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Worker(Protocol):
+    """Does any number of items, each once, in whatever order they finish."""
+
+    def __call__(self, items: Iterable[Item]) -> Iterator[Done]: ...
+
+
+class Job(Protocol):
+    """All that a worker needs, as plain values that can be sent to another process."""
+
+    def open(self) -> Worker:
+        """Load what is needed.
+
+        Raises:
+            InputError: options that no image can use.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """A model by its folder, name or hub id, and how it is to run.
+
+    device: None for a GPU if there is one. regressor: another model, whose regressor is used. compile: mode of
+    `FlashPipeline.compile`, None to leave the networks as they are.
+    """
+
+    name: str | None = None
+    device: str | None = None
+    precision: str = "float32"
+    regressor: str | None = None
+    compile: str | None = None
+
+    @property
+    def torch_device(self) -> torch.device:
+        """Where it runs."""
+        return torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+    def on(self, device: str) -> Self:
+        """The same on another device."""
+        return replace(self, device=device)
+
+    def open(self) -> FlashPipeline:
+        """Load it.
+
+        Raises:
+            InputError: a device that torch does not have here, an unknown precision, a model without what it is for.
+        """
+        if self.precision not in PRECISIONS:
+            raise unknown_name("precision", self.precision, PRECISIONS)
+        if self.compile is not None and self.compile not in COMPILE_MODES:
+            raise unknown_name("compile mode", self.compile, COMPILE_MODES)
+        try:
+            probe = torch.zeros(1, device=self.torch_device)
+            probe.item()  # the meta device has tensors, but no numbers
+        except (RuntimeError, AssertionError) as error:
+            reason = brief(error).split(". ")[0]
+            raise InputError(f"device {self.device!r} cannot be used here: {reason}; try --device cpu") from error
+        pipeline = FlashPipeline.from_pretrained(self.name)
+        if self.regressor is not None:
+            other = FlashPipeline.from_pretrained(self.regressor)
+            if other.regressor is None:
+                raise InputError(
+                    f"model {self.regressor} has no regressor; train one with `flashdiffusion train regressor`"
+                )
+            pipeline.regressor = other.regressor
+        pipeline.to(probe.device, getattr(torch, self.precision))
+        return pipeline if self.compile is None else pipeline.compile(self.compile)

@@ -1,0 +1,109 @@
+"""Measurement files and images that came degraded, read with their physics."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from flashdiffusion.data import MeasurementFile
+from flashdiffusion.data.images import fit, read_image, to_tensor
+from flashdiffusion.data.measurements import SUFFIX
+from flashdiffusion.errors import InputError, SizeError
+from flashdiffusion.physics import OPERATORS, BatchedPhysics, BlurKernelSpace
+from flashdiffusion.physics.base import expect_params
+from flashdiffusion.pipeline import FlashPipeline
+
+MakePhysics = Callable[[str, tuple[int, int]], BatchedPhysics | None]
+Check = Callable[[Tensor, BatchedPhysics | None], None]
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One input: its file, name, y (1, ...), and its physics for one image if known."""
+
+    path: Path
+    name: str
+    y: Tensor
+    physics: BatchedPhysics | None
+
+    @property
+    def image(self) -> Tensor:
+        """y as an image (1, 3, H, W) of the size to restore."""
+        return self.y if self.physics is None else self.physics.image(self.y)
+
+
+def fitted_size(pipeline: FlashPipeline, fit: bool) -> int | None:
+    """The side that `--fit` brings images to, None without it.
+
+    Raises:
+        InputError: the model does not say its image size.
+    """
+    if fit and pipeline.sample_size is None:
+        raise InputError("--fit: the model's folder does not say its image size; expected sample_size in its index")
+    return pipeline.sample_size if fit else None
+
+
+def read_row(path: Path, size: int | tuple[int, int] | None, note: Note) -> Tensor:
+    """An image as (1, 3, H, W) in [0, 1], cropped to `size` (a side, or H and W); notes it if it was not RGB."""
+    image = read_image(path)
+    if (mode := image.info.get("mode", "RGB")) != "RGB":
+        ground = " on white" if mode in {"RGBA", "LA", "PA"} else ""
+        note(f"{path} has mode {mode}; converted to RGB{ground}")
+    if isinstance(size, int):
+        size = (size, size)
+    return to_tensor(image if size is None else fit(image, *size))[None]
+
+
+def read_measured(
+    path: Path,
+    name: str,
+    make_physics: MakePhysics,
+    check: Check,
+    size: int | tuple[int, int] | None,
+    note: Note,
+) -> Measured:
+    """Read an input.
+
+    Args:
+        make_physics: physics of an image file, from its name and size.
+        check: raises InputError for a y, with its physics, that the model cannot take.
+        size: fit images to this size (a side, or H and W); None leaves them as they are.
+
+    Raises:
+        FlashDiffusionError: it cannot be used.
+    """
+    try:
+        one = _read(path, name, make_physics, size, note)
+        check(one.y, one.physics)
+    except SizeError as error:
+        if size is not None or path.suffix == SUFFIX:
+            raise
+        raise InputError(f"{error} (--fit crops and resizes images)") from error
+    if one.physics is not None and (shape := one.physics.A(one.image).shape) != one.y.shape:
+        raise InputError(f"{one.physics.name} gives measurements of shape {tuple(shape)}; y has {tuple(one.y.shape)}")
+    return one
+
+
+def _read(path: Path, name: str, make_physics: MakePhysics, size: int | tuple[int, int] | None, note: Note) -> Measured:
+    if path.suffix != SUFFIX:
+        y = read_row(path, size, note)
+        return Measured(path, name, y, make_physics(name, (y.shape[2], y.shape[3])))
+    file = MeasurementFile.load(path)
+    y = file.y[None]
+    if file.physics == BlurKernelSpace.name:
+        return Measured(path, name, y, _with_network(file.params, file.noise_std, make_physics(name, (1, 1))))
+    if file.physics not in OPERATORS:
+        raise InputError(f"{path} was made by {file.physics!r}; this library knows {', '.join(OPERATORS)}")
+    return Measured(path, name, y, OPERATORS[file.physics].from_params(file.params, file.noise_std))
+
+
+def _with_network(params: dict[str, Tensor], noise_std: float, given: BatchedPhysics | None) -> BatchedPhysics | None:
+    """The blur-kernel-space operator of a measurement file, with the network of the one that `--physics` gives."""
+    if given is None:
+        return None
+    expect_params(BlurKernelSpace.name, params, "code")
+    if not isinstance(given, BlurKernelSpace):
+        raise InputError(f"made by {BlurKernelSpace.name}: needs --physics {BlurKernelSpace.name}:weights=FILE")
+    return BlurKernelSpace(given.network, params["code"], noise_std)

@@ -1,0 +1,120 @@
+"""One record per image, and their means."""
+
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from flashdiffusion.errors import InputError
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of one image; None where it is not. file: where it came from."""
+
+    id: str
+    degradation: dict[str, Any] | None = None
+    severity: float | None = None
+    true_severity: float | None = None
+    start: int | None = None
+    nfe: int | None = None
+    gflop: float | None = None
+    seconds: float | None = None
+    psnr: float | None = None
+    ssim: float | None = None
+    lpips: float | None = None
+    measurement_psnr: float | None = None
+    file: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Fields that are known, rounded to six significant digits; null where a number is not finite."""
+        return {key: plain(value) for key, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> "Record":
+        """The inverse of `to_json`, but for what was rounded: a number that was not finite is NaN.
+
+        Raises:
+            InputError: fields that a record has not.
+        """
+        values: dict[str, Any] = {key: math.nan if value is None else value for key, value in row.items()}
+        try:
+            return cls(**values)
+        except TypeError as error:
+            known = ", ".join(field.name for field in fields(cls))
+            raise InputError(f"a record with the fields {', '.join(row)}; expected an id, and of {known}") from error
+
+
+def plain(value: Any) -> Any:
+    """A number as JSON can hold it: six significant digits, None for NaN and infinities."""
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
+
+
+def summarise(records: Sequence[Record]) -> dict[str, Any]:
+    """Means over the images of every number that all of them have, and how well severities are predicted.
+
+    A mean that is not finite (a perfect image's PSNR) is null.
+    """
+    summary: dict[str, Any] = {"images": len(records)}
+    if not records:
+        return summary
+    rows = [record.to_json() for record in records]
+    for key in (k for k in rows[0] if k not in {"id", "degradation", "file"}):
+        values = [row[key] for row in rows if key in row]
+        if len(values) == len(rows):
+            summary[key] = plain(math.nan if None in values else sum(values) / len(values))
+    if len(rows) > 2 and "true_severity" in summary and "severity" in summary:
+        summary["severity_quality"] = _severity_quality(
+            torch.tensor([r["severity"] for r in rows]), torch.tensor([r["true_severity"] for r in rows])
+        )
+    return summary
+
+
+def _severity_quality(predicted: torch.Tensor, true: torch.Tensor) -> dict[str, float | None]:
+    from torchmetrics.functional.regression import spearman_corrcoef
+
+    low, high = torch.quantile(true, torch.tensor([0.1, 0.9])).tolist()
+    return {
+        "spearman": plain(float(spearman_corrcoef(predicted, true))),
+        "median_ratio": plain(float((predicted / true).median())),
+        "true_p10": plain(low),
+        "true_p90": plain(high),
+        "true_spread": plain(high / low),
+    }
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Machine and versions, to stand beside every measured figure."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    return {
+        "device": f"{device.type}: {name}",
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "diffusers": version("diffusers"),
+        "flashdiffusion": version("flashdiffusion"),
+    }
+
+
+def report(
+    command: Sequence[str],
+    device: torch.device,
+    about: Mapping[str, Any],
+    records: Sequence[Record],
+    failed: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """What a results file holds: how it was made, the means, a record per image, why others failed."""
+    return {
+        "command": ["flashdiffusion", *command],
+        "environment": environment(device),
+        **about,
+        "mean": summarise(records),
+        "records": [record.to_json() for record in records],
+        "failed": [{"id": name, "reason": reason} for name, reason in (failed or {}).items()],
+    }

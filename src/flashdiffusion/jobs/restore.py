@@ -1,0 +1,208 @@
+"""Degraded images restored: read in the background, given as they finish."""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flashdiffusion.data import encode_image, in_chunks, mapped
+from flashdiffusion.data.measurements import SUFFIX
+from flashdiffusion.engine.capacity import Capacity
+from flashdiffusion.errors import FlashDiffusionError, InputError
+from flashdiffusion.jobs.job import Done, Item, ModelChoice
+from flashdiffusion.jobs.measured import Measured, fitted_size, read_measured, read_row
+from flashdiffusion.jobs.measuring import finishing_threads
+from flashdiffusion.jobs.records import Record
+from flashdiffusion.methods import Settings, parse_method
+from flashdiffusion.metrics import LPIPS, psnr, ssim
+from flashdiffusion.physics import BatchedPhysics, concatenate, parse_physics
+from flashdiffusion.pipeline import Batch, Restored
+from flashdiffusion.presets import preset_for
+from flashdiffusion.seeds import image_generator
+
+CHUNK = 64  # images that are read together; those of them that are alike share a batch
+FAR = 1.5  # shorter side of an image over the model's, or under it, from where the user is told
+
+
+@dataclass(frozen=True)
+class RestoreJob:
+    """Restore measurement files and images.
+
+    physics, noise_std: what damaged images that are no measurement files, as on the command line. given: settings
+    that replace those of the presets. steps: length of the time grid. fit: bring images to the model's size.
+    references: the true image's file by name. lpips: weights of LPIPS.
+    """
+
+    model: ModelChoice = field(default_factory=ModelChoice)
+    method: str = "flash(latent-dps)"
+    physics: str | None = None
+    noise_std: float = 0.05
+    seed: int = 0
+    given: Mapping[str, Any] = field(default_factory=dict)
+    fit: bool = False
+    references: Mapping[str, str] = field(default_factory=dict)
+    lpips: str | None = None
+    max_in_flight: int | None = None
+    progress: bool = False
+
+    def settings_for(self, task: str | BatchedPhysics) -> Settings:
+        """Settings of images with this physics, or the physics of this name."""
+        start, solver = parse_method(self.method)
+        return replace(preset_for(task, start, solver, self.given.get("steps")), **self.given)
+
+    def open(self) -> "RestoreWorker":
+        """Load the model.
+
+        Raises:
+            InputError: options that no image can use.
+        """
+        return RestoreWorker(self)
+
+
+class RestoreWorker:
+    """An opened job."""
+
+    def __init__(self, job: RestoreJob) -> None:
+        self.job = job
+        self.start, self.solver = parse_method(job.method)
+        self.lpips = LPIPS.from_file(job.lpips) if job.lpips else None
+        self.pipeline = job.model.open()
+        self.side = fitted_size(self.pipeline, job.fit)
+        settings = job.settings_for("gaussian-blur")
+        self.pipeline.method(self.solver, self.start, settings)
+        Capacity(job.max_in_flight)
+
+    def __call__(self, items: Iterable[Item]) -> Iterator[Done]:
+        """Restore the items; each is given once, as soon as it is done."""
+        run = _Run(self)
+        restored = self.pipeline.stream(
+            run.batches(items),
+            solver=self.solver,
+            start=self.start,
+            seed=self.job.seed,
+            max_in_flight=self.job.max_in_flight,
+            progress=self.job.progress,
+        )
+        for done in mapped(run.done, restored, finishing_threads(self.pipeline.prior.device)):
+            yield from run.refused()
+            yield done
+        yield from run.refused()
+
+
+class _Run:
+    """Items on their way: `batches` is run in a thread, the rest where the results are wanted."""
+
+    def __init__(self, worker: RestoreWorker) -> None:
+        self.job, self.pipeline, self.worker = worker.job, worker.pipeline, worker
+        self.known: dict[int, _Known] = {}  # by place in the stream
+        self.bad: deque[Done] = deque()
+        self.quiet = self.job.fit or self.pipeline.sample_size is None
+        self.count = 0
+
+    # -- in the thread that reads ---------------------------------------------------------------------------
+
+    def batches(self, items: Iterable[Item]) -> Iterator[Batch]:
+        for chunk in in_chunks(items, CHUNK):
+            groups: dict[object, list[tuple[Measured, _Known]]] = {}
+            for item in chunk:
+                if (read := self._read(item)) is not None:
+                    one = read[0]
+                    assert one.physics is not None
+                    alike = (type(one.physics), one.y.shape, one.physics.image(one.y).shape)
+                    groups.setdefault(alike, []).append(read)
+            for group in groups.values():
+                for _, known in group:
+                    self.known[self.count] = known
+                    self.count += 1
+                physics = concatenate([one.physics for one, _ in group if one.physics is not None])
+                y = torch.cat([one.y for one, _ in group])
+                yield Batch([one.name for one, _ in group], y, physics, self.job.settings_for(physics))
+
+    def _read(self, item: Item) -> "tuple[Measured, _Known] | None":
+        path, notes = Path(item.path), list[str]()
+        try:
+            size = self.size if path.suffix != SUFFIX else None
+            one = read_measured(path, item.name, self._physics_of, self.pipeline.check, size, notes.append)
+        except FlashDiffusionError as error:
+            self.bad.append(Done(item.index, item.name, reason=str(error), source=item.path, notes=tuple(notes)))
+            return None
+        if not self.quiet and path.suffix != SUFFIX and (note := self._size_note(one)):
+            notes.append(note)
+            self.quiet = True
+        degradation = one.physics.describe()[0] if one.physics else None
+        return one, _Known(item, degradation, tuple(notes))
+
+    def _physics_of(self, name: str, shape: tuple[int, int]) -> BatchedPhysics:
+        job = self.job
+        if job.physics is None:
+            raise InputError(f"{name} is an image: say what damaged it with --physics, e.g. gaussian-blur:std=2")
+        return parse_physics(job.physics, shape, image_generator(job.seed, name), job.noise_std)
+
+    @cached_property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width that an image is fitted to: those of the measurement of one of the model's size."""
+        side = self.worker.side
+        if side is None or self.job.physics is None:
+            return None
+        physics = self._physics_of("", (1, 1))
+        height, width = physics.A(torch.zeros(1, 3, side, side)).shape[2:]
+        return height, width
+
+    def _size_note(self, one: Measured) -> str | None:
+        side = self.pipeline.sample_size
+        assert side is not None
+        height, width = one.image.shape[2:]
+        if 1 / FAR <= min(height, width) / side <= FAR:
+            return None
+        return (
+            f"{one.path} is restored at {width}x{height} and the model was trained on images of {side}x{side}; --fit "
+            "restores at that size"
+        )
+
+    # -- where the results are wanted -----------------------------------------------------------------------
+
+    def refused(self) -> Iterator[Done]:
+        """Items that could not be read."""
+        while self.bad:
+            yield self.bad.popleft()
+
+    @torch.no_grad()
+    def done(self, restored: Restored) -> Done:
+        """What a restored image comes to."""
+        known = self.known.pop(restored.index)
+        item = known.item
+        if restored.image is None:
+            return Done(item.index, item.name, reason=restored.failed, notes=known.notes)
+        values, reason = restored.row(), None
+        if item.name in self.job.references:
+            try:
+                values |= self._compare(restored.image[None], Path(self.job.references[item.name]), known)
+            except FlashDiffusionError as error:
+                reason = str(error)
+        record = Record(item.name, known.degradation, file=item.path, **values)
+        pngs = {"restored": encode_image(restored.image)}
+        return Done(item.index, item.name, record.to_json(), pngs, reason, notes=known.notes)
+
+    def _compare(self, image: Tensor, truth: Path, known: "_Known") -> dict[str, float]:
+        x = read_row(truth, (image.shape[2], image.shape[3]), known.note)
+        quality = {"psnr": float(psnr(image, x)), "ssim": float(ssim(image, x))}
+        if self.worker.lpips is not None:
+            quality["lpips"] = float(self.worker.lpips(image, x))
+        return quality
+
+
+@dataclass
+class _Known:
+    """What is kept of an item while its image is restored."""
+
+    item: Item
+    degradation: dict[str, Any] | None
+    notes: tuple[str, ...]
+
+    def note(self, text: str) -> None:
+        self.notes += (text,)

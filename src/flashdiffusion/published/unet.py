@@ -1,0 +1,232 @@
+"""The guided-diffusion UNet, which latent-diffusion uses too, as diffusers' UNet2DModel.
+
+`input_blocks` are a convolution and then, per level, residual blocks (each followed by attention where the level has
+it) and a downsampling; `output_blocks` mirror them, an upsampling being the last layer of its level's last block.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from diffusers import UNet2DModel
+from torch import Tensor
+
+from flashdiffusion.errors import CheckpointError
+from flashdiffusion.published.config import whole
+from flashdiffusion.published.keymap import GROUPS, KeyMap, check_widths, indices
+
+_RESNET = {
+    "in_layers.0": "norm1",
+    "in_layers.2": "conv1",
+    "emb_layers.1": "time_emb_proj",
+    "out_layers.0": "norm2",
+    "out_layers.3": "conv2",
+}
+
+
+@dataclass(frozen=True)
+class UNetShape:
+    """What the weights of a guided-diffusion UNet say of it."""
+
+    in_channels: int
+    out_channels: int
+    model_channels: int
+    widths: tuple[int, ...]  # per level, full resolution first
+    blocks: int  # residual blocks per level
+    attention: tuple[bool, ...]  # per level
+    scale_shift: bool
+    resblock_updown: bool
+
+    @classmethod
+    def of(cls, keys: KeyMap) -> "UNetShape":
+        """Infer it.
+
+        Raises:
+            CheckpointError: these are no weights of such a UNet, or one that needs more than image and time.
+        """
+        tensors, source = keys.left, keys.source
+        if conditional := sorted(k for k in tensors if k.startswith("label_emb.") or ".transformer_blocks." in k):
+            raise CheckpointError(
+                f"{source} has a key {keys.prefix}{conditional[0]}: a conditional model; expected an unconditional one"
+            )
+        outputs = indices(tensors, "output_blocks.")
+        ups = [n for n in range(outputs) if _has_upsampling(tensors, n)]
+        levels = len(ups) + 1
+        per_level = outputs // levels
+        if not outputs or outputs % levels or ups != [per_level * (i + 1) - 1 for i in range(levels - 1)]:
+            raise CheckpointError(
+                f"{source}: {outputs} output_blocks with upsamplings in {ups}; expected as many blocks in every level"
+            )
+        first = [1 + per_level * i for i in range(levels)]  # the first residual block of each level
+        widths = tuple(keys.shape(f"input_blocks.{n}.0.in_layers.2.weight", 4)[0] for n in first)
+        check_widths(keys, widths)
+        base, channels = keys.shape("input_blocks.0.0.weight", 4)[:2]
+        return cls(
+            in_channels=channels,
+            out_channels=keys.shape("out.2.weight", 4)[0],
+            model_channels=base,
+            widths=widths,
+            blocks=per_level - 1,
+            attention=tuple(f"input_blocks.{n}.1.qkv.weight" in tensors for n in first),
+            scale_shift=keys.shape("input_blocks.1.0.emb_layers.1.weight", 2)[0] == 2 * widths[0],
+            resblock_updown=levels > 1 and f"input_blocks.{per_level}.0.op.weight" not in tensors,
+        )
+
+    def described(self) -> dict[str, Any]:
+        """The same under the names of guided-diffusion's arguments."""
+        base = self.model_channels
+        multiples = [w // base if w % base == 0 else w / base for w in self.widths]
+        return {
+            "in_channels": self.in_channels,
+            "out_channels": self.out_channels,
+            "model_channels": base,
+            "num_res_blocks": self.blocks,
+            "channel_mult": multiples,
+            "use_scale_shift_norm": self.scale_shift,
+        } | ({"resblock_updown": self.resblock_updown} if len(self.widths) > 1 else {})
+
+    @property
+    def downsamplings(self) -> list[int]:
+        """Those at which there is attention: what latent-diffusion calls attention_resolutions."""
+        return [2**i for i, attends in enumerate(self.attention) if attends]
+
+
+def head_channels(shape: UNetShape, config: Mapping[str, Any], source: str, default: int | None = None) -> int:
+    """Channels of an attention head: no weight shows them, `num_head_channels` or `num_heads` of the config does.
+
+    Raises:
+        CheckpointError: neither is given, or one that diffusers' UNet cannot express.
+    """
+    widths = {w for w, attends in zip(shape.widths, shape.attention, strict=True) if attends} | {shape.widths[-1]}
+    channels, heads = (whole(config, name, source) for name in ("num_head_channels", "num_heads"))
+    if channels is None and heads is None:
+        if default is None:
+            raise CheckpointError(f"{source} has neither num_head_channels nor num_heads; expected one of them")
+        channels = default
+    upsample = whole(config, "num_heads_upsample", source)
+    if channels is None and upsample not in (None, heads):
+        raise CheckpointError(f"{source}: num_heads_upsample is {upsample}; expected {heads}, as num_heads")
+    if channels is None:
+        assert heads is not None
+        if len(widths) > 1:
+            raise CheckpointError(
+                f"{source}: num_heads is {heads} for attention over {sorted(widths)} channels; diffusers' UNet has one "
+                "num_head_channels for all, so this model cannot be brought over"
+            )
+        channels = max(1, min(widths) // heads)
+    if any(width % channels for width in widths):
+        raise CheckpointError(
+            f"{source}: num_head_channels is {channels}; expected a divisor of the weights' {sorted(widths)} channels"
+        )
+    return channels
+
+
+def load_unet(
+    keys: KeyMap, shape: UNetShape, head: int, sample_size: int | None, new_attention_order: bool = False
+) -> UNet2DModel:
+    """The denoiser of a checkpoint whose keys are exactly those of the UNet.
+
+    Args:
+        keys: its tensors.
+        shape: what they say.
+        head: channels of an attention head.
+        sample_size: side of what it denoises, if known.
+        new_attention_order: queries of all heads, then keys, then values; else head by head.
+
+    Raises:
+        CheckpointError: missing, extra or misshapen tensors.
+    """
+    levels, last = len(shape.widths), len(shape.widths) - 1
+    for old, new in {
+        "time_embed.0": "time_embedding.linear_1",
+        "time_embed.2": "time_embedding.linear_2",
+        "input_blocks.0.0": "conv_in",
+        "out.0": "conv_norm_out",
+        "out.2": "conv_out",
+    }.items():
+        keys.layer(old, new)
+    for i in range(levels):
+        down, up = f"down_blocks.{i}", f"up_blocks.{last - i}"
+        for j in range(shape.blocks):
+            old = f"input_blocks.{1 + i * (shape.blocks + 1) + j}"
+            _map_resnet(keys, f"{old}.0", f"{down}.resnets.{j}")
+            if shape.attention[i]:
+                _map_attention(keys, f"{old}.1", f"{down}.attentions.{j}", head, new_attention_order)
+        if i < last:
+            _map_resampling(keys, f"input_blocks.{(i + 1) * (shape.blocks + 1)}.0", f"{down}.downsamplers.0", "op")
+        for j in range(shape.blocks + 1):
+            old = f"output_blocks.{(last - i) * (shape.blocks + 1) + j}"
+            _map_resnet(keys, f"{old}.0", f"{up}.resnets.{j}")
+            if shape.attention[i]:
+                _map_attention(keys, f"{old}.1", f"{up}.attentions.{j}", head, new_attention_order)
+        if i > 0:
+            old = f"output_blocks.{(last - i + 1) * (shape.blocks + 1) - 1}.{2 if shape.attention[i] else 1}"
+            _map_resampling(keys, old, f"{up}.upsamplers.0", "conv")
+    for number, new in ((0, "resnets.0"), (2, "resnets.1")):
+        _map_resnet(keys, f"middle_block.{number}", f"mid_block.{new}")
+    _map_attention(keys, "middle_block.1", "mid_block.attentions.0", head, new_attention_order)
+    keys.finish()
+    model = UNet2DModel(**_arguments(shape, head, sample_size))
+    keys.load_into(model)
+    return model
+
+
+def _arguments(shape: UNetShape, head: int, sample_size: int | None) -> dict[str, Any]:
+    plain = ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D")
+    if not shape.resblock_updown:
+        plain = ("DownBlock2D", "UpBlock2D")
+    resampling = "resnet" if shape.resblock_updown else "conv"
+    return {
+        "sample_size": sample_size,
+        "in_channels": shape.in_channels,
+        "out_channels": shape.out_channels,
+        "block_out_channels": list(shape.widths),
+        "layers_per_block": shape.blocks,
+        "down_block_types": ["AttnDownBlock2D" if attends else plain[0] for attends in shape.attention],
+        "up_block_types": ["AttnUpBlock2D" if attends else plain[1] for attends in reversed(shape.attention)],
+        "downsample_type": resampling,
+        "upsample_type": resampling,
+        "resnet_time_scale_shift": "scale_shift" if shape.scale_shift else "default",
+        "attention_head_dim": head,
+        "norm_num_groups": GROUPS,
+        "attn_norm_num_groups": GROUPS,
+        "norm_eps": 1e-5,
+        "freq_shift": 0,
+        "flip_sin_to_cos": True,
+    }
+
+
+def _has_upsampling(tensors: Mapping[str, Tensor], n: int) -> bool:
+    later = [f"output_blocks.{n}.{place}" for place in (1, 2)]
+    return any(f"{old}.conv.weight" in tensors or f"{old}.in_layers.2.weight" in tensors for old in later)
+
+
+def _map_resnet(keys: KeyMap, old: str, new: str) -> None:
+    keys.layers(old, new, _RESNET)
+    if keys.has(f"{old}.skip_connection"):
+        keys.layer(f"{old}.skip_connection", f"{new}.conv_shortcut")
+
+
+def _map_resampling(keys: KeyMap, old: str, new: str, name: str) -> None:
+    if keys.has(f"{old}.{name}"):
+        keys.layer(f"{old}.{name}", f"{new}.conv")
+    else:
+        _map_resnet(keys, old, new)
+
+
+def _map_attention(keys: KeyMap, old: str, new: str, head: int, new_order: bool) -> None:
+    keys.layer(f"{old}.norm", f"{new}.group_norm")
+    keys.layer(f"{old}.proj_out", f"{new}.to_out.0", linear=True)
+    for part in ("weight", "bias"):
+        key = f"{old}.qkv.{part}"
+        shape = keys.shape(key, 3 if part == "weight" else 1)
+        if shape[0] % (3 * head) or shape[2:] not in ((), (1,)):
+            raise CheckpointError(
+                f"{keys.source}: {keys.prefix}{key} has shape {shape}; expected rows in multiples of 3 x {head}"
+            )
+        # (3 H c) as (3, H, c) in the new order and as (H, 3, c) in the old one, where each head has its own three.
+        tensor = keys.take(key).reshape(shape[:2])
+        rest = shape[1:2]
+        split = tensor.reshape(3, -1, head, *rest) if new_order else tensor.reshape(-1, 3, head, *rest).transpose(0, 1)
+        for name, values in zip(("to_q", "to_k", "to_v"), split, strict=True):
+            keys.put(f"{new}.{name}.{part}", values.reshape(-1, *rest).contiguous(), key)

@@ -1,0 +1,167 @@
+"""What is to be solved: measurements with their physics; the only place that takes rows of them."""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from flashdiffusion.errors import InputError, is_out_of_memory
+from flashdiffusion.physics import BatchedPhysics, WithParams, concatenate, is_linear, noise_std_of
+from flashdiffusion.types import Physics, RowwisePhysics
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Measurements y (B, ...) on the [0, 1] scale and the physics that made them.
+
+    A physics without `take` is taken to be the same for every image.
+    """
+
+    y: Tensor
+    physics: Physics
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @property
+    def name(self) -> str:
+        """Name of the physics, for messages."""
+        return str(getattr(self.physics, "name", type(self.physics).__name__))
+
+    @property
+    def linear(self) -> bool:
+        """Whether the physics has an adjoint."""
+        return is_linear(self.physics)
+
+    @property
+    def noise_variance(self) -> Tensor:
+        """σ_y² of each image on the [0, 1] scale, (B,); 0 where the physics does not say (`noise_std_of`).
+
+        Raises:
+            InputError: another number of noise levels than images.
+        """
+        std = noise_std_of(self.physics)
+        if std is None:
+            return self.y.new_zeros(len(self))
+        self._check_noise(std)
+        return std.to(self.y).square().expand(len(self))
+
+    def _check_noise(self, std: Tensor) -> None:
+        if len(std) not in {1, len(self)}:
+            raise InputError(
+                f"physics {self.name} has {len(std)} noise levels for {len(self)} images; expected one, or one per "
+                "image"
+            )
+
+    def to(self, device: torch.device | str) -> "Problem":
+        """Measurements, and the physics if it can be moved, on `device`."""
+        physics = self.physics.to(device) if hasattr(self.physics, "to") else self.physics
+        return Problem(self.y.to(device), physics)
+
+    def take(self, rows: Tensor) -> "Problem":
+        """Some rows (int64 indices) of the batch."""
+        physics = self.physics
+        if not isinstance(physics, RowwisePhysics) and (std := noise_std_of(physics)) is not None and len(std) > 1:
+            self._check_noise(std)
+            physics = WithParams(physics)  # the same for every image but for its noise
+        own = physics.take(rows) if isinstance(physics, RowwisePhysics) else physics
+        return Problem(self.y[rows.to(self.y.device, non_blocking=True)], own)
+
+    @property
+    def kind(self) -> Hashable:
+        """Problems of equal kind can be joined."""
+        y = (self.y.shape[1:], self.y.dtype)
+        if isinstance(self.physics, BatchedPhysics):
+            return BatchedPhysics, *y
+        if isinstance(self.physics, WithParams):
+            return self.physics.kind, *y
+        return id(self.physics), *y
+
+    @classmethod
+    def join(cls, parts: "Sequence[Problem]") -> "Problem":
+        """One problem for the images of several of one kind, in their order."""
+        if len(parts) == 1:
+            return parts[0]
+        y = torch.cat([part.y for part in parts])
+        ours = [part.physics for part in parts if isinstance(part.physics, BatchedPhysics)]
+        foreign = [part.physics for part in parts if isinstance(part.physics, WithParams)]
+        if ours:
+            return cls(y, concatenate(ours))
+        return cls(y, WithParams.join(foreign) if foreign else parts[0].physics)
+
+    def image(self) -> Tensor:
+        """The measurements as images (B, 3, H, W) of the size to restore, for networks that take images.
+
+        Those of our operators know how. Of other linear ones, whose x may be larger than y, it is Aᵀy: if that is of
+        another size than measurements of three channels, its mean brightness is made theirs, and if it is of the same
+        they are images already. Of other nonlinear ones it is y.
+
+        Raises:
+            InputError: neither is an image.
+        """
+        if isinstance(self.physics, BatchedPhysics):
+            image = self.physics.image(self.y)
+        elif self.linear:
+            image = self.adjoint(self.y)
+            if self.y.ndim == 4 and self.y.shape[1] == 3:
+                image = self.y if image.shape == self.y.shape else _as_bright(image, self.y)
+        else:
+            image = self.y
+        if image.ndim != 4 or image.shape[1] != 3 or len(image) == 0:
+            raise InputError(f"measurements of shape {tuple(self.y.shape)}; expected (B, 3, H, W) with B >= 1")
+        return image
+
+    def measure(self, x: Tensor) -> Tensor:
+        """A(x).
+
+        Raises:
+            InputError: the physics cannot take these rows, or gives measurements of another shape than y.
+        """
+        measured = self._call(self.physics.A, x)
+        if measured.shape != self.y.shape:
+            raise InputError(
+                f"physics {self.name} gives measurements of shape {tuple(measured.shape)}; y has {tuple(self.y.shape)}"
+            )
+        return measured
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Aᵀy.
+
+        Raises:
+            InputError: the physics is not linear, or cannot take these rows.
+        """
+        if not is_linear(self.physics):
+            raise InputError(f"physics {self.name} has no A_adjoint; expected a linear one")
+        return self._call(self.physics.A_adjoint, y)
+
+    def _call(self, function: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
+        try:
+            return function(value)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            raise InputError(
+                f"physics failed on {len(self)} of the images: {error}; pass parameters that differ from image to "
+                "image through flashdiffusion.WithParams"
+            ) from error
+
+    def residual(self, x: Tensor) -> Tensor:
+        """r = A(x) - y on the [-1, 1] scale, as published step sizes are: twice that of the [0, 1] scale."""
+        return 2 * (self.measure(x) - self.y)
+
+    def loss(self, x: Tensor) -> Tensor:
+        """‖r‖₂ of each image, (B,)."""
+        return norm(self.residual(x))
+
+
+def norm(rows: Tensor) -> Tensor:
+    """‖·‖₂ of each row, (B,)."""
+    return torch.linalg.vector_norm(rows.flatten(1), dim=1)
+
+
+def _as_bright(image: Tensor, y: Tensor) -> Tensor:
+    """Images with the mean of the measurements y; as they are where that would not be a positive factor."""
+    factor = y.flatten(1).mean(1) / image.flatten(1).mean(1)
+    usable = factor.isfinite() & (factor > 0)
+    return image * torch.where(usable, factor, torch.ones_like(factor)).view(-1, *[1] * (image.ndim - 1))

@@ -1,0 +1,197 @@
+"""Where each image starts, and from what: the latent and its grid position come from one function."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from flashdiffusion.errors import InputError, unknown_name
+from flashdiffusion.priors import LatentPrior
+from flashdiffusion.regression import Regressor
+from flashdiffusion.schedule import Grid
+from flashdiffusion.severity import Severity, SeverityEncoder
+
+# c·σ̂² stays below 1, so that some of the estimate is left.
+MAX_MIX = 0.999
+
+
+@dataclass(frozen=True)
+class Start:
+    """z: start latents (B, c, h, w); k: grid positions, int64 (B,), 0 = already clean.
+
+    severity: what was estimated, if anything. nfe: denoiser evaluations spent on the start, int64 (B,), None for none.
+    """
+
+    z: Tensor
+    k: Tensor
+    severity: Severity | None = None
+    nfe: Tensor | None = None
+
+    @classmethod
+    def concatenate(cls, parts: "Sequence[Start]") -> "Start":
+        """One start for the images of several."""
+        known = [part.severity for part in parts if part.severity is not None]
+        severity = None
+        if known:
+            severity = Severity(torch.cat([s.z_hat for s in known]), torch.cat([s.var for s in known]))
+        spent = [part.nfe for part in parts if part.nfe is not None]
+        return cls(
+            torch.cat([part.z for part in parts]),
+            torch.cat([part.k for part in parts]),
+            severity,
+            torch.cat(spent) if spent else None,
+        )
+
+
+class StartRule(Protocol):
+    """From measurements to a start."""
+
+    def __call__(self, y: Tensor, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
+        """
+        Args:
+            y: measurements as images (B, 3, H, W) on the [0, 1] scale (`Problem.image`).
+            noise: standard normal, the shape of the latents.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class FromNoise:
+    """The baseline of every solver: pure noise, all K steps."""
+
+    def __call__(self, y: Tensor, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
+        return Start(noise, torch.full((len(y),), len(grid), dtype=torch.int64, device=y.device))
+
+
+@dataclass(frozen=True)
+class SNRMatch:
+    """Flash: start from the severity encoder's ẑ at the time whose SNR matches its σ̂².
+
+    "paper": k = match(σ̂²), z = √(1 - cσ̂²) ẑ + √(cσ̂²) ε, with cσ̂² clamped below 1.
+    "consistent": the total noise variance (1 + c) σ̂², the encoder's error and what is mixed in, serves for both:
+    k = match((1 + c) σ̂²), z = a_k (ẑ + √(cσ̂²) ε). It has no ceiling on k.
+
+    Args:
+        encoder: the severity encoder.
+        correction: c >= 0, the noise correction; one number for all images.
+        mixing: "paper" or "consistent".
+
+    Raises:
+        InputError: correction negative or not finite, unknown mixing.
+    """
+
+    encoder: SeverityEncoder
+    correction: float = 1.2
+    mixing: str = "paper"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.correction < float("inf"):
+            raise InputError(f"correction c is {self.correction}; expected a finite number >= 0")
+        if self.mixing not in {"paper", "consistent"}:
+            raise unknown_name("mixing", self.mixing, ["paper", "consistent"])
+
+    @torch.no_grad()
+    def __call__(self, y: Tensor, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
+        severity = self.encoder(y)
+        z_hat, var = severity.z_hat, severity.var
+        added = self.correction * var
+        if self.mixing == "consistent":
+            k = grid.match(var + added)
+            abar = grid.abar[k.cpu()].to(z_hat).view(-1, 1, 1, 1)
+            z = abar.sqrt() * (z_hat + added.to(z_hat).sqrt().view(-1, 1, 1, 1) * noise)
+            return Start(z, k, severity)
+        mix = added.clamp(max=MAX_MIX).to(z_hat).view(-1, 1, 1, 1)
+        return Start((1 - mix).sqrt() * z_hat + mix.sqrt() * noise, grid.match(var), severity)
+
+
+@dataclass(frozen=True)
+class DDIMInversion:
+    """Flash by inversion: ẑ is carried up to k = match(σ̂²) by the deterministic DDIM steps run backwards.
+
+    No noise is mixed in: what the denoiser takes for noise in ẑ grows with the time. The paper's final version tries
+    this start; it costs k denoiser evaluations more, which count as NFE.
+
+    Args:
+        encoder: the severity encoder.
+    """
+
+    encoder: SeverityEncoder
+
+    @torch.no_grad()
+    def __call__(self, y: Tensor, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
+        severity = self.encoder(y)
+        k = grid.match(severity.var)
+        z = severity.z_hat.clone()
+        abar = grid.abar.to(device=z.device, dtype=z.dtype)
+        for position in range(int(k.max())):
+            rows = (k > position).nonzero()[:, 0]
+            # The network knows no time 0; ε at its lowest time stands in for it.
+            i = max(int(grid.times[position]), 1)
+            at, here, above = grid.schedule.abar[i].to(z), abar[position], abar[position + 1]
+            z0 = prior.denoise(z[rows], torch.full((len(rows),), i, device=z.device))
+            epsilon = (z[rows] - at.sqrt() * z0) / (1 - at).sqrt()
+            clean = (z[rows] - (1 - here).sqrt() * epsilon) / here.sqrt()
+            z[rows] = above.sqrt() * clean + (1 - above).sqrt() * epsilon
+        return Start(z, k, severity, k.clone())
+
+
+class Estimate(Protocol):
+    """An estimate of the clean latents that needs no diffusion."""
+
+    def __call__(self, y: Tensor, prior: LatentPrior) -> tuple[Tensor, Severity | None]:
+        """Measurements as images -> latents (B, c, h, w), and their severity if it is known."""
+        ...
+
+
+@dataclass(frozen=True)
+class EncodedEstimate:
+    """The severity encoder's ẑ."""
+
+    encoder: SeverityEncoder
+
+    def __call__(self, y: Tensor, prior: LatentPrior) -> tuple[Tensor, Severity | None]:
+        severity = self.encoder(y)
+        return severity.z_hat, severity
+
+
+@dataclass(frozen=True)
+class RegressedEstimate:
+    """A supervised network's restoration, encoded; with a pixel-space prior, the restoration itself."""
+
+    regressor: Regressor
+
+    def __call__(self, y: Tensor, prior: LatentPrior) -> tuple[Tensor, Severity | None]:
+        return prior.encode(self.regressor(y).clamp(0, 1)), None
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """CCDF (Chung et al. 2022): a given estimate, noised to the same time for every image.
+
+    Args:
+        step: N', counted on the full schedule of N steps; on a shorter grid its nearest position is taken. 0 returns
+            the estimate as it is.
+        estimate: gives the estimate of the clean latents.
+
+    Raises:
+        InputError: step is negative, or beyond the schedule (when called).
+    """
+
+    step: int
+    estimate: Estimate
+
+    def __post_init__(self) -> None:
+        if self.step < 0:
+            raise InputError(f"start step is {self.step}; expected 0 or more steps")
+
+    @torch.no_grad()
+    def __call__(self, y: Tensor, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
+        if self.step > len(grid.schedule):
+            raise InputError(f"start step is {self.step}; the noise schedule has {len(grid.schedule)} steps")
+        k = int((grid.times - self.step).abs().argmin())
+        clean, severity = self.estimate(y, prior)
+        abar = grid.abar[k].to(noise)
+        z = abar.sqrt() * clean + (1 - abar).sqrt() * noise
+        return Start(z, torch.full((len(y),), k, dtype=torch.int64, device=y.device), severity)

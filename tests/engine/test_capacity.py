@@ -1,0 +1,132 @@
+import pytest
+import torch
+
+from flashdiffusion.engine import capacity
+from flashdiffusion.engine.capacity import Capacity, Failure, Limit, in_parts
+from flashdiffusion.engine.memory import free_bytes, image_bytes
+from flashdiffusion.engine.slots import run
+from flashdiffusion.errors import InputError, is_out_of_memory
+from flashdiffusion.physics import GaussianBlur
+from flashdiffusion.solvers import LatentDPS, Problem, Transition
+from toy import ToyPrior, jobs
+
+PRIOR = ToyPrior()
+SOLVER = LatentDPS(PRIOR, Transition(PRIOR.schedule.grid(50)), 0.5)
+
+
+def _one(side: int = 16):
+    z = torch.randn(12, side // 2, side // 2, dtype=torch.float64)
+    return SOLVER, Problem(torch.rand(1, 3, side, side).double(), GaussianBlur([1.0])), 0, z
+
+
+def _needed(side: int = 16) -> int:
+    solver, problem, _, z = _one(side)
+    return max(image_bytes(call) for call in solver.units(z[None], problem).values())
+
+
+def test_bytes_grow_with_the_image():
+    assert _needed(16) > 0
+    assert _needed(32) > 3 * _needed(16)
+
+
+def test_bytes_leave_parameters_out():
+    layer = torch.nn.Linear(1000, 1000)
+    x = torch.ones(1, 1000, requires_grad=True)
+    assert image_bytes(lambda: layer(x).square().sum()) < 10 * 4000
+
+
+@pytest.mark.parametrize(("images", "expected"), [(0.1, 1), (5, 5), (1e6, capacity.BOUND_CPU)])
+def test_a_chosen_capacity_is_what_free_memory_holds(monkeypatch, images, expected):
+    free = (images + 0.1) * _needed() * capacity.WORKING / capacity.USED
+    monkeypatch.setattr(capacity, "free_bytes", lambda device: free)
+    chosen = Capacity()
+    chosen.fit("kind", *_one())
+    assert chosen.rows == chosen.limit("kind").rows == expected
+
+
+def test_a_large_image_does_not_lower_the_capacity_of_small_ones(monkeypatch):
+    monkeypatch.setattr(capacity, "free_bytes", lambda device: 6.1 * _needed() * capacity.WORKING / capacity.USED)
+    chosen = Capacity()
+    chosen.fit("small", *_one(16))
+    chosen.fit("large", *_one(64))
+    assert (chosen.limit("small").rows, chosen.limit("large").rows, chosen.rows) == (6, 1, 6)
+
+
+def test_a_given_capacity_stands(monkeypatch):
+    monkeypatch.setattr(capacity, "free_bytes", lambda device: 0)
+    given = Capacity(40)
+    given.fit("kind", *_one())
+    assert given.rows == given.limit("kind").rows == 40
+
+
+class _Refusing:
+    def __init__(self, error):
+        self.error = error
+
+    def A(self, x):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(InputError("not these rows"), "not these rows"), (MemoryError(), "out of memory, even alone")],
+)
+def test_an_image_that_cannot_be_measured_stops_itself_alone(error, reason):
+    """With a chosen max_in_flight, which tries an image of each kind before the first step."""
+    _, problem, _, z = _one()
+    bad = Problem(problem.y, _Refusing(error))
+    batches = [jobs(z[None], torch.tensor([3]), bad, SOLVER), jobs(z[None], torch.tensor([3]), problem, SOLVER)]
+    outcomes = {outcome.job.problem is bad: outcome for outcome in run(batches, Capacity())}
+    assert outcomes[True].failed == reason
+    assert outcomes[False].failed is None and outcomes[False].nfe == 3
+
+
+def test_a_refused_image_does_not_bound_others_of_its_kind():
+    solver, problem, row, z = _one()
+    chosen = Capacity()
+    chosen.fit("refused", solver, Problem(problem.y, _Refusing(InputError("no"))), row, z)
+    chosen.fit("too large", solver, Problem(problem.y, _Refusing(MemoryError())), row, z)
+    assert (chosen.limit("refused").rows, chosen.limit("too large").rows) == (capacity.BOUND_CPU, 1)
+
+
+def test_one_row_is_tried_twice_since_others_may_have_held_the_memory():
+    tried = []
+
+    def call(rows):
+        tried.append(rows)
+        if len(tried) == 1:
+            raise MemoryError
+        return sum(rows)
+
+    assert list(in_parts(call, [5], Limit(4))) == [([5], 5)]
+    assert tried == [[5], [5]]
+
+
+def test_parts_that_fail_are_halved_until_the_culprit_is_alone():
+    def call(rows):
+        if 3 in rows:
+            raise InputError("three")
+        return sum(rows)
+
+    limit = Limit(8)
+    done = list(in_parts(call, range(6), limit))
+    assert [(rows, result) for rows, result in done if isinstance(result, Failure)] == [([3], Failure("three"))]
+    assert sorted(row for rows, _ in done for row in rows) == [*range(6)] and limit.rows == 8
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes"), True),
+        (RuntimeError("shapes do not match"), False),
+        (InputError("out of memory is a phrase here"), False),
+    ],
+)
+def test_out_of_memory_is_known_by_what_is_said(error, expected):
+    assert is_out_of_memory(error) is expected
+
+
+def test_free_memory_is_known():
+    assert free_bytes(torch.device("cpu")) > 2**20
