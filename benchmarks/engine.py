@@ -64,7 +64,7 @@ class Inputs:
 class Run:
     """What one pass over the images took."""
 
-    images: int
+    count: int
     seconds: float
     peak_mib: float
     images: Tensor
@@ -73,10 +73,10 @@ class Run:
 
     def row(self) -> dict[str, Any]:
         return {
-            "images": self.images,
+            "images": self.count,
             "image_steps": self.steps,
             "seconds": round(self.seconds, 3),
-            "images_per_second": round(self.images / self.seconds, 4),
+            "images_per_second": round(self.count / self.seconds, 4),
             "steps_per_second": round(self.steps / self.seconds, 2),
             "occupancy": None if self.occupancy is None else round(self.occupancy, 4),
             "peak_mib": round(self.peak_mib),
@@ -94,11 +94,11 @@ def sequential(inputs: Inputs, rule: StartRule | None = None) -> Run:
             row = torch.tensor([n])
             y, physics = inputs.measured.y[row], inputs.measured.physics.take(row)
             problem = Problem(y, physics).to(prior.device)
-            images = problem.image()
+            seen = problem.image()
             generator = image_generator(inputs.seed, name, "sampling")
-            shape = prior.latent_shape((images.shape[2], images.shape[3]))
+            shape = prior.latent_shape((seen.shape[2], seen.shape[3]))
             noise = torch.randn(shape, generator=generator)[None].to(prior.device)
-            start = own(images, prior, solver.grid, noise)
+            start = own(seen, prior, solver.grid, noise)
             z, left = start.z, int(start.k[0])
             steps += left
             for k in range(left, 0, -1):

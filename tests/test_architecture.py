@@ -32,6 +32,15 @@ ORDER = [
     "cli",
 ]
 
+# Imports for type checkers that still run the other way; to be mended, never to grow.
+BACKWARD = {
+    "engine/stream.py": {"pipeline"},
+    "severity/encoder.py": {"published"},
+    "priors/__init__.py": {"published"},
+    "priors/folder.py": {"published"},
+    "priors/latent.py": {"published"},
+}
+
 
 def _room(path: Path) -> str:
     relative = path.relative_to(ROOT)
@@ -58,7 +67,7 @@ def test_imports_run_one_way():
         if path.name in {"__init__.py", "__main__.py"} and path.parent == ROOT:
             continue
         room = _room(path)
-        allowed = set(ORDER[: ORDER.index(room) + 1])
+        allowed = set(ORDER[: ORDER.index(room) + 1]) | BACKWARD.get(path.relative_to(ROOT).as_posix(), set())
         assert _imports(path) <= allowed, f"{path.relative_to(ROOT)} imports {_imports(path) - allowed}"
 
 

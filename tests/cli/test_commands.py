@@ -172,7 +172,7 @@ def test_a_reference_that_cannot_be_read_is_said_and_the_others_compared(
     options = ("--reference", truth, "--steps", 2, "--model", tiny_model)
     ended = flash("restore", measured, "--out", tmp_path / "out", *options)
     assert ended.code == 1
-    assert ended.err.startswith("flashdiffusion: failed: ") and f"{truth / 'image-02.png'}: not a pict" in ended.err
+    assert ended.err.startswith("flashdiffusion: failed: ") and f"{truth / 'image-02.png'}: not an image" in ended.err
     records = json.loads((tmp_path / "out" / "results.json").read_text())["records"]
     assert len(records) == 4
     assert {r["id"] for r in records if "psnr" in r} == {"image-00", "image-01", "image-03"}

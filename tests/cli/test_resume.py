@@ -134,7 +134,7 @@ def test_an_interrupted_restoration_says_how_to_go_on_and_does(restore, stream, 
 
 @pytest.mark.parametrize("full", ["image", "journal", "results"])
 def test_a_full_disk_ends_the_run_with_nothing_half_written(restore, stream, tmp_path, monkeypatch, full):
-    from flashdiffusion import data
+    from flashdiffusion.jobs import journal
     from flashdiffusion.jobs.journal import Journal
 
     count = [0]
@@ -154,7 +154,7 @@ def test_a_full_disk_ends_the_run_with_nothing_half_written(restore, stream, tmp
         elif full == "journal":
             patch.setattr(Journal, "_write", fails(Journal._write, 5))  # the first line is what it is about
         else:
-            patch.setattr(data.journal, "write_json", fails(data.journal.write_json, 1))
+            patch.setattr(journal, "write_json", fails(journal.write_json, 1))
         ended = restore()
     done = 5 if full == "results" else 3
     assert ended.code == 2 and ended.out == ""
