@@ -1,16 +1,23 @@
 """Bytes of every kind of image to 8-bit RGB, and float tensors to files and back."""
 
 import io
+import os
+import socket
+import struct
 import time
 import warnings
+import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
 
 from flashdiffusion.data import decode_image, fit_square, load_image, save_grid, save_image
+from flashdiffusion.data.decoding import FORMATS, SUFFIXES
 from flashdiffusion.errors import InputError
 
 
@@ -63,10 +70,113 @@ def test_fit_square_keeps_the_centre():
     assert {colour for _, colour in fitted.getcolors()} == {(10, 20, 30)}
 
 
-@pytest.mark.parametrize("mode", ["I;16", "I;16B", "I", "F"])
-def test_images_of_more_than_eight_bits_are_refused(mode):
-    with pytest.raises(InputError, match=f"deep: {mode} image; expected 8-bit"):
-        decode_image(_encoded(Image.new(mode, (4, 4)), "TIFF"), "deep")
+@pytest.mark.parametrize("mode", ["I;16", "I;16B"])
+@pytest.mark.parametrize("kind", ["TIFF", "PNG"])
+def test_grey_of_sixteen_bits_keeps_them(tmp_path, mode, kind):
+    values = np.array([[0, 1, 300], [257, 40_000, 65_535]], dtype=">u2" if mode == "I;16B" else "<u2")
+    Image.frombytes(mode, (3, 2), values.tobytes()).save(tmp_path / "deep", kind)
+    torch.testing.assert_close(
+        load_image(tmp_path / "deep"), torch.from_numpy(values.astype(np.float32) / 65535).expand(3, -1, -1)
+    )
+
+
+def _png16(channels: int, colour_type: int) -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", 4, 4, 16, colour_type, 0, 0, 0)
+    rows = zlib.compress((b"\0" + bytes(4 * channels * 2)) * 4)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def test_depths_that_pillow_would_cut_or_whose_range_is_unknown_are_refused():
+    ppm = b"P6 2 2 65535 " + bytes(24)
+    for data in (_png16(3, 2), _png16(4, 6), _png16(2, 4), ppm):
+        with pytest.raises(InputError, match=r"deep: RGBA? image of 16 bits; expected 8 bits a channel, or grey"):
+            decode_image(data, "deep")
+    for mode in ("I", "F"):
+        with pytest.raises(InputError, match=f"deep: {mode} image; expected 8-bit"):
+            decode_image(_encoded(Image.new(mode, (4, 4)), "TIFF"), "deep")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("error", [SyntaxError, TypeError, KeyError, struct.error, RecursionError, MemoryError])
+def test_metadata_that_raises_anything_costs_only_itself(monkeypatch, kind, error):
+    data = _encoded(Image.new("RGB", (8, 8), (10, 20, 30)), kind)
+
+    def raising(self: Image.Image) -> Image.Exif:
+        raise error
+
+    monkeypatch.setattr(Image.Image, "getexif", raising)
+    image = decode_image(data, "odd")
+    assert image.size == (8, 8) and "that cannot be read" in image.info["notes"][0]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_garbage_in_exif_costs_only_itself(kind):
+    image = decode_image(_encoded(Image.new("RGB", (8, 8)), kind, exif=b"Exif\0\0garbage!"), "odd")
+    assert image.size == (8, 8)
+
+
+def test_text_too_long_to_unpack_is_left_out():
+    text = PngInfo()
+    text.add_text("Comment", "a" * 5_000_000, zip=True)
+    image = decode_image(_encoded(Image.new("RGB", (8, 8), (1, 2, 3)), pnginfo=text), "long")
+    assert image.getpixel((0, 0)) == (1, 2, 3)
+    assert "has metadata that cannot be read" in image.info["notes"][0]
+
+
+def test_a_colour_profile_is_applied_even_to_images_with_alpha():
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    plain = Image.new("RGB", (4, 4), (200, 40, 40))
+    assert decode_image(_encoded(plain, icc_profile=bytes(profile)), "srgb").getpixel((0, 0)) == (200, 40, 40)
+    red, green = bytes(profile).index(b"rXYZ"), bytes(profile).index(b"gXYZ")
+    profile[red : red + 4], profile[green : green + 4] = b"gXYZ", b"rXYZ"  # red and green change places
+    for mode in ("RGB", "RGBA"):
+        data = _encoded(plain.convert(mode), icc_profile=bytes(profile))
+        assert decode_image(data, "swapped").getpixel((0, 0)) == pytest.approx((40, 200, 40), abs=2)
+
+
+def test_a_broken_colour_profile_is_noted():
+    image = decode_image(_encoded(Image.new("RGB", (4, 4), (9, 8, 7)), icc_profile=b"nonsense"), "odd")
+    assert image.getpixel((0, 0)) == (9, 8, 7)
+    assert "has a colour profile that cannot be applied" in image.info["notes"][0]
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "PNG", "WEBP"])
+def test_of_several_frames_the_first_is_taken_and_that_is_said(kind):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "green")]
+    image = decode_image(_encoded(frames[0], kind, save_all=True, append_images=frames[1:], lossless=True), "many")
+    assert image.getpixel((4, 4)) == (255, 0, 0)
+    assert any("has 3 frames; the first is taken" in note for note in image.info["notes"])
+
+
+@pytest.mark.parametrize("kind", ["EPS", "PDF", "PSD", "WMF", "FITS"])
+def test_what_is_no_plain_raster_image_is_refused_unopened(kind):
+    data = {"PSD": b"8BPS\0\1", "WMF": b"\xd7\xcd\xc6\x9a", "FITS": b"SIMPLE  ="}.get(kind, b"")
+    if kind in {"EPS", "PDF"}:
+        data = _encoded(Image.new("RGB", (8, 8)), kind)
+    with pytest.raises(InputError, match=r"disguised\.png: not an image that can be read"):
+        decode_image(data, "disguised.png")
+
+
+def test_the_suffixes_are_those_of_the_formats():
+    Image.init()
+    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
+    assert known - {".pfm"} == SUFFIXES  # floats without a range
+
+
+def test_pipes_sockets_devices_folders_and_circles_of_links_are_refused_at_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the name of a socket is short
+    os.mkfifo("pipe.png")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket.png")
+    Path("folder.png").mkdir()
+    Path("circle.png").symlink_to("circle.png")
+    Path("device.png").symlink_to("/dev/zero")
+    for name in ("pipe.png", "socket.png", "folder.png", "circle.png", "device.png", "/dev/zero", "a\0b.png"):
+        with pytest.raises(InputError, match="cannot read"):
+            load_image(name)
 
 
 @pytest.mark.parametrize(("area", "accepted"), [(100, True), (99, False), (49, False)])
@@ -85,9 +195,9 @@ def test_decoding_in_threads_refuses_all_bombs_and_leaves_the_warning_filters_al
     data = _encoded(Image.new("RGB", (10, 10)))
     real = Image.open
 
-    def slow_open(stream):
+    def slow_open(stream, **options):
         time.sleep(0.001)  # other threads run now
-        return real(stream)
+        return real(stream, **options)
 
     monkeypatch.setattr(Image, "open", slow_open)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 99)

@@ -43,7 +43,7 @@ def _names(reason: str, name: str) -> bool:
 
 def expand(inputs: Iterable[Path]) -> list[Path]:
     """Files as given; of a folder its measurement files, or its images if it holds no measurements."""
-    from flashdiffusion.data.images import SUFFIXES
+    from flashdiffusion.data.decoding import SUFFIXES
     from flashdiffusion.data.measurements import SUFFIX
 
     files: list[Path] = []
@@ -89,7 +89,7 @@ def references(folder: Path, names: list[str]) -> dict[str, Path]:
     Raises:
         InputError: a name has none.
     """
-    from flashdiffusion.data.images import SUFFIXES
+    from flashdiffusion.data.decoding import SUFFIXES
 
     there = [path for path in sorted(folder.iterdir(), reverse=True) if path.suffix.lower() in SUFFIXES]
     by_name = {path.stem: path for path in there if path.is_file()}  # of several the first, a .jpg before a .png

@@ -1,9 +1,9 @@
 """Images in and out: files, folders and tar shards of images as float RGB in [0, 1]."""
 
 from flashdiffusion.data.dataset import ImageDataset
+from flashdiffusion.data.decoding import decode_image
 from flashdiffusion.data.files import atomic_path, ensure_directory, ensure_file, write_bytes, write_json
 from flashdiffusion.data.images import (
-    decode_image,
     encode_image,
     fit_square,
     load_image,

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from flashdiffusion.data.images import SUFFIXES, decode_image, fit_square, to_uint8_tensor
+from flashdiffusion.data.decoding import SUFFIXES, decode_image
+from flashdiffusion.data.files import expect_file
+from flashdiffusion.data.images import LARGEST_FILE, fit_square, to_uint8_tensor
 from flashdiffusion.errors import InputError
 
 
@@ -26,10 +28,13 @@ class _Entry:
     length: int = -1
 
     def read(self) -> bytes:
+        length = self.length if self.length >= 0 else expect_file(self.file)
+        if length > LARGEST_FILE:
+            raise InputError(f"cannot read {self.id}: it has {length} bytes; expected at most {LARGEST_FILE}")
         try:
             with self.file.open("rb") as stream:
                 stream.seek(self.offset)
-                return stream.read(self.length)
+                return stream.read(length)
         except OSError as error:
             raise InputError(f"cannot read {self.file}: {error.strerror or error}") from error
 

@@ -1,7 +1,8 @@
-"""Writing files so that no half-written one is ever seen under its final name."""
+"""Reading plain files only; writing files so that no half-written one is ever seen under its final name."""
 
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,6 +52,36 @@ def ensure_file(path: str | Path) -> Path:
         raise InputError(f"output {path} is a folder; expected a file")
     ensure_directory(path.parent)
     return path
+
+
+def expect_file(path: str | Path) -> int:
+    """The size of a file that can be opened without waiting.
+
+    Raises:
+        InputError: there is none, or it is a folder, pipe, socket or device.
+    """
+    try:
+        status = Path(path).stat()
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    if not stat.S_ISREG(status.st_mode):
+        kind = "folder" if stat.S_ISDIR(status.st_mode) else "pipe, socket or device"
+        raise InputError(f"cannot read {path}: it is a {kind}; expected a file")
+    return status.st_size
+
+
+def read_bytes(path: str | Path, limit: int) -> bytes:
+    """The contents of a plain file.
+
+    Raises:
+        InputError: see `expect_file`; unreadable, or of more than `limit` bytes.
+    """
+    if (size := expect_file(path)) > limit:
+        raise InputError(f"cannot read {path}: it has {size} bytes; expected at most {limit}")
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

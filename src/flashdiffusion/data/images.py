@@ -1,55 +1,18 @@
 """One image: bytes to float RGB in [0, 1] and back."""
 
 import io
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from threading import Lock
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
-from flashdiffusion.data.files import atomic_path
-from flashdiffusion.errors import InputError
+from flashdiffusion.data.decoding import decode_image
+from flashdiffusion.data.files import atomic_path, read_bytes
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
-_FILTERS = Lock()  # warning filters are global, and images are decoded in threads
-
-
-def decode_image(data: bytes, name: str) -> Image.Image:
-    """Decode an image to 8-bit RGB; grey and palette images are converted, alpha is laid on white.
-
-    The mode it had is in the result's `info["mode"]`.
-
-    Raises:
-        InputError: truncated, not an image, or larger than Pillow's decompression-bomb limit.
-    """
-    try:
-        with _FILTERS, warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image: Image.Image = Image.open(io.BytesIO(data))
-        if image.mode.startswith(("I", "F")):  # I;16, I;16B and the like
-            raise InputError(f"{name}: {image.mode} image; expected 8-bit grey, RGB or RGBA")
-        image.load()
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        limit = (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
-        raise InputError(f"{name}: too large ({error}); expected at most {limit} megapixels") from error
-    except UnidentifiedImageError as error:
-        raise InputError(f"{name}: not an image that Pillow can read") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{name}: damaged or truncated image ({error})") from error
-    mode = image.mode
-    image = ImageOps.exif_transpose(image)
-    if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA"))
-    rgb = image.convert("RGB")
-    rgb.info["mode"] = mode
-    return rgb
+LARGEST_FILE = 2**30  # bytes; an image within Pillow's limit takes less
 
 
 def fit(image: Image.Image, height: int, width: int) -> Image.Image:
@@ -63,34 +26,32 @@ def fit_square(image: Image.Image, size: int) -> Image.Image:
 
 
 def to_uint8_tensor(image: Image.Image) -> Tensor:
-    """RGB image to a uint8 tensor (3, H, W)."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+    """Decoded image to a uint8 tensor (3, H, W)."""
+    return (to_tensor(image) * 255).round().to(torch.uint8)
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """Read an image file as 8-bit RGB (see `decode_image`).
+    """Read an image file (see `decode_image`).
 
     Raises:
-        InputError: the file is missing, unreadable or no image.
+        InputError: the file is missing, unreadable, no file but a pipe or device, or no image.
     """
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    return decode_image(data, str(path))
+    return decode_image(read_bytes(path, LARGEST_FILE), str(path))
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """RGB image to float32 (3, H, W) in [0, 1]."""
-    return to_uint8_tensor(image).float() / 255
+    """Decoded image to float32 (3, H, W) in [0, 1]."""
+    values = torch.from_numpy(np.array(image)).float() / 255
+    if values.ndim == 2:  # mode F
+        return values.clamp(0, 1).expand(3, -1, -1).contiguous()
+    return values.permute(2, 0, 1).contiguous()
 
 
 def load_image(path: str | Path, size: int | None = None) -> Tensor:
     """Read an image file as float32 (3, H, W) in [0, 1], fitted to a square if `size` is given.
 
     Raises:
-        InputError: the file is missing, unreadable or no image.
+        InputError: the file is missing, unreadable, no file but a pipe or device, or no image.
     """
     image = read_image(path)
     return to_tensor(image if size is None else fit_square(image, size))

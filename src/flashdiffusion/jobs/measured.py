@@ -46,11 +46,10 @@ def fitted_size(pipeline: FlashPipeline, fit: bool) -> int | None:
 
 
 def read_row(path: Path, size: int | tuple[int, int] | None, note: Note) -> Tensor:
-    """An image as (1, 3, H, W) in [0, 1], cropped to `size` (a side, or H and W); notes it if it was not RGB."""
+    """An image as (1, 3, H, W) in [0, 1], cropped to `size` (a side, or H and W); notes what was changed."""
     image = read_image(path)
-    if (mode := image.info.get("mode", "RGB")) != "RGB":
-        ground = " on white" if mode in {"RGBA", "LA", "PA"} else ""
-        note(f"{path} has mode {mode}; converted to RGB{ground}")
+    for text in image.info["notes"]:
+        note(f"{path} {text}")
     if isinstance(size, int):
         size = (size, size)
     return to_tensor(image if size is None else fit(image, *size))[None]

@@ -1,0 +1,168 @@
+"""The bytes of an image file to pixels: only raster formats, whatever the file's metadata holds."""
+
+import io
+import warnings
+from threading import Lock
+
+import numpy as np
+from PIL import Image, ImageCms, UnidentifiedImageError
+
+from flashdiffusion.data.metadata import stripped
+from flashdiffusion.errors import InputError, brief
+
+# Nothing that runs a program (EPS) or fetches other files; TGA last, since it has no signature.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM", "QOI", "TGA")
+SUFFIXES = frozenset(
+    f".{name}"
+    for names in (
+        "png apng jpg jpeg jpe jfif webp bmp dib tif tiff gif avif avifs",
+        "jp2 j2k jpc jpf jpx j2c ppm pgm pbm pnm qoi tga icb vda vst",
+    )
+    for name in names.split()
+)
+_FILTERS = Lock()  # warning filters are global, and images are decoded in threads
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ALPHA = {"RGBA", "LA", "PA", "RGBa", "La"}
+
+
+def decode_image(data: bytes, name: str) -> Image.Image:
+    """Decode an image to 8-bit sRGB, or to mode F with values in [0, 255] where it is grey of 16 bits.
+
+    Colour profiles are applied, the camera's rotation too; alpha is laid on white; of several frames the first is
+    taken. In the result's `info`, "mode" is the mode that it had, "grey" whether it was grey, and "notes" holds what
+    the user should be told. Metadata that cannot be read costs the image its metadata, nothing else.
+
+    Raises:
+        InputError: truncated, not an image of the formats, deeper than can be read, or larger than Pillow's
+            decompression-bomb limit.
+    """
+    notes: list[str] = []
+    try:
+        image = _loaded(data, name)
+    except InputError as error:
+        image = _loaded_bare(data, name, error)
+        notes.append("has metadata that cannot be read; it is left out")
+    with _FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        turn = _turn(image, notes)
+        if (frames := _frames(image)) > 1:
+            notes.append(f"has {frames} frames; the first is taken")
+    try:
+        pixels = _pixels(image, notes)
+    except Exception as error:
+        raise InputError(f"{name}: cannot convert mode {image.mode} to RGB ({brief(error)})") from error
+    if turn is not None:
+        pixels = pixels.transpose(turn)
+    grey = image.mode in {"1", "L", "LA", "La"} or image.mode.startswith("I")
+    pixels.info = {"mode": image.mode, "grey": grey, "notes": notes}
+    return pixels
+
+
+def _loaded(data: bytes, name: str, bare: bool = False) -> Image.Image:
+    try:
+        with _FILTERS, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        _expect_depth(image, name)
+        if bare:
+            vars(image)["load_end"] = lambda: None  # where Pillow reads what follows the pixels
+        image.load()
+        if bare:
+            vars(image)["_size"] = image.im.size
+        return image
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        limit = (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
+        raise InputError(f"{name}: too large ({error}); expected at most {limit} megapixels") from error
+    except UnidentifiedImageError as error:
+        raise InputError(f"{name}: not an image that can be read; expected one of {', '.join(FORMATS)}") from error
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{name}: damaged or truncated image ({brief(error)})") from error
+
+
+def _loaded_bare(data: bytes, name: str, reason: InputError) -> Image.Image:
+    """The image without its metadata; the reason is raised if that was not what kept it from being read."""
+    pixels_alone = stripped(data)
+    if pixels_alone == data and data[:2] not in {b"II", b"MM"}:  # TIFF: its metadata is read after the pixels
+        raise reason
+    try:
+        return _loaded(pixels_alone, name, bare=True)
+    except InputError:
+        raise reason from None
+
+
+def _expect_depth(image: Image.Image, name: str) -> None:
+    """Refuse depths that Pillow would cut to 8 bits in silence, or whose range is not known."""
+    raw = [
+        part
+        for tile in getattr(image, "tile", [])
+        for part in (tile.args if isinstance(tile.args, tuple) else (tile.args,))
+    ]
+    sixteen = image.mode.startswith("I;16") and "I;12" not in raw
+    cut = any((isinstance(part, str) and ";16" in part) or (part == 65535) for part in raw)
+    if sixteen or (image.mode == "I" and image.format == "PPM"):
+        return
+    if cut and not image.mode.startswith(("I", "F")):
+        raise InputError(f"{name}: {image.mode} image of 16 bits; expected 8 bits a channel, or grey of 16 bits")
+    if image.mode.startswith(("I", "F")):
+        raise InputError(f"{name}: {image.mode} image; expected 8-bit grey, RGB or RGBA, or 16-bit grey")
+
+
+def _turn(image: Image.Image, notes: list[str]) -> Image.Transpose | None:
+    try:
+        return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception as error:
+        notes.append(f"has EXIF that cannot be read ({brief(error, 80)}); it is left out")
+        return None
+
+
+def _pixels(image: Image.Image, notes: list[str]) -> Image.Image:
+    if image.mode.startswith("I"):
+        notes.append("has 16 bits; images are written with 8")
+        return Image.fromarray(np.asarray(image).astype(np.float32) * (255 / 65535))
+    ground = " on white" if image.mode in _ALPHA else ""
+    if image.mode not in {"RGB", "L"}:
+        notes.append(f"has mode {image.mode}; converted to {'grey' if image.mode in {'1', 'LA'} else 'RGB'}{ground}")
+    profile = image.info.get("icc_profile")
+    alpha = None
+    if image.mode in _ALPHA or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        alpha = rgba.getchannel("A")
+        image = rgba.convert("L" if image.mode in {"L", "LA", "La", "1"} else "RGB")
+    image = _in_srgb(image, profile, notes) if profile else image.convert("RGB")
+    if alpha is not None:
+        image = Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
+    return image
+
+
+def _frames(image: Image.Image) -> int:
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # a damaged frame after the first is not looked at
+        return 1
+
+
+def _in_srgb(image: Image.Image, profile: bytes, notes: list[str]) -> Image.Image:
+    """The colours as sRGB has them; as they are, with a note, if the profile cannot be used."""
+    if image.mode not in {"L", "CMYK"}:
+        image = image.convert("RGB")
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        target = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+        converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+        assert converted is not None
+        return converted
+    except Exception as error:
+        notes.append(f"has a colour profile that cannot be applied ({brief(error, 80)}); its colours are taken as sRGB")
+        return image.convert("RGB")
