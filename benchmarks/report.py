@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-COLUMNS = ("psnr", "ssim", "lpips", "severity", "nfe", "gflop", "seconds")
+from flashdiffusion.metrics import all_metrics
+
+COLUMNS = (*all_metrics(), "severity", "nfe", "gflop", "seconds")
 
 
 def evaluations(results: dict[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from common import TASKS, parser_of, path_of, run
+from flashdiffusion.metrics import all_metrics
 
 SOLVERS = ("latent-dps", "psld", "gml-dps", "resample")
 OTHERS = ("ae", "swinir", "ccdf(latent-dps)", "dps", "ccdf(dps)")
@@ -21,7 +22,8 @@ LINEAR_ONLY = "psld"
 # The pixel model runs with the settings published for FFHQ; on fixed blur, which has none, with those of varying blur.
 PUBLISHED = ["--preset", "FFHQ"]
 PUBLISHED_BLUR = {"dps": ["--eta", "5"], "ccdf(dps)": ["--eta", "5", "--start-step", "20"]}
-COLUMNS = {"psnr": ".2f", "ssim": ".3f", "lpips": ".4f", "nfe": ".1f", "gflop": ".0f", "seconds": ".2f"}
+COLUMNS = {name: f".{metric.digits}f" for name, metric in all_metrics().items()}
+COLUMNS |= {"nfe": ".1f", "gflop": ".0f", "seconds": ".2f"}
 
 
 def cells() -> list[tuple[str, str]]:

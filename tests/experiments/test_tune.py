@@ -80,7 +80,9 @@ def test_the_command_resumes_and_refuses_another_search(tmp_path, monkeypatch, c
     # The options that reach this again, none of them of another method.
     options = r"--eta 0\.5 --correction [\d.]+ --mixing paper --steps 4 --delta 1"
     last = out_text.splitlines()[-1]
-    assert re.fullmatch(rf"best by psnr: {options} \(psnr [\d.]+, nfe [\d.]+\); written to {out}", last), last
+    assert re.fullmatch(rf"best by psnr: {options} \(psnr [\d.]+, ssim [\d.]+, nfe [\d.]+\); written to {out}", last), (
+        last
+    )
     assert run("--grid", "eta=0.5,1 mixing=paper")[0] == 0
     first = json.loads(out.read_text())
     assert len(first["trials"]) == 2 and first["best"] in first["trials"] and first["objective"] == "psnr"
@@ -128,7 +130,7 @@ def test_a_search_that_cannot_be_is_refused_before_its_first_trial(
 
 def test_a_trial_that_lost_an_image_has_no_figures_but_one_with_an_unreadable_image_has():
     image = torch.zeros(3, 8, 8)
-    good = Evaluated(0, "a", Record("a", psnr=20.0, ssim=0.5, nfe=7), image)
+    good = Evaluated(0, "a", Record("a", metrics={"psnr": 20.0, "ssim": 0.5}, nfe=7), image)
     unread, diverged = Evaluated(1, "b", failed="no image"), Evaluated(2, "c", clean=image, failed="it diverged")
     assert means([good, unread]) == {"images": 1, "psnr": 20.0, "ssim": 0.5, "nfe": 7}
     lost = means([good, diverged])

@@ -78,7 +78,7 @@ def test_reading_goes_on_while_images_are_restored(model, image_folder, monkeypa
         ({"max_in_flight": 0}, "max_in_flight is 0; expected at least 1"),
         ({"model": ModelChoice("absent")}, "no model 'absent'"),
         ({"model": ModelChoice(precision="half")}, "unknown precision 'half'"),
-        ({"lpips": "absent"}, "no LPIPS weights"),
+        ({"weights": {"lpips": "absent"}}, "no LPIPS weights"),
     ],
 )
 def test_what_no_image_can_use_is_refused_before_the_first(model, items, change, reason):

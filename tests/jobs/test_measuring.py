@@ -48,7 +48,7 @@ def test_images_are_measured_restored_and_compared_by_their_id(tiny_pipeline, im
             assert one.id == data.ids[i] and one.record.nfe == expected.nfe[i]
             assert torch.equal(one.clean, clean[i]) and torch.equal(one.measured, measured.y[i])
             torch.testing.assert_close(one.restored, expected.images[i], atol=1e-4, rtol=0)
-            assert one.record.psnr == pytest.approx(float(psnr(expected.images[[i]], clean[[i]])), abs=1e-3)
+            assert one.record.metrics["psnr"] == pytest.approx(float(psnr(expected.images[[i]], clean[[i]])), abs=1e-3)
             assert one.record.true_severity == pytest.approx(float(severities[i]), rel=1e-4)
             assert one.record.degradation == measured.physics.describe()[i]
 

@@ -7,14 +7,14 @@ from flashdiffusion.jobs.records import Record, report, summarise
 
 
 def test_means_over_what_all_images_have():
-    records = [Record("a", psnr=20.0, lpips=0.1, nfe=3), Record("b", psnr=30.0, nfe=5)]
+    records = [Record("a", metrics={"psnr": 20.0, "lpips": 0.1}, nfe=3), Record("b", metrics={"psnr": 30.0}, nfe=5)]
     summary = summarise(records)
     assert summary["psnr"] == 25 and summary["nfe"] == 4
     assert "lpips" not in summary
 
 
 def test_infinite_values_are_null_and_still_json():
-    records = [Record("a", psnr=float("inf")), Record("b", psnr=30.0)]
+    records = [Record("a", metrics={"psnr": float("inf")}), Record("b", metrics={"psnr": 30.0})]
     result = report(["evaluate"], torch.device("cpu"), {"seed": 0}, records)
     again = json.loads(json.dumps(result, allow_nan=False))
     assert again["records"][0]["psnr"] is None

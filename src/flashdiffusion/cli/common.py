@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from flashdiffusion.cli.inputs import note
+
 if TYPE_CHECKING:
     from flashdiffusion.jobs.records import Record
     from flashdiffusion.pipeline import FlashPipeline
@@ -80,20 +82,26 @@ def print_records(title: str, records: "Sequence[Record]", as_json: bool) -> Non
     from rich.table import Table
 
     from flashdiffusion.jobs.records import summarise
+    from flashdiffusion.metrics import all_metrics
 
     rows = [record.to_json() for record in records]
     if as_json:
         print(json.dumps({"records": rows, "mean": summarise(records) if records else {}}, indent=2))
         return
-    columns = list({key: None for row in rows for key in row if key not in {"degradation", "file"}})
+    columns = list({key: None for row in rows for key in row if key not in {"degradation", "missing", "file"}})
+    headings = {"measurement_psnr": "PSNR before", "severity": "σ̂²"}
+    headings |= {name: metric.heading for name, metric in all_metrics().items()}
     table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD)
     for column in columns:
-        heading = {"measurement_psnr": "before", "severity": "σ̂²"}.get(column, column.replace("_", " "))
+        heading = headings.get(column, column.replace("_", " "))
         named = column == "id"
         table.add_column(heading, justify="left" if named else "right", overflow="fold", no_wrap=named)
     for row in rows:
         table.add_row(*(escape(shown(row.get(column))) for column in columns))
     Console().print(table)
+    missing = {reason: None for record in records for reason in (record.missing or {}).values()}
+    for reason in missing:
+        note(reason)
 
 
 def shown(value: Any) -> str:

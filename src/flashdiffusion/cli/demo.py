@@ -30,8 +30,9 @@ def command(
     import torch
 
     from flashdiffusion.data import ensure_directory, load_image, save_image, write_json
+    from flashdiffusion.jobs.quality import compare
     from flashdiffusion.jobs.records import Record, report
-    from flashdiffusion.metrics import psnr, ssim
+    from flashdiffusion.metrics import Metrics, psnr
     from flashdiffusion.physics import GaussianBlur
     from flashdiffusion.seeds import image_generator
 
@@ -48,11 +49,11 @@ def command(
     y, physics = torch.cat(ys), GaussianBlur(STRENGTHS, NOISE_STD)
     estimate = pipeline(y, physics, start="estimate", solver="prior", ids=names, seed=seed)
     result = pipeline(y, physics, ids=names, seed=seed, progress=True)
-    quality = zip(psnr(y.clamp(0, 1), x), psnr(result.images, x), ssim(result.images, x), strict=True)
-    records = []
-    for i, (name, (before, after, similarity)) in enumerate(zip(names, quality, strict=True)):
-        values = result.row(i) | {"measurement_psnr": float(before), "psnr": float(after)}
-        records.append(Record(name, physics.describe()[i], ssim=float(similarity), **values))
+    metrics = Metrics()
+    records = [
+        Record(name, physics.describe()[i], **result.row(i), **compare(metrics, result.images[i], clean, y[i]))
+        for i, name in enumerate(names)
+    ]
     save_image(clean, folder / "clean.png")
     for i, name in enumerate(names):
         save_image(y[i], folder / f"{name}-measured.png")
@@ -97,6 +98,6 @@ def _overview(
                 axis.set_title(title, fontsize=10)
         axes[row][0].set_xlabel(f"{record.id}: {record.measurement_psnr:.1f} dB", fontsize=9)
         axes[row][1].set_xlabel(f"severity {record.severity:.3f}, {estimated[row]:.1f} dB", fontsize=9)
-        axes[row][2].set_xlabel(f"{record.nfe} steps, {record.psnr:.1f} dB", fontsize=9)
+        axes[row][2].set_xlabel(f"{record.nfe} steps, {record.metrics['psnr']:.1f} dB", fontsize=9)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110)

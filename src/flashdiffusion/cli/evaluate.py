@@ -94,7 +94,7 @@ def command(
     from flashdiffusion.jobs.measuring import BOUND
     from flashdiffusion.jobs.records import report, summarise
     from flashdiffusion.methods import parse_method
-    from flashdiffusion.metrics import LPIPS
+    from flashdiffusion.metrics import Metrics
     from flashdiffusion.physics import get_task
     from flashdiffusion.presets import PUBLISHED_IMAGES, preset_for, published_for
 
@@ -113,7 +113,8 @@ def command(
     if preset != "tuned":
         settings = published_for(task, start, solver, preset)
     settings = replace(settings, **given)
-    network = LPIPS.from_file(lpips) if lpips else None
+    weights = {"lpips": str(lpips)} if lpips else {}
+    nets = Metrics(weights).nets
     ids = ImageDataset(data, 1, limit).ids
     job = EvaluateJob(
         tuple(str(path) for path in data),
@@ -124,7 +125,7 @@ def command(
         seed,
         settings,
         limit,
-        str(lpips) if lpips else None,
+        weights,
         batch_size,
         max_in_flight,
         GRID if grid is not None else 0,
@@ -139,8 +140,8 @@ def command(
         "settings": asdict(settings),
         "regressor": regressor,
         "data": list(job.data),
-        "lpips_net": network.net if network else None,
-    }
+        "lpips_net": None,
+    } | nets
     items = [Item(i, name, id) for i, (name, id) in enumerate(zip(unique(ids), ids, strict=True))]
     journal = Journal(out, about, resume)
     delivery = Delivery(journal, items)

@@ -101,7 +101,7 @@ def command(
     from flashdiffusion.jobs import Item, ModelChoice, RestoreJob
     from flashdiffusion.jobs.journal import Journal
     from flashdiffusion.jobs.records import report
-    from flashdiffusion.metrics import LPIPS
+    from flashdiffusion.metrics import Metrics
     from flashdiffusion.physics import drawn_by, parse_physics
     from flashdiffusion.seeds import image_generator
 
@@ -126,7 +126,8 @@ def command(
     items = [Item(i, name, str(path)) for i, (path, name) in enumerate(zip(files, names_of(files), strict=True))]
     keep_inputs(files, (out / f"{item.name}.png" for item in items))
     folder = ensure_directory(out)
-    network = LPIPS.from_file(lpips) if lpips else None
+    weights = {"lpips": str(lpips)} if lpips else {}
+    nets = Metrics(weights).nets
     truth = references(reference, [item.name for item in items]) if reference is not None else {}
     job = RestoreJob(
         ModelChoice(model, device, precision, regressor, compile),
@@ -137,7 +138,7 @@ def command(
         given,
         fit,
         {name: str(path) for name, path in truth.items()},
-        str(lpips) if lpips else None,
+        weights,
         max_in_flight,
     )
     about: dict[str, Any] = {
@@ -151,8 +152,8 @@ def command(
         "fit": fit,
         "regressor": regressor,
         "reference": str(reference) if reference else None,
-        "lpips_net": network.net if network else None,
-    }
+        "lpips_net": None,
+    } | nets
     journal = Journal(folder / "results.json", about, resume)
     paths = {item.name: item.path for item in items}
     journal.done = {name: row for name, row in journal.done.items() if _kept(row, folder, paths)}

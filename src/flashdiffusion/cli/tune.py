@@ -47,7 +47,7 @@ def command(
     from flashdiffusion.jobs.measuring import evaluate
     from flashdiffusion.jobs.records import environment
     from flashdiffusion.methods import Settings
-    from flashdiffusion.metrics import LPIPS
+    from flashdiffusion.metrics import Metrics
     from flashdiffusion.physics import get_task
     from flashdiffusion.presets import preset_for
 
@@ -59,7 +59,7 @@ def command(
     base = replace(preset_for(task, start, solver, steps), **given)
     if not values:
         raise InputError(f"nothing to search for {method}; expected values to try, e.g. --grid eta=1,2,4")
-    network = LPIPS.from_file(lpips) if lpips else None
+    metrics = Metrics({"lpips": lpips} if lpips else {})
     objective = "lpips" if lpips else "psnr"
     about: dict[str, Any] = {
         "model": model or "embedded",
@@ -71,9 +71,9 @@ def command(
         "data": [str(path) for path in data],
         "objective": objective,
         "regressor": regressor,
-        "lpips_net": network.net if network else None,
+        "lpips_net": None,
         "precision": precision,
-    }
+    } | metrics.nets
     ensure_file(out)
     done = _read(out, about)
     pipeline = load_pipeline(model, device, precision, regressor)
@@ -91,7 +91,7 @@ def command(
             noise_std,
             seed,
             settings,
-            network,
+            metrics,
             max_in_flight=max_in_flight,
             progress=True,
         )
@@ -118,7 +118,9 @@ def command(
 
 def _figures(trial: "Trial") -> str:
     """What the trial reached, of what is known."""
-    figures = {key: trial.mean.get(key) for key in ("lpips", "psnr", "nfe")}
+    from flashdiffusion.metrics import all_metrics
+
+    figures = {key: trial.mean.get(key) for key in (*all_metrics(), "nfe")}
     return ", ".join(f"{key} {shown(figure)}" for key, figure in figures.items() if figure is not None)
 
 

@@ -9,6 +9,7 @@ from flashdiffusion.errors import InputError, unknown_name
 from flashdiffusion.jobs.measuring import Evaluated
 from flashdiffusion.jobs.records import plain, summarise
 from flashdiffusion.methods import Settings, parse_method
+from flashdiffusion.metrics import all_metrics, get_metric
 
 # What a search tries if nothing else is said, by solver; a Flash start adds corrections, CCDF adds steps.
 _GRIDS: dict[str, dict[str, list[Any]]] = {
@@ -23,7 +24,6 @@ _START_GRIDS: dict[str, dict[str, list[Any]]] = {
     "flash": {"correction": [0.0, 0.2, 0.5, 1.2]},
     "ccdf": {"start_step": [10, 20, 50, 100]},
 }
-_QUALITY = ("psnr", "ssim", "lpips")
 
 
 @dataclass(frozen=True)
@@ -104,16 +104,16 @@ def means(images: Iterable[Evaluated]) -> dict[str, Any]:
         if one.record is not None:
             records.append(one.record)
     numbers = {key: value for key, value in summarise(records).items() if isinstance(value, (int, float))}
-    return numbers if restored else numbers | dict.fromkeys(_QUALITY)
+    return numbers if restored else numbers | dict.fromkeys(all_metrics())
 
 
 def best(trials: Sequence[Trial], objective: str) -> Trial:
-    """The trial with the lowest LPIPS or the highest PSNR; one whose images diverged never is.
+    """The trial that is best by the metric `objective`; one whose images diverged never is.
 
     Raises:
-        InputError: no trial has a finite figure.
+        InputError: no such metric, or no trial has a finite figure.
     """
-    sign = 1 if objective == "lpips" else -1
+    sign = -1 if get_metric(objective).higher else 1
     figures = [(trial.mean.get(objective), n) for n, trial in enumerate(trials)]
     scored = [(sign * figure, n) for figure, n in figures if figure is not None]
     if not scored:

@@ -1,7 +1,7 @@
 """A method measured on a task, image by image."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from flashdiffusion.errors import InputError
 from flashdiffusion.jobs.job import Done, Item, ModelChoice
 from flashdiffusion.jobs.measuring import BOUND, Evaluated, check_options, evaluate
 from flashdiffusion.methods import Settings, parse_method
-from flashdiffusion.metrics import LPIPS
+from flashdiffusion.metrics import Metrics
 from flashdiffusion.physics import get_task
 from flashdiffusion.pipeline import FlashPipeline
 
@@ -21,8 +21,9 @@ from flashdiffusion.pipeline import FlashPipeline
 class EvaluateJob:
     """Measure a method on a task; an item's place is that of its image in the data, its path the image's id there.
 
-    data, limit: the images, see `ImageDataset`. lpips: weights of LPIPS. batch_size: images that are loaded
-    together. shown: of the first so many images, PNGs are given of what is clean, measured and restored.
+    data, limit: the images, see `ImageDataset`. weights: weights files of metrics that need them, by name. batch_size:
+    images that are loaded together. shown: of the first so many images, PNGs are given of what is clean, measured and
+    restored.
     """
 
     data: tuple[str, ...]
@@ -33,7 +34,7 @@ class EvaluateJob:
     seed: int = 0
     settings: Settings = field(default_factory=Settings)
     limit: int | None = None
-    lpips: str | None = None
+    weights: Mapping[str, str] = field(default_factory=dict)
     batch_size: int = 64
     max_in_flight: int | None = None
     shown: int = 0
@@ -56,7 +57,7 @@ class EvaluateWorker:
         self.task = get_task(job.task)
         start, solver = ("", "") if job.method == BOUND else parse_method(job.method, [BOUND])
         check_options(self.task, solver, job.noise_std, job.batch_size, job.max_in_flight)
-        self.lpips = LPIPS.from_file(job.lpips) if job.lpips else None
+        self.metrics = Metrics(job.weights)
         self.pipeline = job.model.open()
         self.data = open_data(self.pipeline, job.data, job.limit, cache_gib=0)  # each image is read once
         if job.method != BOUND:
@@ -83,7 +84,7 @@ class EvaluateWorker:
             noise_std=job.noise_std,
             seed=job.seed,
             settings=job.settings,
-            lpips=self.lpips,
+            metrics=self.metrics,
             batch_size=job.batch_size,
             max_in_flight=job.max_in_flight,
             progress=job.progress,

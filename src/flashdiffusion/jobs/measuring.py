@@ -12,9 +12,10 @@ from torch import Tensor
 from flashdiffusion.data import ImageDataset, in_chunks, mapped, prefetched
 from flashdiffusion.engine.capacity import Capacity, Failure, Limit, in_parts
 from flashdiffusion.errors import InputError
+from flashdiffusion.jobs.quality import compare
 from flashdiffusion.jobs.records import Record
 from flashdiffusion.methods import Settings, parse_method
-from flashdiffusion.metrics import LPIPS, psnr, ssim
+from flashdiffusion.metrics import Metrics
 from flashdiffusion.physics import is_linear
 from flashdiffusion.physics.tasks import Mixture, Task, measure
 from flashdiffusion.pipeline import Batch, FlashPipeline, Restored
@@ -52,7 +53,7 @@ def evaluate(
     noise_std: float = 0.05,
     seed: int = 0,
     settings: Settings | None = None,
-    lpips: LPIPS | None = None,
+    metrics: Metrics | None = None,
     batch_size: int = 32,
     max_in_flight: int | None = None,
     progress: bool = False,
@@ -64,6 +65,7 @@ def evaluate(
         method: a name of `methods.METHODS`, or "bound": D0(E0(x)).
         seed: of measurements and sampling; the same (seed, image id) gives the same measurement for
             every method.
+        metrics: what is measured; by default all that need no weights.
         batch_size: images that are loaded together.
         max_in_flight: images in flight at a time, see `FlashPipeline.stream`.
         rows: which images; by default all.
@@ -73,6 +75,7 @@ def evaluate(
     """
     start, solver = ("", "") if method == BOUND else parse_method(method, [BOUND])
     check_options(task, solver, noise_std, batch_size, max_in_flight)
+    metrics = metrics or Metrics()
     chunks = in_chunks(range(len(data)) if rows is None else rows, batch_size)
     measuring = _Measuring(pipeline, data, task, noise_std, seed, settings, start not in _UNUSED)
     if method == BOUND:
@@ -92,10 +95,11 @@ def evaluate(
         known = measuring.known.pop(one.index)
         record = None
         if one.image is not None:
-            values = {} if method == BOUND else one.row()
+            values: dict[str, Any] = {} if method == BOUND else one.row()
             if one.severity is not None:
                 values["true_severity"] = known.severity
-            record = _record(known, one.image, values, lpips)
+            values |= compare(metrics, one.image, known.clean, known.measured)
+            record = Record(known.id, known.degradation, **values)
         return Evaluated(known.row, one.id, record, known.clean, known.measured, one.image, one.failed)
 
     for done in mapped(finish, restored, finishing_threads(pipeline.prior.device)):
@@ -216,13 +220,3 @@ def check_options(
         physics = one.draw(1, PROBE, torch.Generator().manual_seed(0), 0.0)
         if not is_linear(physics):
             raise InputError(f"psld needs linear degradations, and task {task.name} has {one.name}; use another solver")
-
-
-@torch.no_grad()
-def _record(known: _Known, image: Tensor, values: dict[str, Any], lpips: LPIPS | None) -> Record:
-    x, y, restored = known.clean[None], known.measured[None], image[None]
-    values |= {"psnr": float(psnr(restored, x)), "ssim": float(ssim(restored, x))}
-    values["measurement_psnr"] = float(psnr(y.clamp(0, 1), x))
-    if lpips is not None:
-        values["lpips"] = float(lpips(restored, x))
-    return Record(known.id, known.degradation, **values)

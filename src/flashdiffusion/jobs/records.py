@@ -3,7 +3,7 @@
 import math
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from typing import Any
 
@@ -11,10 +11,16 @@ import torch
 
 from flashdiffusion.errors import InputError
 
+_NO_NUMBERS = frozenset({"id", "degradation", "missing", "file"})
+
 
 @dataclass(frozen=True)
 class Record:
-    """What is known of one image; None where it is not. file: where it came from."""
+    """What is known of one image; None where it is not.
+
+    measurement_psnr: of the measurement, before restoration. metrics: figures of quality by metric; in JSON each stands
+    beside the other fields. missing: why a metric has no figure. file: where it came from.
+    """
 
     id: str
     degradation: dict[str, Any] | None = None
@@ -24,15 +30,17 @@ class Record:
     nfe: int | None = None
     gflop: float | None = None
     seconds: float | None = None
-    psnr: float | None = None
-    ssim: float | None = None
-    lpips: float | None = None
     measurement_psnr: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    missing: Mapping[str, str] | None = None
     file: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Fields that are known, rounded to six significant digits; null where a number is not finite."""
-        return {key: plain(value) for key, value in asdict(self).items() if value is not None}
+        row = asdict(self)
+        quality = row.pop("metrics")
+        last = {key: row.pop(key) for key in ("missing", "file")}
+        return {key: plain(value) for key, value in (row | quality | last).items() if value is not None}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "Record":
@@ -42,11 +50,12 @@ class Record:
             InputError: fields that a record has not.
         """
         values: dict[str, Any] = {key: math.nan if value is None else value for key, value in row.items()}
-        try:
-            return cls(**values)
-        except TypeError as error:
-            known = ", ".join(field.name for field in fields(cls))
-            raise InputError(f"a record with the fields {', '.join(row)}; expected an id, and of {known}") from error
+        own = {field.name for field in fields(cls)} - {"metrics"}
+        quality = {key: values.pop(key) for key in row if key not in own}
+        if "id" not in values or not all(isinstance(value, (int, float)) for value in quality.values()):
+            known = ", ".join(sorted(own))
+            raise InputError(f"a record with the fields {', '.join(row)}; expected an id, of {known}, and metrics")
+        return cls(**values, metrics=quality)
 
 
 def plain(value: Any) -> Any:
@@ -65,7 +74,7 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
     if not records:
         return summary
     rows = [record.to_json() for record in records]
-    for key in (k for k in rows[0] if k not in {"id", "degradation", "file"}):
+    for key in (k for k in rows[0] if k not in _NO_NUMBERS):
         values = [row[key] for row in rows if key in row]
         if len(values) == len(rows):
             summary[key] = plain(math.nan if None in values else sum(values) / len(values))

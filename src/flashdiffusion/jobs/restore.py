@@ -17,9 +17,10 @@ from flashdiffusion.errors import FlashDiffusionError, InputError
 from flashdiffusion.jobs.job import Done, Item, ModelChoice
 from flashdiffusion.jobs.measured import Measured, fitted_size, read_measured, read_row
 from flashdiffusion.jobs.measuring import finishing_threads
+from flashdiffusion.jobs.quality import compare
 from flashdiffusion.jobs.records import Record
 from flashdiffusion.methods import Settings, parse_method
-from flashdiffusion.metrics import LPIPS, psnr, ssim
+from flashdiffusion.metrics import Metrics
 from flashdiffusion.physics import BatchedPhysics, concatenate, parse_physics
 from flashdiffusion.pipeline import Batch, Restored
 from flashdiffusion.presets import preset_for
@@ -35,7 +36,8 @@ class RestoreJob:
 
     physics, noise_std: what damaged images that are no measurement files, as on the command line. given: settings
     that replace those of the presets. steps: length of the time grid. fit: bring images to the model's size.
-    references: the true image's file by name. lpips: weights of LPIPS.
+    references: the true image's file by name. weights: weights files of metrics that
+    need them, by name.
     """
 
     model: ModelChoice = field(default_factory=ModelChoice)
@@ -46,7 +48,7 @@ class RestoreJob:
     given: Mapping[str, Any] = field(default_factory=dict)
     fit: bool = False
     references: Mapping[str, str] = field(default_factory=dict)
-    lpips: str | None = None
+    weights: Mapping[str, str] = field(default_factory=dict)
     max_in_flight: int | None = None
     progress: bool = False
 
@@ -70,7 +72,7 @@ class RestoreWorker:
     def __init__(self, job: RestoreJob) -> None:
         self.job = job
         self.start, self.solver = parse_method(job.method)
-        self.lpips = LPIPS.from_file(job.lpips) if job.lpips else None
+        self.metrics = Metrics(job.weights)
         self.pipeline = job.model.open()
         self.side = fitted_size(self.pipeline, job.fit)
         settings = job.settings_for("gaussian-blur")
@@ -135,7 +137,8 @@ class _Run:
             notes.append(note)
             self.quiet = True
         degradation = one.physics.describe()[0] if one.physics else None
-        return one, _Known(item, degradation, tuple(notes))
+        compared = item.name in self.job.references
+        return one, _Known(item, degradation, tuple(notes), one.image[0].clone() if compared else None)
 
     def _physics_of(self, name: str, shape: tuple[int, int]) -> BatchedPhysics:
         job = self.job
@@ -179,30 +182,26 @@ class _Run:
         if restored.image is None:
             return Done(item.index, item.name, reason=restored.failed, notes=known.notes)
         values, reason = restored.row(), None
-        if item.name in self.job.references:
+        if known.measured is not None:
             try:
-                values |= self._compare(restored.image[None], Path(self.job.references[item.name]), known)
+                height, width = restored.image.shape[1:]
+                truth = read_row(Path(self.job.references[item.name]), (height, width), known.note)[0]
+                values |= compare(self.worker.metrics, restored.image, truth, known.measured)
             except FlashDiffusionError as error:
                 reason = str(error)
         record = Record(item.name, known.degradation, file=item.path, **values)
         pngs = {"restored": encode_image(restored.image)}
         return Done(item.index, item.name, record.to_json(), pngs, reason, notes=known.notes)
 
-    def _compare(self, image: Tensor, truth: Path, known: "_Known") -> dict[str, float]:
-        x = read_row(truth, (image.shape[2], image.shape[3]), known.note)
-        quality = {"psnr": float(psnr(image, x)), "ssim": float(ssim(image, x))}
-        if self.worker.lpips is not None:
-            quality["lpips"] = float(self.worker.lpips(image, x))
-        return quality
-
 
 @dataclass
 class _Known:
-    """What is kept of an item while its image is restored."""
+    """What is kept of an item while its image is restored; measured: (3, H, W), to compare with the true image."""
 
     item: Item
     degradation: dict[str, Any] | None
     notes: tuple[str, ...]
+    measured: Tensor | None = None
 
     def note(self, text: str) -> None:
         self.notes += (text,)

@@ -1,7 +1,23 @@
-"""Image quality, per image: (B, 3, H, W) x 2 -> (B,); and what a call costs."""
+"""Image quality, per image: (B, 3, H, W) x 2 -> (B,); and what a call costs.
+
+A metric is one entry, `register(Metric(...))`, in a module here or in a user's own file.
+"""
 
 from flashdiffusion.metrics.flops import count_gflop
 from flashdiffusion.metrics.lpips import LPIPS
 from flashdiffusion.metrics.quality import psnr, ssim
+from flashdiffusion.metrics.registry import Metric, Metrics, Quality, all_metrics, get_metric, register, unregister
 
-__all__ = ["LPIPS", "count_gflop", "psnr", "ssim"]
+__all__ = [
+    "LPIPS",
+    "Metric",
+    "Metrics",
+    "Quality",
+    "all_metrics",
+    "count_gflop",
+    "get_metric",
+    "psnr",
+    "register",
+    "ssim",
+    "unregister",
+]

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from flashdiffusion.errors import CheckpointError
+from flashdiffusion.metrics.registry import Metric, register
 
 
 class _Fire(nn.Module):
@@ -133,3 +134,7 @@ def _rename(key: str) -> str:
         number = key[3:].split(".")[0]
         return f"heads.{number}.weight"
     return key
+
+
+# AlexNet's strides leave nothing of smaller images.
+register(Metric("lpips", "LPIPS", higher=False, load=LPIPS.from_file, smallest=31, digits=4))

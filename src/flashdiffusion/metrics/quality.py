@@ -2,6 +2,8 @@
 
 from torch import Tensor
 
+from flashdiffusion.metrics.registry import Metric, register
+
 
 def psnr(x: Tensor, reference: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB of images in [0, 1], (B, 3, H, W) x 2 -> (B,); inf where they are equal."""
@@ -17,3 +19,7 @@ def ssim(x: Tensor, reference: Tensor) -> Tensor:
     values = structural_similarity_index_measure(x, reference, data_range=1.0, reduction="none")
     assert isinstance(values, Tensor)
     return values.reshape(len(x))
+
+
+register(Metric("psnr", "PSNR", higher=True, compare=psnr, digits=2))
+register(Metric("ssim", "SSIM", higher=True, compare=ssim, smallest=11))  # its window
