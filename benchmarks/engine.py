@@ -15,7 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -276,7 +276,7 @@ def make_inputs(options: argparse.Namespace) -> Inputs:
     measured = measure(data.batch(repeated), ids, get_task(TASK), 0.05, options.seed)
     settings = preset_for(TASK, "flash", "latent-dps")
     if options.eta is not None:
-        settings = replace(settings, eta=options.eta)
+        settings = settings | {"eta": options.eta}
     return Inputs(pipeline, ids, measured, settings, options.seed)
 
 

@@ -81,7 +81,7 @@ def report(out: Path) -> None:
         varied = {key for trial in result["trials"] for key in settings if trial["settings"][key] != settings[key]}
         named = set(part.partition("=")[0] for part in _grid_of(result).split()) | varied
         shown = ", ".join(f"{key}={settings[key]!r}" for key in settings if key in named)
-        own_grid = "(" in result["method"] or (result["method"] == "resample" and settings["steps"] == 500)
+        own_grid = "(" in result["method"] or settings["steps"] is None
         steps = None if own_grid else settings["steps"]
         figures = f"{mean['psnr']:.2f}, {mean['lpips']:.4f}, {mean['nfe']:.1f}"
         print(f'    ("{result["task"]}", "{result["method"]}", {steps}): Preset(Settings({shown}), {figures}),')

@@ -1,23 +1,39 @@
-from dataclasses import fields
+import copy
+import pickle
+from dataclasses import dataclass, replace
 
 import pytest
+import torch
 
 from flashdiffusion.errors import InputError
+from flashdiffusion.experiments.tune import default_grid
 from flashdiffusion.methods import (
-    METHODS,
     SOLVERS,
     STARTS,
     Settings,
+    all_settings,
     make_solver,
     make_start,
     method_name,
+    methods,
     parse_method,
     settings_of,
 )
 from flashdiffusion.physics import TASKS, GaussianBlur
 from flashdiffusion.presets import PRESETS, PUBLISHED, preset_for, published_for
 from flashdiffusion.priors import IdentityAutoencoder
-from flashdiffusion.solvers import GMLDPS, PSLD, FromNoise, Gradient, LatentDPS
+from flashdiffusion.solvers import (
+    GMLDPS,
+    PSLD,
+    FromNoise,
+    Gradient,
+    Guided,
+    LatentDPS,
+    Start,
+    register_solver,
+    register_start,
+    setting,
+)
 from toy import ToyPrior
 
 
@@ -35,8 +51,8 @@ def test_unknown_methods_name_the_nearest(name, near):
 
 
 def test_names_of_methods_and_their_parts_are_one_to_one():
-    pairs = {name: parse_method(name) for name in METHODS}
-    assert len(set(pairs.values())) == len(METHODS)
+    pairs = {name: parse_method(name) for name in methods()}
+    assert len(set(pairs.values())) == len(methods())
     for name, (start, solver) in pairs.items():
         assert start in STARTS and solver in SOLVERS
         assert method_name(start, solver) == name
@@ -47,7 +63,7 @@ def test_the_papers_methods_are_there():
     assert parse_method("swinir") == ("regression", "prior")
     assert parse_method("inversion(psld)") == ("inversion", "psld")
     for solver in ("latent-dps", "psld", "gml-dps", "resample"):
-        assert {solver, f"flash({solver})"} <= set(METHODS)
+        assert {solver, f"flash({solver})"} <= set(methods())
 
 
 def test_a_preset_is_the_nearest_that_is_known():
@@ -61,19 +77,20 @@ def test_a_preset_is_the_nearest_that_is_known():
     assert preset_for(object(), "noise", "latent-dps") == PRESETS["gaussian-blur", "latent-dps", None].settings
     assert preset_for("jpeg", "inversion", "latent-dps") == preset_for("gaussian-blur", "flash", "latent-dps")
     for task in TASKS:
-        for name in METHODS:
+        for name in methods():
             settings = preset_for(task, *parse_method(name))
-            assert settings.steps == (500 if "resample" in name else None)
+            assert settings.steps is None
             assert preset_for(task, *parse_method(name), steps=77).steps == 77
 
 
 def test_published_settings_are_the_papers_table():
     assert PUBLISHED["random-inpainting", "flash(psld)", "FFHQ"].omega == 0.5
     assert PUBLISHED["gaussian-blur-fixed", "flash(resample)", "FFHQ"].gamma == 2000
+    assert {one.proximal for one in PUBLISHED.values()} == {0.0}
     assert PUBLISHED["nonlinear-blur", "ccdf(latent-dps)", "FFHQ"].start_step == 200
     assert not any(task == "nonlinear-blur" and "psld" in method for task, method, _ in PUBLISHED)
     for task, method, _ in [*PUBLISHED, *PRESETS]:
-        assert task in TASKS and method in METHODS
+        assert task in TASKS and method in methods()
 
 
 class _Prior:
@@ -109,21 +126,23 @@ def test_the_settings_of_a_method_are_those_that_it_checks(tiny_pipeline):
         "guide_every": 0,
         "distilled": "none",
     }
-    assert cannot_be.keys() | {"jacobian"} == {field.name for field in fields(Settings)}
-    for name in METHODS:
+    assert cannot_be.keys() | {"jacobian"} == set(all_settings())
+    for name in methods():
         start, solver = parse_method(name)
         prior = _Prior(IdentityAutoencoder() if solver == "dps" else object())
         refused = set()
-        for setting, value in cannot_be.items():
-            settings = Settings(**{setting: value})
+        for varied, value in cannot_be.items():
+            settings = Settings(**{varied: value})
             try:
                 make_solver(solver, prior, settings)
-                make_start(start, tiny_pipeline.severity_encoder, settings, tiny_pipeline.regressor)
+                make_start(
+                    start, tiny_pipeline.prior, tiny_pipeline.severity_encoder, settings, tiny_pipeline.regressor
+                )
             except InputError:
-                refused.add(setting)
+                refused.add(varied)
         if name in {"ae", "swinir"}:  # their time grid is made and never walked
             refused -= {"steps", "delta"}
-        if getattr(make_solver(solver, prior, Settings(jacobian=False)), "gradient", Gradient()) != Gradient():
+        if getattr(make_solver(solver, prior, Settings(jacobian=False)), "gradient", Gradient()).jacobian is False:
             refused.add("jacobian")
         if name in {"ae", "swinir"}:
             refused.discard("jacobian")
@@ -152,8 +171,8 @@ def test_starts_say_which_network_is_missing():
         ("regression", "regressor"),
     ):
         with pytest.raises(InputError, match=message):
-            make_start(name, None, Settings())
-    assert isinstance(make_start("noise", None, Settings()), FromNoise)
+            make_start(name, _Prior(object()), None, Settings())
+    assert isinstance(make_start("noise", _Prior(object()), None, Settings()), FromNoise)
 
 
 def test_what_was_not_published_is_said():
@@ -166,3 +185,85 @@ def test_no_steps_are_refused_and_not_taken_for_all():
     assert preset_for("gaussian-blur", "flash", "latent-dps", steps=0).steps == 0
     with pytest.raises(InputError, match="steps is 0"):
         make_solver("latent-dps", _Prior(object()), Settings(steps=0))
+
+
+def test_all_settings_say_what_they_are_and_who_uses_them():
+    known = all_settings()
+    assert known["eta"][:2] == (float, 1.0) and known["steps"][:2] == (int, None)
+    assert set(known["omega"].used_by) == {"gml-dps", "psld"} and known["correction"].used_by == ("flash",)
+    assert all(one.help for one in known.values()) and known["delta"].used_by == ()
+
+
+def test_settings_are_values_that_are_joined_and_sent():
+    tuned = Settings(eta=8.0, correction=0.0)
+    assert tuned | Settings(eta=4) == Settings(eta=4, correction=0.0) and tuned.omega == 0.05
+    assert len({tuned, Settings(correction=0.0, eta=8.0)}) == 1 and pickle.loads(pickle.dumps(tuned)) == tuned
+    assert copy.deepcopy(tuned) == tuned
+    with pytest.raises(InputError, match="unknown setting 'etta'; did you mean eta"):
+        Settings(etta=1)
+    with pytest.raises(AttributeError, match="no setting 'etta'"):
+        _ = tuned.etta
+    with pytest.raises(AttributeError, match="settings are not changed"):
+        tuned.eta = 3
+
+
+@pytest.fixture
+def own():
+    """A solver and a start rule of a user's own file."""
+
+    @register_solver("shrinking")
+    @dataclass(frozen=True)
+    class Shrinking(Guided):
+        shrinkage: float = setting(0.5, "Factor on the latents.", (0.25, 0.5))
+
+        terms = ()
+
+        def step(self, z, k, problem, noise):
+            return replace(super().step(z, k, problem, noise), z=self.shrinkage * z)
+
+    @register_start("halfway")
+    @dataclass(frozen=True)
+    class Halfway:
+        height: float = setting(0.5, "Part of the grid.")
+
+        @classmethod
+        def build(cls, networks, height):
+            return cls(height)
+
+        def __call__(self, y, prior, grid, noise):
+            return Start(torch.ones_like(noise), torch.full((len(y),), int(self.height * len(grid))))
+
+    yield Shrinking, Halfway
+    del SOLVERS["shrinking"], STARTS["halfway"]
+
+
+def test_a_users_solver_and_start_work_by_name(own, tiny_pipeline):
+    assert parse_method("halfway(shrinking)") == ("halfway", "shrinking") and "flash(shrinking)" in methods()
+    assert settings_of("halfway", "shrinking") >= {"shrinkage", "height", "steps"}
+    assert default_grid("halfway(shrinking)") == {"shrinkage": [0.25, 0.5]}
+    assert all_settings()["shrinkage"].used_by == ("shrinking",)
+    settings = Settings(steps=4, shrinkage=0.25, height=0.75)
+    solver, start = tiny_pipeline.method("shrinking", "halfway", settings)
+    assert (solver.shrinkage, start.height) == (0.25, 0.75) and solver.gradient == Gradient()
+    physics = GaussianBlur([1.0])
+    y = physics(torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
+    restored = tiny_pipeline(y, physics, solver="shrinking", start="halfway", settings=settings)
+    assert restored.nfe.tolist() == [3]
+    shape = tiny_pipeline.prior.latent_shape((16, 16))
+    expected = tiny_pipeline.prior.decode(torch.full((1, *shape), 0.25**3)).clamp(0, 1)
+    torch.testing.assert_close(restored.images, expected)
+
+
+def test_a_registration_that_cannot_be_is_refused(own):
+    @dataclass(frozen=True)
+    class Other(Guided):
+        eta: str = setting("x", "Not a step size.")
+
+    with pytest.raises(InputError, match="the name 'psld' is taken by PSLD"):
+        register_solver("psld")(Other)
+    with pytest.raises(InputError, match="setting eta of other is of type str and elsewhere of float"):
+        register_solver("other")(Other)
+    with pytest.raises(InputError, match="no dataclass"):
+        register_solver("other")(type("Plain", (), {}))
+    with pytest.raises(InputError, match="expected lower-case"):
+        register_start("My Start")(Other)

@@ -1,84 +1,119 @@
 """Methods by name: where to start x which solver; `flash(latent-dps)` and `latent-dps` differ in the start only."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from flashdiffusion.errors import InputError, unknown_name
 from flashdiffusion.priors import DistilledDecoder, IdentityAutoencoder, LatentPrior
 from flashdiffusion.regression import Regressor
 from flashdiffusion.severity import SeverityEncoder
-from flashdiffusion.solvers import (
-    GMLDPS,
-    PSLD,
-    DDIMInversion,
-    EncodedEstimate,
-    Fixed,
-    FromNoise,
-    Gradient,
-    LatentDPS,
-    RegressedEstimate,
-    ReSample,
-    SNRMatch,
-    Solver,
-    StartRule,
-    Transition,
-)
+from flashdiffusion.solvers import Gradient, Networks, Solver, StartRule, Transition
+from flashdiffusion.solvers.registry import SOLVERS, STARTS, Setting, build_solver, build_start, settings_in
 
-SAVINGS = ("guide_every", "jacobian", "distilled")
-# Names, with the fields of `Settings` that each uses beside the time grid's, see `settings_of`.
-# "prior" is the unconditional sampler; "dps" is Latent-DPS where latents are pixels.
-SOLVERS: dict[str, frozenset[str]] = {
-    "latent-dps": frozenset({"eta", *SAVINGS}),
-    "gml-dps": frozenset({"eta", "omega", *SAVINGS}),
-    "psld": frozenset({"eta", "omega", *SAVINGS}),
-    "resample": frozenset({"gamma", "proximal"}),
-    "dps": frozenset({"eta", "guide_every", "jacobian"}),
-    "prior": frozenset(),
+__all__ = ["SOLVERS", "STARTS"]
+# Settings that save arithmetic; what they cost is in docs/results.md.
+SAVINGS = tuple(one.name for one in settings_in(Gradient))
+# The time grid's settings, of every method that makes steps.
+_GRID = {
+    one.name: one
+    for one in (
+        Setting("steps", int, None, "Length of the time grid; default: the solver's own, all steps but for ReSample."),
+        *settings_in(Transition),
+    )
 }
-STARTS: dict[str, frozenset[str]] = {
-    "flash": frozenset({"correction", "mixing"}),
-    "inversion": frozenset(),
-    "noise": frozenset(),
-    "ccdf": frozenset({"start_step"}),
-    "estimate": frozenset(),
-    "regression": frozenset(),
-}
-_NO_STEPS = {"estimate", "regression"}
-_GRID = frozenset({"steps", "delta"})
-_ALONE = {"ae": ("estimate", "prior"), "swinir": ("regression", "prior")}
-_WRAPPERS = ("flash", "inversion", "ccdf")
-METHODS = (
-    *_ALONE,
-    *(solver for solver in SOLVERS if solver != "prior"),
-    # A severity is one of latents: there is no flash(dps).
-    *(f"{start}({solver})" for start in _WRAPPERS for solver in SOLVERS if solver != "dps" or start == "ccdf"),
-)
 _ALIASES = {"flash": "flash(latent-dps)"}
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Hyperparameters of a method; each is checked by the solver or start rule it goes to, others leave it alone.
+class Described(NamedTuple):
+    """A setting as options need it; used_by: names of the solvers and starts that have it, none for the time grid's."""
 
-    eta: η >= 0, step size of the data consistency. omega: ω >= 0, weight of GML-DPS' and PSLD's second term. gamma:
-    γ >= 0, resampling variance of ReSample. proximal: λ >= 0, weight of its proximal term. correction: c >= 0, noise
-    correction of a Flash start. mixing: "paper" or "consistent", see `SNRMatch`. start_step: N' of a fixed start
-    (CCDF), counted on the full schedule. steps: length of the time grid, 1 to N; None for all N (DDPM's 1000).
-    delta: δ in [0, 1], stochasticity of a step. guide_every, jacobian, distilled: savings in the gradient.
+    type: type
+    default: Any
+    help: str
+    used_by: tuple[str, ...]
+
+
+def all_settings() -> dict[str, Described]:
+    """Every setting of the registered solvers and start rules, and of the time grid, by name."""
+    known: dict[str, Described] = {}
+    for name, entry in (*SOLVERS.items(), *STARTS.items()):
+        for one in entry.settings.values():
+            first = known.get(one.name, Described(one.type, one.default, one.help, ()))
+            known[one.name] = first._replace(used_by=(*first.used_by, name))
+    known |= {name: Described(one.type, one.default, one.help, ()) for name, one in _GRID.items()}
+    return dict(sorted(known.items(), key=lambda item: item[0] in SAVINGS))  # the savings last
+
+
+class Settings(Mapping[str, Any]):
+    """Hyperparameters of a method: those that were given, by name; `all_settings` says what there is.
+
+    As attributes all settings are there, those not given as their defaults. Two are joined by `|`, as dicts are.
+    Values are checked by the solver or start rule that they go to; others leave them alone.
+
+    Raises:
+        InputError: a name that no registered solver or start rule uses.
     """
 
-    eta: float = 1.0
-    omega: float = 0.05
-    gamma: float = 200.0
-    proximal: float = 0.0
-    correction: float = 1.2
-    mixing: str = "paper"
-    start_step: int = 100
-    steps: int | None = None
-    delta: float = 1.0
-    guide_every: int = 1
-    jacobian: bool = True
-    distilled: str = "off"
+    def __init__(self, **values: Any) -> None:
+        known = all_settings()
+        for name in values:
+            if name not in known:
+                raise unknown_name("setting", name, known)
+        object.__setattr__(self, "_values", values)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.__dict__["_values"][name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.__dict__["_values"])
+
+    def __len__(self) -> int:
+        return len(self.__dict__["_values"])
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # asked for before there are values, by pickle
+            raise AttributeError(name)
+        if name in self:
+            return self[name]
+        if name not in (known := all_settings()):
+            raise AttributeError(f"no setting {name!r}; known: {', '.join(known)}")
+        return known[name].default
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"settings are not changed; take settings | Settings({name}={value!r})")
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self.items()))
+
+    def __or__(self, other: Mapping[str, Any]) -> "Settings":
+        """These, with those of `other` in place of those of the same name."""
+        return Settings(**{**self, **other})
+
+    def __repr__(self) -> str:
+        return f"Settings({', '.join(f'{name}={value!r}' for name, value in self.items())})"
+
+
+def _alone() -> dict[str, tuple[str, str]]:
+    return {entry.alone: (start, "prior") for start, entry in STARTS.items() if entry.alone}
+
+
+def methods() -> tuple[str, ...]:
+    """Names of all methods: starts without steps, solvers from noise, and every other start before every solver.
+
+    A start that works on latents has no method with a solver that works on pixels.
+    """
+    starts = [(name, entry.space) for name, entry in STARTS.items() if name != "noise" and not entry.alone]
+    solvers = {name: entry.space for name, entry in SOLVERS.items()}
+    return (
+        *_alone(),
+        *(name for name in solvers if name != "prior"),
+        *(
+            f"{start}({solver})"
+            for start, space in starts
+            for solver, own in solvers.items()
+            if None in (space, own) or space == own
+        ),
+    )
 
 
 def settings_of(start: str, solver: str) -> frozenset[str]:
@@ -87,14 +122,41 @@ def settings_of(start: str, solver: str) -> frozenset[str]:
     Raises:
         InputError: unknown start or solver.
     """
+    _check(start, solver)
+    return frozenset(_used(start, solver))
+
+
+def used_settings(start: str, solver: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The value of each setting that the result of a start and a solver depends on.
+
+    Raises:
+        InputError: unknown start or solver.
+    """
+    _check(start, solver)
+    return {name: settings.get(name, one.default) for name, one in _used(start, solver).items()}
+
+
+def tuning_grid(start: str, solver: str) -> dict[str, list[Any]]:
+    """Values that tuning tries, by setting."""
+    return {name: list(one.tune) for name, one in _used(start, solver).items() if one.tune}
+
+
+def _check(start: str, solver: str) -> None:
     if solver not in SOLVERS:
         raise unknown_name("solver", solver, SOLVERS)
     if start not in STARTS:
         raise unknown_name("start", start, STARTS)
-    return frozenset() if start in _NO_STEPS else SOLVERS[solver] | STARTS[start] | _GRID
 
 
-def make_solver(name: str, prior: LatentPrior, settings: Settings, distilled: DistilledDecoder | None = None) -> Solver:
+def _used(start: str, solver: str) -> dict[str, Setting]:
+    own = STARTS[start].settings
+    known = own if STARTS[start].alone else SOLVERS[solver].settings | own | _GRID
+    return {name: known[name] for name in all_settings() if name in known}
+
+
+def make_solver(
+    name: str, prior: LatentPrior, settings: Mapping[str, Any], distilled: DistilledDecoder | None = None
+) -> Solver:
     """The solver of that name.
 
     Args:
@@ -106,59 +168,34 @@ def make_solver(name: str, prior: LatentPrior, settings: Settings, distilled: Di
     """
     if name not in SOLVERS:
         raise unknown_name("solver", name, SOLVERS)
+    entry = SOLVERS[name]
     pixels = isinstance(prior.autoencoder, IdentityAutoencoder)
-    if pixels and name not in {"dps", "prior"}:
+    if pixels and entry.space == "latents":
         raise InputError(f"{name} works on latents and this model on pixels; take dps or ccdf(dps)")
-    if name == "dps" and not pixels:
-        raise InputError("dps works on pixels and this model has an autoencoder; take latent-dps, or a pixel model")
-    transition = Transition(prior.schedule.grid(settings.steps), settings.delta)
-    if name == "resample":
-        return ReSample(prior, transition, settings.gamma, settings.proximal)
-    if name == "prior":
-        return LatentDPS(prior, transition, 0.0)
-    part = settings.distilled if "distilled" in SOLVERS[name] else "off"
-    gradient = Gradient(settings.guide_every, settings.jacobian, part, distilled)
-    if name == "gml-dps":
-        return GMLDPS(prior, transition, settings.eta, settings.omega, gradient=gradient)
-    if name == "psld":
-        return PSLD(prior, transition, settings.eta, settings.omega, gradient=gradient)
-    return LatentDPS(prior, transition, settings.eta, gradient=gradient)
+    if entry.space == "pixels" and not pixels:
+        raise InputError(f"{name} works on pixels and this model has an autoencoder; take latent-dps, or a pixel model")
+    steps = settings.get("steps")
+    if steps is None and entry.steps is not None:
+        steps = min(entry.steps, len(prior.schedule))
+    transition = Transition(prior.schedule.grid(steps), settings.get("delta", _GRID["delta"].default))
+    return build_solver(name, Networks(prior, distilled_decoder=distilled), transition, settings)
 
 
 def make_start(
-    name: str, encoder: SeverityEncoder | None, settings: Settings, regressor: Regressor | None = None
+    name: str,
+    prior: LatentPrior,
+    encoder: SeverityEncoder | None,
+    settings: Mapping[str, Any],
+    regressor: Regressor | None = None,
 ) -> StartRule:
     """The start rule of that name.
-
-    "flash": SNR match of the severity encoder's ẑ. "inversion": the same by DDIM inversion. "noise": pure noise, all
-    steps. "ccdf": N' steps from the regressor's estimate, or from ẑ if there is no regressor. "estimate": ẑ, no steps.
-    "regression": the regressor's estimate, no steps.
 
     Raises:
         InputError: unknown name, a setting out of range, or no network for a rule that needs one.
     """
     if name not in STARTS:
         raise unknown_name("start", name, STARTS)
-    if name == "noise":
-        return FromNoise()
-    if name == "regression" and regressor is None:
-        raise InputError("this model has no regressor; train one with `flashdiffusion train regressor`")
-    if name in {"ccdf", "regression"} and regressor is not None:
-        return Fixed(settings.start_step if name == "ccdf" else 0, RegressedEstimate(regressor))
-    if encoder is None and name == "ccdf":
-        raise InputError("ccdf starts from a regressor's or severity encoder's estimate, and this model has neither")
-    if encoder is None:
-        raise InputError(
-            f"start {name!r} needs a severity encoder and this model has none; start from noise, or train one with "
-            "`flashdiffusion train severity` (models of pixels have none: take dps or ccdf(dps))"
-        )
-    if name == "ccdf":
-        return Fixed(settings.start_step, EncodedEstimate(encoder))
-    if name == "estimate":
-        return Fixed(0, EncodedEstimate(encoder))
-    if name == "inversion":
-        return DDIMInversion(encoder)
-    return SNRMatch(encoder, settings.correction, settings.mixing)
+    return build_start(name, Networks(prior, encoder, regressor), settings)
 
 
 def parse_method(text: str, others: Sequence[str] = ()) -> tuple[str, str]:
@@ -172,17 +209,17 @@ def parse_method(text: str, others: Sequence[str] = ()) -> tuple[str, str]:
     """
     name = text.lower().replace(" ", "")
     name = _ALIASES.get(name, name)
-    if name not in METHODS:
-        raise unknown_name("method", text, [*METHODS, *_ALIASES, *others])
-    if name in _ALONE:
-        return _ALONE[name]
+    if name not in (known := methods()):
+        raise unknown_name("method", text, [*known, *_ALIASES, *others])
+    if name in (alone := _alone()):
+        return alone[name]
     start, parenthesis, solver = name.rstrip(")").partition("(")
     return (start, solver) if parenthesis else ("noise", name)
 
 
 def method_name(start: str, solver: str) -> str:
     """The inverse of `parse_method`."""
-    alone = {pair: name for name, pair in _ALONE.items()}
+    alone = {pair: name for name, pair in _alone().items()}
     if (start, solver) in alone:
         return alone[start, solver]
     return solver if start == "noise" else f"{start}({solver})"

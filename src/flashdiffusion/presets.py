@@ -1,6 +1,6 @@
 """Hyperparameters by task and method: tuned for the embedded model, and the published ones for 256x256 images."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from flashdiffusion.errors import InputError
 from flashdiffusion.methods import Settings, method_name
@@ -80,13 +80,13 @@ def preset_for(task: str | Physics, start: str, solver: str, steps: int | None =
     """
     name = task if isinstance(task, str) else getattr(task, "name", _DEFAULT_TASK)
     start = "flash" if start in _LIKE_FLASH else start
-    grid = 500 if steps is None and solver == "resample" else steps
+    grid = Settings() if steps is None else Settings(steps=steps)
     for method in (method_name(start, solver), method_name(start, "latent-dps")):
         for known in (name, _DEFAULT_TASK):
             for length in (steps, None):
                 if (known, method, length) in PRESETS:
-                    return replace(PRESETS[known, method, length].settings, steps=grid)
-    return Settings(steps=grid)
+                    return PRESETS[known, method, length].settings | grid
+    return grid
 
 
 PUBLISHED_IMAGES = ("FFHQ", "LSUN")
@@ -116,7 +116,7 @@ def _published() -> dict[tuple[str, str, str], Settings]:
                 continue
             correction = values[-1]
             if solver == "resample":
-                settings = Settings(gamma=values[0], proximal=1.0, steps=500, correction=correction)
+                settings = Settings(gamma=values[0], proximal=0.0, correction=correction)
             elif solver == "latent-dps":
                 settings = Settings(eta=values[0], correction=correction)
             else:

@@ -85,6 +85,10 @@ class Grid:
         """ᾱ at each k, float64 (K + 1,)."""
         return self.schedule.abar[self.times]
 
+    def nearest(self, time: int) -> int:
+        """k of the grid whose time is nearest to `time`; 0 for time 0 alone."""
+        return int((self.times[1:] - time).abs().argmin()) + 1 if time > 0 else 0
+
     def match(self, variance: Tensor) -> Tensor:
         """k in 1..K whose SNR is nearest to 1 / variance: argmin_k |snr_k - 1/σ̂²| (the paper's eq. for i_start).
 

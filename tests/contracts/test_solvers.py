@@ -1,4 +1,4 @@
-"""What every solver promises, over all of them; a new solver is added to SOLVERS."""
+"""What every solver promises, over all that are registered."""
 
 import pytest
 import torch
@@ -6,7 +6,8 @@ import torch
 from flashdiffusion.engine.slots import run
 from flashdiffusion.errors import InputError
 from flashdiffusion.physics import GaussianBlur
-from flashdiffusion.solvers import GMLDPS, PSLD, Gradient, LatentDPS, Problem, ReSample, Transition
+from flashdiffusion.solvers import GMLDPS, PSLD, Gradient, LatentDPS, Networks, Problem, ReSample, Transition, registry
+from flashdiffusion.solvers.registry import build_solver
 from toy import ToyPrior, jobs
 
 PRIOR = ToyPrior()
@@ -16,23 +17,30 @@ def _transition(steps=None, delta=1.0):
     return Transition(PRIOR.schedule.grid(steps), delta)
 
 
-SOLVERS = {
-    "prior": lambda *grid, **options: LatentDPS(PRIOR, _transition(*grid, **options), 0.0),
-    "latent-dps": lambda *grid, **options: LatentDPS(PRIOR, _transition(*grid, **options), 0.8),
-    "gml-dps": lambda *grid, **options: GMLDPS(PRIOR, _transition(*grid, **options), 0.8, 0.3),
-    "psld": lambda *grid, **options: PSLD(PRIOR, _transition(*grid, **options), 0.8, 0.3),
+VARIANTS = {
     "latent-dps, every third": lambda *grid, **options: LatentDPS(
-        PRIOR, _transition(*grid, **options), 2.4, gradient=Gradient(every=3)
+        PRIOR, _transition(*grid, **options), 2.4, gradient=Gradient(guide_every=3)
     ),
     "psld, cheap": lambda *grid, **options: PSLD(
         PRIOR,
         _transition(*grid, **options),
         1.6,
         0.3,
-        gradient=Gradient(every=2, jacobian=False, distilled="slope", decoder=lambda z: 0.9 * PRIOR.decode(z)),
+        gradient=Gradient(guide_every=2, jacobian=False, distilled="slope", decoder=lambda z: 0.9 * PRIOR.decode(z)),
     ),
-    "resample": lambda *grid, **options: ReSample(PRIOR, _transition(*grid, **options), 40.0, 0.1, iterations=7),
+    "resample, a few iterations": lambda *grid, **options: ReSample(
+        PRIOR, _transition(*grid, **options), 40.0, 0.1, iterations=7
+    ),
 }
+
+
+def _registered(name):
+    given = {"eta": 0.8, "omega": 0.3, "gamma": 40.0, "proximal": 0.1}
+    return lambda *grid, **options: build_solver(name, Networks(PRIOR), _transition(*grid, **options), given)
+
+
+# All that are registered: a new solver is here as soon as its file is.
+SOLVERS = {name: _registered(name) for name in registry.SOLVERS} | VARIANTS
 COUNT = 5
 
 

@@ -10,7 +10,7 @@ from flashdiffusion.errors import InputError
 from flashdiffusion.experiments.tune import Trial, best, default_grid, means, parse_grid, search
 from flashdiffusion.jobs.measuring import Evaluated
 from flashdiffusion.jobs.records import Record
-from flashdiffusion.methods import METHODS, Settings, parse_method, settings_of
+from flashdiffusion.methods import Settings, methods, parse_method, settings_of
 
 
 def _measure(calls):
@@ -54,7 +54,7 @@ def test_a_grid_that_is_none_is_refused(text, reason):
 
 
 def test_every_method_has_a_default_grid_of_its_own_settings():
-    for method in METHODS:
+    for method in methods():
         assert default_grid(method).keys() <= settings_of(*parse_method(method))
     assert default_grid("flash(psld)").keys() == {"eta", "omega", "correction"}
     assert default_grid("ccdf(dps)").keys() == {"eta", "start_step"}

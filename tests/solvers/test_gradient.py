@@ -40,7 +40,7 @@ def test_without_the_jacobian_the_denoisers_output_is_a_constant():
 
 def test_only_every_mth_step_and_the_last_are_guided():
     k = torch.tensor([1, 4, 6])
-    descent = _descent(k, every=3)
+    descent = _descent(k, guide_every=3)
     assert bool((descent[1] == 0).all())
     torch.testing.assert_close(descent[[0, 2]], _descent(k)[[0, 2]])
 
@@ -76,7 +76,7 @@ def test_the_distilled_decoder_saves_the_backward_pass_of_d0():
 @pytest.mark.parametrize(
     ("savings", "message"),
     [
-        ({"every": 0}, "guide_every is 0; expected at least 1 step"),
+        ({"guide_every": 0}, "guide_every is 0; expected at least 1 step"),
         ({"distilled": "none"}, "unknown distilled 'none'"),
         ({"distilled": "all"}, "this model has no distilled decoder"),
     ],

@@ -96,11 +96,11 @@ def test_consistent_mixing_has_no_ceiling():
 def test_fixed_noises_the_estimate_to_its_step():
     z_hat, noise = _noise(2, 4), _noise(2)
     encoder = KnownSeverity(z_hat, torch.tensor([0.1, 0.9], dtype=torch.float64))
-    start = Fixed(100, EncodedEstimate(encoder))(_measured(2), PRIOR, GRID, noise)
+    start = Fixed(EncodedEstimate(encoder), 100)(_measured(2), PRIOR, GRID, noise)
     abar = GRID.abar[100]
     assert start.k.tolist() == [100, 100]
     torch.testing.assert_close(start.z, abar.sqrt() * z_hat + (1 - abar).sqrt() * noise)
-    assert torch.equal(Fixed(0, EncodedEstimate(encoder))(_measured(2), PRIOR, GRID, noise).z, z_hat)
+    assert torch.equal(Fixed(EncodedEstimate(encoder), 0)(_measured(2), PRIOR, GRID, noise).z, z_hat)
 
 
 def test_refuses_settings_out_of_range():
@@ -111,14 +111,14 @@ def test_refuses_settings_out_of_range():
     with pytest.raises(InputError, match="mixing"):
         SNRMatch(encoder, mixing="papr")
     with pytest.raises(InputError, match="start step is -1"):
-        Fixed(-1, EncodedEstimate(encoder))
+        Fixed(EncodedEstimate(encoder), -1)
     with pytest.raises(InputError, match="schedule has 1000"):
-        Fixed(1001, EncodedEstimate(encoder))(_measured(1), PRIOR, GRID, _noise(1))
+        Fixed(EncodedEstimate(encoder), 1001)(_measured(1), PRIOR, GRID, _noise(1))
 
 
 def test_a_regressed_estimate_is_encoded():
     image = PRIOR.decode(0.3 * _noise(2, 4)).clamp(0, 1)
-    start = Fixed(50, RegressedEstimate(lambda y: image))(_measured(2), PRIOR, GRID, _noise(2))
+    start = Fixed(RegressedEstimate(lambda y: image), 50)(_measured(2), PRIOR, GRID, _noise(2))
     abar = GRID.abar[50]
     torch.testing.assert_close(start.z, abar.sqrt() * PRIOR.encode(image) + (1 - abar).sqrt() * _noise(2))
     assert start.k.tolist() == [50, 50] and start.severity is None
@@ -152,8 +152,14 @@ def test_inversion_does_not_depend_on_the_batch():
 
 def test_a_fixed_start_means_the_same_time_on_every_grid():
     noise, z_hat = _noise(1), _noise(1, 4)
-    rule = Fixed(200, EncodedEstimate(KnownSeverity(z_hat, torch.tensor([0.1]))))
+    rule = Fixed(EncodedEstimate(KnownSeverity(z_hat, torch.tensor([0.1]))), 200)
     full = rule(_measured(1), PRIOR, GRID, noise)
     coarse = rule(_measured(1), PRIOR, PRIOR.schedule.grid(50), noise)
     assert (int(full.k[0]), int(coarse.k[0])) == (200, 10)
     torch.testing.assert_close(full.z, coarse.z)
+
+
+def test_a_fixed_start_that_is_not_clean_makes_a_step_on_every_grid():
+    rule = Fixed(EncodedEstimate(KnownSeverity(_noise(1), torch.tensor([0.1]))), 4)
+    for steps, k in ((1000, 4), (500, 2), (100, 1), (7, 1)):
+        assert int(rule(_measured(1), PRIOR, PRIOR.schedule.grid(steps), _noise(1)).k[0]) == k

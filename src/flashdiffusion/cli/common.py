@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from flashdiffusion.cli.inputs import note
@@ -27,10 +26,10 @@ def load_pipeline(
 
 def given_settings(options: Mapping[str, Any]) -> dict[str, Any]:
     """Those of a command's options that are settings of a method and were given (are not None)."""
-    from flashdiffusion.methods import Settings
+    from flashdiffusion.methods import all_settings
 
-    names = {field.name for field in fields(Settings)}
-    return {name: value for name, value in options.items() if name in names and value is not None}
+    known = all_settings()
+    return {name: value for name, value in options.items() if name in known and value is not None}
 
 
 def method_of(text: str) -> tuple[str, str]:
@@ -58,13 +57,13 @@ def check_used(names: Iterable[str], method: str, start: str, solver: str, given
         given_as: where the names were given, if not as options of their own.
     """
     from flashdiffusion.errors import InputError
-    from flashdiffusion.methods import Settings, settings_of
+    from flashdiffusion.methods import all_settings, settings_of
 
     used = settings_of(start, solver)
     unused = [name for name in names if name not in used]
     if unused:
         write = (lambda name: name) if given_as else option_of
-        known = ", ".join(write(field.name) for field in fields(Settings) if field.name in used)
+        known = ", ".join(write(name) for name in all_settings() if name in used)
         wrong = given_as + ", ".join(map(write, unused))
         raise InputError(f"{wrong}: not used by method {method}, which takes {known or 'no settings'}")
 

@@ -85,15 +85,13 @@ def command(
 ) -> None:
     """Measure a method on a task: one record per image and the means, as JSON."""
     given = given_settings(locals())
-    from dataclasses import asdict, replace
-
     from flashdiffusion.data import ImageDataset, ensure_file
     from flashdiffusion.errors import InputError, unknown_name
     from flashdiffusion.jobs import EvaluateJob, Item, ModelChoice
     from flashdiffusion.jobs.journal import Journal
     from flashdiffusion.jobs.measuring import BOUND
     from flashdiffusion.jobs.records import report, summarise
-    from flashdiffusion.methods import parse_method
+    from flashdiffusion.methods import parse_method, used_settings
     from flashdiffusion.metrics import Metrics
     from flashdiffusion.physics import get_task
     from flashdiffusion.presets import PUBLISHED_IMAGES, preset_for, published_for
@@ -112,7 +110,7 @@ def command(
     settings = preset_for(task, start, solver, steps)
     if preset != "tuned":
         settings = published_for(task, start, solver, preset)
-    settings = replace(settings, **given)
+    settings = settings | given
     weights = {"lpips": str(lpips)} if lpips else {}
     nets = Metrics(weights).nets
     ids = ImageDataset(data, 1, limit).ids
@@ -137,7 +135,7 @@ def command(
         "method": method,
         "noise_std": noise_std,
         "seed": seed,
-        "settings": asdict(settings),
+        "settings": used_settings(start, solver, settings),
         "regressor": regressor,
         "data": list(job.data),
         "lpips_net": None,

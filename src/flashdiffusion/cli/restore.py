@@ -93,8 +93,6 @@ def command(
 ) -> None:
     """Restore images: writes NAME.png for each, and results.json with one record per image."""
     given = given_settings(locals())
-    from dataclasses import asdict
-
     from flashdiffusion.data import ensure_directory, write_bytes
     from flashdiffusion.data.measurements import SUFFIX
     from flashdiffusion.errors import InputError
@@ -163,7 +161,7 @@ def command(
 
     def results(records: "list[Record]", failed: Mapping[str, str]) -> dict[str, Any]:
         kinds = {record.degradation["physics"] for record in records if record.degradation}
-        used = {"settings": {kind: asdict(job.settings_for(kind)) for kind in sorted(kinds)}}
+        used = {"settings": {kind: job.used_settings(kind) for kind in sorted(kinds)}}
         return report(sys.argv[1:], job.model.torch_device, about | used, records, failed)
 
     records = delivery.finish(results)

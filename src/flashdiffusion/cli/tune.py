@@ -2,7 +2,6 @@
 
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,15 +37,13 @@ def command(
 ) -> None:
     """Search a method's hyperparameters on a task: a trial per combination, the best by LPIPS (or PSNR) last."""
     given = given_settings(locals())
-    from dataclasses import replace
-
     from flashdiffusion.data import ensure_file, write_json
     from flashdiffusion.errors import InputError
     from flashdiffusion.experiments.tune import best, combinations, default_grid, means, parse_grid, search
     from flashdiffusion.jobs.evaluate import open_data
     from flashdiffusion.jobs.measuring import evaluate
     from flashdiffusion.jobs.records import environment
-    from flashdiffusion.methods import Settings
+    from flashdiffusion.methods import Settings, used_settings
     from flashdiffusion.metrics import Metrics
     from flashdiffusion.physics import get_task
     from flashdiffusion.presets import preset_for
@@ -56,7 +53,7 @@ def command(
     check_used(given, method, start, solver)
     values = default_grid(method) if grid is None else parse_grid(grid)
     check_used(values, method, start, solver, given_as="--grid ")
-    base = replace(preset_for(task, start, solver, steps), **given)
+    base = Settings(**used_settings(start, solver, preset_for(task, start, solver, steps) | given))
     if not values:
         raise InputError(f"nothing to search for {method}; expected values to try, e.g. --grid eta=1,2,4")
     metrics = Metrics({"lpips": lpips} if lpips else {})
@@ -126,14 +123,12 @@ def _figures(trial: "Trial") -> str:
 
 def _options(settings: "Settings", start: str, solver: str) -> str:
     """The settings that the method uses, as the options that give them to `restore` and `evaluate`."""
-    from flashdiffusion.methods import SAVINGS, Settings, settings_of
+    from flashdiffusion.methods import SAVINGS, all_settings, used_settings
 
-    usual = asdict(Settings())
-    names = [name for name in usual if name in settings_of(start, solver)]
-    values = {name: getattr(settings, name) for name in names}
-    given = [
-        name for name in names if values[name] is not None and (name not in SAVINGS or values[name] != usual[name])
-    ]
+    usual = {name: one.default for name, one in all_settings().items()}
+    values = used_settings(start, solver, settings)
+    names = [name for name in usual if values.get(name) is not None]
+    given = [name for name in names if name not in SAVINGS or values[name] != usual[name]]
     return " ".join(
         option_of(name)
         if values[name] is True

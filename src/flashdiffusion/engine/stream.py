@@ -142,7 +142,7 @@ class Stream:
         return jobs
 
     def _method(self, batch: Batch) -> tuple[Solver, StartRule]:
-        settings = batch.settings or self.settings
+        settings = self.settings if batch.settings is None else batch.settings
         if settings is None:
             start = self.start if isinstance(self.start, str) else "flash"
             solver = self.solver if isinstance(self.solver, str) else "latent-dps"

@@ -2,28 +2,14 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 from flashdiffusion.errors import InputError, unknown_name
 from flashdiffusion.jobs.measuring import Evaluated
 from flashdiffusion.jobs.records import plain, summarise
-from flashdiffusion.methods import Settings, parse_method
+from flashdiffusion.methods import Settings, all_settings, parse_method, tuning_grid
 from flashdiffusion.metrics import all_metrics, get_metric
-
-# What a search tries if nothing else is said, by solver; a Flash start adds corrections, CCDF adds steps.
-_GRIDS: dict[str, dict[str, list[Any]]] = {
-    "latent-dps": {"eta": [0.5, 1.0, 2.0, 4.0, 8.0]},
-    "dps": {"eta": [0.5, 1.0, 2.0, 4.0, 8.0]},
-    "gml-dps": {"eta": [0.5, 1.0, 2.0, 4.0, 8.0], "omega": [0.02, 0.05, 0.2]},
-    "psld": {"eta": [0.5, 1.0, 2.0, 4.0, 8.0], "omega": [0.02, 0.1, 0.5]},
-    "resample": {"gamma": [40.0, 200.0, 1000.0], "proximal": [0.0, 0.1]},
-    "prior": {},
-}
-_START_GRIDS: dict[str, dict[str, list[Any]]] = {
-    "flash": {"correction": [0.0, 0.2, 0.5, 1.2]},
-    "ccdf": {"start_step": [10, 20, 50, 100]},
-}
 
 
 @dataclass(frozen=True)
@@ -34,7 +20,7 @@ class Trial:
     mean: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        return {"settings": asdict(self.settings), "mean": dict(self.mean)}
+        return {"settings": dict(self.settings), "mean": dict(self.mean)}
 
 
 def default_grid(method: str) -> dict[str, list[Any]]:
@@ -43,8 +29,7 @@ def default_grid(method: str) -> dict[str, list[Any]]:
     Raises:
         InputError: unknown method.
     """
-    start, solver = parse_method(method)
-    return _GRIDS[solver] | _START_GRIDS.get(start, {})
+    return tuning_grid(*parse_method(method))
 
 
 _READ: dict[Any, Callable[[str], Any]] = {str: str, float: float, bool: {"true": True, "false": False}.__getitem__}
@@ -56,7 +41,7 @@ def parse_grid(text: str) -> dict[str, list[Any]]:
     Raises:
         InputError: no such setting, or a value that is none of it.
     """
-    kinds = {field.name: field.type for field in fields(Settings)}
+    kinds = {name: one.type for name, one in all_settings().items()}
     grid: dict[str, list[Any]] = {}
     for item in text.split():
         name, _, values = item.partition("=")
@@ -73,7 +58,7 @@ def parse_grid(text: str) -> dict[str, list[Any]]:
 
 def combinations(grid: Mapping[str, Sequence[Any]], base: Settings) -> list[Settings]:
     """Every combination of the grid's values; `base` is what the grid does not vary."""
-    return [replace(base, **dict(zip(grid, values, strict=True))) for values in itertools.product(*grid.values())]
+    return [base | dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
 def search(

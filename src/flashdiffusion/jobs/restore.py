@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from flashdiffusion.jobs.measured import Measured, fitted_size, read_measured, r
 from flashdiffusion.jobs.measuring import finishing_threads
 from flashdiffusion.jobs.quality import compare
 from flashdiffusion.jobs.records import Record
-from flashdiffusion.methods import Settings, parse_method
+from flashdiffusion.methods import Settings, parse_method, used_settings
 from flashdiffusion.metrics import Metrics
 from flashdiffusion.physics import BatchedPhysics, concatenate, parse_physics
 from flashdiffusion.pipeline import Batch, Restored
@@ -55,7 +55,11 @@ class RestoreJob:
     def settings_for(self, task: str | BatchedPhysics) -> Settings:
         """Settings of images with this physics, or the physics of this name."""
         start, solver = parse_method(self.method)
-        return replace(preset_for(task, start, solver, self.given.get("steps")), **self.given)
+        return preset_for(task, start, solver, self.given.get("steps")) | self.given
+
+    def used_settings(self, task: str) -> dict[str, Any]:
+        """Values of the settings that the method uses, for records."""
+        return used_settings(*parse_method(self.method), self.settings_for(task))
 
     def open(self) -> "RestoreWorker":
         """Load the model.

@@ -49,7 +49,7 @@ class FlashPipeline:
         severity_encoder: None if only the baseline start (`start="noise"`) will be used.
         sample_size: side in pixels of the images that the model was trained on, if known.
         regressor: a supervised restoration network, for the starts "ccdf" and "regression".
-        distilled_decoder: a small stand-in for the decoder, for the gradient, see `Settings.distilled`.
+        distilled_decoder: a small stand-in for the decoder, for the gradient, see `Gradient`.
     """
 
     def __init__(
@@ -270,7 +270,7 @@ class FlashPipeline:
         if solver is None:
             solver = "dps" if isinstance(self.prior.autoencoder, IdentityAutoencoder) else "latent-dps"
         # Names and settings that no image can use fail here, once.
-        self.method(solver, start, settings or Settings())
+        self.method(solver, start, Settings() if settings is None else settings)
         if start == "regression":
             Capacity(max_in_flight)
             yield from regressed(self, batches, max_in_flight)
@@ -300,4 +300,4 @@ class FlashPipeline:
             engine = make_solver(engine, self.prior, settings, self.distilled_decoder)
         if not isinstance(start, str):
             return engine, start
-        return engine, make_start(start, self.severity_encoder, settings, self.regressor)
+        return engine, make_start(start, self.prior, self.severity_encoder, settings, self.regressor)

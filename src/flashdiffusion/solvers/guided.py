@@ -6,7 +6,7 @@ eta, omega    η, ω
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,12 +15,18 @@ from flashdiffusion.errors import InputError, unknown_name
 from flashdiffusion.priors import LatentPrior
 from flashdiffusion.schedule import Grid
 from flashdiffusion.solvers.problem import Problem, norm
+from flashdiffusion.solvers.registry import part, register_solver, setting
 from flashdiffusion.solvers.solver import StepResult, check_weight
 from flashdiffusion.solvers.transition import Transition
 
 LIGHT = ("off", "slope", "all")
 # A guided step over one of the prior alone; the engine only asks which is more.
 GUIDED_COST = 5.0
+NO_SAVINGS = {"guide_every": 1, "jacobian": True, "distilled": "off"}
+ETAS = (0.5, 1.0, 2.0, 4.0, 8.0)
+
+# What a step descends, per image: ẑ0, x = D0(ẑ0) and the problem -> (B,).
+Term = Callable[[Tensor, Tensor, Problem], Tensor]
 
 
 @dataclass(frozen=True)
@@ -28,24 +34,24 @@ class Gradient:
     """How the gradient of a step is taken; by default in full. docs/results.md has what each saving costs.
 
     Args:
-        every: steps of the grid from one guided step to the next, >= 1; the last is always guided.
+        guide_every: steps of the grid from one guided step to the next, >= 1; the last is always guided.
         jacobian: whether it goes through the denoiser; without, ∂ẑ0/∂z_i is 1/a_i, as if ε_θ were constant.
         distilled: which part of D0 the distilled decoder stands in for: "off" none, "slope" its derivative, "all" that
             and its value. The final image is D0's all the same.
         decoder: the distilled decoder, latents -> images; needed unless distilled is "off".
 
     Raises:
-        InputError: every < 1, an unknown part, no decoder for it.
+        InputError: guide_every < 1, an unknown part, no decoder for it.
     """
 
-    every: int = 1
-    jacobian: bool = True
-    distilled: str = "off"
+    guide_every: int = setting(1, "Steps from one that takes the data's gradient to the next.")
+    jacobian: bool = setting(True, "Whether the gradient goes through the denoiser.")
+    distilled: str = setting("off", "The distilled decoder in the gradient: off, slope or all.")
     decoder: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise InputError(f"guide_every is {self.every}; expected at least 1 step")
+        if self.guide_every < 1:
+            raise InputError(f"guide_every is {self.guide_every}; expected at least 1 step")
         if self.distilled not in LIGHT:
             raise unknown_name("distilled", self.distilled, LIGHT)
         if self.distilled != "off" and self.decoder is None:
@@ -73,30 +79,26 @@ class Gradient:
 
 
 @dataclass(frozen=True)
-class LatentDPS:
-    """Latent-DPS: z_{i-1} <- z'_{i-1} - η ∇_{z_i} ‖A(D0(ẑ0(z_i))) - y‖₂ (the paper's eq. 6, η_t = η/‖r‖).
-
-    With the identity autoencoder this is DPS (Chung et al. 2023) in pixel space.
+class Guided:
+    """A step of the prior, less the gradient of a sum of terms with respect to z_i; subclasses give the terms.
 
     Args:
         prior: the diffusion prior.
         transition: the unconditional step z_i -> z'_{i-1}.
-        eta: step size η >= 0 on the [-1, 1] scale; 0 leaves the prior alone and skips decoder and gradient.
         gradient: savings in the gradient.
-
-    Raises:
-        InputError: eta negative or not finite.
     """
 
     prior: LatentPrior
     transition: Transition
-    eta: float
-    gradient: Gradient = field(default=Gradient(), kw_only=True)
+    gradient: Gradient = part(Gradient)  # noqa: RUF009
 
     draws = 1
+    method = "guided"
 
-    def __post_init__(self) -> None:
-        check_weight("eta", self.eta)
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """What is descended; with no terms the prior is left alone, and decoder and gradient are skipped."""
+        raise NotImplementedError
 
     @property
     def grid(self) -> Grid:
@@ -104,12 +106,7 @@ class LatentDPS:
 
     @property
     def name(self) -> str:
-        return f"latent-dps{self.gradient.label}" if self.descends else "prior"
-
-    @property
-    def descends(self) -> bool:
-        """Whether there is anything to descend."""
-        return self.eta > 0
+        return f"{self.method}{self.gradient.label}" if self.terms else "prior"
 
     def check(self, problem: Problem) -> None:
         """Serves every differentiable physics."""
@@ -119,39 +116,38 @@ class LatentDPS:
 
     def _guided(self, k: Tensor) -> Tensor:
         """Which steps from k (B,) take the gradient."""
-        return self.descends & ((k % self.gradient.every == 0) | (k == 1))
-
-    def penalty(self, z0: Tensor, x: Tensor, problem: Problem) -> Tensor:
-        """What the step descends, (B,): x = D0(z0)."""
-        return self.eta * problem.loss(x)
+        return bool(self.terms) & ((k % self.gradient.guide_every == 0) | (k == 1))
 
     def step(self, z: Tensor, k: Tensor, problem: Problem, noise: Tensor) -> StepResult:
         guided = self._guided(k)
-        if bool(guided.all()):
-            z0, descent = self._descent(z, k, problem)
-            step = self.transition(z, z0, k, noise[:, 0]) - descent
-        else:
-            with torch.no_grad():
-                z0 = self.prior.denoise(z, self._times(z, k))
-            step = self.transition(z, z0, k, noise[:, 0])
-            if bool(guided.any()):
-                rows = guided.nonzero()[:, 0]
-                z0[rows], descent = self._descent(z[rows], k[rows], problem.take(rows))
-                step[rows] = self.transition(z[rows], z0[rows], k[rows], noise[rows, 0]) - descent
-        work = {"prior": (~guided).long()}
-        return StepResult(step, z0, work | {self.name: guided.long()} if self.descends else work)
+        z0, descent = torch.empty_like(z), torch.zeros_like(z)
+        for chosen, estimate in ((guided, self._descent), (~guided, self._free)):
+            rows = chosen.nonzero()[:, 0]
+            if len(rows) == len(z):
+                z0, descent = estimate(z, k, problem)
+            elif len(rows):
+                z0[rows], descent[rows] = estimate(z[rows], k[rows], problem.take(rows))
+        work = {"prior": (~guided).long()} | ({self.name: guided.long()} if self.terms else {})
+        return StepResult(self.transition(z, z0, k, noise[:, 0]) - descent, z0, work)
 
     def _times(self, z: Tensor, k: Tensor) -> Tensor:
         return self.grid.times[k].to(z.device, non_blocking=True)
 
+    @torch.no_grad()
+    def _free(self, z: Tensor, k: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
+        """ẑ0, and nothing to descend."""
+        return self.prior.denoise(z, self._times(z, k)), torch.zeros_like(z)
+
     def _descent(self, z: Tensor, k: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
-        """ẑ0 and the gradient of the penalty with respect to z."""
+        """ẑ0 and the gradient of the terms with respect to z."""
         with torch.enable_grad():
             z = z.detach().requires_grad_()
             alias = z.view_as(z)  # torch's FLOP counter cannot hook a leaf
             z0 = self.prior.denoise(alias, self._times(z, k)) if self.gradient.jacobian else self._constant(alias, k)
+            x = self.gradient.decode(z0, self.prior)
+            total = torch.stack([term(z0, x, problem) for term in self.terms]).sum()
             # Rows are independent, so the gradient of the sum holds each row's own gradient.
-            (descent,) = torch.autograd.grad(self.penalty(z0, self.gradient.decode(z0, self.prior), problem).sum(), z)
+            (descent,) = torch.autograd.grad(total, z)
         return z0.detach(), descent
 
     def _constant(self, z: Tensor, k: Tensor) -> Tensor:
@@ -164,70 +160,117 @@ class LatentDPS:
     def units(self, z: Tensor, problem: Problem) -> dict[str, Callable[[], object]]:
         k = torch.ones(len(z), dtype=torch.int64)  # the last step, which is always guided
         units: dict[str, Callable[[], object]] = {"prior": lambda: self.prior.denoise(z, self._times(z, k))}
-        if self.descends:
+        if self.terms:
             units[self.name] = lambda: self.step(z, k, problem, torch.zeros_like(z)[:, None])
         return units
 
 
+def data_term(eta: float) -> tuple[Term, ...]:
+    """η ‖A(D0(ẑ0)) - y‖₂; no term for η = 0."""
+    return (lambda z0, x, problem: eta * problem.loss(x),) if eta else ()
+
+
+def fixed_point_term(omega: float, prior: LatentPrior) -> tuple[Term, ...]:
+    """ω ‖ẑ0 - E0(D0(ẑ0))‖₂: z stays at a fixed point of the autoencoder; no term for ω = 0."""
+    return (lambda z0, x, problem: omega * norm(z0 - prior.encode(x)),) if omega else ()
+
+
+def gluing_term(omega: float, prior: LatentPrior) -> tuple[Term, ...]:
+    """ω ‖ẑ0 - E0(Aᵀy + (I - AᵀA) D0(ẑ0))‖₂ of a linear A; no term for ω = 0."""
+
+    def term(z0: Tensor, x: Tensor, problem: Problem) -> Tensor:
+        _check_linear(problem)
+        return omega * norm(z0 - prior.encode(x + problem.adjoint(problem.y - problem.measure(x))))
+
+    return (term,) if omega else ()
+
+
+def _check_linear(problem: Problem) -> None:
+    if not problem.linear:
+        raise InputError(
+            f"psld needs a linear physics with A_adjoint, and {problem.name} is not; use latent-dps, gml-dps or "
+            "resample"
+        )
+
+
+@register_solver("prior", fixed={"eta": 0.0, **NO_SAVINGS})
+@register_solver("dps", space="pixels", fixed={"distilled": "off"})
+@register_solver("latent-dps", space="latents")
 @dataclass(frozen=True)
-class GMLDPS(LatentDPS):
-    """GML-DPS (Rout et al. 2023): Latent-DPS that also keeps z at a fixed point of the autoencoder,
-    + ω ∇ ‖ẑ0 - E0(D0(ẑ0))‖₂.
+class LatentDPS(Guided):
+    """Latent-DPS: z_{i-1} <- z'_{i-1} - η ∇_{z_i} ‖A(D0(ẑ0(z_i))) - y‖₂ (the paper's eq. 6, η_t = η/‖r‖).
+
+    With the identity autoencoder this is DPS (Chung et al. 2023) in pixel space, and with η = 0 the prior alone.
 
     Args:
-        omega: weight ω >= 0 of that term.
+        eta: step size η >= 0 on the [-1, 1] scale.
+
+    Raises:
+        InputError: eta negative or not finite.
+    """
+
+    eta: float = setting(1.0, "Step size of the data consistency, η.", ETAS)
+
+    method = "latent-dps"
+
+    def __post_init__(self) -> None:
+        check_weight("eta", self.eta)
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        return data_term(self.eta)
+
+
+@register_solver("gml-dps", space="latents")
+@dataclass(frozen=True)
+class GMLDPS(Guided):
+    """GML-DPS (Rout et al. 2023): Latent-DPS and + ω ∇ ‖ẑ0 - E0(D0(ẑ0))‖₂.
+
+    Args:
+        eta, omega: step size η >= 0 of the data term, weight ω >= 0 of the other.
 
     Raises:
         InputError: eta or omega negative or not finite.
     """
 
-    omega: float = 0.05
+    eta: float = setting(1.0, "Step size of the data consistency, η.", ETAS)
+    omega: float = setting(0.05, "Weight of the second term of GML-DPS and PSLD, ω.", (0.02, 0.05, 0.2))
+
+    method = "gml-dps"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        check_weight("eta", self.eta)
         check_weight("omega", self.omega)
 
     @property
-    def name(self) -> str:
-        return f"gml-dps{self.gradient.label}" if self.omega else super().name
-
-    @property
-    def descends(self) -> bool:
-        return self.eta > 0 or self.omega > 0
-
-    def penalty(self, z0: Tensor, x: Tensor, problem: Problem) -> Tensor:
-        penalty = super().penalty(z0, x, problem)
-        if self.omega == 0:
-            return penalty
-        return penalty + self.omega * norm(z0 - self.prior.encode(self.glue(x, problem)))
-
-    def glue(self, x: Tensor, problem: Problem) -> Tensor:
-        """The image whose latent z0 should be."""
-        return x
+    def terms(self) -> tuple[Term, ...]:
+        return data_term(self.eta) + fixed_point_term(self.omega, self.prior)
 
 
+@register_solver("psld", space="latents")
 @dataclass(frozen=True)
-class PSLD(GMLDPS):
-    """PSLD (Rout et al. 2023): Latent-DPS with + ω ∇ ‖ẑ0 - E0(Aᵀy + (I - AᵀA) D0(ẑ0))‖₂; linear physics only.
+class PSLD(Guided):
+    """PSLD (Rout et al. 2023): Latent-DPS and + ω ∇ ‖ẑ0 - E0(Aᵀy + (I - AᵀA) D0(ẑ0))‖₂; linear physics only.
 
     Args:
-        omega: weight ω >= 0 of that term.
+        eta, omega: step size η >= 0 of the data term, weight ω >= 0 of the other.
 
     Raises:
         InputError: eta or omega negative or not finite; a physics without adjoint.
     """
 
-    @property
-    def name(self) -> str:
-        return f"psld{self.gradient.label}" if self.omega else super().name
+    eta: float = setting(1.0, "Step size of the data consistency, η.", ETAS)
+    omega: float = setting(0.05, "Weight of the second term of GML-DPS and PSLD, ω.", (0.02, 0.1, 0.5))
+
+    method = "psld"
+
+    def __post_init__(self) -> None:
+        check_weight("eta", self.eta)
+        check_weight("omega", self.omega)
 
     def check(self, problem: Problem) -> None:
-        if not problem.linear:
-            raise InputError(
-                f"psld needs a linear physics with A_adjoint, and {problem.name} is not; use latent-dps, gml-dps or "
-                "resample"
-            )
+        _check_linear(problem)
 
-    def glue(self, x: Tensor, problem: Problem) -> Tensor:
-        self.check(problem)
-        return x + problem.adjoint(problem.y - problem.measure(x))
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        return data_term(self.eta) + gluing_term(self.omega, self.prior)

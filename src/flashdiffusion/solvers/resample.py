@@ -19,6 +19,7 @@ from flashdiffusion.priors.autoencoder import to_image_range, to_network_range
 from flashdiffusion.schedule import Grid
 from flashdiffusion.solvers.inner import minimise
 from flashdiffusion.solvers.problem import Problem
+from flashdiffusion.solvers.registry import register_solver, setting
 from flashdiffusion.solvers.solver import StepResult, check_weight
 from flashdiffusion.solvers.transition import Transition
 
@@ -27,6 +28,7 @@ PIXELS_BELOW, LATENTS_BELOW = 0.75, 0.3
 LEARNING_RATE = 0.1  # of Adam, on the [-1, 1] scale of images and in latent units
 
 
+@register_solver("resample", space="latents", steps=500)
 @dataclass(frozen=True)
 class ReSample:
     """ReSample: at every `every`-th step and the last, ẑ0 is made consistent with y, and z resampled around it.
@@ -50,8 +52,8 @@ class ReSample:
 
     prior: LatentPrior
     transition: Transition
-    gamma: float = 200.0
-    proximal: float = 0.0
+    gamma: float = setting(200.0, "Resampling variance of ReSample, γ.", (40.0, 200.0, 1000.0))
+    proximal: float = setting(0.0, "Weight of ReSample's proximal term, λ.", (0.0, 0.1))
     every: int = 10
     iterations: int = 100
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from flashdiffusion.priors import LatentPrior
 from flashdiffusion.regression import Regressor
 from flashdiffusion.schedule import Grid
 from flashdiffusion.severity import Severity, SeverityEncoder
+from flashdiffusion.solvers.registry import Networks, register_start, setting
 
 # c·σ̂² stays below 1, so that some of the estimate is left.
 MAX_MIX = 0.999
@@ -57,14 +58,20 @@ class StartRule(Protocol):
         ...
 
 
+@register_start("noise")
 @dataclass(frozen=True)
 class FromNoise:
     """The baseline of every solver: pure noise, all K steps."""
+
+    @classmethod
+    def build(cls, networks: Networks) -> Self:
+        return cls()
 
     def __call__(self, y: Tensor, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
         return Start(noise, torch.full((len(y),), len(grid), dtype=torch.int64, device=y.device))
 
 
+@register_start("flash", space="latents")
 @dataclass(frozen=True)
 class SNRMatch:
     """Flash: start from the severity encoder's ẑ at the time whose SNR matches its σ̂².
@@ -83,8 +90,12 @@ class SNRMatch:
     """
 
     encoder: SeverityEncoder
-    correction: float = 1.2
-    mixing: str = "paper"
+    correction: float = setting(1.2, "Noise correction of the start, c.", (0.0, 0.2, 0.5, 1.2))
+    mixing: str = setting("paper", "Noise mixing of a Flash start: paper or consistent.")
+
+    @classmethod
+    def build(cls, networks: Networks, correction: float, mixing: str) -> Self:
+        return cls(networks.encoder_for("flash"), correction, mixing)
 
     def __post_init__(self) -> None:
         if not 0 <= self.correction < float("inf"):
@@ -106,6 +117,7 @@ class SNRMatch:
         return Start((1 - mix).sqrt() * z_hat + mix.sqrt() * noise, grid.match(var), severity)
 
 
+@register_start("inversion", space="latents")
 @dataclass(frozen=True)
 class DDIMInversion:
     """Flash by inversion: ẑ is carried up to k = match(σ̂²) by the deterministic DDIM steps run backwards.
@@ -118,6 +130,10 @@ class DDIMInversion:
     """
 
     encoder: SeverityEncoder
+
+    @classmethod
+    def build(cls, networks: Networks) -> Self:
+        return cls(networks.encoder_for("inversion"))
 
     @torch.no_grad()
     def __call__(self, y: Tensor, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
@@ -166,32 +182,62 @@ class RegressedEstimate:
         return prior.encode(self.regressor(y).clamp(0, 1)), None
 
 
+@register_start("ccdf")
 @dataclass(frozen=True)
 class Fixed:
     """CCDF (Chung et al. 2022): a given estimate, noised to the same time for every image.
 
     Args:
-        step: N', counted on the full schedule of N steps; on a shorter grid its nearest position is taken. 0 returns
-            the estimate as it is.
         estimate: gives the estimate of the clean latents.
+        start_step: N', a time of the full schedule of N steps; on a shorter grid its nearest position is taken, and
+            the first for a time that is not 0. 0 returns the estimate as it is.
 
     Raises:
-        InputError: step is negative, or beyond the schedule (when called).
+        InputError: start_step is negative, or beyond the schedule (when called).
     """
 
-    step: int
     estimate: Estimate
+    start_step: int = setting(100, "Steps N' of a fixed start (CCDF), on the full schedule.", (10, 20, 50, 100))
 
     def __post_init__(self) -> None:
-        if self.step < 0:
-            raise InputError(f"start step is {self.step}; expected 0 or more steps")
+        if self.start_step < 0:
+            raise InputError(f"start step is {self.start_step}; expected 0 or more steps")
+
+    @classmethod
+    def build(cls, networks: Networks, start_step: int) -> "Fixed":
+        """From the regressor's estimate, or from ẑ if there is no regressor."""
+        if networks.regressor is not None:
+            return cls(RegressedEstimate(networks.regressor), start_step)
+        if networks.encoder is None:
+            raise InputError("ccdf needs a regressor or a severity encoder, and this model has neither")
+        return cls(EncodedEstimate(networks.encoder), start_step)
 
     @torch.no_grad()
     def __call__(self, y: Tensor, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
-        if self.step > len(grid.schedule):
-            raise InputError(f"start step is {self.step}; the noise schedule has {len(grid.schedule)} steps")
-        k = int((grid.times - self.step).abs().argmin())
+        if self.start_step > len(grid.schedule):
+            raise InputError(f"start step is {self.start_step}; the noise schedule has {len(grid.schedule)} steps")
+        k = grid.nearest(self.start_step)
         clean, severity = self.estimate(y, prior)
         abar = grid.abar[k].to(noise)
         z = abar.sqrt() * clean + (1 - abar).sqrt() * noise
         return Start(z, torch.full((len(y),), k, dtype=torch.int64, device=y.device), severity)
+
+
+@register_start("estimate", alone="ae", fixed={"start_step": 0})
+class Encoded(Fixed):
+    """ẑ, no steps."""
+
+    @classmethod
+    def build(cls, networks: Networks, start_step: int = 0) -> "Fixed":
+        return cls(EncodedEstimate(networks.encoder_for("estimate")), start_step)
+
+
+@register_start("regression", alone="swinir", fixed={"start_step": 0})
+class Regressed(Fixed):
+    """A supervised network's restoration, no steps."""
+
+    @classmethod
+    def build(cls, networks: Networks, start_step: int = 0) -> "Fixed":
+        if networks.regressor is None:
+            raise InputError("this model has no regressor; train one with `flashdiffusion train regressor`")
+        return cls(RegressedEstimate(networks.regressor), start_step)

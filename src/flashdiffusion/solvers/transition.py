@@ -13,6 +13,7 @@ from torch import Tensor
 
 from flashdiffusion.errors import InputError
 from flashdiffusion.schedule import Grid
+from flashdiffusion.solvers.registry import setting
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Transition:
     """
 
     grid: Grid
-    delta: float = 1.0
+    delta: float = setting(1.0, "Stochasticity of a step in [0, 1]; 0 is DDIM, 1 is DDPM.")
     weights: Tensor = field(init=False, repr=False, compare=False)  # of z, ẑ0 and noise at each k, (3, K + 1)
 
     def __post_init__(self) -> None:

@@ -1,0 +1,188 @@
+"""Solvers and start rules by name; their settings are read off the fields of their classes."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from flashdiffusion.errors import InputError
+from flashdiffusion.priors import DistilledDecoder, LatentPrior
+from flashdiffusion.regression import Regressor
+from flashdiffusion.severity import SeverityEncoder
+
+if TYPE_CHECKING:
+    from flashdiffusion.solvers.solver import Solver
+    from flashdiffusion.solvers.start import StartRule
+    from flashdiffusion.solvers.transition import Transition
+
+Class = TypeVar("Class", bound=type)
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A hyperparameter: what it is by default, and the values that tuning tries (none: it is left alone)."""
+
+    name: str
+    type: type
+    default: Any
+    help: str
+    tune: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The networks of a model; None for those that it lacks."""
+
+    prior: LatentPrior
+    encoder: SeverityEncoder | None = None
+    regressor: Regressor | None = None
+    distilled_decoder: DistilledDecoder | None = None
+
+    def encoder_for(self, start: str) -> SeverityEncoder:
+        """The severity encoder.
+
+        Raises:
+            InputError: the model has none, and the start needs it.
+        """
+        if self.encoder is None:
+            raise InputError(
+                f"start {start!r} needs a severity encoder and this model has none; start from noise, or train one "
+                "with `flashdiffusion train severity` (models of pixels have none: take dps or ccdf(dps))"
+            )
+        return self.encoder
+
+
+def setting(default: Any, help: str, tune: tuple[Any, ...] = (), type: type | None = None) -> Any:
+    """A field that the user sets. `type` is that of the default unless it is given."""
+    about = {"setting": True, "type": type or default.__class__, "help": help, "tune": tuple(tune)}
+    return field(default=default, metadata=about)
+
+
+def part(cls: type) -> Any:
+    """A field that holds a dataclass with settings of its own."""
+    return field(default_factory=cls, kw_only=True, metadata={"part": cls})
+
+
+def settings_in(cls: Any) -> Iterator[Setting]:
+    """The settings among the fields of a dataclass and of its parts."""
+    for one in fields(cls):
+        about = one.metadata
+        if "part" in about:
+            yield from settings_in(about["part"])
+        elif "setting" in about:
+            yield Setting(one.name, about["type"], one.default, about["help"], about["tune"])
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A class under a name.
+
+    fixed: values of settings that the name settles. space: "latents" or "pixels" if it works on those alone. alone: of
+    a start after which there are no steps, the name of that method. steps: length of a solver's own time grid, None
+    for the whole schedule.
+    """
+
+    cls: Any
+    fixed: Mapping[str, Any]
+    space: str | None = None
+    alone: str | None = None
+    steps: int | None = None
+
+    @property
+    def settings(self) -> dict[str, Setting]:
+        """What the user sets, by name."""
+        return {one.name: one for one in settings_in(self.cls) if one.name not in self.fixed}
+
+    def values(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Values of all settings of the class: those given, else the defaults."""
+        return {one.name: given.get(one.name, one.default) for one in settings_in(self.cls)} | dict(self.fixed)
+
+
+SOLVERS: dict[str, Registered] = {}
+STARTS: dict[str, Registered] = {}
+
+
+def register_solver(
+    name: str, *, fixed: Mapping[str, Any] = _NOTHING, space: str | None = None, steps: int | None = None
+) -> Callable[[Class], Class]:
+    """Class decorator: a solver, see `Registered`.
+
+    The class is a frozen dataclass with the protocol `Solver`. Its fields are settings, or parts with settings, or
+    what it is given by its field's name: `prior`, `transition`, `decoder` (the distilled one).
+
+    Raises:
+        InputError: the name is taken, or a setting is known with another type.
+    """
+    return lambda cls: _register(SOLVERS, name, Registered(cls, dict(fixed), space, steps=steps))
+
+
+def register_start(
+    name: str, *, fixed: Mapping[str, Any] = _NOTHING, space: str | None = None, alone: str | None = None
+) -> Callable[[Class], Class]:
+    """Class decorator: a start rule, see `Registered`.
+
+    The class is a frozen dataclass with the protocol `StartRule`, and a classmethod `build(networks, **settings)`.
+
+    Raises:
+        InputError: the name is taken, or a setting is known with another type.
+    """
+    return lambda cls: _register(STARTS, name, Registered(cls, dict(fixed), space, alone))
+
+
+def _register(table: dict[str, Registered], name: str, entry: Registered) -> Any:
+    cls = entry.cls
+    home = (cls.__module__, cls.__qualname__)
+    if not is_dataclass(cls):
+        raise InputError(f"{cls.__name__} is no dataclass; put @dataclass(frozen=True) below the registration")
+    if not name.replace("-", "").isalnum() or name != name.lower():
+        raise InputError(f"name {name!r}; expected lower-case letters, digits and dashes")
+    if name in table and (table[name].cls.__module__, table[name].cls.__qualname__) != home:
+        raise InputError(f"the name {name!r} is taken by {table[name].cls.__name__}; choose another")
+    for one in entry.settings.values():
+        for other in (*SOLVERS.values(), *STARTS.values()):
+            known = other.settings.get(one.name)
+            if known is not None and known.type is not one.type and table.get(name) is not other:
+                raise InputError(
+                    f"setting {one.name} of {name} is of type {one.type.__name__} and elsewhere of "
+                    f"{known.type.__name__}; choose another name"
+                )
+    table[name] = entry
+    return cls
+
+
+def build_solver(name: str, networks: Networks, transition: "Transition", given: Mapping[str, Any]) -> "Solver":
+    """The solver of a registered name, on the transition's grid.
+
+    Raises:
+        InputError: a setting out of range.
+    """
+    entry = SOLVERS[name]
+    held = {"prior": networks.prior, "transition": transition, "decoder": networks.distilled_decoder}
+    solver: Solver = _build(entry.cls, entry.values(given), held)
+    return solver
+
+
+def build_start(name: str, networks: Networks, given: Mapping[str, Any]) -> "StartRule":
+    """The start rule of a registered name.
+
+    Raises:
+        InputError: a setting out of range, or a network that the model lacks.
+    """
+    entry = STARTS[name]
+    rule: StartRule = entry.cls.build(networks, **entry.values(given))
+    return rule
+
+
+def _build(cls: Any, values: Mapping[str, Any], held: Mapping[str, Any]) -> Any:
+    arguments: dict[str, Any] = {}
+    for one in fields(cls):
+        if "part" in one.metadata:
+            arguments[one.name] = _build(one.metadata["part"], values, held)
+        elif "setting" in one.metadata:
+            arguments[one.name] = values[one.name]
+        elif one.init and one.name in held:
+            arguments[one.name] = held[one.name]
+        elif one.init and one.default is MISSING and one.default_factory is MISSING:
+            raise InputError(f"{cls.__name__}.{one.name} is no setting; a solver is given {', '.join(held)}")
+    return cls(**arguments)
