@@ -10,5 +10,5 @@ def image_generator(seed: int, image_id: str, purpose: str = "measurement") -> t
 
     An image's random numbers are then the same on every machine, in every batch and order.
     """
-    digest = blake2b(f"{seed}/{purpose}/{image_id}".encode(), digest_size=7).digest()
+    digest = blake2b(f"{seed}/{purpose}/{image_id}".encode(errors="surrogatepass"), digest_size=7).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest))

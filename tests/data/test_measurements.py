@@ -33,7 +33,7 @@ def test_a_round_trip_is_exact(tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"cannot read .*absent\.safetensors: no such file"):
+    with pytest.raises(InputError, match=r"cannot read .*absent\.safetensors: No such file"):
         MeasurementFile.load(tmp_path / "absent.safetensors")
 
 
@@ -76,4 +76,51 @@ def test_a_file_without_its_measurement_is_refused(tmp_path):
     del tensors["y"]
     save_file(tensors, path, _metadata(path))
     with pytest.raises(CheckpointError, match="damaged or no measurement"):
+        MeasurementFile.load(path)
+
+
+def _raw(header: bytes, body: bytes = b"") -> bytes:
+    return len(header).to_bytes(8, "little") + header + body
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        _raw(b'{"__metadata__": ' + b'{"a": ' * 100_000),
+        _raw(b'{"y": {"dtype": "F32", "shape": [99999999999, 99999999999], "data_offsets": [0, 4]}}', bytes(4)),
+        _raw(b'{"y": {"dtype": "F32", "shape": [0, 999999999999], "data_offsets": [0, 0]}}'),
+        _raw(b'{"y": {"dtype": "F32", "shape": [1' + b"0" * 400 + b'], "data_offsets": [0, 4]}}', bytes(4)),
+        (2**63).to_bytes(8, "little"),
+    ],
+)
+def test_a_header_that_asks_for_too_much_is_refused(tmp_path, data):
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError):
+        MeasurementFile.load(path)
+
+
+@pytest.mark.parametrize(
+    "about",
+    ["[" * 100_000, '{"id": "a", "physics": "b", "noise_std": 1' + "0" * 400 + "}", '{"noise_std": ' + "9" * 5000],
+)
+def test_metadata_that_asks_for_too_much_is_refused(tmp_path, about):
+    path = tmp_path / "m.safetensors"
+    _measurement().save(path)
+    save_file(load_file(path), path, _metadata(path) | {"measurement": about})
+    with pytest.raises(CheckpointError, match=r"m\.safetensors is damaged or no measurement"):
+        MeasurementFile.load(path)
+
+
+@pytest.mark.parametrize(
+    ("y", "reason"),
+    [
+        (torch.zeros(3, 0, 16), r"y has shape \(3, 0, 16\); expected at least one value"),
+        (torch.zeros(3, 4, 4).to(torch.float8_e4m3fn), r"y is torch\.float8_e4m3fn; expected floats"),
+    ],
+)
+def test_a_measurement_of_no_size_or_of_float8_is_refused(tmp_path, y, reason):
+    path = tmp_path / "m.safetensors"
+    MeasurementFile("a", y, "gaussian-blur", {}, 0.1).save(path)
+    with pytest.raises(CheckpointError, match=reason):
         MeasurementFile.load(path)

@@ -1,5 +1,6 @@
 """The commands and what they share: one-line errors, exit codes."""
 
+import io
 import os
 import sys
 from typing import Any
@@ -29,6 +30,9 @@ def main() -> None:
     # Read when torch is first imported. GNU OpenMP's threads by default wait for each other in a busy loop for
     # milliseconds, at the end of every operator, and hold the core that the one they wait for may need.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+    for stream in (sys.stdout, sys.stderr):  # names of files that the console cannot print
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = app(sys.argv[1:] or ["--help"], prog_name="flashdiffusion", standalone_mode=False)
     except _UsageError as error:

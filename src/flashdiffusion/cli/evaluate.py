@@ -8,7 +8,7 @@ import typer
 
 from flashdiffusion.cli.common import check_used, given_settings, shown
 from flashdiffusion.cli.delivery import Delivery, Engine
-from flashdiffusion.cli.inputs import unique
+from flashdiffusion.cli.inputs import note, unique
 from flashdiffusion.cli.options import (
     Address,
     Capacity,
@@ -113,7 +113,10 @@ def command(
     settings = settings | given
     weights = {"lpips": str(lpips)} if lpips else {}
     nets = Metrics(weights).nets
-    ids = ImageDataset(data, 1, limit).ids
+    images = ImageDataset(data, 1, limit)
+    for text in images.notes:
+        note(text)
+    ids = images.ids
     job = EvaluateJob(
         tuple(str(path) for path in data),
         ModelChoice(model, device, precision, regressor, compile),

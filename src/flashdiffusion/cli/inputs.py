@@ -7,6 +7,8 @@ from pathlib import Path
 
 from flashdiffusion.errors import InputError
 
+LONGEST = 235  # bytes of a name, so that it fits into the 255 of a file's with a number and .safetensors
+
 
 def note(text: str) -> None:
     """Tell the user on stderr."""
@@ -42,26 +44,37 @@ def _names(reason: str, name: str) -> bool:
 
 
 def expand(inputs: Iterable[Path]) -> list[Path]:
-    """Files as given; of a folder its measurement files, or its images if it holds no measurements."""
+    """Files as given; of a folder and those below its measurement files, or its images if it holds none.
+
+    What is passed over is noted.
+    """
     from flashdiffusion.data.decoding import SUFFIXES
     from flashdiffusion.data.measurements import SUFFIX
+    from flashdiffusion.data.walking import walk
 
     files: list[Path] = []
     for path in inputs:
         if not path.is_dir():
             files.append(path)
             continue
-        inside = sorted(p for p in path.iterdir() if not p.name.startswith("."))
-        found = [p for p in inside if p.suffix == SUFFIX] or [p for p in inside if p.suffix.lower() in SUFFIXES]
+        found, passed = walk(path, SUFFIXES | {SUFFIX})
+        measurements = [file for file in found if file.suffix == SUFFIX]
         if not found:
-            raise InputError(f"{path} holds neither measurement files nor images")
-        files += found
+            raise InputError(f"{path} holds neither measurement files nor images; {passed.say('it') or 'it is empty'}")
+        looked_at = {file.with_suffix(".png") for file in measurements}  # what `degrade` writes beside them
+        if measurements and (images := set(found) - set(measurements) - looked_at):
+            passed.others["images beside measurement files"] = len(images)
+        if (text := passed.say(path)) is not None:
+            note(text)
+        files += measurements or found
     return files
 
 
 def names_of(files: list[Path]) -> list[str]:
-    """A name per file for its outputs: the stem, with a number where stems repeat."""
-    return unique(file.stem for file in files)
+    """A name per file for its outputs: the stem, with a number where stems repeat, cut so that NAME.suffix fits."""
+    from flashdiffusion.data.files import cut
+
+    return unique(cut(file.stem, LONGEST) for file in files)
 
 
 def unique(names: Iterable[str]) -> list[str]:

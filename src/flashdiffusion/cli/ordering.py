@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from flashdiffusion.cli.common import load_pipeline
-from flashdiffusion.cli.inputs import Failures
+from flashdiffusion.cli.inputs import Failures, note
 from flashdiffusion.cli.options import Device, Model, NoiseStd, Seed
 
 
@@ -47,6 +47,8 @@ def command(
     ensure_file(out)
     pipeline = load_pipeline(model, device)
     images = open_data(pipeline, data, limit)
+    for text in images.notes:
+        note(text)
     found = tqdm(
         measure_ordering(pipeline, images, chosen, noise_std, values, seed, over),
         total=len(images),

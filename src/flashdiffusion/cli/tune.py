@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flashdiffusion.cli.common import check_used, given_settings, load_pipeline, method_of, option_of, shown
+from flashdiffusion.cli.inputs import note
 from flashdiffusion.cli.options import Capacity, Delta, Device, Model, NoiseStd, Precision, Regressor, Seed, Steps
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ def command(
     done = _read(out, about)
     pipeline = load_pipeline(model, device, precision, regressor)
     images = open_data(pipeline, data, limit)
+    for text in images.notes:
+        note(text)
     count = len(combinations(values, base))
     for settings in combinations(values, base):  # one that cannot be is refused before the first trial is paid for
         pipeline.method(solver, start, settings)

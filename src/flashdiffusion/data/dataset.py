@@ -6,7 +6,7 @@ import tarfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import torch
 from torch import Tensor
@@ -15,7 +15,8 @@ from torch.utils.data import Dataset
 from flashdiffusion.data.decoding import SUFFIXES, decode_image
 from flashdiffusion.data.files import expect_file
 from flashdiffusion.data.images import LARGEST_FILE, fit_square, to_uint8_tensor
-from flashdiffusion.errors import InputError
+from flashdiffusion.data.walking import PassedOver, walk
+from flashdiffusion.errors import InputError, brief
 
 
 @dataclass(frozen=True)
@@ -39,30 +40,47 @@ class _Entry:
             raise InputError(f"cannot read {self.file}: {error.strerror or error}") from error
 
 
-def _entries(path: Path) -> list[_Entry]:
+def _entries(path: Path, notes: list[str]) -> list[_Entry]:
     if path.is_dir():
-        found = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-        files = sorted(p for p in found if not p.is_dir())
-        return [_Entry(f.relative_to(path).as_posix(), f) for f in files]
-    if path.suffix == ".tar":
-        try:
-            with tarfile.open(path, "r:") as shard:  # compressed, its offsets would not be those of the file
-                members = [m for m in shard if m.isfile() and Path(m.name).suffix.lower() in SUFFIXES]
-        except (OSError, tarfile.TarError) as error:
-            raise InputError(f"cannot read tar shard {path}: {error}") from error
-        return [_Entry(m.name, path, m.offset_data, m.size) for m in members]
-    if path.suffix.lower() in SUFFIXES and path.is_file():
+        files, passed = walk(path, SUFFIXES)
+        entries = [_Entry(f.relative_to(path).as_posix(), f) for f in files]
+    elif path.suffix.lower() == ".tar" and path.exists():
+        entries, passed = _members(path)
+    else:
+        if not path.exists() and not path.is_symlink():
+            raise InputError(f"no such file or folder: {path}")
+        expect_file(path)
+        if path.suffix.lower() not in SUFFIXES:
+            raise InputError(f"{path}: expected a folder of images, a .tar shard or an image")
         return [_Entry(path.name, path)]
-    if not path.exists():
-        raise InputError(f"no such file or folder: {path}")
-    raise InputError(f"{path}: expected a folder of images, a .tar shard or an image")
+    if (note := passed.say(path)) is not None:
+        notes.append(note)
+    return entries
+
+
+def _members(path: Path) -> tuple[list[_Entry], PassedOver]:
+    """The images of a tar shard; one whose headers lead backwards or past its end is refused."""
+    size, passed, entries, last = expect_file(path), PassedOver(), list[_Entry](), -1
+    try:
+        with tarfile.open(path, "r:") as shard:  # compressed, its offsets would not be those of the file
+            for member in shard:
+                if member.offset <= last or member.size < 0 or member.offset_data + member.size > size:
+                    raise InputError(f"cannot read tar shard {path}: damaged or truncated at {member.name!r}")
+                last = member.offset
+                if member.isfile() and passed.takes(PurePosixPath(member.name), SUFFIXES) and not member.issparse():
+                    entries.append(_Entry(member.name, path, member.offset_data, member.size))
+    except InputError:
+        raise
+    except Exception as error:  # of a damaged header tarfile raises anything, RecursionError among it
+        raise InputError(f"cannot read tar shard {path}: {brief(error)}") from error
+    return entries, passed
 
 
 class ImageDataset(Dataset[Tensor]):
     """Images of folders, uncompressed tar shards and files, centre-cropped and resized to a square.
 
-    Items are uint8 (3, size, size); `ids[i]` names image i. Decoded images are kept in memory as
-    long as `cache_gib` allows, so that later epochs cost nothing.
+    Items are uint8 (3, size, size); `ids[i]` names image i; `notes` says what was passed over. Decoded images
+    are kept in memory as long as `cache_gib` allows, so that later epochs cost nothing.
 
     Raises:
         InputError: a path is missing, unreadable or holds no image; a limit below 1.
@@ -77,7 +95,8 @@ class ImageDataset(Dataset[Tensor]):
     ) -> None:
         if limit is not None and limit < 1:
             raise InputError(f"limit is {limit}; expected at least 1")
-        self._entries = [entry for path in paths for entry in _entries(Path(path))][:limit]
+        self.notes: list[str] = []
+        self._entries = [entry for path in paths for entry in _entries(Path(path), self.notes)][:limit]
         if not self._entries:
             raise InputError("no images found; --data takes folders of images and .tar shards")
         self.ids = [entry.id for entry in self._entries]

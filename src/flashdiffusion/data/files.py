@@ -12,11 +12,18 @@ from typing import Any
 from flashdiffusion.errors import InputError
 
 
+def cut(name: str, length: int) -> str:
+    """The start of a name that has at most `length` bytes on disk, which takes 255."""
+    while len(os.fsencode(name)) > length:
+        name = name[:-1]
+    return name
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, renamed to `path` only if the block succeeds."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
+    temporary = path.with_name(f".{cut(path.name, 200)}.{os.getpid()}.tmp{cut(path.suffix, 30)}")
     try:
         yield temporary
         temporary.replace(path)

@@ -4,66 +4,86 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+import torch
+from safetensors.torch import load, save
 from torch import Tensor
 
-from flashdiffusion.data.files import atomic_path
-from flashdiffusion.errors import CheckpointError, InputError
+from flashdiffusion.data.files import atomic_path, read_bytes
+from flashdiffusion.errors import CheckpointError, InputError, brief
 
 SUFFIX = ".safetensors"
 _FORMAT = "flashdiffusion-measurement"
 _VERSION = 1
+LARGEST = 2**31  # bytes of a file
+_FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 
 @dataclass(frozen=True)
 class MeasurementFile:
-    """One image's measurement: y (3, H, W), and its operator by name with per-image parameters (1, ...)."""
+    """One image's measurement: y (3, H, W), and its operator by name with per-image parameters (1, ...).
+
+    source: the file of the true image, relative to the folder that was degraded.
+    """
 
     id: str
     y: Tensor
     physics: str
     params: dict[str, Tensor]
     noise_std: float
+    source: str | None = None
 
     def save(self, path: str | Path) -> None:
         """Write the file, atomically."""
         tensors = {"y": self.y.contiguous()} | {
             f"params.{key}": value.contiguous() for key, value in self.params.items()
         }
-        about = {"id": self.id, "physics": self.physics, "noise_std": self.noise_std}
+        about = {"id": self.id, "physics": self.physics, "noise_std": self.noise_std, "source": self.source}
         metadata = {"format": _FORMAT, "version": str(_VERSION), "measurement": json.dumps(about)}
         with atomic_path(path) as temporary:
-            save_file(tensors, temporary, metadata)
+            temporary.write_bytes(save(tensors, metadata))  # not save_file, which takes names in UTF-8 alone
 
     @classmethod
     def load(cls, path: str | Path) -> "MeasurementFile":
         """Read a file that `save` wrote.
 
         Raises:
-            InputError: missing or unreadable.
-            CheckpointError: another kind of safetensors file, or of another version.
+            InputError: missing, unreadable, no plain file or of more than 2 GiB.
+            CheckpointError: another kind of safetensors file, of another version, damaged, or with values of no size.
         """
         path = Path(path)
-        if not path.is_file():
-            raise InputError(f"cannot read {path}: no such file")
+        data = read_bytes(path, LARGEST)
         try:
-            with safe_open(path, framework="pt") as stream:
-                metadata = stream.metadata() or {}
-                if metadata.get("format") != _FORMAT:
-                    raise CheckpointError(
-                        f"{path} is no measurement; expected a file that `flashdiffusion degrade` wrote"
-                    )
-                if metadata.get("version") != str(_VERSION):
-                    raise CheckpointError(
-                        f"{path} is a measurement of version {metadata.get('version')}; this library reads {_VERSION}"
-                    )
-                tensors = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 (not a dict)
+            tensors = load(data)  # sizes are checked against the file's before anything is allocated
+            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+            metadata = header.get("__metadata__", {})
+            _expect_format(metadata, path)
             about = json.loads(metadata["measurement"])
+            for key, value in tensors.items():
+                _expect_values(key, value, path)
             y = tensors.pop("y")
             params = {key.removeprefix("params."): value for key, value in tensors.items()}
-            return cls(str(about["id"]), y, str(about["physics"]), params, float(about["noise_std"]))
-        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise CheckpointError(f"{path} is damaged or no measurement: {error}") from error
+            source = about.get("source")
+            noise_std = float(about["noise_std"])
+            return cls(
+                str(about["id"]), y, str(about["physics"]), params, noise_std, source if source is None else str(source)
+            )
+        except InputError:
+            raise
+        except Exception as error:  # RecursionError, OverflowError and MemoryError among them
+            raise CheckpointError(f"{path} is damaged or no measurement: {brief(error)}") from error
+
+
+def _expect_format(metadata: dict[str, str], path: Path) -> None:
+    if metadata.get("format") != _FORMAT:
+        raise CheckpointError(f"{path} is no measurement; expected a file that `flashdiffusion degrade` wrote")
+    if metadata.get("version") != str(_VERSION):
+        raise CheckpointError(
+            f"{path} is a measurement of version {metadata.get('version')}; this library reads {_VERSION}"
+        )
+
+
+def _expect_values(key: str, value: Tensor, path: Path) -> None:
+    if value.numel() == 0:
+        raise CheckpointError(f"{path}: {key} has shape {tuple(value.shape)}; expected at least one value")
+    if value.dtype.is_floating_point and value.dtype not in _FLOATS:
+        raise CheckpointError(f"{path}: {key} is {value.dtype}; expected floats of 16 to 64 bits")

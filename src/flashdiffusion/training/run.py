@@ -1,6 +1,7 @@
 """What `flashdiffusion train` runs: one stage or all of them, one after the other."""
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -67,6 +68,8 @@ def train(
     if pixels and (out / FOLDERS["autoencoder"]).is_dir():
         raise InputError(f"{out} holds an autoencoder, and a pixel-space model has none; choose another --out")
     images = ImageDataset(data, recipe.size, limit, recipe.cache_gib)
+    for note in images.notes:
+        print(f"flashdiffusion: note: {note}", file=sys.stderr)
     total = recipe.max_minutes if max_minutes is None else max_minutes
     for name in stages if which == "all" else (which,):
         torch.manual_seed(recipe.seed)  # of the weights' initialisation

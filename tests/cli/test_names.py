@@ -1,0 +1,24 @@
+"""Files of any name are worked on; what the console cannot print is escaped."""
+
+import json
+import os
+
+from PIL import Image
+
+NAMES = [b"a.png", b"caf\xe9.png", b"n" * 251 + b".png", "\N{SNOWMAN}.png".encode(), b"line\nbreak.png"]
+
+
+def test_degrade_and_restore_files_of_any_name(flash, tmp_path, tiny_model):
+    inputs = tmp_path / "in"
+    inputs.mkdir()
+    for name in NAMES:
+        Image.new("RGB", (32, 32), (90, 120, 60)).save(inputs / os.fsdecode(name))
+    degraded = flash("degrade", inputs, "--physics", "gaussian-blur:std=1", "--size", 32, "--out", tmp_path / "m")
+    assert degraded.code == 0, degraded.err
+    for source in (inputs, tmp_path / "m"):
+        physics = ("--physics", "gaussian-blur:std=1") if source == inputs else ()
+        out = tmp_path / f"out-{source.name}"
+        ended = flash("restore", source, *physics, "--method", "ae", "--model", tiny_model, "--out", out)
+        assert ended.code == 0, ended.err
+        results = json.loads((out / "results.json").read_text())
+        assert len(results["records"]) == len(NAMES) and len(list(out.glob("*.png"))) == len(NAMES)
