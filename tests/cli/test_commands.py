@@ -87,7 +87,7 @@ def test_degrade_severity_restore(flash, tmp_path, image_folder, tiny_model, mea
     assert {"records": results["records"], "mean": results["mean"]} == json.loads(ended.out)
     for record in results["records"]:
         known = {"severity", "start", "nfe", "gflop", "seconds", "measurement_psnr", "psnr", "ssim"}
-        assert set(record) == {"id", "degradation", "file"} | known
+        assert set(record) == {"id", "degradation", "file", "digest"} | known
         std = float(MeasurementFile.load(measured / f"{record['id']}.safetensors").params["std"])
         assert record["degradation"]["std"] == pytest.approx(std, abs=1e-3)
         assert record["severity"] == pytest.approx(severities[record["id"]], rel=1e-3)

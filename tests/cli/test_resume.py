@@ -2,12 +2,14 @@
 
 import errno
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -109,11 +111,47 @@ def test_only_missing_and_failed_images_are_restored(restore, stream, measured, 
     assert restore().code == 0 and stream.taken() == NAMES, "without --resume, afresh"
 
 
-def test_a_file_of_the_same_name_from_elsewhere_is_restored_anew(restore, stream, measured, tmp_path):
+def test_what_a_file_holds_says_whether_it_is_done(restore, stream, measured, tmp_path, monkeypatch):
     assert restore().code == 0 and stream.taken() == NAMES
-    shutil.copytree(measured, tmp_path / "elsewhere")
-    assert restore("--resume", inputs=tmp_path / "elsewhere").code == 0
-    assert stream.taken() == NAMES, "its records are of other files"
+    (tmp_path / "link").symlink_to(measured, target_is_directory=True)
+    shutil.copytree(measured, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path)
+    for spelled in ("measured", "./measured/", measured / ".." / "measured", "link", tmp_path / "copy"):
+        assert restore("--resume", inputs=spelled).code == 0 and stream.taken() == [], spelled
+    old = (measured / "image-00.safetensors").stat()
+    shutil.copy(measured / "image-01.safetensors", measured / "image-00.safetensors")
+    os.utime(measured / "image-00.safetensors", ns=(old.st_atime_ns, old.st_mtime_ns))
+    assert restore("--resume").code == 0 and stream.taken() == ["image-00"], "of the same size and time, but another"
+    assert restore("--resume", inputs=tmp_path / "copy").code == 0 and stream.taken() == ["image-00"]
+
+
+def test_a_true_image_or_a_mask_that_changed_is_noticed(flash, stream, image_folder, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(image_folder, "truth")
+    Image.new("L", (48, 40), 255).save("mask.png")
+    options = ("--physics", "random-inpainting:mask=mask.png", "--model", tiny_model, "--method", "ae", "--out", "o")
+    again = ("restore", image_folder / "image-00.png", *options, "--reference")
+    assert flash(*again, "truth").code == 0 and stream.taken() == ["image-00"]
+    assert flash(*again, tmp_path / "truth/", "--resume").code == 0 and stream.taken() == []
+    shutil.copy("truth/image-01.png", "truth/image-00.png")
+    assert flash(*again, "truth", "--resume").code == 0 and stream.taken() == ["image-00"]
+    Image.new("L", (48, 40), 0).save("mask.png")
+    ended = flash(*again, "truth", "--resume")
+    assert ended.code == 2 and "another physics_files mask.png" in ended.err
+
+
+@pytest.mark.parametrize("command", ["restore", "evaluate"])
+def test_two_runs_at_once_into_one_folder(restore, evaluate, stream, tmp_path, command):
+    from flashdiffusion.jobs.lock import locked
+
+    run = {"restore": restore, "evaluate": evaluate}[command]
+    (tmp_path / "out").mkdir()
+    (tmp_path / "again").symlink_to(tmp_path / "out", target_is_directory=True)
+    with locked(tmp_path / "again" / "results.json"):
+        ended = run()
+        assert ended.code == 2 and stream.taken() == []
+        assert f"is being written by another run (process {os.getpid()} on " in ended.err
+    assert run().code == 0 and not list((tmp_path / "out").glob(".*")), "nothing is left of a lock"
 
 
 def test_an_interrupted_restoration_says_how_to_go_on_and_does(restore, stream, tmp_path):

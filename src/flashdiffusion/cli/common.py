@@ -80,14 +80,14 @@ def print_records(title: str, records: "Sequence[Record]", as_json: bool) -> Non
     from rich.markup import escape
     from rich.table import Table
 
-    from flashdiffusion.jobs.records import summarise
+    from flashdiffusion.jobs.records import NO_FIGURES, summarise
     from flashdiffusion.metrics import all_metrics
 
     rows = [record.to_json() for record in records]
     if as_json:
         print(json.dumps({"records": rows, "mean": summarise(records) if records else {}}, indent=2))
         return
-    columns = list({key: None for row in rows for key in row if key not in {"degradation", "missing", "file"}})
+    columns = list({key: None for row in rows for key in row if key not in NO_FIGURES or key == "id"})
     headings = {"measurement_psnr": "PSNR before", "severity": "σ̂²"}
     headings |= {name: metric.heading for name, metric in all_metrics().items()}
     table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD)

@@ -88,7 +88,9 @@ def command(
     from flashdiffusion.data import ImageDataset, ensure_file
     from flashdiffusion.errors import InputError, unknown_name
     from flashdiffusion.jobs import EvaluateJob, Item, ModelChoice
+    from flashdiffusion.jobs.inputs import place as place_of
     from flashdiffusion.jobs.journal import Journal
+    from flashdiffusion.jobs.lock import locked
     from flashdiffusion.jobs.measuring import BOUND
     from flashdiffusion.jobs.records import report, summarise
     from flashdiffusion.methods import parse_method, used_settings
@@ -132,31 +134,32 @@ def command(
         GRID if grid is not None else 0,
     )
     about = {
-        "model": model or "embedded",
+        "model": place_of(model) or "embedded",
         "precision": precision,
         "task": task,
         "method": method,
         "noise_std": noise_std,
         "seed": seed,
         "settings": used_settings(start, solver, settings),
-        "regressor": regressor,
-        "data": list(job.data),
+        "regressor": place_of(regressor),
+        "data": [place_of(path) for path in data],
         "lpips_net": None,
     } | nets
     items = [Item(i, name, id) for i, (name, id) in enumerate(zip(unique(ids), ids, strict=True))]
-    journal = Journal(out, about, resume)
-    delivery = Delivery(journal, items)
-    missing = [item for item in items if item.name not in journal.done]
-    sheet: dict[int, dict[str, Tensor]] = {}
-    delivery.take(place.run(job, missing), lambda done: _look(done, sheet))
-    records = delivery.finish(
-        lambda records, failed: report(sys.argv[1:], job.model.torch_device, about, records, failed)
-    )
-    if grid is not None and sheet:
-        _save(sheet, grid)
-    if records:
-        _say(f"{method} on {task}", summarise(records), out)
-    raise typer.Exit(delivery.failures.finish(len(items)))
+    with locked(out):
+        journal = Journal(out, about, resume)
+        delivery = Delivery(journal, items)
+        missing = [item for item in items if item.name not in journal.done]
+        sheet: dict[int, dict[str, Tensor]] = {}
+        delivery.take(place.run(job, missing), lambda done: _look(done, sheet))
+        records = delivery.finish(
+            lambda records, failed: report(sys.argv[1:], job.model.torch_device, about, records, failed)
+        )
+        if grid is not None and sheet:
+            _save(sheet, grid)
+        if records:
+            _say(f"{method} on {task}", summarise(records), out)
+        raise typer.Exit(delivery.failures.finish(len(items)))
 
 
 def _look(done: "Done", sheet: "dict[int, dict[str, Tensor]]") -> None:

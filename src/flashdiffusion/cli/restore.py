@@ -40,6 +40,7 @@ from flashdiffusion.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from flashdiffusion.jobs import Item, RestoreJob
     from flashdiffusion.jobs.records import Record
 
 
@@ -97,7 +98,10 @@ def command(
     from flashdiffusion.data.measurements import SUFFIX
     from flashdiffusion.errors import InputError
     from flashdiffusion.jobs import Item, ModelChoice, RestoreJob
+    from flashdiffusion.jobs.inputs import named_files
+    from flashdiffusion.jobs.inputs import place as place_of
     from flashdiffusion.jobs.journal import Journal
+    from flashdiffusion.jobs.lock import locked
     from flashdiffusion.jobs.records import report
     from flashdiffusion.metrics import Metrics
     from flashdiffusion.physics import drawn_by, parse_physics
@@ -140,41 +144,50 @@ def command(
         max_in_flight,
     )
     about: dict[str, Any] = {
-        "model": model or "embedded",
+        "model": place_of(model) or "embedded",
         "precision": precision,
         "method": method,
         "seed": seed,
         "given": given,
         "physics": physics,
+        "physics_files": named_files(physics),
         "noise_std": noise_std,
         "fit": fit,
-        "regressor": regressor,
-        "reference": str(reference) if reference else None,
+        "regressor": place_of(regressor),
+        "reference": place_of(reference),
         "lpips_net": None,
     } | nets
-    journal = Journal(folder / "results.json", about, resume)
-    paths = {item.name: item.path for item in items}
-    journal.done = {name: row for name, row in journal.done.items() if _kept(row, folder, paths)}
-    delivery = Delivery(journal, items)
-    missing = [item for item in items if item.name not in journal.done]
-    delivery.take(place.run(job, missing), lambda done: write_bytes(folder / f"{done.name}.png", done.pngs["restored"]))
+    with locked(folder / "results.json"):
+        journal = Journal(folder / "results.json", about, resume)
+        asked = {item.name: item for item in items}
+        journal.done = {name: row for name, row in journal.done.items() if _kept(row, folder, job, asked.get(name))}
+        delivery = Delivery(journal, items)
+        missing = [item for item in items if item.name not in journal.done]
+        delivery.take(
+            place.run(job, missing), lambda done: write_bytes(folder / f"{done.name}.png", done.pngs["restored"])
+        )
 
-    def results(records: "list[Record]", failed: Mapping[str, str]) -> dict[str, Any]:
-        kinds = {record.degradation["physics"] for record in records if record.degradation}
-        used = {"settings": {kind: job.used_settings(kind) for kind in sorted(kinds)}}
-        return report(sys.argv[1:], job.model.torch_device, about | used, records, failed)
+        def results(records: "list[Record]", failed: Mapping[str, str]) -> dict[str, Any]:
+            kinds = {record.degradation["physics"] for record in records if record.degradation}
+            used = {"settings": {kind: job.used_settings(kind) for kind in sorted(kinds)}}
+            return report(sys.argv[1:], job.model.torch_device, about | used, records, failed)
 
-    records = delivery.finish(results)
-    # Those of a blur-kernel-space network do not hold its weights.
-    needless = physics is not None and not physics.startswith("blur-kernel-space")
-    if records and needless and not images:
-        note("measurement files know their physics; --physics is for images")
-    if records:
-        print_records(f"{method}: images and results.json in {folder}", records, as_json)
-    raise typer.Exit(delivery.failures.finish(len(items)))
+        records = delivery.finish(results)
+        # Those of a blur-kernel-space network do not hold its weights.
+        needless = physics is not None and not physics.startswith("blur-kernel-space")
+        if records and needless and not images:
+            note("measurement files know their physics; --physics is for images")
+        if records:
+            print_records(f"{method}: images and results.json in {folder}", records, as_json)
+        raise typer.Exit(delivery.failures.finish(len(items)))
 
 
-def _kept(row: dict[str, Any], folder: Path, paths: dict[str, str]) -> bool:
-    """Whether an earlier run's image is still there, and of the file that its name stands for now."""
+def _kept(row: dict[str, Any], folder: Path, job: "RestoreJob", item: "Item | None") -> bool:
+    """Whether an earlier run's image is still there, and made of what its name stands for now."""
     image = folder / f"{row['id']}.png"
-    return image.exists() and image.stat().st_size > 0 and row.get("file") == paths.get(row["id"], row.get("file"))
+    if not (image.exists() and image.stat().st_size > 0):
+        return False
+    try:
+        return item is None or row.get("digest") == job.digest_of(item)
+    except OSError:
+        return False

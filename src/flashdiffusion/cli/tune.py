@@ -42,6 +42,8 @@ def command(
     from flashdiffusion.errors import InputError
     from flashdiffusion.experiments.tune import best, combinations, default_grid, means, parse_grid, search
     from flashdiffusion.jobs.evaluate import open_data
+    from flashdiffusion.jobs.inputs import place
+    from flashdiffusion.jobs.lock import locked
     from flashdiffusion.jobs.measuring import evaluate
     from flashdiffusion.jobs.records import environment
     from flashdiffusion.methods import Settings, used_settings
@@ -60,60 +62,61 @@ def command(
     metrics = Metrics({"lpips": lpips} if lpips else {})
     objective = "lpips" if lpips else "psnr"
     about: dict[str, Any] = {
-        "model": model or "embedded",
+        "model": place(model) or "embedded",
         "task": task,
         "method": method,
         "noise_std": noise_std,
         "seed": seed,
         "images": limit,
-        "data": [str(path) for path in data],
+        "data": [place(path) for path in data],
         "objective": objective,
-        "regressor": regressor,
+        "regressor": place(regressor),
         "lpips_net": None,
         "precision": precision,
     } | metrics.nets
     ensure_file(out)
-    done = _read(out, about)
-    pipeline = load_pipeline(model, device, precision, regressor)
-    images = open_data(pipeline, data, limit)
-    for text in images.notes:
-        note(text)
-    count = len(combinations(values, base))
-    for settings in combinations(values, base):  # one that cannot be is refused before the first trial is paid for
-        pipeline.method(solver, start, settings)
+    with locked(out):
+        done = _read(out, about)
+        pipeline = load_pipeline(model, device, precision, regressor)
+        images = open_data(pipeline, data, limit)
+        for text in images.notes:
+            note(text)
+        count = len(combinations(values, base))
+        for settings in combinations(values, base):  # one that cannot be is refused before the first trial is paid for
+            pipeline.method(solver, start, settings)
 
-    def measure(settings: Settings) -> dict[str, Any]:
-        parts = evaluate(
-            pipeline,
-            images,
-            chosen,
-            method,
-            noise_std,
-            seed,
-            settings,
-            metrics,
-            max_in_flight=max_in_flight,
-            progress=True,
-        )
-        return means(parts)
+        def measure(settings: Settings) -> dict[str, Any]:
+            parts = evaluate(
+                pipeline,
+                images,
+                chosen,
+                method,
+                noise_std,
+                seed,
+                settings,
+                metrics,
+                max_in_flight=max_in_flight,
+                progress=True,
+            )
+            return means(parts)
 
-    trials = {trial.settings: trial for trial in done}  # kept even if this grid does not ask for them
-    asked: list[Trial] = []
-    result: dict[str, Any] = {
-        "command": ["flashdiffusion", *sys.argv[1:]],
-        "environment": environment(pipeline.prior.device),
-        **about,
-    }
-    for trial in search(values, base, measure, done):
-        trials[trial.settings] = trial
-        asked.append(trial)
-        write_json(out, result | {"trials": [one.to_json() for one in trials.values()]})
-        varied = ", ".join(f"{name} {getattr(trial.settings, name)}" for name in values)
-        print(f"{len(asked)}/{count}: {method} on {task}: {varied}: {_figures(trial)}", flush=True)
-    winner = best(asked, objective)
-    write_json(out, result | {"trials": [one.to_json() for one in trials.values()], "best": winner.to_json()})
-    options = _options(winner.settings, start, solver)
-    print(f"best by {objective}: {options} ({_figures(winner)}); written to {out}")
+        trials = {trial.settings: trial for trial in done}  # kept even if this grid does not ask for them
+        asked: list[Trial] = []
+        result: dict[str, Any] = {
+            "command": ["flashdiffusion", *sys.argv[1:]],
+            "environment": environment(pipeline.prior.device),
+            **about,
+        }
+        for trial in search(values, base, measure, done):
+            trials[trial.settings] = trial
+            asked.append(trial)
+            write_json(out, result | {"trials": [one.to_json() for one in trials.values()]})
+            varied = ", ".join(f"{name} {getattr(trial.settings, name)}" for name in values)
+            print(f"{len(asked)}/{count}: {method} on {task}: {varied}: {_figures(trial)}", flush=True)
+        winner = best(asked, objective)
+        write_json(out, result | {"trials": [one.to_json() for one in trials.values()], "best": winner.to_json()})
+        options = _options(winner.settings, start, solver)
+        print(f"best by {objective}: {options} ({_figures(winner)}); written to {out}")
 
 
 def _figures(trial: "Trial") -> str:

@@ -11,7 +11,8 @@ import torch
 
 from flashdiffusion.errors import InputError
 
-_NO_NUMBERS = frozenset({"id", "degradation", "missing", "file"})
+# Fields of a record that are no figures.
+NO_FIGURES = frozenset({"id", "degradation", "missing", "file", "digest"})
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class Record:
     """What is known of one image; None where it is not.
 
     measurement_psnr: of the measurement, before restoration. metrics: figures of quality by metric; in JSON each stands
-    beside the other fields. missing: why a metric has no figure. file: where it came from.
+    beside the other fields. missing: why a metric has no figure. file: where it came from. digest: of what was
+    read for it, see `jobs.inputs`.
     """
 
     id: str
@@ -34,12 +36,13 @@ class Record:
     metrics: Mapping[str, float] = field(default_factory=dict)
     missing: Mapping[str, str] | None = None
     file: str | None = None
+    digest: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Fields that are known, rounded to six significant digits; null where a number is not finite."""
         row = asdict(self)
         quality = row.pop("metrics")
-        last = {key: row.pop(key) for key in ("missing", "file")}
+        last = {key: row.pop(key) for key in ("missing", "file", "digest")}
         return {key: plain(value) for key, value in (row | quality | last).items() if value is not None}
 
     @classmethod
@@ -74,7 +77,7 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
     if not records:
         return summary
     rows = [record.to_json() for record in records]
-    for key in (k for k in rows[0] if k not in _NO_NUMBERS):
+    for key in (k for k in rows[0] if k not in NO_FIGURES):
         values = [row[key] for row in rows if key in row]
         if len(values) == len(rows):
             summary[key] = plain(math.nan if None in values else sum(values) / len(values))

@@ -14,6 +14,7 @@ from flashdiffusion.data import encode_image, in_chunks, mapped
 from flashdiffusion.data.measurements import SUFFIX
 from flashdiffusion.engine.capacity import Capacity
 from flashdiffusion.errors import FlashDiffusionError, InputError
+from flashdiffusion.jobs.inputs import digest
 from flashdiffusion.jobs.job import Done, Item, ModelChoice
 from flashdiffusion.jobs.measured import Measured, fitted_size, read_measured, read_row
 from flashdiffusion.jobs.measuring import finishing_threads
@@ -60,6 +61,15 @@ class RestoreJob:
     def used_settings(self, task: str) -> dict[str, Any]:
         """Values of the settings that the method uses, for records."""
         return used_settings(*parse_method(self.method), self.settings_for(task))
+
+    def digest_of(self, item: Item) -> str:
+        """Hash of what is read for an item: its own file, and that of the true image.
+
+        Raises:
+            OSError: one cannot be read.
+        """
+        truth = self.references.get(item.name)
+        return digest(*(file for file in (item.path, truth) if file is not None))
 
     def open(self) -> "RestoreWorker":
         """Load the model.
@@ -132,9 +142,10 @@ class _Run:
     def _read(self, item: Item) -> "tuple[Measured, _Known] | None":
         path, notes = Path(item.path), list[str]()
         try:
+            content = self.job.digest_of(item)
             size = self.size if path.suffix != SUFFIX else None
             one = read_measured(path, item.name, self._physics_of, self.pipeline.check, size, notes.append)
-        except FlashDiffusionError as error:
+        except (FlashDiffusionError, OSError) as error:
             self.bad.append(Done(item.index, item.name, reason=str(error), source=item.path, notes=tuple(notes)))
             return None
         if not self.quiet and path.suffix != SUFFIX and (note := self._size_note(one)):
@@ -142,7 +153,7 @@ class _Run:
             self.quiet = True
         degradation = one.physics.describe()[0] if one.physics else None
         compared = item.name in self.job.references
-        return one, _Known(item, degradation, tuple(notes), one.image[0].clone() if compared else None)
+        return one, _Known(item, degradation, content, tuple(notes), one.image[0].clone() if compared else None)
 
     def _physics_of(self, name: str, shape: tuple[int, int]) -> BatchedPhysics:
         job = self.job
@@ -193,7 +204,7 @@ class _Run:
                 values |= compare(self.worker.metrics, restored.image, truth, known.measured)
             except FlashDiffusionError as error:
                 reason = str(error)
-        record = Record(item.name, known.degradation, file=item.path, **values)
+        record = Record(item.name, known.degradation, file=item.path, digest=known.digest, **values)
         pngs = {"restored": encode_image(restored.image)}
         return Done(item.index, item.name, record.to_json(), pngs, reason, notes=known.notes)
 
@@ -204,6 +215,7 @@ class _Known:
 
     item: Item
     degradation: dict[str, Any] | None
+    digest: str
     notes: tuple[str, ...]
     measured: Tensor | None = None
 

@@ -1,0 +1,32 @@
+"""Which input an image was made of: its content counts, not how its path is written."""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def digest(*files: str | Path) -> str:
+    """Hash of the content of files, in this order.
+
+    Raises:
+        OSError: one cannot be read.
+    """
+    total = hashlib.blake2b(digest_size=16)
+    for file in files:
+        with Path(file).open("rb") as stream:
+            total.update(hashlib.file_digest(stream, "blake2b").digest())
+    return total.hexdigest()
+
+
+def place(name: str | Path | None) -> str | None:
+    """A folder or file by its absolute path, through links; a name that is neither as it is."""
+    if name is None:
+        return None
+    return str(Path(name).resolve()) if Path(name).exists() else str(name)
+
+
+def named_files(physics: str | None) -> dict[str, str]:
+    """Content of the files that a degradation on the command line names (masks, weights), by their path."""
+    values: Iterable[str] = re.findall(r"=([^,+]+)", physics or "")
+    return {value: digest(value) for value in values if Path(value).is_file()}
