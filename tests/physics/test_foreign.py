@@ -263,22 +263,80 @@ class Pool(torch.nn.Module):
         return F.interpolate(y, scale_factor=2) / 4
 
 
+def _smooth(*shape: int) -> torch.Tensor:
+    return F.interpolate(_random(*shape[:2], 4, 4), size=shape[2:], mode="bicubic").clamp(0, 1)
+
+
 @pytest.mark.parametrize("start", ["flash", "noise"])
 def test_a_smaller_measurement_is_restored_at_the_size_of_x(tiny_pipeline, start):
-    x = _random(2, 3, 32, 32)
+    x = _smooth(2, 3, 32, 32)
     y = Pool().A(x)
     image = Problem(y, Pool()).image()
-    assert image.shape == x.shape
-    torch.testing.assert_close(image, F.interpolate(y, scale_factor=2))
+    torch.testing.assert_close(image, F.interpolate(y, scale_factor=2, mode="bicubic"))
     restored = tiny_pipeline(y, Pool(), start=start, settings=Settings(steps=3))
     assert restored.images.shape == x.shape
 
 
 def test_a_measurement_of_the_size_of_x_is_its_image():
-    y = _random(2, 3, 8, 8)
-    assert torch.equal(Problem(y, Blur(_filters(1))).image(), y)
+    blur = Blur(_filters(1))
+    y = blur.A(_smooth(2, 3, 8, 8))
+    assert torch.equal(Problem(y, blur).image(), y)
     black = torch.zeros(1, 3, 8, 8)
     assert torch.equal(Problem(black, Pool()).image(), torch.zeros(1, 3, 16, 16))
+
+
+class Grey:
+    """One channel, as DeepInverse's Decolorize."""
+
+    weights = torch.tensor([0.2989, 0.5870, 0.1140]).view(1, 3, 1, 1)
+
+    def A(self, x):
+        return (x * self.weights).sum(1, keepdim=True)
+
+    def A_adjoint(self, y):
+        return y * self.weights
+
+
+def test_a_measurement_of_one_channel_is_seen_as_grey():
+    y = Grey().A(_smooth(2, 3, 8, 8))
+    assert torch.equal(Problem(y, Grey()).image(), y.expand(-1, 3, -1, -1))
+
+
+class Projections:
+    """Numbers in place of images, of any scale: each is a random projection of the image."""
+
+    def __init__(self, count: int, pixels: int) -> None:
+        self.matrix = torch.randn(count, pixels, generator=torch.Generator().manual_seed(2))
+
+    def A(self, x):
+        return x.flatten(1) @ self.matrix.T
+
+    def A_adjoint(self, y):
+        return (y @ self.matrix).view(len(y), 3, 16, 16)
+
+
+def test_measurements_that_are_no_images_are_seen_by_least_squares(tiny_pipeline):
+    x, physics = _smooth(3, 3, 16, 16), Projections(600, 768)
+    y = physics.A(x)
+    assert float(y.abs().max()) > 10, "on no scale of images"
+    image = Problem(y, physics).image()
+    assert float((image - x).square().mean()) < 0.4 * float((0.5 - x).square().mean())
+    torch.testing.assert_close(Problem(y[1:2], physics).image(), image[1:2], atol=1e-4, rtol=0)
+    assert tiny_pipeline(y, physics, settings=Settings(steps=3)).images.isfinite().all()
+
+
+def test_what_only_looks_like_an_image_is_seen_by_least_squares_too():
+    class Turned:
+        """Of the size of x, but upside down."""
+
+        def A(self, x):
+            return x.flip(2)
+
+        A_adjoint = A
+
+    x = _smooth(2, 3, 16, 16)
+    x[1] = x[1].flip(1).clone()
+    torch.testing.assert_close(Problem(x.flip(2), Turned()).image(), x, atol=1e-4, rtol=0)
 
 
 class _StoresWhatItIsGiven:

@@ -4,11 +4,16 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from flashdiffusion.errors import InputError, is_out_of_memory
 from flashdiffusion.physics import BatchedPhysics, WithParams, concatenate, is_linear, noise_std_of
+from flashdiffusion.solvers.least_squares import least_squares
 from flashdiffusion.types import Physics, RowwisePhysics
+
+# Part of the energy of y that an image may leave unexplained and still be taken for what y shows.
+UNLIKE = 0.1
 
 
 @dataclass(frozen=True)
@@ -93,9 +98,9 @@ class Problem:
     def image(self) -> Tensor:
         """The measurements as images (B, 3, H, W) of the size to restore, for networks that take images.
 
-        Those of our operators know how. Of other linear ones, whose x may be larger than y, it is Aᵀy: if that is of
-        another size than measurements of three channels, its mean brightness is made theirs, and if it is of the same
-        they are images already. Of other nonlinear ones it is y.
+        Those of our operators know how. Measurements of another linear physics that look like images, with one channel
+        or three, are taken for what they are, enlarged to the size of x, if A of that image is roughly y again; what
+        does not is no image, and a few steps of least squares stand for it. Of other nonlinear ones it is y.
 
         Raises:
             InputError: neither is an image.
@@ -103,13 +108,26 @@ class Problem:
         if isinstance(self.physics, BatchedPhysics):
             image = self.physics.image(self.y)
         elif self.linear:
-            image = self.adjoint(self.y)
-            if self.y.ndim == 4 and self.y.shape[1] == 3:
-                image = self.y if image.shape == self.y.shape else _as_bright(image, self.y)
+            image = self._linear_image()
         else:
             image = self.y
         if image.ndim != 4 or image.shape[1] != 3 or len(image) == 0:
             raise InputError(f"measurements of shape {tuple(self.y.shape)}; expected (B, 3, H, W) with B >= 1")
+        return image
+
+    def _linear_image(self) -> Tensor:
+        shape = self.adjoint(self.y).shape
+        if len(shape) != 4 or shape[1] != 3:
+            raise InputError(f"physics {self.name} is one of x with shape {tuple(shape)}; expected images (B, 3, H, W)")
+        image = _enlarged(self.y, shape)
+        if image is None:
+            return least_squares(self.measure, self.adjoint, self.y).clamp(0, 1)
+        lost = (self.measure(image) - self.y).flatten(1).square().mean(1)
+        strange = (lost > UNLIKE * self.y.flatten(1).square().mean(1) + 2 * self.noise_variance).nonzero()[:, 0]
+        if len(strange):
+            part = self.take(strange)
+            image = image.clone()
+            image[strange] = least_squares(part.measure, part.adjoint, part.y).clamp(0, 1)
         return image
 
     def measure(self, x: Tensor) -> Tensor:
@@ -160,8 +178,10 @@ def norm(rows: Tensor) -> Tensor:
     return torch.linalg.vector_norm(rows.flatten(1), dim=1)
 
 
-def _as_bright(image: Tensor, y: Tensor) -> Tensor:
-    """Images with the mean of the measurements y; as they are where that would not be a positive factor."""
-    factor = y.flatten(1).mean(1) / image.flatten(1).mean(1)
-    usable = factor.isfinite() & (factor > 0)
-    return image * torch.where(usable, factor, torch.ones_like(factor)).view(-1, *[1] * (image.ndim - 1))
+def _enlarged(y: Tensor, shape: Sequence[int]) -> Tensor | None:
+    """y as images of `shape` (B, 3, H, W), if it has their look: (B, 1 or 3, h, w)."""
+    if y.ndim != 4 or y.shape[1] not in {1, 3}:
+        return None
+    if y.shape[2:] != tuple(shape[2:]):
+        y = F.interpolate(y, size=tuple(shape[2:]), mode="bicubic")
+    return y.expand(-1, 3, -1, -1)
