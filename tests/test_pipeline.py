@@ -221,3 +221,68 @@ def test_every_image_of_every_batch_comes_out_whatever_its_start(tiny_pipeline):
         for max_in_flight in (1, 3, 64):
             ids = [one.id for one in tiny_pipeline.stream(batches, max_in_flight=max_in_flight, **options)]
             assert sorted(ids) == sorted(id for batch in batches for id in batch.ids), options
+
+
+class _Failing:
+    """A user's physics whose method `where` raises `error` for the images marked as bad."""
+
+    def __init__(self, bad, where, error):
+        self.bad, self.where, self.error = bad, where, error
+
+    def _raise(self, where):
+        if where == self.where and bool(self.bad.any()):
+            raise self.error
+
+    def A(self, x):
+        self._raise("A")
+        return x
+
+    def A_adjoint(self, y):
+        self._raise("A_adjoint")
+        return y
+
+    def take(self, rows):
+        taken = _Failing(self.bad[rows], self.where, self.error)
+        taken._raise("take")
+        return taken
+
+    def to(self, device):
+        self._raise("to")
+        return self
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("odd"), TypeError("odd"), ZeroDivisionError("odd"), AssertionError("odd")]
+)
+@pytest.mark.parametrize("where", ["A", "A_adjoint", "take", "to"])
+def test_whatever_a_physics_raises_fails_its_image_alone(tiny_pipeline, where, error):
+    y, _ = _measured()
+    physics = _Failing(torch.tensor([False, False, True, False]), where, error)
+    done = {one.id: one.failed for one in tiny_pipeline.stream([Batch(list("abcd"), y, physics, FEW)])}
+    expected = f"physics _Failing failed: {type(error).__name__}: odd"
+    assert done == {"a": None, "b": None, "c": expected, "d": None}
+
+
+def test_a_physics_that_gives_no_tensor_is_named(tiny_pipeline):
+    class Numpy:
+        def A(self, x):
+            return x.detach().numpy()
+
+    with pytest.raises(InputError, match="physics Numpy gives a ndarray; expected a tensor"):
+        tiny_pipeline(_measured(1)[0], Numpy(), settings=FEW)
+
+
+def test_what_a_source_of_batches_raises_comes_after_the_images_before_it(tiny_pipeline):
+    y, physics = _measured()
+    for options in ({}, {"start": "estimate", "solver": "prior"}, {"start": "regression", "solver": "prior"}):
+
+        def source():
+            yield Batch(list("abcd"), y, physics, FEW)
+            yield Batch(list("efgh"), y, physics, FEW)
+            raise KeyError("no more files")
+
+        given = []
+        with pytest.raises(KeyError, match="no more files"):
+            for one in tiny_pipeline.stream(source(), max_in_flight=2, **options):
+                given.append(one.id)
+        assert sorted(given) == list("abcdefgh"), options

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from flashdiffusion.engine.capacity import Capacity
-from flashdiffusion.engine.slots import run
+from flashdiffusion.engine.slots import PATIENCE, run
 from flashdiffusion.errors import InputError
 from flashdiffusion.physics import GaussianBlur, RandomInpainting
 from flashdiffusion.solvers import LatentDPS, Problem, StepResult, Transition
@@ -308,3 +308,38 @@ def test_batches_that_are_clean_at_the_start_do_not_end_the_run(max_in_flight):
         jobs(z, clean, problem, SOLVER),
     ]
     assert len(list(run(iter(batches), max_in_flight))) == 12
+
+
+class _Costly(_Steps):
+    """Every step costs more than those of `_Steps`."""
+
+    def cost(self, k):
+        return torch.full((len(k),), 10.0)
+
+
+@pytest.mark.parametrize("max_in_flight", [4, 16])
+def test_no_image_waits_longer_than_its_patience_for_cheaper_ones(max_in_flight):
+    z, problem = _inputs(5)
+    order, cheap, costly = [], _Steps(), _Costly()
+    cheap.asked = costly.asked = order
+
+    def source():
+        yield jobs(z[:1], torch.tensor([3]), problem, costly)
+        for _ in range(64):
+            yield jobs(z, torch.tensor([4] * 5), problem, cheap)
+
+    served = [outcome.job.solver for outcome in run(source(), max_in_flight)]
+    assert len(served) == 321
+    steps = 3 * (PATIENCE + 1)  # of the engine, until it has made three of its own
+    assert served.index(costly) <= steps * max_in_flight / 4 + max_in_flight
+    assert served.index(costly) < 300
+
+
+def test_costly_steps_wait_for_each_other_while_their_patience_lasts():
+    z, problem = _inputs()
+    cheap, costly = _Steps(), _Costly()
+    starts = torch.tensor([PATIENCE + 10, 2, 2, 2, 2, 2, 2])
+    batch = jobs(z, starts, problem, costly)
+    batch[0] = jobs(z, starts, problem, cheap)[0]
+    list(run([batch], 7))
+    assert costly.asked == [[2] * 6, [1] * 6]

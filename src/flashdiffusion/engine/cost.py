@@ -6,6 +6,7 @@ from functools import partial
 import torch
 
 from flashdiffusion.engine.slots import Outcome
+from flashdiffusion.errors import FlashDiffusionError
 from flashdiffusion.metrics import count_gflop
 from flashdiffusion.physics import BatchedPhysics
 from flashdiffusion.priors import LatentPrior
@@ -54,7 +55,10 @@ class Costs:
 
     def _of(self, key: tuple[object, ...], call: Callable[[], object]) -> float:
         if key not in self._counted:
-            self._counted[key] = count_gflop(call)
+            try:
+                self._counted[key] = count_gflop(call)
+            except FlashDiffusionError:  # a physics that fails now and then costs a figure, not the image
+                return float("nan")
         return self._counted[key]
 
 

@@ -18,7 +18,7 @@ from flashdiffusion.solvers.solver import Solver, StepResult
 # Images that wait for a slot, per slot, but not above the second number if one per slot is as many: enough to know
 # early that no more will come.
 LOOKAHEAD, ENOUGH = 4, 64
-# Steps that an image waits for others of the same cost, which are more; then its own kind goes first.
+# Steps that an image waits for cheaper ones, or for others of the same cost which are more; then those like it go next.
 PATIENCE = 20
 
 
@@ -93,8 +93,8 @@ def run(
 
     At most `max_in_flight` images are in flight; a finished one's slot goes to the next in line: first come, first
     served, and the longest first once no more are to come. A step takes those whose next step is the cheapest, so that
-    costly steps wait for each other and are made together. Batches are asked for as slots come free. An image's noise
-    comes from its own generator, so max_in_flight, batches and order change nothing.
+    costly steps wait for each other and are made together, but none for more than `PATIENCE` steps. Batches are asked
+    for as slots come free. An image's noise comes from its own generator, so batches and order change nothing.
 
     A step that runs out of memory is made in halves, which bound the steps of that kind of image from then on. A
     image that makes a step fail is given up with the reason, and the others go on.
@@ -168,19 +168,20 @@ class _Engine:
         yield from (slot.outcome() for slot in done)
 
     def _next(self) -> list[_Slot]:
-        """Images that can share a step, those of the cheapest; of equal cost the most, or who waited too long."""
+        """Images that can share a step: those of one who waited too long, else the cheapest, of equal cost the most."""
         groups: dict[tuple[float, Hashable], list[_Slot]] = {}
         for solver in {id(slot.job.solver): slot.job.solver for slot in self.slots}.values():
             own = [slot for slot in self.slots if slot.job.solver is solver]
             for slot, cost in zip(own, solver.cost(torch.tensor([slot.left for slot in own])).tolist(), strict=True):
                 groups.setdefault((cost, slot.kind), []).append(slot)
 
-        def urgency(group: tuple[float, Hashable]) -> tuple[float, int, int]:
+        def urgency(group: tuple[float, Hashable]) -> tuple[int, float, int]:
             waited = max(slot.waited for slot in groups[group])
-            return group[0], -waited if waited > PATIENCE else 0, -len(groups[group])
+            return -waited if waited >= PATIENCE else 0, group[0], -len(groups[group])
 
         _, kind = first = min(groups, key=urgency)
-        chosen = groups[first][: self.max_in_flight.limit(kind).rows]
+        longest_waiting = sorted(groups[first], key=lambda slot: -slot.waited)
+        chosen = longest_waiting[: self.max_in_flight.limit(kind).rows]
         for slot in self.slots:
             slot.waited += 1
         for slot in chosen:
@@ -195,7 +196,7 @@ class _Engine:
         if self.lanes is None:
             self.lanes = Lanes(chosen[0].z.device, self.max_in_flight.rows)
         parts = [chosen] if self.static else self.lanes.split(chosen)
-        self.joined = {rows: self.joined.get(rows) or _join(rows) for rows in map(tuple, parts)}
+        self.joined = {rows: self.joined[rows] for rows in map(tuple, parts) if rows in self.joined}
         done = self.lanes.map(lambda part: list(in_parts(self._step, part, limit)), parts)
         for rows, result in chain.from_iterable(done):
             if isinstance(result, Failure):
@@ -221,7 +222,9 @@ class _Engine:
             if slot.noise is None:
                 shape = (slot.job.solver.draws, *slot.z.shape)
                 slot.noise = torch.randn(shape, generator=slot.job.generator)
-        problem = self.joined.get(tuple(rows)) or _join(rows)  # the latter after a failure, which took some away
+        together = tuple(rows)
+        problem = self.joined.get(together) or _join(rows)  # here, where what the physics refuses fails its image
+        self.joined[together] = problem
         count = len(rows)
         if self.static:
             torch.compiler.cudagraph_mark_step_begin()  # what the last step's graphs gave is no longer used

@@ -67,11 +67,14 @@ class Stream:
         self.made: dict[Settings, tuple[Solver, StartRule]] = {}  # equal settings share a solver, and so its steps
         self.begun: dict[Job, _Begun] = {}
         self.taken = self.given = 0  # images in and out
+        self.broken: Exception | None = None  # what ended the source of batches
         self.refused: deque[Restored] = deque()  # those that got no start
         self.copying: deque[tuple[list[Outcome], Tensor, torch.cuda.Event | None, float]] = deque()
 
     def run(self, batches: Iterable[Batch]) -> Iterator[Restored]:
         """Restore; each image is yielded once, in the order in which they finish.
+
+        An error of the source of batches is raised once all that came before it has been given.
 
         Raises:
             RuntimeError: an image has neither a result nor a failure, which would be a fault of this library.
@@ -79,6 +82,8 @@ class Stream:
         for one in self._run(batches):
             self.given += 1
             yield one
+        if self.broken is not None:
+            raise self.broken
         if self.given != self.taken:
             raise RuntimeError(f"{self.taken} images went in and {self.given} came out; please report this fault")
 
@@ -97,11 +102,18 @@ class Stream:
     # -- starts, made one batch ahead in a thread of their own --------------------------------------------
 
     def _jobs(self, batches: Iterable[Batch]) -> Iterator[list[Job]]:
-        first = 0
-        for batch in batches:
+        source = iter(batches)
+        while True:
+            try:
+                batch = next(source)
+            except StopIteration:
+                return
+            except Exception as error:
+                self.broken = error  # raised by `run`, after the images that are on their way
+                return
+            first = self.taken
             self.taken += len(batch.y)
             yield self._begin(batch, first)
-            first += len(batch.y)
 
     @torch.no_grad()
     def _begin(self, batch: Batch, first: int) -> list[Job]:

@@ -2,18 +2,20 @@
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flashdiffusion.errors import InputError, is_out_of_memory
+from flashdiffusion.errors import FlashDiffusionError, InputError, brief, is_out_of_memory
 from flashdiffusion.physics import BatchedPhysics, WithParams, concatenate, is_linear, noise_std_of
 from flashdiffusion.solvers.least_squares import least_squares
 from flashdiffusion.types import Physics, RowwisePhysics
 
 # Part of the energy of y that an image may leave unexplained and still be taken for what y shows.
 UNLIKE = 0.1
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Problem:
 
     def to(self, device: torch.device | str) -> "Problem":
         """Measurements, and the physics if it can be moved, on `device`."""
-        physics = self.physics.to(device) if hasattr(self.physics, "to") else self.physics
+        physics = self._call(self.physics.to, device) if hasattr(self.physics, "to") else self.physics
         return Problem(self.y.to(device), physics)
 
     def take(self, rows: Tensor) -> "Problem":
@@ -70,7 +72,7 @@ class Problem:
         if not isinstance(physics, RowwisePhysics) and (std := noise_std_of(physics)) is not None and len(std) > 1:
             self._check_noise(std)
             physics = WithParams(physics)  # the same for every image but for its noise
-        own = physics.take(rows) if isinstance(physics, RowwisePhysics) else physics
+        own = self._call(physics.take, rows) if isinstance(physics, RowwisePhysics) else physics
         return Problem(self.y[rows.to(self.y.device, non_blocking=True)], own)
 
     @property
@@ -106,7 +108,7 @@ class Problem:
             InputError: neither is an image.
         """
         if isinstance(self.physics, BatchedPhysics):
-            image = self.physics.image(self.y)
+            image = self._call(self.physics.image, self.y)
         elif self.linear:
             image = self._linear_image()
         else:
@@ -137,6 +139,8 @@ class Problem:
             InputError: the physics cannot take these rows, or gives measurements of another shape than y.
         """
         measured = self._call(self.physics.A, x)
+        if not isinstance(measured, Tensor):
+            raise InputError(f"physics {self.name} gives a {type(measured).__name__}; expected a tensor like y")
         if measured.shape != self.y.shape:
             raise InputError(
                 f"physics {self.name} gives measurements of shape {tuple(measured.shape)}; y has {tuple(self.y.shape)}"
@@ -153,16 +157,19 @@ class Problem:
             raise InputError(f"physics {self.name} has no A_adjoint; expected a linear one")
         return self._call(self.physics.A_adjoint, y)
 
-    def _call(self, function: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
+    def _call(self, function: Callable[..., Result], *values: object) -> Result:
+        """What the physics makes of the values; whatever it raises is a fault of these images alone."""
         try:
-            return function(value)
-        except RuntimeError as error:
+            return function(*values)
+        except FlashDiffusionError:
+            raise
+        except Exception as error:
             if is_out_of_memory(error):
                 raise
-            raise InputError(
-                f"physics failed on {len(self)} of the images: {error}; pass parameters that differ from image to "
-                "image through flashdiffusion.WithParams"
-            ) from error
+            advice = ""
+            if isinstance(error, RuntimeError) and not isinstance(self.physics, RowwisePhysics):
+                advice = "; pass parameters that differ from image to image through flashdiffusion.WithParams"
+            raise InputError(f"physics {self.name} failed: {type(error).__name__}: {brief(error)}{advice}") from error
 
     def residual(self, x: Tensor) -> Tensor:
         """r = A(x) - y on the [-1, 1] scale, as published step sizes are: twice that of the [0, 1] scale."""
