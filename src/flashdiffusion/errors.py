@@ -1,5 +1,6 @@
 """The errors a user can cause; the command line prints them in one line and exits with 2."""
 
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -26,6 +27,11 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     near = get_close_matches(name, names, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
     return InputError(f"unknown {kind} {name!r}; {hint}")
+
+
+def note(text: str) -> None:
+    """Tell the user on stderr of what was done otherwise than asked."""
+    print(f"flashdiffusion: note: {text}", file=sys.stderr)
 
 
 def brief(error: Exception, limit: int = 240) -> str:

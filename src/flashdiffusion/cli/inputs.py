@@ -5,14 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flashdiffusion.errors import InputError
+from flashdiffusion.errors import InputError, note
 
 LONGEST = 235  # bytes of a name, so that it fits into the 255 of a file's with a number and .safetensors
-
-
-def note(text: str) -> None:
-    """Tell the user on stderr."""
-    print(f"flashdiffusion: note: {text}", file=sys.stderr)
 
 
 @dataclass

@@ -36,6 +36,9 @@ def command(
     space: Annotated[
         str, typer.Option(help="latent, or pixel: a denoiser of pixels, for DPS, and a regressor.")
     ] = "latent",
+    precision: Annotated[
+        str | None, typer.Option(help="float32 or bfloat16; default: the recipe's, where the processor has it.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in --out.")] = False,
 ) -> None:
     """Train a model on your own images: autoencoder, denoiser, severity encoder and regressor, in this order.
@@ -43,9 +46,9 @@ def command(
     The distilled decoder, a cheap stand-in for the decoder, is trained by its name alone: `all` leaves it out.
     """
     from flashdiffusion.training.recipes import get_recipe
-    from flashdiffusion.training.run import train, with_severity, with_space
+    from flashdiffusion.training.run import train, with_precision, with_severity, with_space
 
-    recipe = with_space(with_severity(get_recipe(config), head, task, noise_std), space)
+    recipe = with_precision(with_space(with_severity(get_recipe(config), head, task, noise_std), space), precision)
     train(stage, data, recipe, out, max_minutes, max_steps, lpips, limit, resume, init)
     whole = (out / "model_index.json").exists()
     print(f"{stage} trained in {out}" + (f"; use it with --model {out}" if whole else ""))

@@ -1,7 +1,8 @@
 """Memory: what is free, what a call on one image needs, how running out of it looks."""
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import psutil
 import torch
@@ -20,7 +21,23 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
-    return int(psutil.virtual_memory().available)
+    return min([int(psutil.virtual_memory().available), *_left_of_container()])
+
+
+# Limit and use of the control group that a container runs in: version 2, then version 1.
+_GROUPS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+
+
+def _left_of_container() -> Iterator[int]:
+    """Bytes below the memory limit of this container, if it has one."""
+    for limit, used in _GROUPS:
+        try:
+            yield max(0, int(Path(limit).read_text()) - int(Path(used).read_text()))
+        except (OSError, ValueError):  # no such group, or its limit is "max"
+            continue
 
 
 def image_bytes(call: Callable[[], object]) -> int:

@@ -6,8 +6,9 @@ from typing import Any, Protocol, Self
 
 import torch
 
-from flashdiffusion.errors import InputError, brief, unknown_name
+from flashdiffusion.errors import InputError, brief, note, unknown_name
 from flashdiffusion.pipeline import FlashPipeline
+from flashdiffusion.priors.precision import is_fast
 
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -105,5 +106,9 @@ class ModelChoice:
                     f"model {self.regressor} has no regressor; train one with `flashdiffusion train regressor`"
                 )
             pipeline.regressor = other.regressor
-        pipeline.to(probe.device, getattr(torch, self.precision))
+        dtype = getattr(torch, self.precision)
+        if not is_fast(dtype, probe.device):
+            note(f"this processor has no {self.precision} instructions and would take far longer; float32 is used")
+            dtype = torch.float32
+        pipeline.to(probe.device, dtype)
         return pipeline if self.compile is None else pipeline.compile(self.compile)

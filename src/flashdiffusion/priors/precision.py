@@ -1,9 +1,22 @@
-"""Schedule and scaling constants stay in float32 when a model is cast to half precision."""
+"""Half precision: where it pays, and what stays in float32 all the same."""
 
 from collections.abc import Callable
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
+
+
+def is_fast(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether a device computes in this type; a processor without the instructions takes some forty times longer."""
+    if device.type != "cpu" or dtype == torch.float32:
+        return True
+    # torch's own question before it hands a half-precision convolution to oneDNN; its name may change.
+    name = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}[dtype]
+    try:
+        return bool(getattr(torch.ops.mkldnn, name)())
+    except (AttributeError, RuntimeError):
+        return False
 
 
 class KeepsFloat32Buffers(nn.Module):

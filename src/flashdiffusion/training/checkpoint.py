@@ -6,13 +6,22 @@ from typing import Any
 import torch
 
 from flashdiffusion.data import atomic_path
-from flashdiffusion.errors import CheckpointError
+from flashdiffusion.errors import CheckpointError, InputError, brief
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write `state` (tensors and plain values), atomically."""
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+    """Write `state` (tensors and plain values), atomically.
+
+    Raises:
+        InputError: it cannot be written; the checkpoint before it stays.
+    """
+    try:
+        with atomic_path(path) as temporary:
+            torch.save(state, temporary)
+    except (OSError, RuntimeError) as error:  # torch's writer says of a full disk that its stream failed
+        raise InputError(
+            f"cannot write the checkpoint {path}: {brief(error)}; the one before it is whole: make room, then --resume"
+        ) from error
 
 
 def read_checkpoint(

@@ -37,7 +37,15 @@ class DenoiserStage(Stage):
         abar = self.prior.abar[i].view(-1, 1, 1, 1)
         z = abar.sqrt() * z0 + (1 - abar).sqrt() * noise
         predicted = self.prior.denoiser(z, i - 1).sample.float()
-        return (predicted - noise).square().mean(), {}
+        return (predicted - self._target(z0, noise, abar)).square().mean(), {}
+
+    def _target(self, z0: Tensor, noise: Tensor, abar: Tensor) -> Tensor:
+        """What the network predicts, by its scheduler's prediction type."""
+        if self.prior.prediction == "epsilon":
+            return noise
+        if self.prior.prediction == "v_prediction":
+            return abar.sqrt() * noise - (1 - abar).sqrt() * z0
+        return z0
 
     def grid(self, x: Tensor, draws: Draws) -> list[Tensor]:
         """Images, and their one-step restorations from three noise levels."""

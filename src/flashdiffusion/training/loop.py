@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
 from diffusers.training_utils import EMAModel
@@ -20,10 +20,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from flashdiffusion.data import ImageDataset, ensure_directory, save_grid
-from flashdiffusion.errors import CheckpointError, InputError
+from flashdiffusion.errors import CheckpointError, InputError, note
+from flashdiffusion.priors.precision import is_fast
 from flashdiffusion.training.checkpoint import read_checkpoint, write_checkpoint
 from flashdiffusion.training.config import Recipe
 from flashdiffusion.training.draws import Draws, step_seed
+from flashdiffusion.training.interrupt import interruptible
 from flashdiffusion.training.log import CsvLog
 from flashdiffusion.training.stage import Stage
 
@@ -74,12 +76,16 @@ class _Run:
     ) -> None:
         self.stage, self.data, self.recipe, self.out = stage, data, recipe, out
         self.max_seconds, self.max_steps = max_minutes * 60, max_steps
+        self.last_seconds = 0.0  # of the step before
         if recipe.precision not in PRECISIONS:
             raise InputError(f"precision is {recipe.precision!r}; expected {' or '.join(PRECISIONS)}")
         AcceleratorState._reset_state()  # accelerate keeps the first run's precision for the whole process
         unused = DistributedDataParallelKwargs(find_unused_parameters=len(stage.trainable()) > 1)
-        self.accelerator = Accelerator(mixed_precision=recipe.precision, kwargs_handlers=[unused])
-        self.device = self.accelerator.device
+        precision, self.device = recipe.precision, PartialState().device
+        if precision == "bf16" and not is_fast(torch.bfloat16, self.device):
+            note("this processor has no bfloat16 instructions and would take far longer; float32 is used")
+            precision = "no"
+        self.accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[unused])
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         self.total = stage.config.loop.batch_size
         if self.total % world:
@@ -134,15 +140,17 @@ class _Run:
         )
         first_step = self.step
         log: dict[str, Tensor] = {}
-        with ThreadPoolExecutor(max_workers=1) as loader:
+        with interruptible() as self.interrupted, ThreadPoolExecutor(max_workers=1) as loader:
             for x in self._batches(loader):
                 log_due = self.step == first_step or time.monotonic() - last_log >= self.recipe.log_seconds
                 progress, log_due = self._agree(log_due)
                 if progress >= 1:
                     break
+                began = time.monotonic()
                 log = self._train_step(x, progress)
                 self.step += 1
                 now = time.monotonic()
+                self.last_seconds = now - began
                 self.seconds = before + now - started
                 if log_due:
                     rate = (self.step - first_step) * self.total / (now - started)
@@ -161,6 +169,9 @@ class _Run:
         if log:
             self._log(log, (self.step - first_step) * self.total / max(time.monotonic() - started, 1e-9))
         self._save()
+        if self.interrupted.is_set():
+            note(f"interrupted: the checkpoint of step {self.step} is in {self.out}; --resume continues")
+            raise KeyboardInterrupt
         return self._finish()
 
     def _agree(self, log_due: bool) -> tuple[float, bool]:
@@ -168,7 +179,9 @@ class _Run:
 
         Clocks differ, and a process that stops or logs alone would leave the others waiting for it.
         """
-        progress = self.seconds / self.max_seconds
+        # A step that would end after the time box is not begun, and none after an interrupt.
+        over = self.interrupted.is_set() or self.seconds + self.last_seconds > self.max_seconds
+        progress = 1.0 if over else self.seconds / self.max_seconds
         if self.max_steps is not None:
             progress = max(progress, self.step / self.max_steps)
         if self.accelerator.num_processes > 1:

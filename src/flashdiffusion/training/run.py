@@ -120,6 +120,20 @@ def make_stage(
     return severity
 
 
+def with_precision(recipe: Recipe, precision: str | None) -> Recipe:
+    """The recipe in float32 or bfloat16; None leaves its own.
+
+    Raises:
+        InputError: another precision.
+    """
+    if precision is None:
+        return recipe
+    names = {"float32": "no", "bfloat16": "bf16"}
+    if precision not in names:
+        raise unknown_name("precision", precision, names)
+    return replace(recipe, precision=names[precision])
+
+
 def with_space(recipe: Recipe, space: str) -> Recipe:
     """The recipe of a model in latent space, or in pixel space.
 

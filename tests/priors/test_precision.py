@@ -1,0 +1,35 @@
+"""Half precision where the processor has it; memory where the container allows it."""
+
+import pytest
+import torch
+
+from flashdiffusion.engine import memory
+from flashdiffusion.jobs import job
+from flashdiffusion.priors.precision import is_fast
+
+CPU = torch.device("cpu")
+
+
+def test_float32_is_always_fast_and_a_gpu_is_not_asked():
+    assert is_fast(torch.float32, CPU)
+    assert is_fast(torch.bfloat16, torch.device("cuda")) and is_fast(torch.float16, torch.device("cuda"))
+
+
+def test_without_the_instructions_a_model_runs_in_float32_and_it_is_said(monkeypatch, tiny_model, capsys):
+    monkeypatch.setattr(job, "is_fast", lambda dtype, device: dtype == torch.float32)
+    pipeline = job.ModelChoice(str(tiny_model), "cpu", "bfloat16").open()
+    assert pipeline.prior.dtype == torch.float32
+    assert "no bfloat16 instructions" in capsys.readouterr().err
+    job.ModelChoice(str(tiny_model), "cpu", "float32").open()
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("limit", "expected"), [("1000000", 400_000), ("max", None), (None, None)])
+def test_a_containers_limit_bounds_what_is_free(monkeypatch, tmp_path, limit, expected):
+    groups = (str(tmp_path / "limit"), str(tmp_path / "used"))
+    monkeypatch.setattr(memory, "_GROUPS", (groups,))
+    if limit is not None:
+        (tmp_path / "limit").write_text(limit)
+        (tmp_path / "used").write_text("600000")
+    free = memory.free_bytes(CPU)
+    assert free == expected if expected else free > 10**7
