@@ -253,7 +253,8 @@ def test_an_unknown_name_in_an_experiment(refused, tmp_path, image_folder, tiny_
         (("--physics", "random-inpainting:mask=absent.png"), "cannot read absent.png"),
         (("--physics", "gaussian-blur:std=10", "--size", "32"), "blur std 10 needs images of more than 40 pixels"),
         (("--noise-std", "-0.1"), "noise std is -0.1; expected a finite number >= 0"),
-        (("--size", "-1"), "size is -1; expected a side in pixels"),
+        (("--size", "-1"), "size is -1; expected a side of 1 to 8192 pixels"),
+        (("--size", "99999999"), "size is 99999999; expected a side of 1 to 8192 pixels"),
         (("--size", "many"), "Invalid value for '--size'"),
     ],
 )
@@ -328,7 +329,7 @@ def test_true_images_that_are_missing_are_found_before_a_model_is_loaded(refused
     shutil.copy(measurement, truth / "third.safetensors")  # no image
     Image.new("RGB", (32, 32)).save(truth / "measurement.PNG")
     line = refused("restore", measurement, *others, "--reference", truth, "--model", "absent")
-    assert f"no image other in {truth} to compare with" in line and "2 of 3 lack theirs" in line
+    assert f"no image other.safetensors in {truth} to compare with" in line and "2 of 3 lack theirs" in line
 
 
 def test_inpainting_needs_its_mask_to_restore(refused, image, tiny_model):

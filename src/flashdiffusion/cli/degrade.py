@@ -1,6 +1,7 @@
 """`flashdiffusion degrade`."""
 
 import sys
+from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +9,7 @@ import typer
 
 from flashdiffusion.cli.inputs import Failures, expand, keep_inputs, names_of, note
 from flashdiffusion.cli.options import NoiseStd, Out, Seed
+from flashdiffusion.cli.references import relative_name
 
 if TYPE_CHECKING:
     from torch import Generator
@@ -33,16 +35,19 @@ def command(
     import torch
 
     from flashdiffusion.data import MeasurementFile, ensure_directory, save_image, write_json
+    from flashdiffusion.data.images import LARGEST_AREA
     from flashdiffusion.data.measurements import SUFFIX
     from flashdiffusion.errors import FlashDiffusionError, InputError
-    from flashdiffusion.jobs.measured import read_row
+    from flashdiffusion.jobs.measured import read_row_and_grey
     from flashdiffusion.jobs.records import Record, report
     from flashdiffusion.metrics import psnr
     from flashdiffusion.physics import BlurKernelSpace, Compose, get_task, parse_physics
     from flashdiffusion.seeds import image_generator
 
-    if size < 0:
-        raise InputError(f"size is {size}; expected a side in pixels, or 0 to keep each image's own")
+    if size < 0 or size * size > LARGEST_AREA:
+        raise InputError(
+            f"size is {size}; expected a side of 1 to {isqrt(LARGEST_AREA)} pixels, or 0 to keep each image's own"
+        )
     chosen = get_task(task)
 
     def make_physics(shape: tuple[int, int], generator: "Generator") -> "BatchedPhysics":
@@ -65,13 +70,15 @@ def command(
     records = []
     for path, name in zip(files, names, strict=True):
         try:
-            x = read_row(path, size or None, note)
+            x, grey = read_row_and_grey(path, size or None, note)
             shape = (x.shape[2], x.shape[3])
             generator = image_generator(seed, name)
             operator = make_physics(shape, generator)
             y = operator(x, generator)
             std = float(operator.noise_std[0])
-            MeasurementFile(name, y[0], operator.name, operator.params, std).save(folder / f"{name}{SUFFIX}")
+            source = relative_name(path, inputs).as_posix()
+            file = MeasurementFile(name, y[0], operator.name, operator.params, std, source, bool(size), grey)
+            file.save(folder / f"{name}{SUFFIX}")
             looked_at = operator.image(y).clamp(0, 1)
             save_image(looked_at[0], folder / f"{name}.png")
             degradation = operator.describe()[0]

@@ -89,22 +89,3 @@ def keep_inputs(files: list[Path], outputs: Iterable[Path]) -> None:
     for path in outputs:
         if path.resolve() in inputs:
             raise InputError(f"{path} is an input and would be overwritten; choose another --out")
-
-
-def references(folder: Path, names: list[str]) -> dict[str, Path]:
-    """The true image in `folder` of every name.
-
-    Raises:
-        InputError: a name has none.
-    """
-    from flashdiffusion.data.decoding import SUFFIXES
-
-    there = [path for path in sorted(folder.iterdir(), reverse=True) if path.suffix.lower() in SUFFIXES]
-    by_name = {path.stem: path for path in there if path.is_file()}  # of several the first, a .jpg before a .png
-    missing = [name for name in names if name not in by_name]
-    if missing:
-        raise InputError(
-            f"no image {missing[0]} in {folder} to compare with; expected one by the name of each input, and "
-            f"{len(missing)} of {len(names)} lack theirs"
-        )
-    return {name: by_name[name] for name in names}

@@ -9,7 +9,7 @@ import typer
 
 from flashdiffusion.cli.common import check_used, given_settings, method_of, print_records
 from flashdiffusion.cli.delivery import Delivery, Engine
-from flashdiffusion.cli.inputs import expand, keep_inputs, names_of, note, references
+from flashdiffusion.cli.inputs import expand, keep_inputs, names_of, note
 from flashdiffusion.cli.options import (
     Address,
     Capacity,
@@ -38,6 +38,7 @@ from flashdiffusion.cli.options import (
     Steps,
     Workers,
 )
+from flashdiffusion.cli.references import references
 
 if TYPE_CHECKING:
     from flashdiffusion.jobs import Item, RestoreJob
@@ -130,7 +131,8 @@ def command(
     folder = ensure_directory(out)
     weights = {"lpips": str(lpips)} if lpips else {}
     nets = Metrics(weights).nets
-    truth = references(reference, [item.name for item in items]) if reference is not None else {}
+    named = {item.name: Path(item.path) for item in items}
+    truth = references(reference, inputs, named) if reference is not None else {}
     job = RestoreJob(
         ModelChoice(model, device, precision, regressor, compile),
         method,

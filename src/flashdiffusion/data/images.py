@@ -12,6 +12,7 @@ from torch import Tensor
 from flashdiffusion.data.decoding import decode_image
 from flashdiffusion.data.files import atomic_path, read_bytes
 
+LARGEST_AREA = 2**26  # pixels of an image that is resized: 0.8 GB as floats
 LARGEST_FILE = 2**30  # bytes; an image within Pillow's limit takes less
 
 
@@ -58,13 +59,13 @@ def load_image(path: str | Path, size: int | None = None) -> Tensor:
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """Float RGB (3, H, W) in [0, 1] (values outside are clipped) to an 8-bit image."""
+    """Float RGB (3, H, W) or grey (1, H, W) in [0, 1] (values outside are clipped) to an 8-bit image."""
     array = (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    return Image.fromarray(array)
+    return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
 
 
 def encode_image(image: Tensor) -> bytes:
-    """Float RGB (3, H, W) in [0, 1] as the bytes of a PNG file."""
+    """Float RGB (3, H, W) or grey (1, H, W) in [0, 1] as the bytes of a PNG file."""
     stream = io.BytesIO()
     to_pil(image).save(stream, "PNG")
     return stream.getvalue()

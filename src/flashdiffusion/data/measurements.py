@@ -3,17 +3,19 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from flashdiffusion.data.files import atomic_path, read_bytes
+from flashdiffusion.data.files import atomic_path, expect_file, read_bytes
 from flashdiffusion.errors import CheckpointError, InputError, brief
 
 SUFFIX = ".safetensors"
 _FORMAT = "flashdiffusion-measurement"
 _VERSION = 1
+_MORE: dict[str, Any] = {"source": str, "fitted": bool, "grey": bool}
 LARGEST = 2**31  # bytes of a file
 _FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
@@ -22,7 +24,8 @@ _FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 class MeasurementFile:
     """One image's measurement: y (3, H, W), and its operator by name with per-image parameters (1, ...).
 
-    source: the file of the true image, relative to the folder that was degraded.
+    source: the file of the true image, relative to the folder that was degraded. fitted: whether that image was
+    cropped and resized. grey: whether it was grey.
     """
 
     id: str
@@ -31,6 +34,8 @@ class MeasurementFile:
     params: dict[str, Tensor]
     noise_std: float
     source: str | None = None
+    fitted: bool = False
+    grey: bool = False
 
     def save(self, path: str | Path) -> None:
         """Write the file, atomically."""
@@ -38,6 +43,7 @@ class MeasurementFile:
             f"params.{key}": value.contiguous() for key, value in self.params.items()
         }
         about = {"id": self.id, "physics": self.physics, "noise_std": self.noise_std, "source": self.source}
+        about |= {"fitted": self.fitted, "grey": self.grey}
         metadata = {"format": _FORMAT, "version": str(_VERSION), "measurement": json.dumps(about)}
         with atomic_path(path) as temporary:
             temporary.write_bytes(save(tensors, metadata))  # not save_file, which takes names in UTF-8 alone
@@ -54,19 +60,15 @@ class MeasurementFile:
         data = read_bytes(path, LARGEST)
         try:
             tensors = load(data)  # sizes are checked against the file's before anything is allocated
-            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-            metadata = header.get("__metadata__", {})
+            metadata = _metadata(data)
             _expect_format(metadata, path)
             about = json.loads(metadata["measurement"])
             for key, value in tensors.items():
                 _expect_values(key, value, path)
             y = tensors.pop("y")
             params = {key.removeprefix("params."): value for key, value in tensors.items()}
-            source = about.get("source")
-            noise_std = float(about["noise_std"])
-            return cls(
-                str(about["id"]), y, str(about["physics"]), params, noise_std, source if source is None else str(source)
-            )
+            more = {key: type_(about[key]) for key, type_ in _MORE.items() if about.get(key) is not None}
+            return cls(str(about["id"]), y, str(about["physics"]), params, float(about["noise_std"]), **more)
         except InputError:
             raise
         except Exception as error:  # RecursionError, OverflowError and MemoryError among them
@@ -87,3 +89,22 @@ def _expect_values(key: str, value: Tensor, path: Path) -> None:
         raise CheckpointError(f"{path}: {key} has shape {tuple(value.shape)}; expected at least one value")
     if value.dtype.is_floating_point and value.dtype not in _FLOATS:
         raise CheckpointError(f"{path}: {key} is {value.dtype}; expected floats of 16 to 64 bits")
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """What the header of a safetensors file says beside its tensors."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    return dict(header.get("__metadata__", {}))
+
+
+def source_of(path: Path) -> str | None:
+    """The `source` of a measurement file, without reading its tensors; None for one that cannot be read."""
+    try:
+        size = expect_file(path)
+        with path.open("rb") as stream:
+            length = stream.read(8)
+            data = length + stream.read(min(int.from_bytes(length, "little"), size, LARGEST))
+        source = json.loads(_metadata(data)["measurement"]).get("source")
+    except Exception:  # the run says why, with the file's own failure
+        return None
+    return source if source is None else str(source)

@@ -5,15 +5,19 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from flashdiffusion.data.files import expect_file
+
 
 def digest(*files: str | Path) -> str:
     """Hash of the content of files, in this order.
 
     Raises:
+        InputError: one is missing, or no file but a pipe or device.
         OSError: one cannot be read.
     """
     total = hashlib.blake2b(digest_size=16)
     for file in files:
+        expect_file(file)
         with Path(file).open("rb") as stream:
             total.update(hashlib.file_digest(stream, "blake2b").digest())
     return total.hexdigest()

@@ -21,12 +21,17 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Measured:
-    """One input: its file, name, y (1, ...), and its physics for one image if known."""
+    """One input: its file, name, y (1, ...), and its physics for one image if known.
+
+    fitted: whether it was cropped and resized. grey: whether it was a grey image.
+    """
 
     path: Path
     name: str
     y: Tensor
     physics: BatchedPhysics | None
+    fitted: bool = False
+    grey: bool = False
 
     @property
     def image(self) -> Tensor:
@@ -47,12 +52,36 @@ def fitted_size(pipeline: FlashPipeline, fit: bool) -> int | None:
 
 def read_row(path: Path, size: int | tuple[int, int] | None, note: Note) -> Tensor:
     """An image as (1, 3, H, W) in [0, 1], cropped to `size` (a side, or H and W); notes what was changed."""
+    return read_row_and_grey(path, size, note)[0]
+
+
+def read_row_and_grey(path: Path, size: int | tuple[int, int] | None, note: Note) -> tuple[Tensor, bool]:
+    """See `read_row`; and whether the image was grey."""
     image = read_image(path)
     for text in image.info["notes"]:
         note(f"{path} {text}")
     if isinstance(size, int):
         size = (size, size)
-    return to_tensor(image if size is None else fit(image, *size))[None]
+    return to_tensor(image if size is None else fit(image, *size))[None], image.info["grey"]
+
+
+def read_truth(path: Path, size: tuple[int, int], fitted: bool, note: Note) -> Tensor:
+    """A true image (1, 3, H, W) of a result's height and width.
+
+    Args:
+        fitted: whether the result's image was cropped and resized, so that this one is to be too.
+
+    Raises:
+        InputError: it cannot be read, or has another size.
+    """
+    truth = read_row(path, size if fitted else None, note)
+    height, width = truth.shape[2:]
+    if (height, width) != size:
+        raise InputError(
+            f"{path} has {width}x{height} pixels and the result {size[1]}x{size[0]}; expected the true image of the "
+            "result's size (--fit crops and resizes both)"
+        )
+    return truth
 
 
 def read_measured(
@@ -87,15 +116,17 @@ def read_measured(
 
 def _read(path: Path, name: str, make_physics: MakePhysics, size: int | tuple[int, int] | None, note: Note) -> Measured:
     if path.suffix != SUFFIX:
-        y = read_row(path, size, note)
-        return Measured(path, name, y, make_physics(name, (y.shape[2], y.shape[3])))
+        y, grey = read_row_and_grey(path, size, note)
+        return Measured(path, name, y, make_physics(name, (y.shape[2], y.shape[3])), size is not None, grey)
     file = MeasurementFile.load(path)
     y = file.y[None]
     if file.physics == BlurKernelSpace.name:
-        return Measured(path, name, y, _with_network(file.params, file.noise_std, make_physics(name, (1, 1))))
-    if file.physics not in OPERATORS:
+        physics = _with_network(file.params, file.noise_std, make_physics(name, (1, 1)))
+    elif file.physics in OPERATORS:
+        physics = OPERATORS[file.physics].from_params(file.params, file.noise_std)
+    else:
         raise InputError(f"{path} was made by {file.physics!r}; this library knows {', '.join(OPERATORS)}")
-    return Measured(path, name, y, OPERATORS[file.physics].from_params(file.params, file.noise_std))
+    return Measured(path, name, y, physics, file.fitted, file.grey)
 
 
 def _with_network(params: dict[str, Tensor], noise_std: float, given: BatchedPhysics | None) -> BatchedPhysics | None:

@@ -16,7 +16,7 @@ from flashdiffusion.engine.capacity import Capacity
 from flashdiffusion.errors import FlashDiffusionError, InputError
 from flashdiffusion.jobs.inputs import digest
 from flashdiffusion.jobs.job import Done, Item, ModelChoice
-from flashdiffusion.jobs.measured import Measured, fitted_size, read_measured, read_row
+from flashdiffusion.jobs.measured import Measured, fitted_size, read_measured, read_truth
 from flashdiffusion.jobs.measuring import finishing_threads
 from flashdiffusion.jobs.quality import compare
 from flashdiffusion.jobs.records import Record
@@ -152,8 +152,8 @@ class _Run:
             notes.append(note)
             self.quiet = True
         degradation = one.physics.describe()[0] if one.physics else None
-        compared = item.name in self.job.references
-        return one, _Known(item, degradation, content, tuple(notes), one.image[0].clone() if compared else None)
+        measured = one.image[0].clone() if item.name in self.job.references else None
+        return one, _Known(item, degradation, content, tuple(notes), measured, one.fitted, one.grey)
 
     def _physics_of(self, name: str, shape: tuple[int, int]) -> BatchedPhysics:
         job = self.job
@@ -197,15 +197,16 @@ class _Run:
         if restored.image is None:
             return Done(item.index, item.name, reason=restored.failed, notes=known.notes)
         values, reason = restored.row(), None
+        image = restored.image.mean(dim=0, keepdim=True) if known.grey else restored.image
         if known.measured is not None:
             try:
-                height, width = restored.image.shape[1:]
-                truth = read_row(Path(self.job.references[item.name]), (height, width), known.note)[0]
-                values |= compare(self.worker.metrics, restored.image, truth, known.measured)
+                height, width = image.shape[1:]
+                truth = read_truth(Path(self.job.references[item.name]), (height, width), known.fitted, known.note)[0]
+                values |= compare(self.worker.metrics, image.expand(3, -1, -1), truth, known.measured)
             except FlashDiffusionError as error:
                 reason = str(error)
         record = Record(item.name, known.degradation, file=item.path, digest=known.digest, **values)
-        pngs = {"restored": encode_image(restored.image)}
+        pngs = {"restored": encode_image(image)}
         return Done(item.index, item.name, record.to_json(), pngs, reason, notes=known.notes)
 
 
@@ -218,6 +219,8 @@ class _Known:
     digest: str
     notes: tuple[str, ...]
     measured: Tensor | None = None
+    fitted: bool = False
+    grey: bool = False
 
     def note(self, text: str) -> None:
         self.notes += (text,)
