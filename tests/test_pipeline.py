@@ -181,8 +181,7 @@ def test_moves_the_physics_to_the_models_device(tiny_pipeline):
 @pytest.mark.parametrize(
     ("y", "message"),
     [
-        (torch.zeros(3, 32, 32), "expected \\(B, 3, H, W\\)"),
-        (torch.zeros(1, 1, 32, 32), "expected \\(B, 3, H, W\\)"),
+        (torch.zeros(1, 2, 32, 32), "expected \\(B, 3, H, W\\)"),
         (torch.zeros(1, 3, 32, 30), "multiples of"),
         (torch.full((1, 3, 32, 32), float("nan")), "NaN"),
         (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "expected floats"),
@@ -207,7 +206,7 @@ def test_refuses_unknown_names_and_missing_parts(tiny_pipeline):
     with pytest.raises(InputError, match="max_in_flight"):
         tiny_pipeline(y, physics, max_in_flight=0)
     with pytest.raises(InputError, match="needs a severity encoder"):
-        FlashPipeline(tiny_pipeline.prior)(y, physics)
+        FlashPipeline(tiny_pipeline.prior)(y, physics, start="flash")
 
 
 def test_every_image_of_every_batch_comes_out_whatever_its_start(tiny_pipeline):

@@ -88,6 +88,7 @@ def run(
     max_in_flight: int | Capacity = 16,
     on_step: Callable[[int], None] | None = None,
     static: bool = False,
+    on_estimates: Callable[[list[Job], Tensor], None] | None = None,
 ) -> Iterator[Outcome]:
     """Step every image from its own start to clean; yield each one as soon as it is done.
 
@@ -101,19 +102,27 @@ def run(
 
     Args:
         on_step: called with the number of images that each step moved.
+        on_estimates: called with the images that stepped together and their clean estimates z0 (n, c, h, w).
         static: fill every step up to a power of two, so that compiled networks see few shapes.
 
     Raises:
         InputError: max_in_flight < 1.
     """
     slots = max_in_flight if isinstance(max_in_flight, Capacity) else Capacity(max_in_flight)
-    return _Engine(slots, on_step, static).run(iter(batches))
+    return _Engine(slots, on_step, static, on_estimates).run(iter(batches))
 
 
 class _Engine:
     """State of one `run`."""
 
-    def __init__(self, max_in_flight: Capacity, on_step: Callable[[int], None] | None, static: bool) -> None:
+    def __init__(
+        self,
+        max_in_flight: Capacity,
+        on_step: Callable[[int], None] | None,
+        static: bool,
+        on_estimates: Callable[[list[Job], Tensor], None] | None,
+    ) -> None:
+        self.on_estimates = on_estimates
         self.max_in_flight, self.on_step, self.static = max_in_flight, on_step, static
         self.lanes: Lanes | None = None
         self.waiting: deque[Job] = deque()
@@ -203,6 +212,8 @@ class _Engine:
                 outcomes += [slot.outcome(result.reason) for slot in rows]
                 self.slots = [slot for slot in self.slots if slot not in rows]
                 continue
+            if self.on_estimates is not None:
+                self.on_estimates([slot.job for slot in rows], result.z0)
             work = {name: count.tolist() for name, count in result.work.items()}
             for position, slot in enumerate(rows):
                 slot.z, slot.noise = result.z[position], None

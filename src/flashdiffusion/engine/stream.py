@@ -54,7 +54,9 @@ class Stream:
         on_plan: Callable[[int], None],
         on_step: Callable[[int], None],
         static: bool,
+        callback: Callable[[int, Tensor, list[str]], None] | None = None,
     ) -> None:
+        self.callback, self.steps = callback, 0
         self.pipeline, self.solver, self.start = pipeline, solver, start
         self.seed, self.settings = seed, settings
         self.on_plan, self.on_step, self.static = on_plan, on_step, static
@@ -89,7 +91,8 @@ class Stream:
 
     def _run(self, batches: Iterable[Batch]) -> Iterator[Restored]:
         finished: list[Outcome] = []
-        for outcome in run(prefetched(self._jobs(batches)), self.max_in_flight, self.on_step, self.static):
+        view = None if self.callback is None else self._view
+        for outcome in run(prefetched(self._jobs(batches)), self.max_in_flight, self.on_step, self.static, view):
             finished.append(outcome)
             if len(finished) * 4 >= self.max_in_flight.rows:  # decoding one at a time would leave a GPU idle
                 yield from self._decoded(finished)
@@ -132,7 +135,8 @@ class Stream:
         whole = Problem(batch.y, batch.physics)
         given = whole if len(rows) == len(whole) else whole.take(torch.tensor(rows))
         self.pipeline.check(given.y, given.physics)
-        problem = Problem(given.y.float(), given.physics).to(self.device)
+        y = given.y.clone() if given.y.is_inference() else given.y  # those of inference mode have no gradients
+        problem = Problem(y.float(), given.physics).to(self.device)
         solver, rule = self._method(batch)
         solver.check(problem)
         began = time.perf_counter()
@@ -162,6 +166,14 @@ class Stream:
         if settings not in self.made:
             self.made[settings] = self.pipeline.method(self.solver, self.start, settings)
         return self.made[settings]
+
+    def _view(self, jobs: list[Job], z0: Tensor) -> None:
+        """Show what the images of a step would be if they ended now."""
+        if self.callback is not None:
+            self.steps += 1
+            with torch.no_grad():
+                images = self.pipeline.prior.decode(z0).float().clamp(0, 1).cpu()
+            self.callback(self.steps, images, [job.id for job in jobs])
 
     # -- images out -------------------------------------------------------------------------------------
 

@@ -1,14 +1,16 @@
 """FlashPipeline: what a user holds."""
 
 import copy
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from flashdiffusion.data import ensure_directory
 from flashdiffusion.engine.batch import Batch, Restored, check_length
@@ -16,7 +18,8 @@ from flashdiffusion.engine.capacity import Capacity
 from flashdiffusion.engine.cost import Costs
 from flashdiffusion.engine.stream import Stream, regressed
 from flashdiffusion.errors import CheckpointError, InputError
-from flashdiffusion.methods import Settings, make_solver, make_start
+from flashdiffusion.methods import Settings, make_solver, make_start, parse_method
+from flashdiffusion.pipeline.inputs import Given, as_measurements, as_physics, note_range
 from flashdiffusion.pipeline.restoration import Restoration
 from flashdiffusion.priors import (
     INDEX,
@@ -39,6 +42,7 @@ from flashdiffusion.types import Physics
 DEFAULT_MODEL = "faces-128"
 # How far noise may carry measurements beyond [0, 1]; images on a 0 to 255 scale lie far outside.
 RANGE = 3.0
+Callback = Callable[[int, Tensor, list[str]], None]
 
 
 class FlashPipeline:
@@ -66,21 +70,36 @@ class FlashPipeline:
         self.severity_encoder = severity_encoder.requires_grad_(False).eval() if severity_encoder else None
         self.sample_size = sample_size
         self.compiled = False
+        self._from_noise = False  # whether that was said
         self.costs = Costs(prior, self.severity_encoder)
 
     # -- loading and saving -----------------------------------------------------------------------------
 
     @classmethod
-    def from_pretrained(cls, source: str | Path | None = None, revision: str | None = None) -> Self:
+    def from_pretrained(
+        cls,
+        source: str | Path | None = None,
+        revision: str | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Self:
         """Load a model: the embedded default, an embedded one by name, a folder, or a hub id.
 
         A folder is in diffusers' layout: `autoencoder` (or `vqvae`, `vae`), `denoiser` (or `unet`), `scheduler`,
         and, for Flash starts, `severity_encoder`. Published checkpoints (docs/checkpoints.md) give a prior alone. Code
         in pickled files is not executed.
 
+        Args:
+            device, dtype: where to put it, and in which precision; see `to`.
+
         Raises:
             CheckpointError: nothing there, or another layout.
         """
+        with torch.inference_mode(False):  # its weights are for gradients too, wherever it is loaded
+            return cls._load(source, revision).to(device, dtype)
+
+    @classmethod
+    def _load(cls, source: str | Path | None, revision: str | None) -> Self:
         name = DEFAULT_MODEL if source is None else str(source)
         embedded = files("flashdiffusion") / "assets" / name
         if source is None or ("/" not in name and not Path(name).exists() and embedded.is_dir()):
@@ -140,6 +159,19 @@ class FlashPipeline:
                 torch.nn.Module.to(module, dtype=dtype)  # diffusers' own warns of layers that these models lack
         return self
 
+    def half(self) -> Self:
+        """To float16; returns self."""
+        return self.to(dtype=torch.float16)
+
+    def cuda(self) -> Self:
+        """To the GPU; returns self."""
+        return self.to("cuda")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.prior.device
+
     def compile(self, mode: str = "default", **options: Any) -> Self:
         """Compile denoiser and decoder by `torch.compile`; returns self.
 
@@ -195,55 +227,79 @@ class FlashPipeline:
 
     def __call__(
         self,
-        y: Tensor,
-        physics: Physics,
+        y: Given,
+        physics: Any,
         *,
+        method: str | None = None,
         solver: str | Solver | None = None,
-        start: str | StartRule = "flash",
+        start: str | StartRule | None = None,
         seed: int = 0,
         ids: Sequence[str] | None = None,
+        num_samples: int = 1,
         settings: Settings | None = None,
         max_in_flight: int | None = None,
         progress: bool = False,
+        callback: Callback | None = None,
+        **hyperparameters: Any,
     ) -> Restoration:
-        """Restore measurements.
+        """Restore measurements. Images that cannot be restored are warned of and listed in the result's `failed`.
 
         Args:
-            y: measurements on the [0, 1] scale, images (B, 3, H, W) for most physics; noise may leave the range.
-            physics: the degradation that made y; ours, DeepInverse's, or any object with `A(x)`.
-            solver, start, seed, settings, max_in_flight, progress: see `stream`.
+            y: measurements on the [0, 1] scale, images (B, 3, H, W) for most physics; noise may leave the range. Or
+                one image, grey or RGB: a tensor (C, H, W), a numpy array (channels last or first; uint8 is 0 to 255),
+                a Pillow image, a path; or a list of these. Grey images come back grey.
+            physics: the degradation that made y; ours, DeepInverse's, any object with `A(x)`, or a function.
+            method, solver, start, seed, settings, max_in_flight, progress, callback, hyperparameters: see `stream`.
             ids: a name per image, by default its position; an image's result depends on its id, not on
                 what else is in the batch.
+            num_samples: posterior samples of each image, see `Restoration.samples`; the first is what one would be.
 
         Raises:
             InputError: y of the wrong shape or with NaN, a size the prior cannot take, unknown names, or no image
                 that could be restored.
         """
+        y, grey = as_measurements(y, physics)
+        physics = as_physics(physics, len(y))
         self.check(y, physics)
-        batch = Batch([str(i) for i in range(len(y))] if ids is None else list(ids), y, physics, settings)
+        note_range(y, physics)
+        if num_samples < 1:
+            raise InputError(f"num_samples is {num_samples}; expected at least 1")
+        names = [str(i) for i in range(len(y))] if ids is None else list(ids)
+        image = Problem(y, physics).to(self.prior.device).image()
+        whole = Batch(names, y, physics, settings)
         parts = self.stream(
-            [batch],
+            [whole if num_samples == 1 else _repeated(whole, num_samples)],
+            method=method,
             solver=solver,
             start=start,
             seed=seed,
             settings=settings,
             max_in_flight=max_in_flight,
             progress=progress,
+            callback=callback,
+            **hyperparameters,
         )
-        image = Problem(y, physics).to(self.prior.device).image()
-        return Restoration.collect(list(parts), (image.shape[2], image.shape[3]))
+        restoration = Restoration.collect(list(parts), (image.shape[2], image.shape[3]))
+        restoration = restoration if num_samples == 1 else restoration.sampled(num_samples)
+        if restoration.failed:
+            named = "; ".join(f"{names[row]}: {reason}" for row, reason in restoration.failed.items())
+            warnings.warn(f"{len(restoration.failed)} of {len(y)} images failed: {named}", stacklevel=2)
+        return restoration.grey() if grey else restoration
 
     def stream(
         self,
         batches: Iterable[Batch],
         *,
+        method: str | None = None,
         solver: str | Solver | None = None,
-        start: str | StartRule = "flash",
+        start: str | StartRule | None = None,
         seed: int = 0,
         settings: Settings | None = None,
         max_in_flight: int | None = None,
         progress: bool = False,
         on_step: Callable[[int], None] | None = None,
+        callback: Callback | None = None,
+        **hyperparameters: Any,
     ) -> Iterator[Restored]:
         """Restore any number of measurements; each image is given as soon as it is done.
 
@@ -253,26 +309,68 @@ class FlashPipeline:
 
         Args:
             batches: measurements, a few dozen at a time; an iterator that reads them is run in a thread of its own.
+                What it raises is raised here after the images that came before.
+            method: start and solver in one, such as "flash(psld)", in place of both.
             solver: a name of `methods.SOLVERS` ("latent-dps", "gml-dps", "psld", "resample", "dps", "prior") or a
                 solver object; by default "latent-dps", or "dps" with a model of pixels.
             start: a name of `methods.STARTS` ("flash": as few steps as the image needs, "noise": all steps,
-                "inversion", "ccdf", "estimate", "regression"), or a start rule.
+                "inversion", "ccdf", "estimate", "regression"), or a start rule. By default "flash", or "noise", with
+                a warning, if the model has no severity encoder.
             seed: with an image's id it determines the image's random numbers.
             settings: hyperparameters of batches without settings of their own; by default those tuned for the embedded
                 model on a batch's kind of physics.
             max_in_flight: images in flight at a time, >= 1; by default as many as fit into free memory and bring speed.
             progress: show a progress bar, if standard error is a terminal.
             on_step: called with the number of images that each step moved.
+            callback: for a live view: `callback(step, estimate, ids)` is called after each step with its number, what
+                the images that it moved would be if they ended now (n, 3, H, W), decoded, in [0, 1], and their ids.
+            hyperparameters: single settings by name, such as `eta=4, steps=100`, in place of those in `settings`.
 
         Raises:
-            InputError: unknown names, settings out of range, max_in_flight < 1.
+            InputError: at once, not at the first image: unknown names, settings out of range, max_in_flight < 1.
         """
+        solver, start = self._chosen(method, solver, start)
+        if hyperparameters:
+            own = Settings(**hyperparameters)
+            settings = own if settings is None else settings | own
+            batches = (replace(one, settings=one.settings and one.settings | own) for one in batches)
+        self.method(solver, start, Settings() if settings is None else settings)
+        Capacity(max_in_flight)
+        return self._stream(batches, solver, start, seed, settings, max_in_flight, progress, on_step, callback)
+
+    def _chosen(
+        self, method: str | None, solver: str | Solver | None, start: str | StartRule | None
+    ) -> tuple[str | Solver, str | StartRule]:
+        """Solver and start, as given or by default."""
+        if method is not None:
+            if solver is not None or start is not None:
+                raise InputError(f"method {method!r} beside a solver or a start; expected one or the other")
+            start, solver = parse_method(method)
         if solver is None:
             solver = "dps" if isinstance(self.prior.autoencoder, IdentityAutoencoder) else "latent-dps"
-        # Names and settings that no image can use fail here, once.
-        self.method(solver, start, Settings() if settings is None else settings)
+        if start is None and self.severity_encoder is None and not self._from_noise:
+            self._from_noise = True
+            warnings.warn(
+                "this model has no severity encoder: images start from noise and make all steps; train one with "
+                "`flashdiffusion train severity`",
+                stacklevel=4,
+            )
+        return solver, start or ("flash" if self.severity_encoder is not None else "noise")
+
+    @torch.inference_mode(False)  # a caller's inference mode would leave no gradients for the guidance
+    def _stream(
+        self,
+        batches: Iterable[Batch],
+        solver: str | Solver,
+        start: str | StartRule,
+        seed: int,
+        settings: Settings | None,
+        max_in_flight: int | None,
+        progress: bool,
+        on_step: Callable[[int], None] | None,
+        callback: Callback | None,
+    ) -> Iterator[Restored]:
         if start == "regression":
-            Capacity(max_in_flight)
             yield from regressed(self, batches, max_in_flight)
             return
         with tqdm(total=0, unit="step", desc="restoring", delay=2, disable=None if progress else True) as bar:
@@ -285,9 +383,10 @@ class FlashPipeline:
                 if on_step is not None:
                     on_step(images)
 
-            yield from Stream(self, solver, start, seed, settings, max_in_flight, plan, moved, self.compiled).run(
-                batches
+            stream = Stream(
+                self, solver, start, seed, settings, max_in_flight, plan, moved, self.compiled, callback=callback
             )
+            yield from stream.run(batches)
 
     def method(self, solver: str | Solver, start: str | StartRule, settings: Settings) -> tuple[Solver, StartRule]:
         """Solver and start rule by their names; objects are given back.
@@ -301,3 +400,10 @@ class FlashPipeline:
         if not isinstance(start, str):
             return engine, start
         return engine, make_start(start, self.prior, self.severity_encoder, settings, self.regressor)
+
+
+def _repeated(batch: Batch, count: int) -> Batch:
+    """Each image `count` times under names of its own, one round after the other; the first keeps its name."""
+    problem = Problem(batch.y, batch.physics).take(torch.arange(len(batch.y)).repeat(count))
+    ids = [name if n == 0 else f"{name}#{n}" for n in range(count) for name in batch.ids]
+    return Batch(ids, problem.y, problem.physics, batch.settings)

@@ -1,12 +1,16 @@
 """Restored images, collected."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
+from flashdiffusion.data import atomic_path, ensure_directory
+from flashdiffusion.data.images import to_pil
 from flashdiffusion.engine.batch import Restored
 from flashdiffusion.errors import InputError
 
@@ -18,7 +22,8 @@ class Restoration:
     images: float32 (B, 3, H, W) in [0, 1]; NaN where there is none. severity: σ̂² in scaled latent units, float32 (B,),
     None if no severity encoder was used. start: position of the start on the solver's grid, int64 (B,). nfe: denoiser
     evaluations run, int64 (B,). gflop: arithmetic spent, float32 (B,). seconds: the image's share of the wall-clock
-    time of the calls it took part in, float32 (B,). failed: why an image has no image, by its row.
+    time of the calls it took part in, float32 (B,). failed: why an image has no image, by its row. ids: their
+    names. samples: (S, B, 3, H, W) if several samples were asked for; everything else is of the first.
     """
 
     images: Tensor
@@ -28,6 +33,71 @@ class Restoration:
     gflop: Tensor
     seconds: Tensor
     failed: dict[int, str] = field(default_factory=dict)
+    ids: tuple[str, ...] = ()
+    samples: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: Any) -> Tensor:
+        """Image i (C, H, W), or a slice of them."""
+        return self.images[i]
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean over the samples, (B, C, H, W)."""
+        return self.images if self.samples is None else self.samples.mean(dim=0)
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviation over the samples, (B, C, H, W); 0 of a single one."""
+        return torch.zeros_like(self.images) if self.samples is None else self.samples.std(dim=0, correction=0)
+
+    def pil(self) -> list[Image.Image | None]:
+        """The images as Pillow's, grey ones as grey; None where there is none."""
+        mode = "L" if self.images.shape[1] == 1 else "RGB"
+        rgb = self.images.expand(-1, 3, -1, -1)
+        return [None if i in self.failed else to_pil(image).convert(mode) for i, image in enumerate(rgb)]
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write each image as folder/ID.png, or by its number where there are no ids; returns the files.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        folder, written = ensure_directory(folder), []
+        for i, image in enumerate(self.pil()):
+            if image is None:
+                continue
+            name = (self.ids[i] if self.ids else str(i)).replace("/", "_").replace("\\", "_")
+            with atomic_path(folder / f"{name}.png") as temporary:
+                image.save(temporary, "PNG")
+            written.append(folder / f"{name}.png")
+        return written
+
+    def grey(self) -> "Restoration":
+        """The same with images of one channel, the mean of the three."""
+        samples = None if self.samples is None else self.samples.mean(dim=2, keepdim=True)
+        return replace(self, images=self.images.mean(dim=1, keepdim=True), samples=samples)
+
+    def sampled(self, count: int) -> "Restoration":
+        """Of rows that are `count` samples of each image, one sample after the other: the first, with all beside it."""
+        size = len(self) // count
+
+        def first(value: Tensor) -> Tensor:
+            return value[:size]
+
+        return Restoration(
+            first(self.images),
+            None if self.severity is None else first(self.severity),
+            first(self.start),
+            first(self.nfe),
+            first(self.gflop),
+            first(self.seconds),
+            {i % size: reason for i, reason in self.failed.items()},
+            self.ids[:size],
+            self.images.view(count, size, *self.images.shape[1:]),
+        )
 
     @classmethod
     def collect(cls, parts: Sequence[Restored], size: tuple[int, int]) -> "Restoration":
@@ -53,6 +123,7 @@ class Restoration:
             torch.tensor([one.gflop for one in rows]),
             torch.tensor([one.seconds for one in rows]),
             failed,
+            tuple(one.id for one in rows),
         )
 
     def row(self, i: int) -> dict[str, Any]:

@@ -1,0 +1,125 @@
+"""What people hand over, as measurements and physics: arrays, images, paths, lists; functions."""
+
+import warnings
+from collections.abc import Callable, Sequence, Sized
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from flashdiffusion.data.images import read_image, to_tensor
+from flashdiffusion.errors import InputError
+from flashdiffusion.physics import BatchedPhysics, is_linear, noise_std_of
+from flashdiffusion.types import Physics
+
+Given = Tensor | np.ndarray | Image.Image | str | Path | Sequence[Any]
+_GREY = {"1", "L", "LA"}
+# Values below this, beyond five standard deviations of the noise, are no noise; nor are values up to this above 1.
+BELOW, ABOVE = -0.3, 1.3
+
+
+class Function:
+    """A plain function x -> A(x) as a physics, nonlinear and without noise, the same for every image."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        self.A = function
+        self.name = getattr(function, "__name__", type(function).__name__)
+
+
+def as_physics(physics: Any, count: int) -> Physics:
+    """A physics for `count` images: a function is wrapped, one of ours for a single image serves them all.
+
+    Raises:
+        InputError: neither a function nor an object with `A(x)`.
+    """
+    if hasattr(physics, "A"):
+        if isinstance(physics, BatchedPhysics) and len(physics) == 1 and count > 1:
+            return physics.take(torch.zeros(count, dtype=torch.int64))
+        return cast(Physics, physics)
+    if not callable(physics):
+        raise InputError(
+            f"physics is a {type(physics).__name__}; expected an object with A(x), or a function x -> A(x)"
+        )
+    return Function(physics)
+
+
+def as_measurements(value: Given, physics: Any) -> tuple[Tensor, bool]:
+    """Measurements as floats with the batch first, and whether they are grey images, which become three channels.
+
+    A tensor is (B, ...), or one image (C, H, W) or (H, W). An array is the same, or has its channels last; integers are
+    scaled to [0, 1]. Images and the files at paths are RGB. Of a list the items are one image each.
+
+    Raises:
+        InputError: another type, or images of different sizes in a list.
+    """
+    if isinstance(value, (list, tuple)):
+        parts = [as_measurements(one, physics) for one in value]
+        shapes = {tuple(part.shape[1:]) for part, _ in parts}
+        if len(shapes) != 1:
+            raise InputError(f"a list of images of the sizes {sorted(shapes)}; expected one size, or use `stream`")
+        return torch.cat([part for part, _ in parts]), all(grey for _, grey in parts)
+    if isinstance(value, (str, Path)):
+        image = read_image(value)
+        return to_tensor(image)[None], image.info.get("mode") in _GREY
+    if isinstance(value, Image.Image):
+        return to_tensor(value.convert("RGB"))[None], value.mode in _GREY
+    if isinstance(value, np.ndarray):
+        value = _array(value)
+    if not isinstance(value, Tensor):
+        raise InputError(f"measurements are a {type(value).__name__}; expected a tensor, an array, an image or a path")
+    return _batched(value, physics)
+
+
+def _array(array: np.ndarray) -> Tensor:
+    """Channels first, floats."""
+    if array.dtype.kind == "u":
+        array = array.astype(np.float32) / np.iinfo(array.dtype).max
+    if array.dtype.kind != "f":
+        raise InputError(f"an array of {array.dtype}; expected uint8 from 0 to 255, or floats from 0 to 1")
+    if array.ndim in {3, 4} and array.shape[-1] in {1, 3} and array.shape[-3] not in {1, 3}:
+        array = np.moveaxis(array, -1, -3)
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+
+
+def _batched(y: Tensor, physics: Any) -> tuple[Tensor, bool]:
+    image = y
+    if y.ndim == 2:
+        image = y[None, None]
+    elif y.ndim == 3 and len(y) in {1, 3}:
+        image = y[None]
+    if image.ndim != 4 or image.shape[1] not in {1, 3} or not _measures_images(physics, image):
+        return y, False
+    grey = image.shape[1] == 1
+    return (image.expand(-1, 3, -1, -1) if grey else image), grey
+
+
+def _measures_images(physics: Any, image: Tensor) -> bool:
+    """Whether measurements are RGB images, so that one of a channel is a grey image; A of a grey one tells."""
+    if isinstance(physics, BatchedPhysics):
+        return physics.gives_images
+    if image.shape[1] == 3:
+        return not (isinstance(physics, Sized) and len(physics) != len(image))
+    try:
+        measured = getattr(physics, "A", physics)(torch.zeros(len(image), 3, *image.shape[2:], dtype=image.dtype))
+    except Exception:  # it takes no such images
+        return False
+    return isinstance(measured, Tensor) and measured.ndim == 4 and measured.shape[1] == 3
+
+
+def note_range(y: Tensor, physics: Physics) -> None:
+    """Warn of images that look as if they were on the [-1, 1] scale: far below 0, and not as far above 1."""
+    images = physics.gives_images if isinstance(physics, BatchedPhysics) else not is_linear(physics)
+    if not images or y.ndim != 4 or y.shape[1] != 3:
+        return
+    std = noise_std_of(physics)
+    noise = float(std.max()) if std is not None and len(std) else 0.0
+    low, high = float(y.min()), float(y.max())
+    if low < BELOW - 5 * noise and high <= ABOVE:
+        warnings.warn(
+            f"measurements range from {low:.2f} to {high:.2f}, as if on the [-1, 1] scale; expected [0, 1]: "
+            "pass (y + 1) / 2",
+            stacklevel=3,
+        )

@@ -1,0 +1,190 @@
+"""What an imaging scientist types first: each works, or says what to type instead."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from flashdiffusion import FlashPipeline, GaussianBlur, InputError, Settings
+from flashdiffusion.pipeline import Batch
+
+FEW = Settings(eta=0.5, correction=1.0, steps=6)
+ARRAY = (np.random.default_rng(0).random((32, 32, 3)) * 255).round().astype(np.uint8)
+TENSOR = torch.from_numpy(ARRAY).permute(2, 0, 1).float() / 255
+GREY = ARRAY[..., 0]
+
+
+@pytest.fixture
+def blur():
+    return GaussianBlur([1.0])
+
+
+@pytest.fixture
+def expected(tiny_pipeline, blur):
+    return tiny_pipeline(TENSOR[None], blur, settings=FEW).images
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        ARRAY,
+        ARRAY[None],
+        ARRAY.astype(np.float32) / 255,
+        (ARRAY.astype(np.float64) / 255).transpose(2, 0, 1),
+        (ARRAY.astype(np.float32) / 255).transpose(2, 0, 1)[None],
+        Image.fromarray(ARRAY),
+        [Image.fromarray(ARRAY)],
+        TENSOR,
+        [TENSOR],
+    ],
+    ids=lambda y: type(y).__name__,
+)
+def test_one_image_in_any_form(tiny_pipeline, blur, expected, y):
+    torch.testing.assert_close(tiny_pipeline(y, blur, settings=FEW).images, expected)
+
+
+def test_a_path_and_a_list_of_anything(tiny_pipeline, tmp_path, expected):
+    path = tmp_path / "image.png"
+    Image.fromarray(ARRAY).save(path)
+    restored = tiny_pipeline([path, str(path), ARRAY, TENSOR], GaussianBlur([1.0]), settings=FEW, ids=["0"] * 4)
+    for image in restored.images:
+        torch.testing.assert_close(image, expected[0], atol=1e-4, rtol=0)
+    with pytest.raises(InputError, match="expected one size"):
+        tiny_pipeline([ARRAY, ARRAY[:16, :16]], GaussianBlur([1.0]))
+
+
+@pytest.mark.parametrize("y", [GREY, GREY[..., None], Image.fromarray(GREY), TENSOR[0], TENSOR[:1], TENSOR[None, :1]])
+def test_grey_in_grey_out(tiny_pipeline, blur, y):
+    restored = tiny_pipeline(y, blur, settings=FEW)
+    assert restored.images.shape == (1, 1, 32, 32)
+    assert restored.pil()[0].mode == "L"
+    assert tiny_pipeline(y, lambda x: x, settings=FEW).images.shape == (1, 1, 32, 32)
+
+
+@pytest.mark.parametrize("y", ["pictures", 3])
+def test_what_is_no_image_is_refused(tiny_pipeline, blur, y):
+    with pytest.raises(InputError, match=r"cannot read|expected a tensor"):
+        tiny_pipeline(y, blur)
+    with pytest.raises(InputError, match="expected an object with A"):
+        tiny_pipeline(TENSOR, 2.0)
+
+
+def test_one_physics_for_a_batch_and_a_function_as_physics(tiny_pipeline):
+    y = torch.stack([TENSOR, TENSOR.flip(1)])
+    one = tiny_pipeline(y, GaussianBlur([2.0]), settings=FEW).images
+    torch.testing.assert_close(one, tiny_pipeline(y, GaussianBlur([2.0, 2.0]), settings=FEW).images)
+    assert bool(tiny_pipeline(y, lambda x: 0.5 * x, settings=FEW).images.isfinite().all())
+
+
+def test_method_in_one_word(tiny_pipeline, blur):
+    pair = tiny_pipeline(TENSOR, blur, solver="psld", start="flash", settings=FEW).images
+    assert torch.equal(tiny_pipeline(TENSOR, blur, method="flash(psld)", settings=FEW).images, pair)
+    with pytest.raises(InputError, match="one or the other"):
+        tiny_pipeline(TENSOR, blur, method="flash(psld)", solver="psld")
+
+
+def test_settings_as_keywords(tiny_pipeline, blur):
+    both = tiny_pipeline(TENSOR, blur, settings=FEW | Settings(eta=4), start="noise").images
+    assert torch.equal(tiny_pipeline(TENSOR, blur, settings=FEW, eta=4, start="noise").images, both)
+    assert tiny_pipeline(TENSOR, blur, steps=5, start="noise").nfe.tolist() == [5]
+    with pytest.raises(InputError, match="unknown setting 'etta'"):
+        tiny_pipeline(TENSOR, blur, etta=4)
+
+
+def test_samples(tiny_pipeline):
+    y = torch.stack([TENSOR, TENSOR.flip(1)])
+    restored = tiny_pipeline(y, GaussianBlur([1.0, 2.0]), num_samples=3, start="noise", settings=FEW)
+    alone = tiny_pipeline(y, GaussianBlur([1.0, 2.0]), start="noise", settings=FEW)
+    assert restored.samples.shape == (3, 2, 3, 32, 32) and len(restored) == 2
+    torch.testing.assert_close(restored.images, alone.images, atol=1e-4, rtol=0)
+    torch.testing.assert_close(restored.samples[0], restored.images)
+    torch.testing.assert_close(restored.mean, restored.samples.mean(0))
+    assert float(restored.std.mean()) > 0 and float(alone.std.max()) == 0
+
+
+def test_a_live_view(tiny_pipeline, blur):
+    seen = []
+    tiny_pipeline(
+        TENSOR,
+        blur,
+        start="noise",
+        settings=FEW,
+        callback=lambda step, image, ids: seen.append((step, image.shape, ids)),
+    )
+    assert seen == [(step, (1, 3, 32, 32), ["0"]) for step in range(1, 7)]
+
+
+def test_where_a_model_is(tiny_model):
+    half = FlashPipeline.from_pretrained(tiny_model, device="cpu", dtype=torch.bfloat16)
+    assert half.device.type == "cpu" and half.prior.dtype == torch.bfloat16
+    assert half.half().prior.dtype == torch.float16
+
+
+def test_results_are_saved_and_indexed(tiny_pipeline, blur, tmp_path):
+    restored = tiny_pipeline(TENSOR, blur, ids=["me/portrait"], settings=FEW)
+    assert len(restored) == 1 and torch.equal(restored[0], restored.images[0])
+    files = restored.save(tmp_path / "out")
+    assert [file.name for file in files] == ["me_portrait.png"]
+    with Image.open(files[0]) as image:
+        assert image.size == restored.pil()[0].size == (32, 32)
+
+
+def test_failed_images_are_warned_of(tiny_pipeline):
+    class Odd:
+        def __init__(self, wide):
+            self.wide = wide
+
+        def A(self, x):
+            if bool(self.wide.any()):
+                raise ValueError("too wide")
+            return x
+
+        def take(self, rows):
+            return Odd(self.wide[rows])
+
+    with pytest.warns(UserWarning, match="1 of 2 images failed: 1: .*ValueError: too wide"):
+        restored = tiny_pipeline(torch.stack([TENSOR] * 2), Odd(torch.tensor([False, True])), settings=FEW)
+    assert [*restored.failed] == [1] and restored.pil()[1] is None
+
+
+def test_a_stream_is_refused_at_the_call(tiny_pipeline):
+    for wrong in (
+        {"solver": "latentdps"},
+        {"eta": -1.0},
+        {"max_in_flight": 0},
+        {"start": "regression", "max_in_flight": 0},
+    ):
+        with pytest.raises(InputError):
+            tiny_pipeline.stream([], **wrong)
+
+
+def test_a_model_without_severity_encoder_starts_from_noise_and_says_so_once(tiny_pipeline, blur):
+    alone = FlashPipeline(tiny_pipeline.prior)
+    with pytest.warns(UserWarning, match="no severity encoder: images start from noise"):
+        assert alone(TENSOR, blur, settings=FEW).nfe.tolist() == [6]
+    alone(TENSOR, blur, settings=FEW)
+
+
+def test_inside_inference_mode(tiny_model, tiny_pipeline, expected):
+    with torch.inference_mode():
+        loaded = FlashPipeline.from_pretrained(tiny_model)
+        y = TENSOR.clone()[None]
+        restored = loaded(y, GaussianBlur(torch.ones(1)), settings=FEW)
+        batches = [Batch(["0"], y, GaussianBlur(torch.ones(1)), FEW)]
+        stream = tiny_pipeline.stream(batches)
+        one = next(stream)
+        assert torch.is_inference_mode_enabled()
+        assert not list(stream)
+    torch.testing.assert_close(restored.images, expected)
+    torch.testing.assert_close(one.image, expected[0])
+
+
+def test_the_other_scale_is_noted(tiny_pipeline):
+    with pytest.warns(UserWarning, match=r"as if on the \[-1, 1\] scale; expected \[0, 1\]: pass \(y \+ 1\) / 2"):
+        tiny_pipeline(2 * TENSOR - 1, GaussianBlur([1.0], 0.05), settings=FEW)
+    noisy = TENSOR + 0.2 * torch.randn(TENSOR.shape, generator=torch.Generator().manual_seed(0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tiny_pipeline(noisy, GaussianBlur([1.0], 0.2), settings=FEW)
