@@ -73,6 +73,8 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text())
     except OSError as error:
         raise CheckpointError(f"{path.parent} has no {path.name}; expected a folder in diffusers' layout") from error
+    except RecursionError as error:
+        raise CheckpointError(f"{path} nests too deeply; expected a plain JSON object") from error
     except ValueError as error:
         raise CheckpointError(f"{path} is not JSON: {error}") from error
     if not isinstance(value, dict):
@@ -91,6 +93,7 @@ def load_component(cls: type[T], folder: Path) -> T:
     config = read_json(folder / "config.json")
     if config.get("_class_name") != cls.__name__:
         raise CheckpointError(f"{folder} holds a {config.get('_class_name')}; expected {cls.__name__}")
+    _check_unconditional(config, folder)
     if (folder / PICKLED).is_file() and not (folder / WEIGHTS).is_file():
         return _load_pickled(cls, folder, config)
     loader: Any = cls
@@ -113,7 +116,22 @@ def load_component(cls: type[T], folder: Path) -> T:
             raise CheckpointError(
                 f"{folder}: {kind.replace('_', ' ')} {sorted(report[kind])[:3]}; weights of another config?"
             )
-    return model.eval()
+    return _finite(model, folder).eval()
+
+
+def _check_unconditional(config: Mapping[str, Any], folder: Path) -> None:
+    for name in ("num_class_embeds", "class_embed_type"):
+        if config.get(name) is not None:
+            raise CheckpointError(
+                f"{folder} is class-conditional ({name} {config[name]!r}); expected a model that is given no class"
+            )
+
+
+def _finite(model: Any, folder: Path) -> Any:
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise CheckpointError(f"{folder}: the weights {name} hold NaN or infinite values; take another checkpoint")
+    return model
 
 
 def _load_pickled(cls: type[T], folder: Path, config: dict[str, Any]) -> T:
@@ -133,7 +151,7 @@ def _load_pickled(cls: type[T], folder: Path, config: dict[str, Any]) -> T:
         raise CheckpointError(f"{folder} cannot be loaded as {cls.__name__}: {brief(error)}") from error
     finally:
         logging.set_verbosity(verbosity)
-    return cast(T, keys.load_into(model))
+    return cast(T, _finite(keys.load_into(model), folder))
 
 
 def save_component(model: Any, folder: Path) -> None:
