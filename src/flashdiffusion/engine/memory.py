@@ -24,18 +24,24 @@ def free_bytes(device: torch.device) -> int:
     return min([int(psutil.virtual_memory().available), *_left_of_container()])
 
 
-# Limit and use of the control group that a container runs in: version 2, then version 1.
+# Limit, use and details of the control group that a container runs in: version 2, then version 1.
 _GROUPS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.stat"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        "/sys/fs/cgroup/memory/memory.stat",
+    ),
 )
 
 
 def _left_of_container() -> Iterator[int]:
-    """Bytes below the memory limit of this container, if it has one."""
-    for limit, used in _GROUPS:
+    """Bytes below the memory limit of this container, if it has one; cached files give way, and count as free."""
+    for limit, used, details in _GROUPS:
         try:
-            yield max(0, int(Path(limit).read_text()) - int(Path(used).read_text()))
+            stat = dict(line.split() for line in Path(details).read_text().splitlines())
+            cached = int(stat.get("inactive_file", stat.get("total_inactive_file", 0)))
+            yield max(0, int(Path(limit).read_text()) - int(Path(used).read_text()) + cached)
         except (OSError, ValueError):  # no such group, or its limit is "max"
             continue
 

@@ -28,6 +28,7 @@ class BatchedPhysics(ABC):
     """
 
     name: ClassVar[str]
+    scale_of_images: ClassVar[bool] = True  # whether y is on the [0, 1] scale, and its noise with it
 
     def __init__(self, params: dict[str, Tensor], noise_std: NoiseStd) -> None:
         self.params = params
@@ -35,6 +36,11 @@ class BatchedPhysics(ABC):
         if not bool((std.isfinite() & (std >= 0)).all()):
             shown = std.tolist() if len(std) > 1 else float(std)
             raise InputError(f"noise std is {shown}; expected a finite number >= 0")
+        if self.scale_of_images and bool((std > 1).any()):
+            high = float(std.max())
+            raise InputError(
+                f"noise std is {high:g}; expected the [0, 1] scale of images, where {high:g} of 255 is {high / 255:.4g}"
+            )
         if len(std) not in {1, len(self)}:
             raise InputError(f"{len(std)} noise stds for {len(self)} images; expected one, or one per image")
         self.noise_std = std.expand(len(self)).clone()
@@ -63,6 +69,10 @@ class BatchedPhysics(ABC):
 
     def image(self, y: Tensor) -> Tensor:
         """Measurements as images (B, C, H, W) of the size of x, for networks that take images; y if it is one."""
+        return self.measured(y)
+
+    def measured(self, y: Tensor) -> Tensor:
+        """y with 0 where nothing was measured: what a file holds there is no data. Linear and per image."""
         return y
 
     def __call__(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:

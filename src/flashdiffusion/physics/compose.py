@@ -81,6 +81,9 @@ class Compose(BatchedPhysics):
     def image(self, y: Tensor) -> Tensor:
         return self.first.image(self.second.image(y))
 
+    def measured(self, y: Tensor) -> Tensor:
+        return self.second.measured(y)
+
     def take(self, rows: Tensor) -> "Compose":
         return type(self)(self.first.take(rows), self.second.take(rows))
 

@@ -70,6 +70,9 @@ class RandomInpainting(BatchedLinearPhysics):
     def A_adjoint(self, y: Tensor) -> Tensor:
         return self.A(y)
 
+    def measured(self, y: Tensor) -> Tensor:
+        return self.A(y)
+
 
 class BoxInpainting(BatchedLinearPhysics):
     """The pixels of a box are lost, all channels together; they read 0 (plus noise).
@@ -137,6 +140,9 @@ class BoxInpainting(BatchedLinearPhysics):
         return x.masked_fill(inside[:, None], 0)
 
     def A_adjoint(self, y: Tensor) -> Tensor:
+        return self.A(y)
+
+    def measured(self, y: Tensor) -> Tensor:
         return self.A(y)
 
     def _span(self, start: str, length: str, x: Tensor, dim: int) -> Tensor:

@@ -30,6 +30,7 @@ class PhaseRetrieval(BatchedPhysics):
     """
 
     name = "phase-retrieval"
+    scale_of_images = False
 
     def __init__(self, oversampling: Sequence[float] | Tensor, noise_std: NoiseStd = 0.05) -> None:
         oversampling = per_image("oversampling", oversampling, torch.float32)

@@ -172,8 +172,21 @@ class Problem:
             raise InputError(f"physics {self.name} failed: {type(error).__name__}: {brief(error)}{advice}") from error
 
     def residual(self, x: Tensor) -> Tensor:
-        """r = A(x) - y on the [-1, 1] scale, as published step sizes are: twice that of the [0, 1] scale."""
-        return 2 * (self.measure(x) - self.y)
+        """r = A(x) - y on the [-1, 1] scale, as published step sizes are: twice that of the [0, 1] scale.
+
+        It is 0 where nothing was measured (`BatchedPhysics.measured`).
+        """
+        return self._measured(2 * (self.measure(x) - self.y))
+
+    def _measured(self, y: Tensor) -> Tensor:
+        return self.physics.measured(y) if isinstance(self.physics, BatchedPhysics) else y
+
+    @property
+    def residual_variance(self) -> Tensor:
+        """What the mean squared residual on the [-1, 1] scale comes down to at the true image: 4 σ_y² of what was
+        measured, (B,)."""
+        share = self._measured(torch.ones_like(self.y)).flatten(1).mean(dim=1)
+        return 4 * self.noise_variance * share
 
     def loss(self, x: Tensor) -> Tensor:
         """‖r‖₂ of each image, (B,)."""

@@ -121,7 +121,7 @@ class ReSample:
             part = problem.take(rows)
             return lambda u: part.residual(decode(u))
 
-        target = 4 * problem.noise_variance  # on the residual's [-1, 1] scale
+        target = problem.residual_variance
         return minimise(start, residual_of, target, LEARNING_RATE, self.iterations, self.proximal)
 
     def _resample(self, step: Tensor, corrected: Tensor, k: Tensor, noise: Tensor) -> Tensor:
