@@ -274,7 +274,7 @@ def make_inputs(options: argparse.Namespace) -> Inputs:
     repeated = [n % len(data) for n in range(options.images)]
     ids = [f"{n}-{data.ids[i]}" for n, i in enumerate(repeated)]
     measured = measure(data.batch(repeated), ids, get_task(TASK), 0.05, options.seed)
-    settings = preset_for(TASK, "flash", "latent-dps")
+    settings = preset_for(FlashPipeline.presets_of(), TASK, "flash", "latent-dps")
     if options.eta is not None:
         settings = settings | {"eta": options.eta}
     return Inputs(pipeline, ids, measured, settings, options.seed)

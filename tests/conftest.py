@@ -52,11 +52,14 @@ def image_folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory, image_folder) -> Path:
     """A complete model folder of the recipe `tiny`, all but untrained."""
+    from flashdiffusion import FlashPipeline
     from flashdiffusion.training.recipes import get_recipe
     from flashdiffusion.training.run import train
 
     out = tmp_path_factory.mktemp("models") / "tiny"
-    return train("all", [image_folder], get_recipe("tiny"), out, max_minutes=60, max_steps=3)
+    model = train("all", [image_folder], get_recipe("tiny"), out, max_minutes=60, max_steps=3)
+    FlashPipeline.presets_of().write(model)
+    return model
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import pytest
 import torch
 
-from flashdiffusion.errors import InputError
+from flashdiffusion.errors import CheckpointError, InputError, UntunedWarning
 from flashdiffusion.experiments.tune import default_grid
 from flashdiffusion.methods import (
     SOLVERS,
@@ -19,8 +19,9 @@ from flashdiffusion.methods import (
     parse_method,
     settings_of,
 )
-from flashdiffusion.physics import TASKS, GaussianBlur
-from flashdiffusion.presets import PRESETS, PUBLISHED, preset_for, published_for
+from flashdiffusion.physics import JPEG, TASKS, Compose, GaussianBlur, concatenate
+from flashdiffusion.pipeline import FlashPipeline
+from flashdiffusion.presets import PUBLISHED, Preset, Presets, preset_for, published_for
 from flashdiffusion.priors import IdentityAutoencoder
 from flashdiffusion.solvers import (
     GMLDPS,
@@ -66,21 +67,85 @@ def test_the_papers_methods_are_there():
         assert {solver, f"flash({solver})"} <= set(methods())
 
 
+PRESETS = FlashPipeline.presets_of()
+
+
+def _tuned(task, method, steps=None):
+    return Settings(**PRESETS.table[task, method, steps].settings)
+
+
 def test_a_preset_is_the_nearest_that_is_known():
-    assert (
-        preset_for("gaussian-blur", "flash", "latent-dps")
-        == PRESETS["gaussian-blur", "flash(latent-dps)", None].settings
-    )
-    assert (
-        preset_for(GaussianBlur([1.0]), "noise", "latent-dps") == PRESETS["gaussian-blur", "latent-dps", None].settings
-    )
-    assert preset_for(object(), "noise", "latent-dps") == PRESETS["gaussian-blur", "latent-dps", None].settings
-    assert preset_for("jpeg", "inversion", "latent-dps") == preset_for("gaussian-blur", "flash", "latent-dps")
+    assert preset_for(PRESETS, "gaussian-blur", "flash", "latent-dps") == _tuned("gaussian-blur", "flash(latent-dps)")
+    assert preset_for(PRESETS, GaussianBlur([1.0]), "noise", "latent-dps") == _tuned("gaussian-blur", "latent-dps")
+    assert preset_for(PRESETS, object(), "noise", "latent-dps") == _tuned("gaussian-blur", "latent-dps")
+    assert preset_for(PRESETS, "jpeg", "inversion", "latent-dps") == _tuned("gaussian-blur", "flash(latent-dps)")
     for task in TASKS:
         for name in methods():
-            settings = preset_for(task, *parse_method(name))
-            assert settings.steps is None
-            assert preset_for(task, *parse_method(name), steps=77).steps == 77
+            assert preset_for(PRESETS, task, *parse_method(name)).steps is None
+            assert preset_for(PRESETS, task, *parse_method(name), steps=77).steps == 77
+
+
+def test_a_model_without_presets_takes_what_was_published_or_the_defaults():
+    assert preset_for(Presets(), "gaussian-blur", "flash", "latent-dps") == Settings()
+    published = Presets.published("FFHQ")
+    assert preset_for(published, "random-inpainting", "noise", "latent-dps").eta == 7
+    assert preset_for(published, "gaussian-blur", "flash", "gml-dps") == Settings(eta=3, omega=0.05, correction=1.2)
+    for presets, message in ((Presets(), "the solvers' defaults"), (published, "published")):
+        with pytest.warns(UntunedWarning, match=message):
+            presets.warn()
+
+
+def test_a_composition_takes_the_settings_of_the_first_part_that_has_some():
+    composed = Compose(JPEG([50]), GaussianBlur([1.0]))
+    assert preset_for(PRESETS, composed, "flash", "psld") == _tuned("gaussian-blur", "flash(psld)")
+    assert preset_for(PRESETS, "jpeg+random-inpainting", "flash", "psld") == _tuned("random-inpainting", "flash(psld)")
+
+
+def test_settings_live_in_the_models_folder(tiny_pipeline, tmp_path):
+    physics = GaussianBlur([1.0])
+    tiny_pipeline.save_pretrained(tmp_path / "again")
+    again = FlashPipeline.from_pretrained(tmp_path / "again")
+    assert again.presets == tiny_pipeline.presets == PRESETS
+    merged = again.settings_for(physics, "flash", "latent-dps", Settings(eta=4))
+    assert (merged.eta, merged.correction) == (4, 0.0)
+    again.presets = again.presets.with_preset(("gaussian-blur", "flash(psld)", None), Preset({"eta": 7.0}))
+    again.save_pretrained(tmp_path / "third")
+    third = FlashPipeline.from_pretrained(tmp_path / "third")
+    assert third.settings_for(physics, "flash", "psld") == Settings(eta=7.0)
+    (tmp_path / "third" / "presets.json").write_text('{"a": 1}')
+    with pytest.raises(CheckpointError, match="no list of presets"):
+        FlashPipeline.from_pretrained(tmp_path / "third")
+
+
+def test_a_model_that_is_untuned_is_said_to_be_once(tiny_pipeline, recwarn):
+    pipeline = FlashPipeline(tiny_pipeline.prior)
+    physics = GaussianBlur([1.0])
+    y = torch.rand(1, 3, 16, 16)
+    with pytest.warns(UntunedWarning, match="tune --save"):
+        pipeline.settings_for(physics, "noise", "latent-dps")
+    recwarn.clear()
+    pipeline(y, physics, start="noise", settings=Settings(steps=1))
+    pipeline.settings_for(physics, "noise", "latent-dps")
+    assert not recwarn.list
+
+
+def test_images_of_a_mixture_have_the_settings_of_their_own_part(tiny_pipeline):
+    blur, jpeg = GaussianBlur([1.0, 1.0]), JPEG([50])
+    mixed = concatenate([blur, jpeg])
+    y = mixed(torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
+    pipeline = FlashPipeline(
+        tiny_pipeline.prior,
+        presets=Presets(
+            {
+                ("gaussian-blur", "latent-dps", None): Preset({"steps": 2}),
+                ("jpeg", "latent-dps", None): Preset({"steps": 3}),
+            }
+        ),
+    )
+    together = pipeline(y, mixed, start="noise", ids=["a", "b", "c"])
+    assert together.nfe.tolist() == [2, 2, 3]
+    alone = pipeline(y[2:], jpeg, start="noise", ids=["c"])
+    torch.testing.assert_close(together.images[2:], alone.images)
 
 
 def test_published_settings_are_the_papers_table():
@@ -89,7 +154,7 @@ def test_published_settings_are_the_papers_table():
     assert {one.proximal for one in PUBLISHED.values()} == {0.0}
     assert PUBLISHED["nonlinear-blur", "ccdf(latent-dps)", "FFHQ"].start_step == 200
     assert not any(task == "nonlinear-blur" and "psld" in method for task, method, _ in PUBLISHED)
-    for task, method, _ in [*PUBLISHED, *PRESETS]:
+    for task, method, _ in [*PUBLISHED, *PRESETS.table]:
         assert task in TASKS and method in methods()
 
 
@@ -182,7 +247,7 @@ def test_what_was_not_published_is_said():
 
 
 def test_no_steps_are_refused_and_not_taken_for_all():
-    assert preset_for("gaussian-blur", "flash", "latent-dps", steps=0).steps == 0
+    assert preset_for(PRESETS, "gaussian-blur", "flash", "latent-dps", steps=0).steps == 0
     with pytest.raises(InputError, match="steps is 0"):
         make_solver("latent-dps", _Prior(object()), Settings(steps=0))
 

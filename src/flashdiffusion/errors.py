@@ -21,6 +21,10 @@ class CheckpointError(InputError):
     """A folder or file that is not the checkpoint it is taken for."""
 
 
+class UntunedWarning(UserWarning):
+    """A model's settings were not tuned for it."""
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
     """Error for a name that is not registered, with the nearest names that are."""
     names = sorted(known)

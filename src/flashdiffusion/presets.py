@@ -1,92 +1,120 @@
-"""Hyperparameters by task and method: tuned for the embedded model, and the published ones for 256x256 images."""
+"""Hyperparameters by task and method: tuned for a model, in its folder, and published for 256x256 images."""
 
-from dataclasses import dataclass
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
 
-from flashdiffusion.errors import InputError
+from flashdiffusion.errors import CheckpointError, InputError, UntunedWarning
 from flashdiffusion.methods import Settings, method_name
+from flashdiffusion.physics import Compose
 from flashdiffusion.types import Physics
+
+FILE = "presets.json"
+_DEFAULT_TASK = "gaussian-blur"
+_OWN_PRESETS = {"noise", "ccdf"}  # starts whose methods are tuned by themselves; all others take Flash's
 
 
 @dataclass(frozen=True)
 class Preset:
     """Tuned settings, beside what they reached: means over the validation images of the tuning run."""
 
-    settings: Settings
+    settings: Mapping[str, Any]
     psnr: float | None = None
     lpips: float | None = None
     nfe: float | None = None
 
 
-# (task, method, length of the time grid) -> what `flashdiffusion tune` found for the embedded model, by the searches of
-# benchmarks/tune.py. None is the method's own grid: all steps, 500 for ReSample. Flash's steps are few in any case.
-PRESETS: dict[tuple[str, str, int | None], Preset] = {
-    ("gaussian-blur", "ccdf(latent-dps)", None): Preset(Settings(eta=8.0, start_step=30), 28.61, 0.0769, 30.0),
-    ("gaussian-blur", "flash(gml-dps)", None): Preset(
-        Settings(eta=8.0, omega=0.5, correction=0.0), 28.75, 0.0735, 19.2
-    ),
-    ("gaussian-blur", "flash(latent-dps)", None): Preset(Settings(eta=8.0, correction=0.0), 28.74, 0.0741, 19.2),
-    ("gaussian-blur", "flash(psld)", None): Preset(Settings(eta=8.0, omega=0.5, correction=0.0), 28.74, 0.0738, 19.2),
-    ("gaussian-blur", "flash(resample)", None): Preset(
-        Settings(gamma=400.0, correction=1.0, mixing="consistent"), 28.45, 0.1040, 18.2
-    ),
-    ("gaussian-blur", "gml-dps", 200): Preset(Settings(eta=3.0, omega=0.5), 26.33, 0.1217, 200.0),
-    ("gaussian-blur", "latent-dps", 200): Preset(Settings(eta=3.0), 12.44, 0.5892, 200.0),
-    ("gaussian-blur", "resample", 200): Preset(Settings(gamma=400.0), 26.62, 0.1805, 200.0),
-    ("gaussian-blur-fixed", "ccdf(latent-dps)", None): Preset(Settings(eta=8.0, start_step=30), 24.60, 0.2067, 30.0),
-    ("gaussian-blur-fixed", "flash(gml-dps)", None): Preset(
-        Settings(eta=8.0, omega=0.1, correction=0.5), 25.06, 0.1766, 30.0
-    ),
-    ("gaussian-blur-fixed", "flash(latent-dps)", None): Preset(Settings(eta=8.0, correction=0.5), 25.04, 0.1783, 30.0),
-    ("gaussian-blur-fixed", "flash(psld)", None): Preset(
-        Settings(eta=8.0, omega=0.1, correction=0.5), 25.06, 0.1771, 30.0
-    ),
-    ("gaussian-blur-fixed", "flash(resample)", None): Preset(
-        Settings(gamma=400.0, correction=1.0, mixing="consistent"), 24.47, 0.2109, 27.5
-    ),
-    ("gaussian-blur-fixed", "latent-dps", 200): Preset(Settings(eta=3.0), 12.42, 0.6335, 200.0),
-    ("nonlinear-blur", "ccdf(latent-dps)", None): Preset(Settings(eta=8.0, start_step=30), 28.37, 0.0742, 30.0),
-    ("nonlinear-blur", "flash(gml-dps)", None): Preset(
-        Settings(eta=8.0, omega=0.5, correction=0.5), 28.37, 0.0741, 21.5
-    ),
-    ("nonlinear-blur", "flash(latent-dps)", None): Preset(Settings(eta=8.0, correction=0.5), 28.39, 0.0756, 21.5),
-    ("nonlinear-blur", "flash(resample)", None): Preset(
-        Settings(gamma=400.0, correction=1.0, mixing="consistent"), 27.65, 0.1279, 20.0
-    ),
-    ("random-inpainting", "flash(gml-dps)", None): Preset(
-        Settings(eta=8.0, omega=0.5, correction=0.0), 27.10, 0.0743, 53.5
-    ),
-    ("random-inpainting", "flash(latent-dps)", None): Preset(Settings(eta=8.0, correction=0.0), 27.04, 0.0749, 53.5),
-    ("random-inpainting", "flash(psld)", None): Preset(
-        Settings(eta=8.0, omega=0.5, correction=0.0), 27.05, 0.0736, 53.5
-    ),
-    ("random-inpainting", "flash(resample)", None): Preset(
-        Settings(gamma=400.0, correction=1.0, mixing="consistent"), 25.21, 0.1966, 46.2
-    ),
-    # Searched in full over two images with an earlier, weaker denoiser.
-    ("gaussian-blur", "latent-dps", None): Preset(Settings(eta=1)),
-}
-_DEFAULT_TASK = "gaussian-blur"
-_LIKE_FLASH = {"inversion", "estimate", "regression"}  # starts that have no presets of their own
+# Task, method, and length of the time grid; None is the method's own. Flash's steps are few in any case.
+Key = tuple[str, str, int | None]
 
 
-def preset_for(task: str | Physics, start: str, solver: str, steps: int | None = None) -> Settings:
-    """Settings for a task (its name, or a physics whose `name` is one), the names of a start rule and a solver.
+@dataclass(frozen=True)
+class Presets:
+    """What a model's settings are, by task and method.
+
+    table: the presets. tuned: whether they were found for this model.
+    """
+
+    table: Mapping[Key, Preset] = field(default_factory=dict)
+    tuned: bool = True
+
+    @classmethod
+    def read(cls, folder: Path) -> "Presets":
+        """Those in a model's folder; none if it has no such file.
+
+        Raises:
+            CheckpointError: another content.
+        """
+        path = folder / FILE
+        if not path.is_file():
+            return cls()
+        try:
+            rows = json.loads(path.read_text(encoding="utf-8"))
+            table = {}
+            for row in rows:
+                task, method, steps = row.pop("task"), row.pop("method"), row.pop("steps")
+                table[str(task), str(method), steps] = Preset(**row | {"settings": dict(row["settings"])})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise CheckpointError(
+                f"{path} is no list of presets ({error}); expected what `tune --save` writes"
+            ) from error
+        return cls(table)
+
+    def write(self, folder: Path) -> None:
+        """Into a model's folder."""
+        rows = [{"task": key[0], "method": key[1], "steps": key[2]} | asdict(one) for key, one in self.table.items()]
+        text = ",\n".join("  " + json.dumps(row) for row in rows)
+        (folder / FILE).write_text(f"[\n{text}\n]\n", encoding="utf-8")
+
+    def with_preset(self, key: Key, preset: Preset) -> "Presets":
+        """The same with one more, or in place of what had its key."""
+        own = self.table if self.tuned else {}
+        return Presets({**own, key: preset})
+
+    @classmethod
+    def published(cls, images: str) -> "Presets":
+        """Those published for 256x256 images of FFHQ or LSUN."""
+        return cls({(t, m, None): Preset(one) for (t, m, i), one in PUBLISHED.items() if i == images}, tuned=False)
+
+    def warn(self) -> None:
+        """Say that the model is untuned, if it is."""
+        if not self.table or not self.tuned:
+            taken = "published for 256x256 images" if self.table else "the solvers' defaults"
+            warnings.warn(
+                f"this model is untuned: its settings are {taken}; `flashdiffusion tune --save` finds its own",
+                UntunedWarning,
+                stacklevel=2,
+            )
+
+
+def preset_for(presets: Presets, task: str | Physics, start: str, solver: str, steps: int | None = None) -> Settings:
+    """A model's settings for a task (its name, or a physics), the names of a start rule and a solver.
 
     What has no preset of its own takes the nearest that has: the same method and task on the method's own time grid,
-    then that method on Gaussian blur, then Latent-DPS of the same start.
+    then that method on Gaussian blur, then Latent-DPS of the same start, then the solver after a Flash start. A
+    composition takes those of the first of its parts that has some. Without any it is the solver's defaults.
 
     Args:
         steps: length of the time grid, if it is not the method's own.
     """
-    name = task if isinstance(task, str) else getattr(task, "name", _DEFAULT_TASK)
-    start = "flash" if start in _LIKE_FLASH else start
+    names = task.split("+") if isinstance(task, str) else _names(task)
+    start = start if start in _OWN_PRESETS else "flash"
     grid = Settings() if steps is None else Settings(steps=steps)
-    for method in (method_name(start, solver), method_name(start, "latent-dps")):
-        for known in (name, _DEFAULT_TASK):
+    for method in (method_name(start, solver), method_name(start, "latent-dps"), method_name("flash", solver)):
+        for known in (*names, _DEFAULT_TASK):
             for length in (steps, None):
-                if (known, method, length) in PRESETS:
-                    return PRESETS[known, method, length].settings | grid
+                if (known, method, length) in presets.table:
+                    return Settings(**presets.table[known, method, length].settings) | grid
     return grid
+
+
+def _names(physics: Physics) -> list[str]:
+    if isinstance(physics, Compose):
+        return _names(physics.first) + _names(physics.second)
+    return [str(getattr(physics, "name", _DEFAULT_TASK))]
 
 
 PUBLISHED_IMAGES = ("FFHQ", "LSUN")

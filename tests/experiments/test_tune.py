@@ -94,6 +94,10 @@ def test_the_command_resumes_and_refuses_another_search(tmp_path, monkeypatch, c
     assert run("--grid", "eta=1")[0] == 0  # a smaller grid: its own best, and nothing is lost
     third = json.loads(out.read_text())
     assert len(third["trials"]) == 3 and third["best"]["settings"]["eta"] == 1
+    code, error = run("--grid", "eta=1", "--save")
+    saved = json.loads((tiny_model / "presets.json").read_text())
+    assert code == 0 and saved[-1]["steps"] == 4 and saved[-1]["settings"]["eta"] == 1 and saved[-1]["psnr"] > 0
+    (tiny_model / "presets.json").write_text(json.dumps(saved[:-1]))
     code, error = run("--grid", "eta=1", "--seed", "5")
     assert code == 2 and "holds a search with another seed" in error
 

@@ -3,12 +3,13 @@
 import io
 import os
 import sys
+import warnings
 from typing import Any
 
 import typer
 
 from flashdiffusion.cli import convert, degrade, demo, evaluate, ordering, restore, severity, train, tune
-from flashdiffusion.errors import FlashDiffusionError
+from flashdiffusion.errors import FlashDiffusionError, UntunedWarning
 
 app = typer.Typer(
     help="Sample-adaptive image restoration: easy images cost few diffusion steps, hard ones many.",
@@ -33,6 +34,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # names of files that the console cannot print
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    warnings.showwarning = _show
     try:
         code = app(sys.argv[1:] or ["--help"], prog_name="flashdiffusion", standalone_mode=False)
     except _UsageError as error:
@@ -48,6 +50,14 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    """A warning as a note, or with its place if it is not ours."""
+    if issubclass(category, UntunedWarning):
+        print(f"flashdiffusion: note: {message}", file=sys.stderr)
+    else:
+        print(warnings.formatwarning(message, category, *place[:2]), end="", file=sys.stderr)
 
 
 def _fail(message: str) -> None:

@@ -109,7 +109,7 @@ def command(
     for path in (out, grid):
         if path is not None:
             ensure_file(path)
-    settings = preset_for(task, start, solver, steps)
+    settings = preset_for(ModelChoice(model).presets, task, start, solver, steps)
     if preset != "tuned":
         settings = published_for(task, start, solver, preset)
     settings = settings | given

@@ -35,12 +35,14 @@ def command(
     precision: Precision = "float32",
     regressor: Regressor = None,
     seed: Seed = 1,
+    save: Annotated[bool, typer.Option("--save", help="Write the best into the model's presets.json.")] = False,
 ) -> None:
     """Search a method's hyperparameters on a task: a trial per combination, the best by LPIPS (or PSNR) last."""
     given = given_settings(locals())
     from flashdiffusion.data import ensure_file, write_json
     from flashdiffusion.errors import InputError
     from flashdiffusion.experiments.tune import best, combinations, default_grid, means, parse_grid, search
+    from flashdiffusion.jobs import ModelChoice
     from flashdiffusion.jobs.evaluate import open_data
     from flashdiffusion.jobs.inputs import place
     from flashdiffusion.jobs.lock import locked
@@ -49,14 +51,16 @@ def command(
     from flashdiffusion.methods import Settings, used_settings
     from flashdiffusion.metrics import Metrics
     from flashdiffusion.physics import get_task
-    from flashdiffusion.presets import preset_for
+    from flashdiffusion.presets import Preset, preset_for
 
     chosen = get_task(task)
     start, solver = method_of(method)
     check_used(given, method, start, solver)
+    folder = _folder(model) if save else None
+    presets = ModelChoice(model).presets
     values = default_grid(method) if grid is None else parse_grid(grid)
     check_used(values, method, start, solver, given_as="--grid ")
-    base = Settings(**used_settings(start, solver, preset_for(task, start, solver, steps) | given))
+    base = Settings(**used_settings(start, solver, preset_for(presets, task, start, solver, steps) | given))
     if not values:
         raise InputError(f"nothing to search for {method}; expected values to try, e.g. --grid eta=1,2,4")
     metrics = Metrics({"lpips": lpips} if lpips else {})
@@ -115,8 +119,25 @@ def command(
             print(f"{len(asked)}/{count}: {method} on {task}: {varied}: {_figures(trial)}", flush=True)
         winner = best(asked, objective)
         write_json(out, result | {"trials": [one.to_json() for one in trials.values()], "best": winner.to_json()})
+        if folder is not None:
+            figures = {name: winner.mean.get(name) for name in ("psnr", "lpips", "nfe")}
+            found = {name: value for name, value in winner.settings.items() if name != "steps"}
+            presets.with_preset((task, method, steps), Preset(found, **figures)).write(folder)
         options = _options(winner.settings, start, solver)
         print(f"best by {objective}: {options} ({_figures(winner)}); written to {out}")
+
+
+def _folder(model: str | None) -> Path:
+    """The folder of the model.
+
+    Raises:
+        InputError: it is embedded, or on a hub.
+    """
+    from flashdiffusion.errors import InputError
+
+    if model is None or not Path(model).is_dir():
+        raise InputError(f"--save writes into a model's folder; --model is {model or 'not given'}, expected a folder")
+    return Path(model)
 
 
 def _figures(trial: "Trial") -> str:

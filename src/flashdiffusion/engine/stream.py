@@ -18,9 +18,10 @@ from flashdiffusion.engine.slots import Job, Outcome, power_of_two, run
 from flashdiffusion.errors import InputError
 from flashdiffusion.methods import Settings
 from flashdiffusion.metrics import count_gflop
-from flashdiffusion.presets import preset_for
+from flashdiffusion.physics import Mixed
 from flashdiffusion.seeds import image_generator
 from flashdiffusion.solvers import Problem, Solver, StartRule
+from flashdiffusion.types import Physics
 
 if TYPE_CHECKING:
     from flashdiffusion.pipeline.pipeline import FlashPipeline
@@ -122,12 +123,12 @@ class Stream:
     def _begin(self, batch: Batch, first: int) -> list[Job]:
         """Starts of a batch whose first image is the `first` of all; those that cannot have one are refused."""
         jobs: list[Job] = []
-        rows = range(len(batch.y))
-        for part, begun in in_parts(lambda part: self._start(batch, part, first), rows, self.start_rows):
-            if isinstance(begun, Failure):
-                self.refused += [Restored(first + row, batch.ids[row], failed=begun.reason) for row in part]
-            else:
-                jobs += begun
+        for rows in _alike(batch):
+            for part, begun in in_parts(lambda part: self._start(batch, part, first), rows, self.start_rows):
+                if isinstance(begun, Failure):
+                    self.refused += [Restored(first + row, batch.ids[row], failed=begun.reason) for row in part]
+                else:
+                    jobs += begun
         self.on_plan(sum(job.k for job in jobs))
         return jobs
 
@@ -137,7 +138,7 @@ class Stream:
         self.pipeline.check(given.y, given.physics)
         y = given.y.clone() if given.y.is_inference() else given.y  # those of inference mode have no gradients
         problem = Problem(y.float(), given.physics).to(self.device)
-        solver, rule = self._method(batch)
+        solver, rule = self._method(batch, given.physics)
         solver.check(problem)
         began = time.perf_counter()
         images = problem.image()
@@ -157,12 +158,11 @@ class Stream:
             jobs.append(job)
         return jobs
 
-    def _method(self, batch: Batch) -> tuple[Solver, StartRule]:
+    def _method(self, batch: Batch, physics: Physics) -> tuple[Solver, StartRule]:
         settings = self.settings if batch.settings is None else batch.settings
-        if settings is None:
-            start = self.start if isinstance(self.start, str) else "flash"
-            solver = self.solver if isinstance(self.solver, str) else "latent-dps"
-            settings = preset_for(batch.physics, start, solver)
+        start = self.start if isinstance(self.start, str) else "flash"
+        solver = self.solver if isinstance(self.solver, str) else "latent-dps"
+        settings = self.pipeline.settings_for(physics, start, solver, settings)
         if settings not in self.made:
             self.made[settings] = self.pipeline.method(self.solver, self.start, settings)
         return self.made[settings]
@@ -234,6 +234,13 @@ class Stream:
     def _taken(refused: deque[Restored]) -> Iterator[Restored]:
         while refused:
             yield refused.popleft()
+
+
+def _alike(batch: Batch) -> list[Sequence[int]]:
+    """Rows whose settings are the same: those of each part of a mixture, else all."""
+    if isinstance(batch.physics, Mixed):
+        return [rows.tolist() for rows, _ in batch.physics.parts]
+    return [range(len(batch.y))]
 
 
 def regressed(pipeline: "FlashPipeline", batches: Iterable[Batch], max_in_flight: int | None) -> Iterator[Restored]:

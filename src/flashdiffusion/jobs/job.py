@@ -8,6 +8,7 @@ import torch
 
 from flashdiffusion.errors import InputError, brief, note, unknown_name
 from flashdiffusion.pipeline import FlashPipeline
+from flashdiffusion.presets import Presets
 from flashdiffusion.priors.precision import is_fast
 
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
@@ -77,6 +78,11 @@ class ModelChoice:
     def torch_device(self) -> torch.device:
         """Where it runs."""
         return torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+    @property
+    def presets(self) -> Presets:
+        """Its settings, without loading it."""
+        return FlashPipeline.presets_of(self.name)
 
     def on(self, device: str) -> Self:
         """The same on another device."""

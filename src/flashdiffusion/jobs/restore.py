@@ -56,7 +56,7 @@ class RestoreJob:
     def settings_for(self, task: str | BatchedPhysics) -> Settings:
         """Settings of images with this physics, or the physics of this name."""
         start, solver = parse_method(self.method)
-        return preset_for(task, start, solver, self.given.get("steps")) | self.given
+        return preset_for(self.model.presets, task, start, solver, self.given.get("steps")) | self.given
 
     def used_settings(self, task: str) -> dict[str, Any]:
         """Values of the settings that the method uses, for records."""
@@ -137,7 +137,9 @@ class _Run:
                     self.count += 1
                 physics = concatenate([one.physics for one, _ in group if one.physics is not None])
                 y = torch.cat([one.y for one, _ in group])
-                yield Batch([one.name for one, _ in group], y, physics, self.job.settings_for(physics))
+                yield Batch(
+                    [one.name for one, _ in group], y, physics, Settings(**self.job.given) if self.job.given else None
+                )
 
     def _read(self, item: Item) -> "tuple[Measured, _Known] | None":
         path, notes = Path(item.path), list[str]()

@@ -21,6 +21,7 @@ from flashdiffusion.errors import CheckpointError, InputError
 from flashdiffusion.methods import Settings, make_solver, make_start, parse_method
 from flashdiffusion.pipeline.inputs import Given, as_measurements, as_physics, note_range
 from flashdiffusion.pipeline.restoration import Restoration
+from flashdiffusion.presets import Presets, preset_for
 from flashdiffusion.priors import (
     INDEX,
     DistilledDecoder,
@@ -53,6 +54,7 @@ class FlashPipeline:
         severity_encoder: None if only the baseline start (`start="noise"`) will be used.
         sample_size: side in pixels of the images that the model was trained on, if known.
         regressor: a supervised restoration network, for the starts "ccdf" and "regression".
+        presets: settings tuned for the model, which live in its folder.
         distilled_decoder: a small stand-in for the decoder, for the gradient, see `Gradient`.
     """
 
@@ -63,8 +65,11 @@ class FlashPipeline:
         sample_size: int | None = None,
         regressor: Regressor | None = None,
         distilled_decoder: DistilledDecoder | None = None,
+        presets: Presets | None = None,
     ) -> None:
         self.prior = prior
+        self.presets = Presets() if presets is None else presets
+        self._warned = False
         self.distilled_decoder = distilled_decoder.requires_grad_(False).eval() if distilled_decoder else None
         self.regressor = regressor.requires_grad_(False).eval() if regressor else None
         self.severity_encoder = severity_encoder.requires_grad_(False).eval() if severity_encoder else None
@@ -107,7 +112,7 @@ class FlashPipeline:
                 return cls._from_folder(folder)
         if find_published(name) is not None:
             prior = LatentPrior.from_pretrained(name)
-            return cls(prior, sample_size=prior.sample_size)
+            return cls(prior, sample_size=prior.sample_size, presets=_published(name))
         if "/" not in name and not Path(name).exists():
             expected = f"{DEFAULT_MODEL}, a folder in diffusers' layout, or a hub id owner/name"
             raise CheckpointError(f"no model {name!r}; expected {expected}")
@@ -129,7 +134,33 @@ class FlashPipeline:
         distilled = None
         if (folder / "distilled_decoder").is_dir():
             distilled = load_distilled_decoder(folder / "distilled_decoder", prior.autoencoder)
-        return cls(prior, encoder, index.get("sample_size", prior.sample_size if index else None), regressor, distilled)
+        size = index.get("sample_size", prior.sample_size if index else None)
+        return cls(prior, encoder, size, regressor, distilled, cls.presets_of(folder))
+
+    @staticmethod
+    def presets_of(source: str | Path | None = None) -> Presets:
+        """The settings of a model, without loading its networks; see `from_pretrained`."""
+        name = DEFAULT_MODEL if source is None else str(source)
+        embedded = files("flashdiffusion") / "assets" / name
+        if source is None or ("/" not in name and not Path(name).exists() and embedded.is_dir()):
+            with as_file(embedded) as folder:
+                return Presets.read(folder)
+        if find_published(name) is not None:
+            return _published(name)
+        folder = Path(name)
+        if not folder.is_dir():
+            folder = resolve_folder(name, None)
+        own = Presets.read(folder)
+        index = read_json(folder / INDEX) if (folder / INDEX).exists() else {}
+        return _published(name) if not own.table and index.get("_class_name") == "LDMPipeline" else own
+
+    def settings_for(self, physics: Physics, start: str, solver: str, given: Settings | None = None) -> Settings:
+        """The model's settings for a physics, with those given in place of its own; notes once if it is untuned."""
+        if given is None and not self._warned:
+            self._warned = True
+            self.presets.warn()
+        given = Settings() if given is None else given
+        return preset_for(self.presets, physics, start, solver, given.steps) | given
 
     def save_pretrained(self, out: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write the model as a folder that `from_pretrained` reads, its weights as `dtype` if given.
@@ -149,6 +180,8 @@ class FlashPipeline:
         if self.distilled_decoder is not None:
             save_component(self.distilled_decoder, out / "distilled_decoder")
         write_index(out, self.sample_size)
+        if self.presets.table and self.presets.tuned:
+            self.presets.write(out)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         """Move to a device or precision; returns self."""
@@ -317,8 +350,8 @@ class FlashPipeline:
                 "inversion", "ccdf", "estimate", "regression"), or a start rule. By default "flash", or "noise", with
                 a warning, if the model has no severity encoder.
             seed: with an image's id it determines the image's random numbers.
-            settings: hyperparameters of batches without settings of their own; by default those tuned for the embedded
-                model on a batch's kind of physics.
+            settings: hyperparameters of batches without settings of their own, in place of the model's own, which
+                are taken for the rest: by the batch's kind of physics, per image where it is `Mixed`.
             max_in_flight: images in flight at a time, >= 1; by default as many as fit into free memory and bring speed.
             progress: show a progress bar, if standard error is a terminal.
             on_step: called with the number of images that each step moved.
@@ -407,3 +440,8 @@ def _repeated(batch: Batch, count: int) -> Batch:
     problem = Problem(batch.y, batch.physics).take(torch.arange(len(batch.y)).repeat(count))
     ids = [name if n == 0 else f"{name}#{n}" for n in range(count) for name in batch.ids]
     return Batch(ids, problem.y, problem.physics, batch.settings)
+
+
+def _published(name: str) -> Presets:
+    """Settings of a published checkpoint, by the images that its name says."""
+    return Presets.published("LSUN" if "lsun" in name.lower() else "FFHQ")
