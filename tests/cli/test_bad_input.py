@@ -342,9 +342,9 @@ def test_inpainting_needs_its_mask_to_restore(refused, image, tiny_model):
     [
         ("ordering", ("--levels", "1"), "levels is 1; expected at least 2"),
         ("ordering", ("--limit", "0"), "limit is 0; expected at least 1"),
-        ("ordering", ("--low", "-1", "--model", "absent"), "low is -1, a level (std) that task gaussian-blur refuses"),
-        ("ordering", ("--noise-std", "-1", "--model", "absent"), "noise std is -1; expected"),
-        ("ordering", ("--over", "noise", "--high", "nan", "--model", "absent"), "high is nan; expected"),
+        ("ordering", ("--low", "-1"), "low is -1, a level (std) that task gaussian-blur refuses"),
+        ("ordering", ("--noise-std", "-1"), "noise std is -1; expected"),
+        ("ordering", ("--over", "noise", "--high", "nan"), "high is nan; expected"),
         ("evaluate", ("--limit", "0"), "limit is 0; expected at least 1"),
         ("evaluate", ("--limit", "-1"), "limit is -1; expected at least 1"),
         ("evaluate", ("--batch-size", "0"), "batch size is 0; expected at least 1"),

@@ -4,11 +4,13 @@ import io
 import os
 import sys
 import warnings
-from typing import Any
+from importlib.metadata import version
+from typing import Annotated, Any
 
 import typer
 
 from flashdiffusion.cli import convert, degrade, demo, evaluate, ordering, restore, severity, train, tune
+from flashdiffusion.cli.command import Command, UsageError
 from flashdiffusion.errors import FlashDiffusionError, UntunedWarning
 
 app = typer.Typer(
@@ -18,12 +20,22 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (demo, degrade, restore, severity, evaluate, ordering, tune):
-    app.command(name=command.__name__.rsplit(".", 1)[-1])(command.command)
-app.command(name="train")(train.command)
-app.command(name="convert")(convert.command)
+    app.command(name=command.__name__.rsplit(".", 1)[-1], cls=Command)(command.command)
+app.command(name="train", cls=Command)(train.command)
+app.command(name="convert", cls=Command)(convert.command)
 
-# What a command line raises for a wrong option; typer carries its own click, so the class is reached from there.
-_UsageError: Any = typer.BadParameter.__base__
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"flashdiffusion {version('flashdiffusion')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _top(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Sample-adaptive image restoration: easy images cost few diffusion steps, hard ones many."""
 
 
 def main() -> None:
@@ -37,7 +49,7 @@ def main() -> None:
     warnings.showwarning = _show
     try:
         code = app(sys.argv[1:] or ["--help"], prog_name="flashdiffusion", standalone_mode=False)
-    except _UsageError as error:
+    except UsageError as error:
         _fail(error.format_message())
     except FlashDiffusionError as error:
         _fail(str(error))

@@ -1,40 +1,17 @@
 """`flashdiffusion evaluate`."""
 
 import sys
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flashdiffusion.cli.common import check_used, given_settings, shown
+from flashdiffusion.cli.command import with_options
+from flashdiffusion.cli.common import check_used, shown
 from flashdiffusion.cli.delivery import Delivery, Engine
 from flashdiffusion.cli.inputs import note, unique
-from flashdiffusion.cli.options import (
-    Address,
-    Capacity,
-    Compile,
-    Correction,
-    Delta,
-    Device,
-    Distilled,
-    EngineName,
-    Eta,
-    Gamma,
-    GuideEvery,
-    Jacobian,
-    Mixing,
-    Model,
-    NoiseStd,
-    Omega,
-    Precision,
-    Proximal,
-    Regressor,
-    Resume,
-    Seed,
-    StartStep,
-    Steps,
-    Workers,
-)
+from flashdiffusion.cli.options import MethodSettings, ModelOptions, NoiseStd, RunOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,47 +21,38 @@ if TYPE_CHECKING:
 GRID = 16  # images on the sheet of --grid
 
 
+@dataclass(frozen=True)
+class ReportOptions:
+    """What is measured and shown beside the usual."""
+
+    lpips: Annotated[Path | None, typer.Option(help="LPIPS weights (safetensors); without: no LPIPS.")] = None
+    grid: Annotated[Path | None, typer.Option(help="Write clean, measured and restored images as a PNG.")] = None
+    preset: Annotated[str, typer.Option(help="Settings: tuned, or published for 256x256 images: FFHQ or LSUN.")] = (
+        "tuned"
+    )
+    batch_size: Annotated[int, typer.Option(help="Images loaded at a time.")] = 64
+
+
+@with_options
 def command(
     data: Annotated[list[Path], typer.Option(help="Folder of images or .tar shard; repeat for more.")],
     out: Annotated[Path, typer.Option(help="Results file (JSON).")],
+    shown_too: ReportOptions,
+    choice: ModelOptions,
+    run: RunOptions,
+    settings: MethodSettings,
     task: Annotated[str, typer.Option(help="Task, e.g. gaussian-blur or random-inpainting.")] = "gaussian-blur",
     method: Annotated[
         str, typer.Option(help='"flash(latent-dps)", psld, ae, swinir, ..., or bound (the autoencoder alone).')
     ] = "flash(latent-dps)",
     limit: Annotated[int | None, typer.Option(help="Number of images; default: all.")] = None,
     noise_std: NoiseStd = 0.05,
-    lpips: Annotated[Path | None, typer.Option(help="LPIPS weights (safetensors); without: no LPIPS.")] = None,
-    grid: Annotated[Path | None, typer.Option(help="Write clean, measured and restored images as a PNG.")] = None,
-    eta: Eta = None,
-    correction: Correction = None,
-    omega: Omega = None,
-    gamma: Gamma = None,
-    proximal: Proximal = None,
-    start_step: StartStep = None,
-    mixing: Mixing = None,
-    preset: Annotated[
-        str, typer.Option(help="Settings: tuned, or published for 256x256 images: FFHQ or LSUN.")
-    ] = "tuned",
-    steps: Steps = None,
-    delta: Delta = None,
-    guide_every: GuideEvery = None,
-    jacobian: Jacobian = None,
-    distilled: Distilled = None,
-    batch_size: Annotated[int, typer.Option(help="Images loaded at a time.")] = 64,
-    max_in_flight: Capacity = None,
-    engine: EngineName = "local",
-    workers: Workers = None,
-    address: Address = None,
-    resume: Resume = False,
-    model: Model = None,
-    device: Device = None,
-    precision: Precision = "float32",
-    compile: Compile = None,
-    regressor: Regressor = None,
-    seed: Seed = 0,
 ) -> None:
     """Measure a method on a task: one record per image and the means, as JSON."""
-    given = given_settings(locals())
+    given = settings.given
+    lpips, grid, preset, batch_size = astuple(shown_too)
+    model, device, precision, regressor = astuple(choice)
+    seed, resume, max_in_flight, engine, workers, address, compile = astuple(run)
     from flashdiffusion.data import ImageDataset, ensure_file
     from flashdiffusion.errors import InputError, unknown_name
     from flashdiffusion.jobs import EvaluateJob, Item, ModelChoice
@@ -109,10 +77,10 @@ def command(
     for path in (out, grid):
         if path is not None:
             ensure_file(path)
-    settings = preset_for(ModelChoice(model).presets, task, start, solver, steps)
+    chosen = preset_for(ModelChoice(model).presets, task, start, solver, given.get("steps"))
     if preset != "tuned":
-        settings = published_for(task, start, solver, preset)
-    settings = settings | given
+        chosen = published_for(task, start, solver, preset)
+    chosen = chosen | given
     weights = {"lpips": str(lpips)} if lpips else {}
     nets = Metrics(weights).nets
     images = ImageDataset(data, 1, limit)
@@ -126,7 +94,7 @@ def command(
         method,
         noise_std,
         seed,
-        settings,
+        chosen,
         limit,
         weights,
         batch_size,
@@ -140,7 +108,7 @@ def command(
         "method": method,
         "noise_std": noise_std,
         "seed": seed,
-        "settings": used_settings(start, solver, settings),
+        "settings": used_settings(start, solver, chosen),
         "regressor": place_of(regressor),
         "data": [place_of(path) for path in data],
         "lpips_net": None,

@@ -2,42 +2,17 @@
 
 import sys
 from collections.abc import Mapping
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flashdiffusion.cli.common import check_used, given_settings, method_of, print_records
+from flashdiffusion.cli.command import with_options
+from flashdiffusion.cli.common import check_used, method_of, print_records
 from flashdiffusion.cli.delivery import Delivery, Engine
 from flashdiffusion.cli.inputs import expand, keep_inputs, names_of, note
-from flashdiffusion.cli.options import (
-    Address,
-    Capacity,
-    Compile,
-    Correction,
-    Delta,
-    Device,
-    Distilled,
-    EngineName,
-    Eta,
-    Gamma,
-    GuideEvery,
-    Jacobian,
-    Json,
-    Mixing,
-    Model,
-    NoiseStd,
-    Omega,
-    Out,
-    Precision,
-    Proximal,
-    Regressor,
-    Resume,
-    Seed,
-    StartStep,
-    Steps,
-    Workers,
-)
+from flashdiffusion.cli.options import Json, MethodSettings, ModelOptions, NoiseStd, Out, RunOptions
 from flashdiffusion.cli.references import references
 
 if TYPE_CHECKING:
@@ -45,56 +20,55 @@ if TYPE_CHECKING:
     from flashdiffusion.jobs.records import Record
 
 
+@dataclass(frozen=True)
+class TruthOptions:
+    """What results are compared with."""
+
+    reference: Annotated[Path | None, typer.Option(help="Folder of the true images, by name: adds PSNR and SSIM.")] = (
+        None
+    )
+    lpips: Annotated[Path | None, typer.Option(help="LPIPS weights (safetensors); with --reference.")] = None
+
+
+@dataclass(frozen=True)
+class DamageOptions:
+    """What damaged the images."""
+
+    physics: Annotated[
+        str | None,
+        typer.Option(
+            help="What damaged the images: gaussian-blur:std=2, random-inpainting:mask=FILE (white: kept), ..."
+        ),
+    ] = None
+    noise_std: NoiseStd = 0.05
+
+
+@with_options
 def command(
     inputs: Annotated[
         list[Path],
         typer.Argument(metavar="INPUT...", help="Measurement files, images, or folders of them."),
     ],
     out: Out,
-    physics: Annotated[
-        str | None,
-        typer.Option(
-            help="What damaged the images: gaussian-blur:std=2, random-inpainting:mask=FILE (white: kept), ..."
-        ),
-    ] = None,
-    noise_std: NoiseStd = 0.05,
+    damage: DamageOptions,
+    truth: TruthOptions,
+    choice: ModelOptions,
+    run: RunOptions,
+    settings: MethodSettings,
     method: Annotated[
         str, typer.Option(help='"flash(latent-dps)", "flash(psld)", resample, ae, swinir, ...')
     ] = "flash(latent-dps)",
-    reference: Annotated[
-        Path | None, typer.Option(help="Folder of the true images, by name: adds PSNR and SSIM.")
-    ] = None,
-    lpips: Annotated[Path | None, typer.Option(help="LPIPS weights (safetensors); with --reference.")] = None,
     fit: Annotated[
         bool, typer.Option("--fit", help="Crop and resize images so that they are restored at the model's size.")
     ] = False,
-    eta: Eta = None,
-    correction: Correction = None,
-    omega: Omega = None,
-    gamma: Gamma = None,
-    proximal: Proximal = None,
-    start_step: StartStep = None,
-    mixing: Mixing = None,
-    steps: Steps = None,
-    delta: Delta = None,
-    guide_every: GuideEvery = None,
-    jacobian: Jacobian = None,
-    distilled: Distilled = None,
-    max_in_flight: Capacity = None,
-    engine: EngineName = "local",
-    workers: Workers = None,
-    address: Address = None,
-    resume: Resume = False,
     as_json: Json = False,
-    model: Model = None,
-    device: Device = None,
-    precision: Precision = "float32",
-    compile: Compile = None,
-    regressor: Regressor = None,
-    seed: Seed = 0,
 ) -> None:
     """Restore images: writes NAME.png for each, and results.json with one record per image."""
-    given = given_settings(locals())
+    given = settings.given
+    physics, noise_std = astuple(damage)
+    reference, lpips = astuple(truth)
+    model, device, precision, regressor = astuple(choice)
+    seed, resume, max_in_flight, engine, workers, address, compile = astuple(run)
     from flashdiffusion.data import ensure_directory, write_bytes
     from flashdiffusion.data.measurements import SUFFIX
     from flashdiffusion.errors import InputError
@@ -132,7 +106,7 @@ def command(
     weights = {"lpips": str(lpips)} if lpips else {}
     nets = Metrics(weights).nets
     named = {item.name: Path(item.path) for item in items}
-    truth = references(reference, inputs, named) if reference is not None else {}
+    true_images = references(reference, inputs, named) if reference is not None else {}
     job = RestoreJob(
         ModelChoice(model, device, precision, regressor, compile),
         method,
@@ -141,7 +115,7 @@ def command(
         seed,
         given,
         fit,
-        {name: str(path) for name, path in truth.items()},
+        {name: str(path) for name, path in true_images.items()},
         weights,
         max_in_flight,
     )

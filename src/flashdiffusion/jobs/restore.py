@@ -144,9 +144,9 @@ class _Run:
     def _read(self, item: Item) -> "tuple[Measured, _Known] | None":
         path, notes = Path(item.path), list[str]()
         try:
-            content = self.job.digest_of(item)
             size = self.size if path.suffix != SUFFIX else None
             one = read_measured(path, item.name, self._physics_of, self.pipeline.check, size, notes.append)
+            content = self.job.digest_of(item)
         except (FlashDiffusionError, OSError) as error:
             self.bad.append(Done(item.index, item.name, reason=str(error), source=item.path, notes=tuple(notes)))
             return None
