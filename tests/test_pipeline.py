@@ -7,7 +7,7 @@ from flashdiffusion import FlashPipeline, FromNoise, GaussianBlur, InputError, S
 from flashdiffusion.pipeline import Batch
 from flashdiffusion.solvers import LatentDPS, Transition
 
-FEW = Settings(eta=0.5, correction=1.0, steps=12)
+FEW = Settings(eta=0.5, correction=1.0, mixing="paper", steps=12)
 
 
 def _measured(count: int = 4):

@@ -88,10 +88,10 @@ def test_the_command_resumes_and_refuses_another_search(tmp_path, monkeypatch, c
     assert len(first["trials"]) == 2 and first["best"] in first["trials"] and first["objective"] == "psnr"
     first["trials"][0]["mean"]["psnr"] = 99.0  # would be measured anew, and so overwritten, without resuming
     out.write_text(json.dumps(first))
-    assert run("--grid", "eta=0.5,1,2")[0] == 0
+    assert run("--grid", "eta=0.5,1,2 mixing=paper")[0] == 0
     second = json.loads(out.read_text())
     assert len(second["trials"]) == 3 and second["best"]["mean"]["psnr"] == 99.0
-    assert run("--grid", "eta=1")[0] == 0  # a smaller grid: its own best, and nothing is lost
+    assert run("--grid", "eta=1 mixing=paper")[0] == 0  # a smaller grid: its own best, and nothing is lost
     third = json.loads(out.read_text())
     assert len(third["trials"]) == 3 and third["best"]["settings"]["eta"] == 1
     code, error = run("--grid", "eta=1", "--save")

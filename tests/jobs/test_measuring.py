@@ -38,7 +38,8 @@ def test_images_are_measured_restored_and_compared_by_their_id(tiny_pipeline, im
     clean = data.batch(range(5))
     measured = measure(clean, data.ids, task, 0.05, 0)
     expected = tiny_pipeline(measured.y, measured.physics, ids=data.ids, settings=FEW)
-    z_hat, z0 = tiny_pipeline.severity(measured.y).z_hat, tiny_pipeline.prior.encode(clean)
+    looks = measured.physics.image(measured.y)
+    z_hat, z0 = tiny_pipeline.severity(looks).z_hat, tiny_pipeline.prior.encode(clean)
     severities = true_severity(z_hat, z0)
     for batch_size, max_in_flight in ((2, 3), (5, None)):
         options = {"settings": FEW, "batch_size": batch_size, "max_in_flight": max_in_flight}
@@ -46,7 +47,7 @@ def test_images_are_measured_restored_and_compared_by_their_id(tiny_pipeline, im
         assert sorted(found) == [0, 1, 2, 3, 4]
         for i, one in found.items():
             assert one.id == data.ids[i] and one.record.nfe == expected.nfe[i]
-            assert torch.equal(one.clean, clean[i]) and torch.equal(one.measured, measured.y[i])
+            assert torch.equal(one.clean, clean[i]) and torch.equal(one.measured, looks[i])
             torch.testing.assert_close(one.restored, expected.images[i], atol=1e-4, rtol=0)
             assert one.record.metrics["psnr"] == pytest.approx(float(psnr(expected.images[[i]], clean[[i]])), abs=1e-3)
             assert one.record.true_severity == pytest.approx(float(severities[i]), rel=1e-4)
@@ -78,7 +79,7 @@ def test_images_that_cannot_be_read_are_given_with_the_reason(tiny_pipeline, ima
     data = ImageDataset([tmp_path], 32)
     settings = {"settings": FEW, "batch_size": 1}
     found = {one.id: one for one in evaluate(tiny_pipeline, data, get_task("jpeg"), method, **settings)}
-    assert found["a.png"].failed is None and found["b.png"].failed == "b.png: not an image that Pillow can read"
+    assert found["a.png"].failed is None and found["b.png"].failed.startswith("b.png: not an image that can be read")
     assert found["b.png"].record is None and found["b.png"].clean is None
 
 

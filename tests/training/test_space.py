@@ -40,7 +40,7 @@ def test_a_pixel_model_loads_and_serves_the_pixel_methods(pixel_model, image_fol
 def test_a_pixel_model_has_no_severity(pixel_model):
     y = torch.rand(1, 3, 32, 32)
     with pytest.raises(InputError, match="needs a severity encoder"):
-        FlashPipeline.from_pretrained(pixel_model)(y, GaussianBlur([1.0]))
+        FlashPipeline.from_pretrained(pixel_model)(y, GaussianBlur([1.0]), start="flash")
 
 
 def test_stages_of_the_other_space_are_refused(tmp_path, image_folder, tiny_model):

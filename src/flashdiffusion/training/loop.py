@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
 from diffusers.training_utils import EMAModel
@@ -81,11 +81,12 @@ class _Run:
             raise InputError(f"precision is {recipe.precision!r}; expected {' or '.join(PRECISIONS)}")
         AcceleratorState._reset_state()  # accelerate keeps the first run's precision for the whole process
         unused = DistributedDataParallelKwargs(find_unused_parameters=len(stage.trainable()) > 1)
-        precision, self.device = recipe.precision, PartialState().device
-        if precision == "bf16" and not is_fast(torch.bfloat16, self.device):
+        precision = recipe.precision
+        if precision == "bf16" and not torch.cuda.is_available() and not is_fast(torch.bfloat16, torch.device("cpu")):
             note("this processor has no bfloat16 instructions and would take far longer; float32 is used")
             precision = "no"
         self.accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[unused])
+        self.device = self.accelerator.device
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         self.total = stage.config.loop.batch_size
         if self.total % world:
