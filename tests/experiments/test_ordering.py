@@ -29,10 +29,9 @@ def test_noise_is_varied_over_one_operator(image_folder):
     rows = list(measure_ordering(pipeline, data, get_task("random-inpainting"), 0.05, values, over="noise"))
     assert [row.accuracy for row in rows] == [1.0] * 3
     for y in pipeline.seen:
-        dropped = y[0] == 0  # without noise, what is lost reads 0: the same pixels at every level
+        dropped = y[0] == 0  # what is lost reads 0: the same pixels at every level
         for level, std in enumerate(values[1:], start=1):
             assert float((y[level] - y[0])[~dropped].std()) == pytest.approx(std, rel=0.15)
-            assert not y[level][dropped].any()
 
 
 def test_levels_are_varied_at_one_noise(image_folder):
