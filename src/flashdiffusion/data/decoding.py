@@ -67,6 +67,18 @@ def decode_image(data: bytes, name: str) -> Image.Image:
     return pixels
 
 
+def decode_as_stored(data: bytes, name: str) -> Image.Image:
+    """An image in its own mode, numbers as the file has them: for masks, whose colours are no colours.
+
+    Raises:
+        InputError: as `decode_image`.
+    """
+    try:
+        return _loaded(data, name)
+    except InputError as error:
+        return _loaded_bare(data, name, error)
+
+
 def _loaded(data: bytes, name: str, bare: bool = False) -> Image.Image:
     try:
         with _FILTERS, warnings.catch_warnings():

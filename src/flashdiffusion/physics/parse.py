@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from flashdiffusion.data import load_image
 from flashdiffusion.errors import InputError, unknown_name
 from flashdiffusion.physics.base import BatchedPhysics
 from flashdiffusion.physics.blur import GaussianBlur
@@ -19,6 +18,7 @@ from flashdiffusion.physics.hdr import HDR
 from flashdiffusion.physics.inpainting import BoxInpainting, RandomInpainting
 from flashdiffusion.physics.jpeg import JPEG
 from flashdiffusion.physics.kernel_wizard import KernelWizard
+from flashdiffusion.physics.masks import read_mask
 from flashdiffusion.physics.motion_blur import MotionBlur
 from flashdiffusion.physics.nonlinear_blur import CameraShake
 from flashdiffusion.physics.phase_retrieval import PhaseRetrieval
@@ -43,8 +43,7 @@ class _Form:
 
 
 def _mask(v: dict[str, Any], size: tuple[int, int], generator: torch.Generator, noise_std: float) -> BatchedPhysics:
-    mask = load_image(Path(v["mask"])).mean(dim=0)[None, None]
-    return RandomInpainting((mask > 0.5).float(), noise_std)
+    return RandomInpainting(read_mask(Path(v["mask"]).expanduser()), noise_std)
 
 
 @lru_cache(maxsize=1)  # one network for all images of a command

@@ -1,0 +1,54 @@
+"""Masks from image files: which pixels were kept."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flashdiffusion.data.decoding import decode_as_stored
+from flashdiffusion.data.images import LARGEST_FILE, read_bytes
+from flashdiffusion.errors import InputError
+
+_NEAR = 0.1  # of the range between a mask's two levels: how far compression may move a value
+_EXPECTED = "expected two levels, the brighter one where pixels were kept, in one channel or in alpha"
+
+
+def read_mask(path: str | Path) -> Tensor:
+    """1 where a pixel was kept and 0 where it was lost, float32 (1, 1, H, W).
+
+    The file has two levels, whatever they are (0 and 1, 0 and 127, 0 and 255): the brighter one is kept. Where alpha
+    varies and colour does not, alpha is the mask, and transparent is lost.
+
+    Raises:
+        InputError: unreadable, a mask for each channel, one level that says nothing, or more than two.
+    """
+    image = decode_as_stored(read_bytes(path, LARGEST_FILE), str(path))
+    has_alpha = image.mode in {"LA", "La", "PA", "RGBA", "RGBa"} or "transparency" in image.info
+    depth = 65535 if image.mode.startswith("I") else 255
+    if image.mode in {"1", "P", "CMYK", "YCbCr", "LAB", "HSV", "La", "PA", "RGBa"} or has_alpha:
+        image = image.convert("RGBA" if has_alpha else "RGB")
+    values = np.asarray(image, dtype=np.float32)
+    planes = values[..., None] if values.ndim == 2 else values
+    colours, alpha = (planes[..., :-1], planes[..., -1]) if has_alpha else (planes, None)
+    if np.ptp(colours, axis=2).max() > _NEAR * depth:
+        raise InputError(f"mask {path} differs from channel to channel; {_EXPECTED}: all channels are lost together")
+    plane = colours.mean(axis=2)
+    if alpha is not None and np.ptp(alpha) > 0:
+        if np.ptp(plane) > 0:
+            raise InputError(f"mask {path} has both a varying alpha and varying colours; {_EXPECTED}")
+        plane = alpha
+    return torch.from_numpy(_kept(plane, depth, path))[None, None]
+
+
+def _kept(plane: np.ndarray, depth: int, path: str | Path) -> np.ndarray:
+    low, high = float(plane.min()), float(plane.max())
+    if low == high:
+        if high in {0.0, float(depth)}:
+            return (plane > 0).astype(np.float32)
+        raise InputError(f"mask {path} has the value {high:g} alone; {_EXPECTED}")
+    position = (plane - low) / (high - low)
+    between = float(((position > _NEAR) & (position < 1 - _NEAR)).mean())
+    if between > _NEAR:
+        raise InputError(f"mask {path}: {between:.0%} of its values lie between {low:g} and {high:g}; {_EXPECTED}")
+    return (position > 0.5).astype(np.float32)
