@@ -10,7 +10,6 @@ from flashdiffusion.severity import SeverityEncoder
 from flashdiffusion.solvers import Gradient, Networks, Solver, StartRule, Transition
 from flashdiffusion.solvers.registry import SOLVERS, STARTS, Setting, build_solver, build_start, settings_in
 
-__all__ = ["SOLVERS", "STARTS"]
 # Settings that save arithmetic; what they cost is in docs/results.md.
 SAVINGS = tuple(one.name for one in settings_in(Gradient))
 # The time grid's settings, of every method that makes steps.

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flashdiffusion.data import write_bytes
 from flashdiffusion.errors import CheckpointError, InputError, UntunedWarning
 from flashdiffusion.methods import Settings, method_name
-from flashdiffusion.physics import Compose
+from flashdiffusion.physics import TASKS, Compose
 from flashdiffusion.types import Physics
 
 FILE = "presets.json"
@@ -67,7 +68,7 @@ class Presets:
         """Into a model's folder."""
         rows = [{"task": key[0], "method": key[1], "steps": key[2]} | asdict(one) for key, one in self.table.items()]
         text = ",\n".join("  " + json.dumps(row) for row in rows)
-        (folder / FILE).write_text(f"[\n{text}\n]\n", encoding="utf-8")
+        write_bytes(folder / FILE, f"[\n{text}\n]\n".encode())
 
     def with_preset(self, key: Key, preset: Preset) -> "Presets":
         """The same with one more, or in place of what had its key."""
@@ -100,7 +101,7 @@ def preset_for(presets: Presets, task: str | Physics, start: str, solver: str, s
     Args:
         steps: length of the time grid, if it is not the method's own.
     """
-    names = task.split("+") if isinstance(task, str) else _names(task)
+    names = _names_of_task(task) if isinstance(task, str) else _names(task)
     start = start if start in _OWN_PRESETS else "flash"
     grid = Settings() if steps is None else Settings(steps=steps)
     for method in (method_name(start, solver), method_name(start, "latent-dps"), method_name("flash", solver)):
@@ -109,6 +110,11 @@ def preset_for(presets: Presets, task: str | Physics, start: str, solver: str, s
                 if (known, method, length) in presets.table:
                     return Settings(**presets.table[known, method, length].settings) | grid
     return grid
+
+
+def _names_of_task(task: str) -> list[str]:
+    """Itself, its parts, and the operator that it draws."""
+    return [task, *task.split("+"), *([TASKS[task].physics] if task in TASKS else [])]
 
 
 def _names(physics: Physics) -> list[str]:

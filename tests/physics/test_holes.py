@@ -48,3 +48,22 @@ def test_the_residual_at_the_truth_is_the_noise_of_what_was_measured(physics):
 def test_noise_on_the_scale_of_grey_levels_is_refused_with_the_conversion():
     with pytest.raises(InputError, match=r"noise std is 12\.75; expected the \[0, 1\] scale.* is 0\.05"):
         GaussianBlur([1.0], noise_std=12.75)
+
+
+@pytest.mark.parametrize("physics", [*_operators()], ids=lambda one: one.name)
+def test_a_step_size_means_the_same_as_with_noise_in_every_entry(physics):
+    """The gradient of the loss is that of the norm of the whole residual, in expectation of the noise in the holes."""
+    x = torch.rand(len(physics), 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    y = physics(x, torch.Generator().manual_seed(2))
+    point = (x + 0.03 * torch.randn(x.shape, generator=torch.Generator().manual_seed(3))).requires_grad_()
+    whole = (2 * (physics.A(point) - y)).flatten(1).norm(dim=1)
+    (expected,) = torch.autograd.grad(whole.sum(), point)
+    (found,) = torch.autograd.grad(Problem(y, physics).loss(point).sum(), point)
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=1e-6)
+
+
+def test_nothing_changes_where_everything_was_measured():
+    physics = GaussianBlur([1.0, 2.0])
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    y = physics(x, torch.Generator().manual_seed(2))
+    assert torch.equal(Problem(y, physics).loss(x), (2 * (physics.A(x) - y)).flatten(1).norm(dim=1))

@@ -62,7 +62,7 @@ def with_options(function: Callable[..., Any]) -> Callable[..., Any]:
             values[name] = kind(**{one.name: values.pop(one.name) for one in fields(kind)})
         return function(**values)
 
-    call.__signature__ = signature.replace(parameters=keyword)  # type: ignore[attr-defined]
+    vars(call)["__signature__"] = signature.replace(parameters=keyword)  # what typer reads
     call.__annotations__ = {one.name: one.annotation for one in keyword}
     del call.__wrapped__  # whose hints would be read in place of these
     return call

@@ -10,7 +10,7 @@ import typer
 from flashdiffusion.cli.command import with_options
 from flashdiffusion.cli.common import check_used, shown
 from flashdiffusion.cli.delivery import Delivery, Engine
-from flashdiffusion.cli.inputs import note, unique
+from flashdiffusion.cli.inputs import note
 from flashdiffusion.cli.options import MethodSettings, ModelOptions, NoiseStd, RunOptions
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def command(
     model, device, precision, regressor = astuple(choice)
     seed, resume, max_in_flight, engine, workers, address, compile = astuple(run)
     from flashdiffusion.data import ImageDataset, ensure_file
+    from flashdiffusion.data.files import unique
     from flashdiffusion.errors import InputError, unknown_name
     from flashdiffusion.jobs import EvaluateJob, Item, ModelChoice
     from flashdiffusion.jobs.inputs import place as place_of
@@ -61,13 +62,13 @@ def command(
     from flashdiffusion.jobs.lock import locked
     from flashdiffusion.jobs.measuring import BOUND
     from flashdiffusion.jobs.records import report, summarise
-    from flashdiffusion.methods import parse_method, used_settings
+    from flashdiffusion.methods import Settings, parse_method, used_settings
     from flashdiffusion.metrics import Metrics
-    from flashdiffusion.physics import get_task
+    from flashdiffusion.physics import Mixture, get_task
     from flashdiffusion.presets import PUBLISHED_IMAGES, preset_for, published_for
 
     place = Engine(engine, workers, address)
-    get_task(task)
+    mixture = isinstance(get_task(task), Mixture)
     start, solver = ("estimate", "prior") if method == BOUND else parse_method(method, [BOUND])
     check_used(given, method, start, solver)
     if preset not in {"tuned", *PUBLISHED_IMAGES}:
@@ -77,10 +78,12 @@ def command(
     for path in (out, grid):
         if path is not None:
             ensure_file(path)
-    chosen = preset_for(ModelChoice(model).presets, task, start, solver, given.get("steps"))
     if preset != "tuned":
-        chosen = published_for(task, start, solver, preset)
-    chosen = chosen | given
+        chosen = published_for(task, start, solver, preset) | given
+    elif mixture:
+        chosen = Settings(**given)  # for the rest each image takes those of its own degradation
+    else:
+        chosen = preset_for(ModelChoice(model).presets, task, start, solver, given.get("steps")) | given
     weights = {"lpips": str(lpips)} if lpips else {}
     nets = Metrics(weights).nets
     images = ImageDataset(data, 1, limit)
@@ -108,7 +111,7 @@ def command(
         "method": method,
         "noise_std": noise_std,
         "seed": seed,
-        "settings": used_settings(start, solver, chosen),
+        "settings": dict(chosen) if mixture else used_settings(start, solver, chosen),
         "regressor": place_of(regressor),
         "data": [place_of(path) for path in data],
         "lpips_net": None,

@@ -67,20 +67,9 @@ def expand(inputs: Iterable[Path]) -> list[Path]:
 
 def names_of(files: list[Path]) -> list[str]:
     """A name per file for its outputs: the stem, with a number where stems repeat, cut so that NAME.suffix fits."""
-    from flashdiffusion.data.files import cut
+    from flashdiffusion.data.files import cut, unique
 
     return unique(cut(file.stem, LONGEST) for file in files)
-
-
-def unique(names: Iterable[str]) -> list[str]:
-    """The names, with a number where they repeat."""
-    taken: dict[str, None] = {}
-    for given in names:
-        name, n = given, 2
-        while name in taken:
-            name, n = f"{given}-{n}", n + 1
-        taken[name] = None
-    return list(taken)
 
 
 def keep_inputs(files: list[Path], outputs: Iterable[Path]) -> None:

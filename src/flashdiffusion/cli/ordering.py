@@ -43,7 +43,7 @@ def command(
     values = ordering_values(chosen, LEVELS if levels is None else levels, over, low, high, noise_std)
     if levels not in {None, len(values)}:
         own = ", ".join(f"{value:g}" for value in values)
-        print(f"flashdiffusion: note: task {task} is measured at its own levels {own}, not {levels}", file=sys.stderr)
+        note(f"task {task} is measured at its own levels {own}, not {levels}")
     ensure_file(out)
     pipeline = load_pipeline(model, device)
     images = open_data(pipeline, data, limit)

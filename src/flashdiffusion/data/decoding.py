@@ -46,11 +46,7 @@ def decode_image(data: bytes, name: str) -> Image.Image:
             decompression-bomb limit.
     """
     notes: list[str] = []
-    try:
-        image = _loaded(data, name)
-    except InputError as error:
-        image = _loaded_bare(data, name, error)
-        notes.append("has metadata that cannot be read; it is left out")
+    image = decode_as_stored(data, name, notes)
     with _FILTERS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         turn = _turn(image, notes)
@@ -67,8 +63,8 @@ def decode_image(data: bytes, name: str) -> Image.Image:
     return pixels
 
 
-def decode_as_stored(data: bytes, name: str) -> Image.Image:
-    """An image in its own mode, numbers as the file has them: for masks, whose colours are no colours.
+def decode_as_stored(data: bytes, name: str, notes: list[str]) -> Image.Image:
+    """An image in its own mode, numbers as the file has them; `notes` is told of metadata that was left out.
 
     Raises:
         InputError: as `decode_image`.
@@ -76,7 +72,9 @@ def decode_as_stored(data: bytes, name: str) -> Image.Image:
     try:
         return _loaded(data, name)
     except InputError as error:
-        return _loaded_bare(data, name, error)
+        image = _loaded_bare(data, name, error)
+        notes.append("has metadata that cannot be read; it is left out")
+        return image
 
 
 def _loaded(data: bytes, name: str, bare: bool = False) -> Image.Image:

@@ -4,7 +4,7 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,17 @@ def cut(name: str, length: int) -> str:
     while len(os.fsencode(name)) > length:
         name = name[:-1]
     return name
+
+
+def unique(names: Iterable[str]) -> list[str]:
+    """The names, with a number where they repeat."""
+    taken: dict[str, None] = {}
+    for given in names:
+        name, n = given, 2
+        while name in taken:
+            name, n = f"{given}-{n}", n + 1
+        taken[name] = None
+    return list(taken)
 
 
 @contextmanager

@@ -135,13 +135,12 @@ class Stream:
     def _start(self, batch: Batch, rows: list[int], first: int) -> list[Job]:
         whole = Problem(batch.y, batch.physics)
         given = whole if len(rows) == len(whole) else whole.take(torch.tensor(rows))
-        self.pipeline.check(given.y, given.physics)
+        began = time.perf_counter()
+        images = self.pipeline.check(given.y, given.physics).float()
         y = given.y.clone() if given.y.is_inference() else given.y  # those of inference mode have no gradients
         problem = Problem(y.float(), given.physics).to(self.device)
         solver, rule = self._method(batch, given.physics)
         solver.check(problem)
-        began = time.perf_counter()
-        images = problem.image()
         shape = self.pipeline.prior.latent_shape((images.shape[2], images.shape[3]))
         generators = [image_generator(self.seed, batch.ids[row], "sampling") for row in rows]
         noise = torch.stack([torch.randn(shape, generator=own) for own in generators]).to(self.device)
@@ -254,8 +253,7 @@ def regressed(pipeline: "FlashPipeline", batches: Iterable[Batch], max_in_flight
     @torch.no_grad()
     def call(batch: Batch, rows: list[int]) -> tuple[Tensor, float]:
         part = Problem(batch.y, batch.physics).take(torch.tensor(rows))
-        pipeline.check(part.y, part.physics)
-        images = Problem(part.y.float(), part.physics).to(pipeline.prior.device).image()
+        images = pipeline.check(part.y, part.physics).float()
         size = images.shape[1:]
         if size not in gflop:
             gflop[size] = count_gflop(lambda: regressor(images[:1]))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from torch import Tensor
@@ -15,7 +16,7 @@ from flashdiffusion.physics.base import expect_params
 from flashdiffusion.pipeline import FlashPipeline
 
 MakePhysics = Callable[[str, tuple[int, int]], BatchedPhysics | None]
-Check = Callable[[Tensor, BatchedPhysics | None], None]
+Check = Callable[[Tensor, BatchedPhysics | None], object]
 Note = Callable[[str], None]
 
 
@@ -33,7 +34,7 @@ class Measured:
     fitted: bool = False
     grey: bool = False
 
-    @property
+    @cached_property
     def image(self) -> Tensor:
         """y as an image (1, 3, H, W) of the size to restore."""
         return self.y if self.physics is None else self.physics.image(self.y)

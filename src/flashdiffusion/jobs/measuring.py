@@ -14,7 +14,7 @@ from flashdiffusion.engine.capacity import Capacity, Failure, Limit, in_parts
 from flashdiffusion.errors import InputError
 from flashdiffusion.jobs.quality import compare
 from flashdiffusion.jobs.records import Record
-from flashdiffusion.methods import Settings, parse_method
+from flashdiffusion.methods import SOLVERS, Settings, parse_method
 from flashdiffusion.metrics import Metrics
 from flashdiffusion.physics import is_linear
 from flashdiffusion.physics.tasks import Mixture, Task, measure
@@ -62,7 +62,7 @@ def evaluate(
     """Restore images of `data`; each is given as soon as it is done, and is held no longer.
 
     Args:
-        method: a name of `methods.METHODS`, or "bound": D0(E0(x)).
+        method: a name that `methods.methods()` lists, or "bound": D0(E0(x)).
         seed: of measurements and sampling; the same (seed, image id) gives the same measurement for
             every method.
         metrics: what is measured; by default all that need no weights.
@@ -214,9 +214,11 @@ def check_options(
     if not 0 <= noise_std < math.inf:
         raise InputError(f"noise std is {noise_std}; expected a finite number >= 0")
     Capacity(max_in_flight)
-    if solver != "psld":
+    if not getattr(SOLVERS[solver].cls if solver else None, "linear_only", False):
         return
     for one in task.tasks if isinstance(task, Mixture) else (task,):
         physics = one.draw(1, PROBE, torch.Generator().manual_seed(0), 0.0)
         if not is_linear(physics):
-            raise InputError(f"psld needs linear degradations, and task {task.name} has {one.name}; use another solver")
+            raise InputError(
+                f"{solver} needs linear degradations, and task {task.name} has {one.name}; use another solver"
+            )

@@ -71,6 +71,11 @@ class BatchedPhysics(ABC):
         """Measurements as images (B, C, H, W) of the size of x, for networks that take images; y if it is one."""
         return self.measured(y)
 
+    @property
+    def loses(self) -> bool:
+        """Whether some entries of y are no data (see `measured`)."""
+        return False
+
     def measured(self, y: Tensor) -> Tensor:
         """y with 0 where nothing was measured: what a file holds there is no data. Linear and per image."""
         return y

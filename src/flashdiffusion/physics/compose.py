@@ -81,6 +81,10 @@ class Compose(BatchedPhysics):
     def image(self, y: Tensor) -> Tensor:
         return self.first.image(self.second.image(y))
 
+    @property
+    def loses(self) -> bool:
+        return self.second.loses
+
     def measured(self, y: Tensor) -> Tensor:
         return self.second.measured(y)
 

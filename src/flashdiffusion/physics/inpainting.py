@@ -11,7 +11,8 @@ from flashdiffusion.physics.base import BatchedLinearPhysics, NoiseStd, expect_p
 
 
 class RandomInpainting(BatchedLinearPhysics):
-    """Random pixels are dropped, all channels together; dropped pixels read 0 (plus noise).
+    """Random pixels are dropped, all channels together; dropped pixels read 0 (plus noise, which is not
+    looked at).
 
     Args:
         mask: (B, 1, H, W), 1 where a pixel was kept and 0 where it was dropped.
@@ -70,12 +71,17 @@ class RandomInpainting(BatchedLinearPhysics):
     def A_adjoint(self, y: Tensor) -> Tensor:
         return self.A(y)
 
+    @property
+    def loses(self) -> bool:
+        return True
+
     def measured(self, y: Tensor) -> Tensor:
         return self.A(y)
 
 
 class BoxInpainting(BatchedLinearPhysics):
-    """The pixels of a box are lost, all channels together; they read 0 (plus noise).
+    """The pixels of a box are lost, all channels together; they read 0 (plus noise, which is not
+    looked at).
 
     Args:
         top: first row of the box, in pixels from the top, one whole number per image.
@@ -141,6 +147,10 @@ class BoxInpainting(BatchedLinearPhysics):
 
     def A_adjoint(self, y: Tensor) -> Tensor:
         return self.A(y)
+
+    @property
+    def loses(self) -> bool:
+        return True
 
     def measured(self, y: Tensor) -> Tensor:
         return self.A(y)

@@ -23,7 +23,7 @@ def read_mask(path: str | Path) -> Tensor:
     Raises:
         InputError: unreadable, a mask for each channel, one level that says nothing, or more than two.
     """
-    image = decode_as_stored(read_bytes(path, LARGEST_FILE), str(path))
+    image = decode_as_stored(read_bytes(path, LARGEST_FILE), str(path), [])
     has_alpha = image.mode in {"LA", "La", "PA", "RGBA", "RGBa"} or "transparency" in image.info
     depth = 65535 if image.mode.startswith("I") else 255
     if image.mode in {"1", "P", "CMYK", "YCbCr", "LAB", "HSV", "La", "PA", "RGBa"} or has_alpha:

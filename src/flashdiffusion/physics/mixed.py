@@ -79,6 +79,10 @@ class Mixed(BatchedPhysics):
         order = torch.cat([rows for rows, _ in self.parts]).argsort().to(y.device)
         return torch.cat([part.image(y[rows.to(y.device)]) for rows, part in self.parts])[order]
 
+    @property
+    def loses(self) -> bool:
+        return any(part.loses for _, part in self.parts)
+
     def measured(self, y: Tensor) -> Tensor:
         order = torch.cat([rows for rows, _ in self.parts]).argsort().to(y.device)
         return torch.cat([part.measured(y[rows.to(y.device)]) for rows, part in self.parts])[order]

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from importlib.resources import as_file, files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Self
 
@@ -105,11 +106,10 @@ class FlashPipeline:
 
     @classmethod
     def _load(cls, source: str | Path | None, revision: str | None) -> Self:
-        name = DEFAULT_MODEL if source is None else str(source)
-        embedded = files("flashdiffusion") / "assets" / name
-        if source is None or ("/" not in name and not Path(name).exists() and embedded.is_dir()):
+        if (embedded := _embedded(source)) is not None:
             with as_file(embedded) as folder:
                 return cls._from_folder(folder)
+        name = str(source)
         if find_published(name) is not None:
             prior = LatentPrior.from_pretrained(name)
             return cls(prior, sample_size=prior.sample_size, presets=_published(name))
@@ -140,16 +140,13 @@ class FlashPipeline:
     @staticmethod
     def presets_of(source: str | Path | None = None) -> Presets:
         """The settings of a model, without loading its networks; see `from_pretrained`."""
-        name = DEFAULT_MODEL if source is None else str(source)
-        embedded = files("flashdiffusion") / "assets" / name
-        if source is None or ("/" not in name and not Path(name).exists() and embedded.is_dir()):
+        if (embedded := _embedded(source)) is not None:
             with as_file(embedded) as folder:
                 return Presets.read(folder)
+        name = str(source)
         if find_published(name) is not None:
             return _published(name)
-        folder = Path(name)
-        if not folder.is_dir():
-            folder = resolve_folder(name, None)
+        folder = resolve_folder(name)
         own = Presets.read(folder)
         index = read_json(folder / INDEX) if (folder / INDEX).exists() else {}
         return _published(name) if not own.table and index.get("_class_name") == "LDMPipeline" else own
@@ -223,10 +220,11 @@ class FlashPipeline:
 
     # -- use --------------------------------------------------------------------------------------------
 
-    def check(self, y: Tensor, physics: Physics | None = None) -> None:
-        """Raise InputError unless y is something this model can restore: finite images of a size it takes.
+    def check(self, y: Tensor, physics: Physics | None = None) -> Tensor:
+        """Measurements as images (B, 3, H, W) on the model's device, see `Problem.image`.
 
-        With a physics whose measurements are no images, what it makes of them (`Problem.image`) is checked.
+        Raises:
+            InputError: y is nothing this model can restore: finite images of a size it takes.
         """
         if not y.is_floating_point():
             raise InputError(f"measurements of type {y.dtype}; expected floats on the [0, 1] scale")
@@ -236,7 +234,8 @@ class FlashPipeline:
             rows = (~y.isfinite()).flatten(1).any(dim=1).nonzero().flatten().tolist()
             which = f"measurements {rows}" if len(y) > 1 else "the measurement"
             raise InputError(f"NaN or infinite values in {which}; expected finite numbers")
-        image = y if physics is None else Problem(y, physics).to(self.prior.device).image()
+        y = y.to(self.device)
+        image = y if physics is None else Problem(y, physics).to(self.device).image()
         if image.ndim != 4 or image.shape[1] != 3:
             raise InputError(f"measurements of shape {tuple(y.shape)}; expected (B, 3, H, W) with B >= 1")
         check_length(y, physics)
@@ -244,6 +243,7 @@ class FlashPipeline:
         if low < -RANGE or high > 1 + RANGE:
             raise InputError(f"measurements range from {low:.3g} to {high:.3g}; expected the [0, 1] scale plus noise")
         self.prior.latent_shape((image.shape[2], image.shape[3]))
+        return image
 
     @torch.no_grad()
     def severity(self, y: Tensor, batch_size: int = 16) -> Severity:
@@ -254,8 +254,7 @@ class FlashPipeline:
         """
         if self.severity_encoder is None:
             raise InputError("this model has no severity encoder; train one with `flashdiffusion train severity`")
-        self.check(y)
-        parts = [self.severity_encoder(part) for part in y.to(self.prior.device).float().split(batch_size)]
+        parts = [self.severity_encoder(part) for part in self.check(y).float().split(batch_size)]
         return Severity(torch.cat([p.z_hat for p in parts]), torch.cat([p.var for p in parts]))
 
     def __call__(
@@ -293,12 +292,11 @@ class FlashPipeline:
         """
         y, grey = as_measurements(y, physics)
         physics = as_physics(physics, len(y))
-        self.check(y, physics)
+        height, width = self.check(y, physics).shape[2:]
         note_range(y, physics)
         if num_samples < 1:
             raise InputError(f"num_samples is {num_samples}; expected at least 1")
         names = [str(i) for i in range(len(y))] if ids is None else list(ids)
-        image = Problem(y, physics).to(self.prior.device).image()
         whole = Batch(names, y, physics, settings)
         parts = self.stream(
             [whole if num_samples == 1 else _repeated(whole, num_samples)],
@@ -312,11 +310,11 @@ class FlashPipeline:
             callback=callback,
             **hyperparameters,
         )
-        restoration = Restoration.collect(list(parts), (image.shape[2], image.shape[3]))
-        restoration = restoration if num_samples == 1 else restoration.sampled(num_samples)
+        restoration = Restoration.collect(list(parts), (height, width))
         if restoration.failed:
-            named = "; ".join(f"{names[row]}: {reason}" for row, reason in restoration.failed.items())
-            warnings.warn(f"{len(restoration.failed)} of {len(y)} images failed: {named}", stacklevel=2)
+            named = "; ".join(f"{restoration.ids[row]}: {reason}" for row, reason in restoration.failed.items())
+            warnings.warn(f"{len(restoration.failed)} of {len(restoration)} images failed: {named}", stacklevel=2)
+        restoration = restoration if num_samples == 1 else restoration.sampled(num_samples)
         return restoration.grey() if grey else restoration
 
     def stream(
@@ -433,6 +431,14 @@ class FlashPipeline:
         if not isinstance(start, str):
             return engine, start
         return engine, make_start(start, self.prior, self.severity_encoder, settings, self.regressor)
+
+
+def _embedded(source: str | Path | None) -> Traversable | None:
+    """The folder of an embedded model: the default, or one by its name, unless there is a folder of that name."""
+    name = DEFAULT_MODEL if source is None else str(source)
+    folder = files("flashdiffusion") / "assets" / name
+    named = "/" not in name and not Path(name).exists() and folder.is_dir()
+    return folder if source is None or named else None
 
 
 def _repeated(batch: Batch, count: int) -> Batch:

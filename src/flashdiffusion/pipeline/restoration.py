@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from flashdiffusion.data import atomic_path, ensure_directory
+from flashdiffusion.data.files import unique
 from flashdiffusion.data.images import to_pil
 from flashdiffusion.engine.batch import Restored
 from flashdiffusion.errors import InputError
@@ -23,7 +24,8 @@ class Restoration:
     None if no severity encoder was used. start: position of the start on the solver's grid, int64 (B,). nfe: denoiser
     evaluations run, int64 (B,). gflop: arithmetic spent, float32 (B,). seconds: the image's share of the wall-clock
     time of the calls it took part in, float32 (B,). failed: why an image has no image, by its row. ids: their
-    names. samples: (S, B, 3, H, W) if several samples were asked for; everything else is of the first.
+    names. samples: (S, B, 3, H, W) if several samples were asked for, NaN where one failed; everything else is
+    of the first.
     """
 
     images: Tensor
@@ -45,13 +47,15 @@ class Restoration:
 
     @property
     def mean(self) -> Tensor:
-        """Mean over the samples, (B, C, H, W)."""
-        return self.images if self.samples is None else self.samples.mean(dim=0)
+        """Mean over the samples that there are, (B, C, H, W)."""
+        return self.images if self.samples is None else self.samples.nanmean(dim=0)
 
     @property
     def std(self) -> Tensor:
-        """Standard deviation over the samples, (B, C, H, W); 0 of a single one."""
-        return torch.zeros_like(self.images) if self.samples is None else self.samples.std(dim=0, correction=0)
+        """Standard deviation over the samples that there are, (B, C, H, W); 0 of a single one."""
+        if self.samples is None:
+            return torch.zeros_like(self.images)
+        return (self.samples - self.mean).square().nanmean(dim=0).sqrt()
 
     def pil(self) -> list[Image.Image | None]:
         """The images as Pillow's, grey ones as grey; None where there is none."""
@@ -66,10 +70,11 @@ class Restoration:
             InputError: the folder cannot be written.
         """
         folder, written = ensure_directory(folder), []
+        names = unique(name.replace("/", "_").replace("\\", "_") for name in self.ids or map(str, range(len(self))))
         for i, image in enumerate(self.pil()):
             if image is None:
                 continue
-            name = (self.ids[i] if self.ids else str(i)).replace("/", "_").replace("\\", "_")
+            name = names[i]
             with atomic_path(folder / f"{name}.png") as temporary:
                 image.save(temporary, "PNG")
             written.append(folder / f"{name}.png")
@@ -94,7 +99,7 @@ class Restoration:
             first(self.nfe),
             first(self.gflop),
             first(self.seconds),
-            {i % size: reason for i, reason in self.failed.items()},
+            {i: reason for i, reason in self.failed.items() if i < size},
             self.ids[:size],
             self.images.view(count, size, *self.images.shape[1:]),
         )

@@ -5,6 +5,7 @@ z, z0         z_i, ẑ_0(z_i)
 eta, omega    η, ω
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -79,7 +80,7 @@ class Gradient:
 
 
 @dataclass(frozen=True)
-class Guided:
+class Guided(ABC):
     """A step of the prior, less the gradient of a sum of terms with respect to z_i; subclasses give the terms.
 
     Args:
@@ -94,11 +95,12 @@ class Guided:
 
     draws = 1
     method = "guided"
+    linear_only = False  # whether the terms need Aᵀ
 
     @property
+    @abstractmethod
     def terms(self) -> tuple[Term, ...]:
         """What is descended; with no terms the prior is left alone, and decoder and gradient are skipped."""
-        raise NotImplementedError
 
     @property
     def grid(self) -> Grid:
@@ -109,7 +111,11 @@ class Guided:
         return f"{self.method}{self.gradient.label}" if self.terms else "prior"
 
     def check(self, problem: Problem) -> None:
-        """Serves every differentiable physics."""
+        if self.linear_only and not problem.linear:
+            raise InputError(
+                f"{self.method} needs a linear physics with A_adjoint, and {problem.name} is not; use latent-dps, "
+                "gml-dps or resample"
+            )
 
     def cost(self, k: Tensor) -> Tensor:
         return 1 + (GUIDED_COST - 1) * self._guided(k)
@@ -119,6 +125,7 @@ class Guided:
         return bool(self.terms) & ((k % self.gradient.guide_every == 0) | (k == 1))
 
     def step(self, z: Tensor, k: Tensor, problem: Problem, noise: Tensor) -> StepResult:
+        self.check(problem)
         guided = self._guided(k)
         z0, descent = torch.empty_like(z), torch.zeros_like(z)
         for chosen, estimate in ((guided, self._descent), (~guided, self._free)):
@@ -179,18 +186,9 @@ def gluing_term(omega: float, prior: LatentPrior) -> tuple[Term, ...]:
     """ω ‖ẑ0 - E0(Aᵀy + (I - AᵀA) D0(ẑ0))‖₂ of a linear A; no term for ω = 0."""
 
     def term(z0: Tensor, x: Tensor, problem: Problem) -> Tensor:
-        _check_linear(problem)
         return omega * norm(z0 - prior.encode(x + problem.adjoint(problem.y - problem.measure(x))))
 
     return (term,) if omega else ()
-
-
-def _check_linear(problem: Problem) -> None:
-    if not problem.linear:
-        raise InputError(
-            f"psld needs a linear physics with A_adjoint, and {problem.name} is not; use latent-dps, gml-dps or "
-            "resample"
-        )
 
 
 @register_solver("prior", fixed={"eta": 0.0, **NO_SAVINGS})
@@ -221,10 +219,9 @@ class LatentDPS(Guided):
         return data_term(self.eta)
 
 
-@register_solver("gml-dps", space="latents")
 @dataclass(frozen=True)
-class GMLDPS(Guided):
-    """GML-DPS (Rout et al. 2023): Latent-DPS and + ω ∇ ‖ẑ0 - E0(D0(ẑ0))‖₂.
+class WithSecondTerm(Guided):
+    """Latent-DPS and a second term.
 
     Args:
         eta, omega: step size η >= 0 of the data term, weight ω >= 0 of the other.
@@ -234,13 +231,19 @@ class GMLDPS(Guided):
     """
 
     eta: float = setting(1.0, "Step size of the data consistency, η.", ETAS)
-    omega: float = setting(0.05, "Weight of the second term of GML-DPS and PSLD, ω.", (0.02, 0.05, 0.2))
-
-    method = "gml-dps"
+    omega: float = setting(0.05, "Weight of the second term of GML-DPS and PSLD, ω.", (0.02, 0.1, 0.5))
 
     def __post_init__(self) -> None:
         check_weight("eta", self.eta)
         check_weight("omega", self.omega)
+
+
+@register_solver("gml-dps", space="latents")
+@dataclass(frozen=True)
+class GMLDPS(WithSecondTerm):
+    """GML-DPS (Rout et al. 2023): Latent-DPS and + ω ∇ ‖ẑ0 - E0(D0(ẑ0))‖₂."""
+
+    method = "gml-dps"
 
     @property
     def terms(self) -> tuple[Term, ...]:
@@ -249,27 +252,11 @@ class GMLDPS(Guided):
 
 @register_solver("psld", space="latents")
 @dataclass(frozen=True)
-class PSLD(Guided):
-    """PSLD (Rout et al. 2023): Latent-DPS and + ω ∇ ‖ẑ0 - E0(Aᵀy + (I - AᵀA) D0(ẑ0))‖₂; linear physics only.
-
-    Args:
-        eta, omega: step size η >= 0 of the data term, weight ω >= 0 of the other.
-
-    Raises:
-        InputError: eta or omega negative or not finite; a physics without adjoint.
-    """
-
-    eta: float = setting(1.0, "Step size of the data consistency, η.", ETAS)
-    omega: float = setting(0.05, "Weight of the second term of GML-DPS and PSLD, ω.", (0.02, 0.1, 0.5))
+class PSLD(WithSecondTerm):
+    """PSLD (Rout et al. 2023): Latent-DPS and + ω ∇ ‖ẑ0 - E0(Aᵀy + (I - AᵀA) D0(ẑ0))‖₂; linear physics only."""
 
     method = "psld"
-
-    def __post_init__(self) -> None:
-        check_weight("eta", self.eta)
-        check_weight("omega", self.omega)
-
-    def check(self, problem: Problem) -> None:
-        _check_linear(problem)
+    linear_only = True
 
     @property
     def terms(self) -> tuple[Term, ...]:

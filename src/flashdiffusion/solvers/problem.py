@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import torch
@@ -178,19 +179,34 @@ class Problem:
         """
         return self._measured(2 * (self.measure(x) - self.y))
 
+    @property
+    def _loses(self) -> bool:
+        return isinstance(self.physics, BatchedPhysics) and self.physics.loses
+
     def _measured(self, y: Tensor) -> Tensor:
-        return self.physics.measured(y) if isinstance(self.physics, BatchedPhysics) else y
+        return self.physics.measured(y) if isinstance(self.physics, BatchedPhysics) and self._loses else y
+
+    @cached_property
+    def _share(self) -> Tensor:
+        """Part of the entries of y that was measured, (B,)."""
+        return self._measured(torch.ones_like(self.y)).flatten(1).mean(dim=1)
 
     @property
     def residual_variance(self) -> Tensor:
-        """What the mean squared residual on the [-1, 1] scale comes down to at the true image: 4 σ_y² of what was
-        measured, (B,)."""
-        share = self._measured(torch.ones_like(self.y)).flatten(1).mean(dim=1)
-        return 4 * self.noise_variance * share
+        """The mean squared residual at the true image, (B,): 4 σ_y² of what was measured, on the [-1, 1] scale."""
+        return 4 * self.noise_variance * self._share
 
     def loss(self, x: Tensor) -> Tensor:
-        """‖r‖₂ of each image, (B,)."""
-        return norm(self.residual(x))
+        """‖r‖₂ of each image, (B,).
+
+        Published step sizes are for a residual with noise in every entry. Where nothing was measured, the noise that
+        would be expected there is added, which has no gradient: they mean the same for any mask.
+        """
+        rows = self.residual(x).flatten(1)
+        if self._loses:
+            expected = 4 * self.noise_variance * (1 - self._share) * rows.shape[1]
+            rows = torch.cat([rows, expected.clamp(min=0).sqrt().to(rows)[:, None]], dim=1)
+        return norm(rows)
 
 
 def norm(rows: Tensor) -> Tensor:
