@@ -1,6 +1,7 @@
 import copy
 import pickle
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -332,3 +333,27 @@ def test_a_registration_that_cannot_be_is_refused(own):
         register_solver("other")(type("Plain", (), {}))
     with pytest.raises(InputError, match="expected lower-case"):
         register_start("My Start")(Other)
+
+
+def test_a_task_takes_the_settings_of_the_operator_that_it_draws():
+    presets = FlashPipeline.presets_of()
+    assert preset_for(presets, "random-inpainting-any", "flash", "resample") == preset_for(
+        presets, "random-inpainting", "flash", "resample"
+    )
+    own = Presets({("jpeg", "flash(latent-dps)", None): Preset({"eta": 2.5})})
+    assert preset_for(own, "gaussian-blur+jpeg", "flash", "latent-dps") == {"eta": 2.5}
+
+
+def test_presets_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    Presets({("jpeg", "flash(latent-dps)", None): Preset({"eta": 2.5})}).write(tmp_path)
+    before = (tmp_path / "presets.json").read_bytes()
+    write = Path.write_bytes
+
+    def full(self, data):
+        write(self, data[:3])
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        Presets({}).write(tmp_path)
+    assert (tmp_path / "presets.json").read_bytes() == before and len(list(tmp_path.iterdir())) == 1

@@ -188,3 +188,9 @@ def test_the_other_scale_is_noted(tiny_pipeline):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tiny_pipeline(noisy, GaussianBlur([1.0], 0.2), settings=FEW)
+
+
+def test_saved_images_never_overwrite_each_other(tiny_pipeline, tmp_path):
+    y = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    restored = tiny_pipeline(y, GaussianBlur([1.0, 1.0]), ids=["a/b", "a_b"], steps=4)
+    assert sorted(path.name for path in restored.save(tmp_path)) == ["a_b-2.png", "a_b.png"]

@@ -281,3 +281,26 @@ def test_train_makes_a_model_that_restores(flash, tmp_path, image_folder, measur
     assert flash("train", "all", "--data", image_folder, "--out", model, *options).code == 0
     ended = flash("restore", measured, "--steps", 2, "--model", model, "--out", tmp_path / "restored")
     assert ended.code == 0 and ended.err == ""
+
+
+def test_images_of_a_mixture_take_the_settings_of_their_own_degradation(flash, tmp_path, image_folder, tiny_model):
+    from flashdiffusion import FlashPipeline
+    from flashdiffusion.data import ImageDataset
+    from flashdiffusion.metrics import psnr
+    from flashdiffusion.physics import get_task
+    from flashdiffusion.physics.tasks import measure
+    from flashdiffusion.presets import Preset, Presets
+
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    kinds = ("gaussian-blur", "nonlinear-blur", "random-inpainting")
+    Presets({(k, "flash(latent-dps)", None): Preset({"eta": 0.5 + n}) for n, k in enumerate(kinds)}).write(model)
+    common = ("--data", image_folder, "--limit", 6, "--model", model, "--steps", 12, "--out", tmp_path / "e.json")
+    assert flash("evaluate", *common, "--task", "mixture").code == 0
+    found = {row["id"]: row["psnr"] for row in json.loads((tmp_path / "e.json").read_text())["records"]}
+    data = ImageDataset([image_folder], 32, 6)
+    clean = data.batch(range(6))
+    measured = measure(clean, data.ids, get_task("mixture"), 0.05, 0)
+    assert len({one["physics"] for one in measured.physics.describe()}) > 1
+    restored = FlashPipeline.from_pretrained(model)(measured.y, measured.physics, ids=data.ids, steps=12)
+    assert list(found.values()) == pytest.approx(psnr(restored.images, clean).tolist(), abs=1e-2)
