@@ -94,11 +94,11 @@ def sequential(inputs: Inputs, rule: StartRule | None = None) -> Run:
             row = torch.tensor([n])
             y, physics = inputs.measured.y[row], inputs.measured.physics.take(row)
             problem = Problem(y, physics).to(prior.device)
-            seen = problem.image()
+            seen = problem.image
             generator = image_generator(inputs.seed, name, "sampling")
             shape = prior.latent_shape((seen.shape[2], seen.shape[3]))
             noise = torch.randn(shape, generator=generator)[None].to(prior.device)
-            start = own(seen, prior, solver.grid, noise)
+            start = own(problem, prior, solver.grid, noise)
             z, left = start.z, int(start.k[0])
             steps += left
             for k in range(left, 0, -1):
@@ -159,10 +159,10 @@ class Drawn:
     mean: float
     spread: float
 
-    def __call__(self, y: Tensor, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
+    def __call__(self, problem: Problem, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
         k = drawn(noise, self.mean * (1 - self.spread), self.mean * (1 + self.spread)).clamp(max=len(grid))
         abar = grid.abar[k].to(noise).view(-1, 1, 1, 1)
-        return Start(abar.sqrt() * prior.encode(y.clamp(0, 1)) + (1 - abar).sqrt() * noise, k)
+        return Start(abar.sqrt() * prior.encode(problem.image.clamp(0, 1)) + (1 - abar).sqrt() * noise, k)
 
 
 class Trivial:

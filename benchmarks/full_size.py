@@ -86,8 +86,8 @@ class DrawnStart:
     least: int
     most: int
 
-    def __call__(self, y: Tensor, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
-        return Start(noise, drawn(noise, self.least, self.most).to(y.device))
+    def __call__(self, problem: Problem, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
+        return Start(noise, drawn(noise, self.least, self.most).to(noise.device))
 
 
 def batches_of(count: int, size: int, seed: int) -> list[Batch]:

@@ -296,8 +296,8 @@ def own():
         def build(cls, networks, height):
             return cls(height)
 
-        def __call__(self, y, prior, grid, noise):
-            return Start(torch.ones_like(noise), torch.full((len(y),), int(self.height * len(grid))))
+        def __call__(self, problem, prior, grid, noise):
+            return Start(torch.ones_like(noise), torch.full((len(problem),), int(self.height * len(grid))))
 
     yield Shrinking, Halfway
     del SOLVERS["shrinking"], STARTS["halfway"]

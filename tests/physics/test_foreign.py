@@ -271,7 +271,7 @@ def _smooth(*shape: int) -> torch.Tensor:
 def test_a_smaller_measurement_is_restored_at_the_size_of_x(tiny_pipeline, start):
     x = _smooth(2, 3, 32, 32)
     y = Pool().A(x)
-    image = Problem(y, Pool()).image()
+    image = Problem(y, Pool()).image
     torch.testing.assert_close(image, F.interpolate(y, scale_factor=2, mode="bicubic"))
     restored = tiny_pipeline(y, Pool(), start=start, settings=Settings(steps=3))
     assert restored.images.shape == x.shape
@@ -280,9 +280,9 @@ def test_a_smaller_measurement_is_restored_at_the_size_of_x(tiny_pipeline, start
 def test_a_measurement_of_the_size_of_x_is_its_image():
     blur = Blur(_filters(1))
     y = blur.A(_smooth(2, 3, 8, 8))
-    assert torch.equal(Problem(y, blur).image(), y)
+    assert torch.equal(Problem(y, blur).image, y)
     black = torch.zeros(1, 3, 8, 8)
-    assert torch.equal(Problem(black, Pool()).image(), torch.zeros(1, 3, 16, 16))
+    assert torch.equal(Problem(black, Pool()).image, torch.zeros(1, 3, 16, 16))
 
 
 class Grey:
@@ -299,7 +299,7 @@ class Grey:
 
 def test_a_measurement_of_one_channel_is_seen_as_grey():
     y = Grey().A(_smooth(2, 3, 8, 8))
-    assert torch.equal(Problem(y, Grey()).image(), y.expand(-1, 3, -1, -1))
+    assert torch.equal(Problem(y, Grey()).image, y.expand(-1, 3, -1, -1))
 
 
 class Projections:
@@ -319,9 +319,9 @@ def test_measurements_that_are_no_images_are_seen_by_least_squares(tiny_pipeline
     x, physics = _smooth(3, 3, 16, 16), Projections(600, 768)
     y = physics.A(x)
     assert float(y.abs().max()) > 10, "on no scale of images"
-    image = Problem(y, physics).image()
+    image = Problem(y, physics).image
     assert float((image - x).square().mean()) < 0.4 * float((0.5 - x).square().mean())
-    torch.testing.assert_close(Problem(y[1:2], physics).image(), image[1:2], atol=1e-4, rtol=0)
+    torch.testing.assert_close(Problem(y[1:2], physics).image, image[1:2], atol=1e-4, rtol=0)
     assert tiny_pipeline(y, physics, settings=Settings(steps=3)).images.isfinite().all()
 
 
@@ -336,7 +336,7 @@ def test_what_only_looks_like_an_image_is_seen_by_least_squares_too():
 
     x = _smooth(2, 3, 16, 16)
     x[1] = x[1].flip(1).clone()
-    torch.testing.assert_close(Problem(x.flip(2), Turned()).image(), x, atol=1e-4, rtol=0)
+    torch.testing.assert_close(Problem(x.flip(2), Turned()).image, x, atol=1e-4, rtol=0)
 
 
 class _StoresWhatItIsGiven:

@@ -40,8 +40,8 @@ def _noise(count: int, seed: int = 3) -> Tensor:
     return torch.randn(count, 12, 8, 8, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def _measured(count: int) -> Tensor:
-    return torch.zeros(count, 3, 16, 16, dtype=torch.float64)
+def _measured(count: int) -> Problem:
+    return Problem(torch.zeros(count, 3, 16, 16, dtype=torch.float64), GaussianBlur([1.0] * count))
 
 
 def test_noise_starts_at_the_top_of_the_grid():
@@ -131,8 +131,7 @@ def test_inversion_walks_each_image_to_its_own_step_and_back():
     start = DDIMInversion(KnownSeverity(z_hat, var))(_measured(3), PRIOR, GRID, _noise(3))
     assert torch.equal(start.k, GRID.match(var)) and torch.equal(start.nfe, start.k)
     back = LatentDPS(PRIOR, Transition(GRID, 0.0), 0.0)
-    physics = GaussianBlur([1.0] * 3)
-    for outcome in run([jobs(start.z, start.k, Problem(_measured(3), physics), back)]):
+    for outcome in run([jobs(start.z, start.k, _measured(3), back)]):
         torch.testing.assert_close(outcome.z, z_hat[outcome.job.row], rtol=0.02, atol=0.02)
     # What is in the estimate is scaled as the toy's exact probability flow scales it: by the marginal's deviation.
     std = (start.z.flatten(2).std(dim=2) / z_hat.flatten(2).std(dim=2))[:, :, None]

@@ -36,7 +36,7 @@ def command(
         except FlashDiffusionError as error:
             failures.reasons.append((str(path), str(error)))
             continue
-        var = pipeline.severity(one.image).var.float().cpu()
+        var = pipeline.severity(one.problem.image).var.float().cpu()
         records.append(Record(one.name, severity=float(var), start=int(grid.match(var))))
     if records:
         print_records("severity", records, as_json)

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Self
 
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
 from flashdiffusion.methods import Settings
+from flashdiffusion.solvers import Problem
 from flashdiffusion.types import Physics
 
 
@@ -29,13 +31,25 @@ class Batch:
     def __post_init__(self) -> None:
         if len(self.ids) != len(self.y):
             raise InputError(f"{len(self.ids)} ids for {len(self.y)} images; expected one per image")
-        check_length(self.y, self.physics)
+        check_length(self.problem)
+
+    @classmethod
+    def of(cls, ids: Sequence[str], problem: Problem, settings: Settings | None = None) -> Self:
+        """Make a batch of a problem, and keep what is known of it."""
+        batch = cls(ids, problem.y, problem.physics, settings)
+        batch.__dict__["problem"] = problem
+        return batch
+
+    @cached_property
+    def problem(self) -> Problem:
+        """The measurements with their physics."""
+        return Problem(self.y, self.physics)
 
 
-def check_length(y: Tensor, physics: Physics | None) -> None:
+def check_length(problem: Problem) -> None:
     """Raise InputError if the physics' parameters are for another number of images."""
-    if isinstance(physics, Sized) and len(physics) != len(y):
-        raise InputError(f"physics has parameters for {len(physics)} images; y has {len(y)}")
+    if isinstance(problem.physics, Sized) and len(problem.physics) != len(problem):
+        raise InputError(f"physics has parameters for {len(problem.physics)} images; y has {len(problem)}")
 
 
 @dataclass(frozen=True)

@@ -44,10 +44,10 @@ class Costs:
 
         total = self._of(("last decode", z.shape), lambda: self.prior.decode(z))
         if inverted is None:
-            total += self._of(("start", *kind), lambda: rule(one().image(), self.prior, solver.grid, z))
+            total += self._of(("start", *kind), lambda: rule(one(), self.prior, solver.grid, z))
         else:  # how far an inversion runs differs from image to image
             i = torch.ones(1, dtype=torch.int64, device=z.device)
-            total += self._of(("severity", *kind), lambda: self.encoder and self.encoder(one().image()))
+            total += self._of(("severity", *kind), lambda: self.encoder and self.encoder(one().image))
             total += inverted * self._of(("denoise", z.shape), lambda: self.prior.denoise(z, i))
         for name, count in outcome.work.items():
             total += count * self._of((name, *kind), partial(_call, name, lambda: solver.units(z, one())))

@@ -20,7 +20,7 @@ from flashdiffusion.methods import Settings
 from flashdiffusion.metrics import count_gflop
 from flashdiffusion.physics import Mixed
 from flashdiffusion.seeds import image_generator
-from flashdiffusion.solvers import Problem, Solver, StartRule
+from flashdiffusion.solvers import Solver, StartRule
 from flashdiffusion.types import Physics
 
 if TYPE_CHECKING:
@@ -133,18 +133,15 @@ class Stream:
         return jobs
 
     def _start(self, batch: Batch, rows: list[int], first: int) -> list[Job]:
-        whole = Problem(batch.y, batch.physics)
-        given = whole if len(rows) == len(whole) else whole.take(torch.tensor(rows))
+        given = batch.problem if len(rows) == len(batch.y) else batch.problem.take(torch.tensor(rows))
         began = time.perf_counter()
-        images = self.pipeline.check(given.y, given.physics).float()
-        y = given.y.clone() if given.y.is_inference() else given.y  # those of inference mode have no gradients
-        problem = Problem(y.float(), given.physics).to(self.device)
+        problem = self.pipeline.check(given)
         solver, rule = self._method(batch, given.physics)
         solver.check(problem)
-        shape = self.pipeline.prior.latent_shape((images.shape[2], images.shape[3]))
+        shape = self.pipeline.prior.latent_shape((problem.image.shape[2], problem.image.shape[3]))
         generators = [image_generator(self.seed, batch.ids[row], "sampling") for row in rows]
         noise = torch.stack([torch.randn(shape, generator=own) for own in generators]).to(self.device)
-        start = rule(images, self.pipeline.prior, solver.grid, noise)
+        start = rule(problem, self.pipeline.prior, solver.grid, noise)
         positions = start.k.tolist()
         share = (time.perf_counter() - began) / len(rows)
         severities = start.severity.var.float().tolist() if start.severity else [None] * len(rows)
@@ -252,8 +249,7 @@ def regressed(pipeline: "FlashPipeline", batches: Iterable[Batch], max_in_flight
 
     @torch.no_grad()
     def call(batch: Batch, rows: list[int]) -> tuple[Tensor, float]:
-        part = Problem(batch.y, batch.physics).take(torch.tensor(rows))
-        images = pipeline.check(part.y, part.physics).float()
+        images = pipeline.check(batch.problem.take(torch.tensor(rows))).image
         size = images.shape[1:]
         if size not in gflop:
             gflop[size] = count_gflop(lambda: regressor(images[:1]))

@@ -1,8 +1,7 @@
 """Measurement files and images that came degraded, read with their physics."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -14,30 +13,26 @@ from flashdiffusion.errors import InputError, SizeError
 from flashdiffusion.physics import OPERATORS, BatchedPhysics, BlurKernelSpace
 from flashdiffusion.physics.base import expect_params
 from flashdiffusion.pipeline import FlashPipeline
+from flashdiffusion.solvers import Problem
+from flashdiffusion.solvers.problem import Unknown
 
 MakePhysics = Callable[[str, tuple[int, int]], BatchedPhysics | None]
-Check = Callable[[Tensor, BatchedPhysics | None], object]
+Check = Callable[[Problem], Problem]
 Note = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One input: its file, name, y (1, ...), and its physics for one image if known.
+    """One input: its file, name, and y (1, ...) with its physics, if known.
 
     fitted: whether it was cropped and resized. grey: whether it was a grey image.
     """
 
     path: Path
     name: str
-    y: Tensor
-    physics: BatchedPhysics | None
+    problem: Problem
     fitted: bool = False
     grey: bool = False
-
-    @cached_property
-    def image(self) -> Tensor:
-        """y as an image (1, 3, H, W) of the size to restore."""
-        return self.y if self.physics is None else self.physics.image(self.y)
 
 
 def fitted_size(pipeline: FlashPipeline, fit: bool) -> int | None:
@@ -97,7 +92,7 @@ def read_measured(
 
     Args:
         make_physics: physics of an image file, from its name and size.
-        check: raises InputError for a y, with its physics, that the model cannot take.
+        check: see `FlashPipeline.check`.
         size: fit images to this size (a side, or H and W); None leaves them as they are.
 
     Raises:
@@ -105,20 +100,20 @@ def read_measured(
     """
     try:
         one = _read(path, name, make_physics, size, note)
-        check(one.y, one.physics)
+        one = replace(one, problem=check(one.problem))
     except SizeError as error:
         if size is not None or path.suffix == SUFFIX:
             raise
         raise InputError(f"{error} (--fit crops and resizes images)") from error
-    if one.physics is not None and (shape := one.physics.A(one.image).shape) != one.y.shape:
-        raise InputError(f"{one.physics.name} gives measurements of shape {tuple(shape)}; y has {tuple(one.y.shape)}")
+    if not isinstance(one.problem.physics, Unknown):
+        one.problem.measure(one.problem.image)  # raises if it fits no y of this shape
     return one
 
 
 def _read(path: Path, name: str, make_physics: MakePhysics, size: int | tuple[int, int] | None, note: Note) -> Measured:
     if path.suffix != SUFFIX:
         y, grey = read_row_and_grey(path, size, note)
-        return Measured(path, name, y, make_physics(name, (y.shape[2], y.shape[3])), size is not None, grey)
+        return Measured(path, name, _problem(y, make_physics(name, (y.shape[2], y.shape[3]))), size is not None, grey)
     file = MeasurementFile.load(path)
     y = file.y[None]
     if file.physics == BlurKernelSpace.name:
@@ -127,7 +122,11 @@ def _read(path: Path, name: str, make_physics: MakePhysics, size: int | tuple[in
         physics = OPERATORS[file.physics].from_params(file.params, file.noise_std)
     else:
         raise InputError(f"{path} was made by {file.physics!r}; this library knows {', '.join(OPERATORS)}")
-    return Measured(path, name, y, physics, file.fitted, file.grey)
+    return Measured(path, name, _problem(y, physics), file.fitted, file.grey)
+
+
+def _problem(y: Tensor, physics: BatchedPhysics | None) -> Problem:
+    return Problem(y) if physics is None else Problem(y, physics)
 
 
 def _with_network(params: dict[str, Tensor], noise_std: float, given: BatchedPhysics | None) -> BatchedPhysics | None:

@@ -20,6 +20,7 @@ from flashdiffusion.physics import is_linear
 from flashdiffusion.physics.tasks import Mixture, Task, measure
 from flashdiffusion.pipeline import Batch, FlashPipeline, Restored
 from flashdiffusion.severity import true_severity
+from flashdiffusion.solvers import Problem
 
 # Not a method: what the autoencoder alone makes of the clean image, the bound of every latent method.
 BOUND = "bound"
@@ -157,13 +158,14 @@ class _Measuring:
                 continue
             clean = torch.stack(list(images.values())).float() / 255
             measured = measure(clean, ids, self.task, self.noise_std, self.seed)
-            looks = measured.physics.image(measured.y)
+            problem = Problem(measured.y, measured.physics)
+            looks = problem.image
             severities = self._true_severities(clean, looks)
             described = measured.physics.describe()
             for n, (row, id) in enumerate(zip(images, ids, strict=True)):
                 self.known[place] = _Known(row, id, clean[n].clone(), looks[n].clone(), described[n], severities[n])
                 place += 1
-            yield Batch(ids, measured.y, measured.physics, self.settings)
+            yield Batch.of(ids, problem, self.settings)
 
     def unread(self) -> Iterator[Evaluated]:
         """Images that could not be read."""

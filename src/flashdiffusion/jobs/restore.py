@@ -22,10 +22,11 @@ from flashdiffusion.jobs.quality import compare
 from flashdiffusion.jobs.records import Record
 from flashdiffusion.methods import Settings, parse_method, used_settings
 from flashdiffusion.metrics import Metrics
-from flashdiffusion.physics import BatchedPhysics, concatenate, parse_physics
+from flashdiffusion.physics import BatchedPhysics, parse_physics
 from flashdiffusion.pipeline import Batch, Restored
 from flashdiffusion.presets import preset_for
 from flashdiffusion.seeds import image_generator
+from flashdiffusion.solvers import Problem
 
 CHUNK = 64  # images that are read together; those of them that are alike share a batch
 FAR = 1.5  # shorter side of an image over the model's, or under it, from where the user is told
@@ -127,19 +128,16 @@ class _Run:
             groups: dict[object, list[tuple[Measured, _Known]]] = {}
             for item in chunk:
                 if (read := self._read(item)) is not None:
-                    one = read[0]
-                    assert one.physics is not None
-                    alike = (type(one.physics), one.y.shape, one.physics.image(one.y).shape)
+                    one = read[0].problem
+                    alike = (type(one.physics), one.y.shape, one.image.shape)
                     groups.setdefault(alike, []).append(read)
             for group in groups.values():
                 for _, known in group:
                     self.known[self.count] = known
                     self.count += 1
-                physics = concatenate([one.physics for one, _ in group if one.physics is not None])
-                y = torch.cat([one.y for one, _ in group])
-                yield Batch(
-                    [one.name for one, _ in group], y, physics, Settings(**self.job.given) if self.job.given else None
-                )
+                problem = Problem.join([one.problem for one, _ in group])
+                settings = Settings(**self.job.given) if self.job.given else None
+                yield Batch.of([one.name for one, _ in group], problem, settings)
 
     def _read(self, item: Item) -> "tuple[Measured, _Known] | None":
         path, notes = Path(item.path), list[str]()
@@ -153,8 +151,9 @@ class _Run:
         if not self.quiet and path.suffix != SUFFIX and (note := self._size_note(one)):
             notes.append(note)
             self.quiet = True
-        degradation = one.physics.describe()[0] if one.physics else None
-        measured = one.image[0].clone() if item.name in self.job.references else None
+        physics = one.problem.physics
+        degradation = physics.describe()[0] if isinstance(physics, BatchedPhysics) else None
+        measured = one.problem.image[0].cpu().clone() if item.name in self.job.references else None
         return one, _Known(item, degradation, content, tuple(notes), measured, one.fitted, one.grey)
 
     def _physics_of(self, name: str, shape: tuple[int, int]) -> BatchedPhysics:
@@ -176,7 +175,7 @@ class _Run:
     def _size_note(self, one: Measured) -> str | None:
         side = self.pipeline.sample_size
         assert side is not None
-        height, width = one.image.shape[2:]
+        height, width = one.problem.image.shape[2:]
         if 1 / FAR <= min(height, width) / side <= FAR:
             return None
         return (

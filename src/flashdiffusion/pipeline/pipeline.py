@@ -220,12 +220,14 @@ class FlashPipeline:
 
     # -- use --------------------------------------------------------------------------------------------
 
-    def check(self, y: Tensor, physics: Physics | None = None) -> Tensor:
-        """Measurements as images (B, 3, H, W) on the model's device, see `Problem.image`.
+    @torch.inference_mode(False)
+    def check(self, problem: Problem) -> Problem:
+        """Put a problem on the model's device, in float32, and see that the model can restore it.
 
         Raises:
             InputError: y is nothing this model can restore: finite images of a size it takes.
         """
+        y = problem.y
         if not y.is_floating_point():
             raise InputError(f"measurements of type {y.dtype}; expected floats on the [0, 1] scale")
         if y.ndim < 2 or len(y) == 0:
@@ -234,16 +236,16 @@ class FlashPipeline:
             rows = (~y.isfinite()).flatten(1).any(dim=1).nonzero().flatten().tolist()
             which = f"measurements {rows}" if len(y) > 1 else "the measurement"
             raise InputError(f"NaN or infinite values in {which}; expected finite numbers")
-        y = y.to(self.device)
-        image = y if physics is None else Problem(y, physics).to(self.device).image()
-        if image.ndim != 4 or image.shape[1] != 3:
-            raise InputError(f"measurements of shape {tuple(y.shape)}; expected (B, 3, H, W) with B >= 1")
-        check_length(y, physics)
+        check_length(problem)
+        if y.is_inference():  # what is made in inference mode has no gradients
+            problem = replace(problem, y=y.clone())
+        problem = problem.to(self.device, torch.float32)
+        image = problem.image
         low, high = float(image.min()), float(image.max())
         if low < -RANGE or high > 1 + RANGE:
             raise InputError(f"measurements range from {low:.3g} to {high:.3g}; expected the [0, 1] scale plus noise")
         self.prior.latent_shape((image.shape[2], image.shape[3]))
-        return image
+        return problem
 
     @torch.no_grad()
     def severity(self, y: Tensor, batch_size: int = 16) -> Severity:
@@ -254,7 +256,7 @@ class FlashPipeline:
         """
         if self.severity_encoder is None:
             raise InputError("this model has no severity encoder; train one with `flashdiffusion train severity`")
-        parts = [self.severity_encoder(part) for part in self.check(y).float().split(batch_size)]
+        parts = [self.severity_encoder(part) for part in self.check(Problem(y)).image.split(batch_size)]
         return Severity(torch.cat([p.z_hat for p in parts]), torch.cat([p.var for p in parts]))
 
     def __call__(
@@ -292,12 +294,13 @@ class FlashPipeline:
         """
         y, grey = as_measurements(y, physics)
         physics = as_physics(physics, len(y))
-        height, width = self.check(y, physics).shape[2:]
+        problem = self.check(Problem(y, physics))
+        height, width = problem.image.shape[2:]
         note_range(y, physics)
         if num_samples < 1:
             raise InputError(f"num_samples is {num_samples}; expected at least 1")
         names = [str(i) for i in range(len(y))] if ids is None else list(ids)
-        whole = Batch(names, y, physics, settings)
+        whole = Batch.of(names, problem)
         parts = self.stream(
             [whole if num_samples == 1 else _repeated(whole, num_samples)],
             method=method,
@@ -364,7 +367,7 @@ class FlashPipeline:
         if hyperparameters:
             own = Settings(**hyperparameters)
             settings = own if settings is None else settings | own
-            batches = (replace(one, settings=one.settings and one.settings | own) for one in batches)
+            batches = (one if one.settings is None else replace(one, settings=one.settings | own) for one in batches)
         self.method(solver, start, Settings() if settings is None else settings)
         Capacity(max_in_flight)
         return self._stream(batches, solver, start, seed, settings, max_in_flight, progress, on_step, callback)
@@ -443,9 +446,9 @@ def _embedded(source: str | Path | None) -> Traversable | None:
 
 def _repeated(batch: Batch, count: int) -> Batch:
     """Each image `count` times under names of its own, one round after the other; the first keeps its name."""
-    problem = Problem(batch.y, batch.physics).take(torch.arange(len(batch.y)).repeat(count))
+    problem = batch.problem.take(torch.arange(len(batch.y)).repeat(count))
     ids = [name if n == 0 else f"{name}#{n}" for n in range(count) for name in batch.ids]
-    return Batch(ids, problem.y, problem.physics, batch.settings)
+    return Batch.of(ids, problem, batch.settings)
 
 
 def _published(name: str) -> Presets:

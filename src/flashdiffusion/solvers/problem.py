@@ -1,7 +1,7 @@
 """What is to be solved: measurements with their physics; the only place that takes rows of them."""
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
 
@@ -19,15 +19,26 @@ UNLIKE = 0.1
 Result = TypeVar("Result")
 
 
+class Unknown:
+    """Stands for a physics that is not known."""
+
+    name = "unknown"
+
+    def A(self, x: Tensor) -> Tensor:
+        raise InputError("the physics of these measurements is not known; expected one")
+
+
 @dataclass(frozen=True)
 class Problem:
     """Measurements y (B, ...) on the [0, 1] scale and the physics that made them.
 
-    A physics without `take` is taken to be the same for every image.
+    A physics without `take` is taken to be the same for every image. Without a physics y must be images.
     """
 
     y: Tensor
-    physics: Physics
+    physics: Physics = field(default_factory=Unknown)
+    # Gives `image`, where that of the problem that this one was made of is known.
+    _known_image: Callable[[], Tensor] | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.y)
@@ -62,10 +73,15 @@ class Problem:
                 "image"
             )
 
-    def to(self, device: torch.device | str) -> "Problem":
-        """Measurements, and the physics if it can be moved, on `device`."""
+    @property
+    def _has_image(self) -> bool:
+        return self._known_image is not None or "image" in self.__dict__
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Problem":
+        """Put measurements, and the physics if it can be moved, on `device`, and y into the precision `dtype`."""
         physics = self._call(self.physics.to, device) if hasattr(self.physics, "to") else self.physics
-        return Problem(self.y.to(device), physics)
+        known = (lambda: self.image.to(device, dtype)) if self._has_image else None
+        return Problem(self.y.to(device, dtype), physics, known)
 
     def take(self, rows: Tensor) -> "Problem":
         """Some rows (int64 indices) of the batch."""
@@ -74,7 +90,8 @@ class Problem:
             self._check_noise(std)
             physics = WithParams(physics)  # the same for every image but for its noise
         own = self._call(physics.take, rows) if isinstance(physics, RowwisePhysics) else physics
-        return Problem(self.y[rows.to(self.y.device, non_blocking=True)], own)
+        y = self.y[rows.to(self.y.device, non_blocking=True)]
+        return Problem(y, own, (lambda: self.image[rows.to(self.image.device)]) if self._has_image else None)
 
     @property
     def kind(self) -> Hashable:
@@ -92,22 +109,27 @@ class Problem:
         if len(parts) == 1:
             return parts[0]
         y = torch.cat([part.y for part in parts])
+        known = (lambda: torch.cat([part.image for part in parts])) if all(p._has_image for p in parts) else None
         ours = [part.physics for part in parts if isinstance(part.physics, BatchedPhysics)]
         foreign = [part.physics for part in parts if isinstance(part.physics, WithParams)]
         if ours:
-            return cls(y, concatenate(ours))
-        return cls(y, WithParams.join(foreign) if foreign else parts[0].physics)
+            return cls(y, concatenate(ours), known)
+        return cls(y, WithParams.join(foreign) if foreign else parts[0].physics, known)
 
+    @cached_property
     def image(self) -> Tensor:
         """The measurements as images (B, 3, H, W) of the size to restore, for networks that take images.
 
-        Those of our operators know how. Measurements of another linear physics that look like images, with one channel
-        or three, are taken for what they are, enlarged to the size of x, if A of that image is roughly y again; what
+        Our operators know how. Measurements of another linear physics that look like images, with one channel or
+        three, are taken for what they are, enlarged to the size of x, if A of that image is roughly y again; what
         does not is no image, and a few steps of least squares stand for it. Of other nonlinear ones it is y.
+        It is made once: what is taken from a problem, or joined, carries it.
 
         Raises:
             InputError: neither is an image.
         """
+        if self._known_image is not None:
+            return self._known_image()
         if isinstance(self.physics, BatchedPhysics):
             image = self._call(self.physics.image, self.y)
         elif self.linear:

@@ -134,7 +134,7 @@ class ReSample:
 
     def units(self, z: Tensor, problem: Problem) -> dict[str, Callable[[], object]]:
         i = torch.ones(len(z), dtype=torch.int64, device=z.device)
-        x = torch.zeros_like(problem.image())
+        x = torch.zeros_like(problem.image)
         once = replace(self, iterations=1)
         far = Problem(problem.y + 10, problem.physics)  # so that the iteration is not left out as done already
         return {

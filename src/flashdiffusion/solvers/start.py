@@ -12,6 +12,7 @@ from flashdiffusion.priors import LatentPrior
 from flashdiffusion.regression import Regressor
 from flashdiffusion.schedule import Grid
 from flashdiffusion.severity import Severity, SeverityEncoder
+from flashdiffusion.solvers.problem import Problem
 from flashdiffusion.solvers.registry import Networks, register_start, setting
 
 # c·σ̂² stays below 1, so that some of the estimate is left.
@@ -47,12 +48,12 @@ class Start:
 
 
 class StartRule(Protocol):
-    """From measurements to a start."""
+    """Gives each image of a problem its start."""
 
-    def __call__(self, y: Tensor, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
+    def __call__(self, problem: Problem, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
         """
         Args:
-            y: measurements as images (B, 3, H, W) on the [0, 1] scale (`Problem.image`).
+            problem: measurements and physics; `problem.image` shows y as images (B, 3, H, W) on the [0, 1] scale.
             noise: standard normal, the shape of the latents.
         """
         ...
@@ -67,8 +68,8 @@ class FromNoise:
     def build(cls, networks: Networks) -> Self:
         return cls()
 
-    def __call__(self, y: Tensor, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
-        return Start(noise, torch.full((len(y),), len(grid), dtype=torch.int64, device=y.device))
+    def __call__(self, problem: Problem, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
+        return Start(noise, torch.full((len(problem),), len(grid), dtype=torch.int64, device=noise.device))
 
 
 @register_start("flash", space="latents")
@@ -104,8 +105,8 @@ class SNRMatch:
             raise unknown_name("mixing", self.mixing, ["paper", "consistent"])
 
     @torch.no_grad()
-    def __call__(self, y: Tensor, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
-        severity = self.encoder(y)
+    def __call__(self, problem: Problem, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
+        severity = self.encoder(problem.image)
         z_hat, var = severity.z_hat, severity.var
         added = self.correction * var
         if self.mixing == "consistent":
@@ -136,8 +137,8 @@ class DDIMInversion:
         return cls(networks.encoder_for("inversion"))
 
     @torch.no_grad()
-    def __call__(self, y: Tensor, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
-        severity = self.encoder(y)
+    def __call__(self, problem: Problem, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
+        severity = self.encoder(problem.image)
         k = grid.match(severity.var)
         z = severity.z_hat.clone()
         abar = grid.abar.to(device=z.device, dtype=z.dtype)
@@ -156,8 +157,8 @@ class DDIMInversion:
 class Estimate(Protocol):
     """An estimate of the clean latents that needs no diffusion."""
 
-    def __call__(self, y: Tensor, prior: LatentPrior) -> tuple[Tensor, Severity | None]:
-        """Measurements as images -> latents (B, c, h, w), and their severity if it is known."""
+    def __call__(self, problem: Problem, prior: LatentPrior) -> tuple[Tensor, Severity | None]:
+        """Clean latents (B, c, h, w) for the images of a problem, and their severity if it is known."""
         ...
 
 
@@ -167,8 +168,8 @@ class EncodedEstimate:
 
     encoder: SeverityEncoder
 
-    def __call__(self, y: Tensor, prior: LatentPrior) -> tuple[Tensor, Severity | None]:
-        severity = self.encoder(y)
+    def __call__(self, problem: Problem, prior: LatentPrior) -> tuple[Tensor, Severity | None]:
+        severity = self.encoder(problem.image)
         return severity.z_hat, severity
 
 
@@ -178,8 +179,8 @@ class RegressedEstimate:
 
     regressor: Regressor
 
-    def __call__(self, y: Tensor, prior: LatentPrior) -> tuple[Tensor, Severity | None]:
-        return prior.encode(self.regressor(y).clamp(0, 1)), None
+    def __call__(self, problem: Problem, prior: LatentPrior) -> tuple[Tensor, Severity | None]:
+        return prior.encode(self.regressor(problem.image).clamp(0, 1)), None
 
 
 @register_start("ccdf")
@@ -213,14 +214,14 @@ class Fixed:
         return cls(EncodedEstimate(networks.encoder), start_step)
 
     @torch.no_grad()
-    def __call__(self, y: Tensor, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
+    def __call__(self, problem: Problem, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
         if self.start_step > len(grid.schedule):
             raise InputError(f"start step is {self.start_step}; the noise schedule has {len(grid.schedule)} steps")
         k = grid.nearest(self.start_step)
-        clean, severity = self.estimate(y, prior)
+        clean, severity = self.estimate(problem, prior)
         abar = grid.abar[k].to(noise)
         z = abar.sqrt() * clean + (1 - abar).sqrt() * noise
-        return Start(z, torch.full((len(y),), k, dtype=torch.int64, device=y.device), severity)
+        return Start(z, torch.full((len(problem),), k, dtype=torch.int64, device=noise.device), severity)
 
 
 @register_start("estimate", alone="ae", fixed={"start_step": 0})
