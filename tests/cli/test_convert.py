@@ -10,7 +10,7 @@ import yaml
 
 import published.original as original
 from flashdiffusion import FlashPipeline
-from flashdiffusion.priors import LatentPrior
+from flashdiffusion.published import load_published
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_a_latent_model_with_a_severity_encoder(flash, tmp_path, ldm, severity):
     assert index["autoencoder"] == ["diffusers", "VQModel"] and index["sample_size"] == 32
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ldm", "model", "severity.ckpt"]
 
-    pipeline, prior = FlashPipeline.from_pretrained(out), LatentPrior.from_pretrained(ldm)
+    pipeline, prior = FlashPipeline.from_pretrained(out), load_published(ldm)
     x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     i = torch.tensor([10, 800])
     with torch.no_grad():
@@ -85,7 +85,7 @@ def test_a_pixel_model(flash, tmp_path):
 
 
 def test_a_folder_in_diffusers_layout(flash, tmp_path, ldm):
-    LatentPrior.from_pretrained(ldm).save_pretrained(tmp_path / "diffusers")
+    load_published(ldm).save_pretrained(tmp_path / "diffusers")
     weights = tmp_path / "diffusers" / "denoiser" / "diffusion_pytorch_model.safetensors"
     hash = f"denoiser/{weights.name}={_sha256(weights)}"
     assert flash("convert", tmp_path / "diffusers", "--out", tmp_path / "model", "--sha256", hash).code == 0
@@ -108,6 +108,8 @@ def test_what_does_not_fit_leaves_nothing(refused, tmp_path, ldm, severity):
     assert "no file" in refused(tmp_path / "absent.ckpt")
     assert "no model folder" in refused(tmp_path / "absent")
     assert "has 0 keys std_conv.weight" in refused(ldm, "--severity", ldm / "model.ckpt")
+    load_published(ldm).save_pretrained(tmp_path / "folder")
+    assert "expected none: folders have their own" in refused(tmp_path / "folder", "--config", ldm / "config.yaml")
     assert "cannot read config" in refused(ldm, "--config", tmp_path / "absent.yaml")
     torch.save(original.make_unet(), tmp_path / "pixels.pt")
     assert "given for a pixel-space prior" in refused(tmp_path / "pixels.pt", "--severity", severity)

@@ -187,10 +187,6 @@ def test_files_of_a_folder_can_be_pinned(ldm_folder):
         LatentPrior.from_pretrained(folder, sha256={name: "0" * 64})
     with pytest.raises(CheckpointError, match="cannot read"):
         LatentPrior.from_pretrained(folder, sha256={"unet/absent.bin": right})
-    with pytest.raises(CheckpointError, match="expected FILE=SHA256"):
-        LatentPrior.from_pretrained(folder, sha256=right)
-    with pytest.raises(CheckpointError, match="expected none: folders have their own"):
-        LatentPrior.from_pretrained(folder, config=folder / "config.yaml")
 
 
 def test_of_the_hub_pickled_weights_are_fetched_only_where_there_are_no_others(ldm_folder, monkeypatch):
@@ -279,7 +275,10 @@ def test_code_in_pickled_weights_is_not_run(folder, tmp_path):
     [
         (lambda t: t.pop("conv_in.bias"), "has nothing for conv_in.bias"),
         (lambda t: t.update(surplus=torch.zeros(2)), "no place for surplus"),
-        (lambda t: t.update({"conv_in.bias": torch.zeros(3)}), r"conv_in.bias has shape \(3,\); expected \(8,\)"),
+        (
+            lambda t: t.update({"conv_in.bias": torch.zeros(3)}),
+            r"conv_in.bias has shape \(3,\) and torch.float32; expected \(8,\)",
+        ),
     ],
 )
 def test_pickled_weights_that_do_not_fit_are_named(folder, change, reason):
@@ -298,7 +297,7 @@ def test_a_missing_weight_is_named(folder, component):
     key = next(k for k in tensors if k.endswith("conv_in.weight"))
     del tensors[key]
     save_file(tensors, path, {"format": "pt"})
-    with pytest.raises(CheckpointError, match=f"{component}: missing keys .*{key}"):
+    with pytest.raises(CheckpointError, match=f"{component} has nothing for {key}"):
         LatentPrior.from_pretrained(folder)
 
 
@@ -308,7 +307,7 @@ def test_a_weight_too_many_is_named(folder):
     handler = BufferingHandler(100)
     logging.add_handler(handler)
     try:
-        with pytest.raises(CheckpointError, match=r"denoiser: unexpected keys .*surplus\.weight"):
+        with pytest.raises(CheckpointError, match=r"denoiser: no place for surplus\.weight"):
             LatentPrior.from_pretrained(folder)
     finally:
         logging.remove_handler(handler)
@@ -326,7 +325,7 @@ def test_a_weight_of_another_shape_is_refused(folder):
 def test_truncated_weights_are_refused(folder):
     path = folder / "autoencoder" / WEIGHTS
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(CheckpointError, match=r"autoencoder cannot be loaded as AutoencoderKL: .+"):
+    with pytest.raises(CheckpointError, match=r"autoencoder.* cannot be read as safetensors: .+"):
         LatentPrior.from_pretrained(folder)
 
 
@@ -358,7 +357,7 @@ def test_a_missing_component_is_named(folder, name):
 def test_another_class_is_named(folder):
     path = folder / "denoiser" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"_class_name": "UNet2DConditionModel"}))
-    with pytest.raises(CheckpointError, match="holds a UNet2DConditionModel; expected UNet2DModel"):
+    with pytest.raises(CheckpointError, match="holds a 'UNet2DConditionModel'; expected UNet2DModel"):
         load_component(UNet2DModel, folder / "denoiser")
 
 

@@ -8,6 +8,7 @@ import yaml
 
 import published.original as original
 from flashdiffusion.priors import IdentityAutoencoder, LatentPrior
+from flashdiffusion.published import load_published
 from flashdiffusion.published.first_stage import load_first_stage
 from flashdiffusion.published.keymap import KeyMap
 from flashdiffusion.published.unet import UNetShape, load_unet
@@ -118,7 +119,7 @@ def test_a_latent_diffusion_checkpoint_is_the_original_prior(tmp_path, codebook,
     first = original.make_first_stage(codebook=codebook)
     live, average = original.make_unet(seed=1), original.make_unet(seed=2)
     path = write_ldm(tmp_path, first, live, average if kept else None, scale_factor=scale_factor)
-    prior = LatentPrior.from_pretrained(path)
+    prior = load_published(path)
     weights = average if kept else live
     abar = original.make_schedule()["alphas_cumprod"]
     torch.testing.assert_close(prior.abar[1:], abar, atol=1e-6, rtol=1e-3)
@@ -141,7 +142,7 @@ def test_the_folder_and_a_scale_factor_in_the_weights_are_taken(tmp_path):
     path = write_ldm(tmp_path / "model", first, unet, None, scale_by_std=True)
     tensors = torch.load(path, weights_only=True)["state_dict"] | {"scale_factor": torch.tensor(0.3)}
     torch.save({"state_dict": tensors}, path)
-    prior = LatentPrior.from_pretrained(tmp_path / "model")
+    prior = load_published(tmp_path / "model")
     x = _images()
     with torch.no_grad():
         raw = original.encode(first, 2 * x - 1, 3, 1)[:, :3]
@@ -168,7 +169,7 @@ def test_a_guided_diffusion_checkpoint_is_the_original_pixel_prior(tmp_path, lea
             }
         )
     )
-    prior = LatentPrior.from_pretrained(tmp_path / "ffhq.pt")
+    prior = load_published(tmp_path / "ffhq.pt")
     assert isinstance(prior.autoencoder, IdentityAutoencoder) and prior.sample_size == 16
     abar = (1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)).cumprod(dim=0).float()
     torch.testing.assert_close(prior.abar[1:], abar, atol=1e-6, rtol=1e-3)
@@ -186,7 +187,7 @@ def test_a_guided_diffusion_checkpoint_needs_no_config(tmp_path):
     """Everything but the head width and the schedule is in the shapes; those are as in the FFHQ model of DPS."""
     t = original.make_unet(multiples=(1, 1, 2, 2, 4, 4), blocks=1, attention=(4,), scale_shift=True, updown=True, out=6)
     torch.save(t, tmp_path / "ffhq_10m.pt")
-    prior = LatentPrior.from_pretrained(tmp_path / "ffhq_10m.pt")
+    prior = load_published(tmp_path / "ffhq_10m.pt")
     config = prior.denoiser.config
     assert prior.sample_size == 256 and config.attention_head_dim == 64
     assert config.down_block_types == ["ResnetDownsampleBlock2D"] * 4 + ["AttnDownBlock2D", "ResnetDownsampleBlock2D"]

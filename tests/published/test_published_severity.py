@@ -7,6 +7,7 @@ import torch.nn.functional as F
 import published.original as original
 from flashdiffusion.errors import CheckpointError
 from flashdiffusion.priors import DiffusersAutoencoder, load_component, save_component
+from flashdiffusion.published import load_published_severity
 from flashdiffusion.published.first_stage import load_first_stage
 from flashdiffusion.published.keymap import KeyMap
 from flashdiffusion.severity import SeverityEncoder
@@ -36,7 +37,7 @@ def y():
 def test_says_what_the_original_says(tmp_path, y, wrap, scale_factor):
     t = original.make_severity(attention=(2,), blocks=2)
     torch.save(wrap(t), tmp_path / "encoder.ckpt")
-    encoder = SeverityEncoder.from_pretrained(tmp_path / "encoder.ckpt", scale_factor=scale_factor)
+    encoder = load_published_severity(tmp_path / "encoder.ckpt", scale_factor=scale_factor)
     z, var = original.severity(t, 2 * y - 1, 3, 2)
     found = encoder(y)
     torch.testing.assert_close(found.z_hat, scale_factor * z, **CLOSE)
@@ -52,14 +53,14 @@ def test_an_untrained_one_gives_the_first_stages_own_latents(tmp_path, y):
     std_conv = {"std_conv.weight": torch.ones(3, 3, 1, 1), "std_conv.bias": torch.zeros(3)}
     torch.save(t | std_conv, tmp_path / "encoder_light.ckpt")
     autoencoder = DiffusersAutoencoder(load_first_stage(KeyMap(first, "it"), 0.6, None))
-    encoder = SeverityEncoder.from_published(tmp_path / "encoder_light.ckpt", scale_factor=0.6)
+    encoder = load_published_severity(tmp_path / "encoder_light.ckpt", scale_factor=0.6)
     torch.testing.assert_close(encoder(y).z_hat, autoencoder.encode(y), **CLOSE)
 
 
 @torch.no_grad()
 def test_survives_a_round_trip(tmp_path, y):
     torch.save(original.make_severity(), tmp_path / "encoder.ckpt")
-    encoder = SeverityEncoder.from_published(tmp_path / "encoder.ckpt")
+    encoder = load_published_severity(tmp_path / "encoder.ckpt")
     save_component(encoder, tmp_path / "saved")
     again = load_component(SeverityEncoder, tmp_path / "saved")
     assert torch.equal(again(y).var, encoder(y).var) and torch.equal(again(y).z_hat, encoder(y).z_hat)
@@ -90,7 +91,7 @@ def test_what_is_no_severity_encoder_is_told(tmp_path, tensors, reason):
     path = tmp_path / "encoder.ckpt"
     torch.save({"state_dict": tensors}, path)
     with pytest.raises(CheckpointError) as caught:
-        SeverityEncoder.from_published(path)
+        load_published_severity(path)
     assert reason in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -98,7 +99,7 @@ def test_what_is_no_severity_encoder_is_told(tmp_path, tensors, reason):
 def test_a_scale_factor_that_is_none_is_told(tmp_path, scale_factor):
     torch.save(original.make_severity(), tmp_path / "encoder.ckpt")
     with pytest.raises(CheckpointError, match="expected a positive number"):
-        SeverityEncoder.from_published(tmp_path / "encoder.ckpt", scale_factor)
+        load_published_severity(tmp_path / "encoder.ckpt", scale_factor)
 
 
 def test_the_reference_squares_before_it_averages(y):

@@ -18,8 +18,8 @@ import yaml
 
 import published.original as original
 from flashdiffusion.errors import CheckpointError
-from flashdiffusion.priors import LatentPrior
-from flashdiffusion.published.tensors import read_tensors
+from flashdiffusion.priors.tensors import read_tensors
+from flashdiffusion.published import load_published
 
 
 class Touch:
@@ -49,7 +49,7 @@ def ldm(tmp_path):
 
 def _refusal(source, **options) -> str:
     with pytest.raises(CheckpointError) as caught:
-        LatentPrior.from_pretrained(source, **options)
+        load_published(source, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -174,15 +174,15 @@ def test_a_wrong_sha256_is_told(ldm):
     assert f"expected {'0' * 64}" in _refusal(path, sha256="0" * 64)
     assert "expected 64 hexadecimal digits" in _refusal(path, sha256="abc")
     right = hashlib.sha256(path.read_bytes()).hexdigest()
-    LatentPrior.from_pretrained(path, sha256=right.upper())
-    LatentPrior.from_pretrained(path, sha256={"model.ckpt": right})
+    load_published(path, sha256=right.upper())
+    load_published(path, sha256=right)
 
 
 def test_a_missing_config_is_told(ldm):
     path = ldm()
     (path.parent / "config.yaml").rename(path.parent / "other.yaml")
     assert "no config beside" in _refusal(path)
-    LatentPrior.from_pretrained(path, config=path.parent / "other.yaml")
+    load_published(path, config=path.parent / "other.yaml")
     assert "cannot read config" in _refusal(path, config=path.parent / "absent.yaml")
 
 
@@ -313,7 +313,7 @@ def test_heads_that_diffusers_cannot_express_are_told(ldm):
     def change(tensors, config):
         config["unet_config"]["params"].update(num_head_channels=-1, num_heads=4)
 
-    LatentPrior.from_pretrained(ldm(change))  # attention in one width only
+    load_published(ldm(change))  # attention in one width only
     wide = original.make_unet(attention=(0, 1))
     torch.save(wide, (path := ldm().parent / "wide.pt"))
     path.with_suffix(".json").write_text(json.dumps({"num_heads": 4}))

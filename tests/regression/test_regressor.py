@@ -100,7 +100,7 @@ def test_a_folder_of_another_config_or_class_is_refused(model, tmp_path):
     with pytest.raises(CheckpointError, match="regressor"):
         load_component(Regressor, tmp_path / "regressor")
     config.write_text(config.read_text().replace("Regressor", "SeverityEncoder"))
-    with pytest.raises(CheckpointError, match="holds a SeverityEncoder; expected Regressor"):
+    with pytest.raises(CheckpointError, match="holds a 'SeverityEncoder'; expected Regressor"):
         load_component(Regressor, tmp_path / "regressor")
     with pytest.raises(CheckpointError, match=r"has no config\.json"):
         load_component(Regressor, tmp_path)

@@ -41,7 +41,8 @@ def command(
     from flashdiffusion.data import ensure_directory
     from flashdiffusion.errors import InputError
     from flashdiffusion.pipeline import FlashPipeline
-    from flashdiffusion.priors import DiffusersAutoencoder, LatentPrior, check_files, find_published, resolve_folder
+    from flashdiffusion.priors import DiffusersAutoencoder, check_files, resolve_folder
+    from flashdiffusion.published import find_published, load_published
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"out is {out}, which is there already; expected a new folder")
@@ -49,13 +50,14 @@ def command(
         raise InputError(f"no severity encoder at {severity}; expected the .ckpt published with the paper")
     file = find_published(source)
     hashes, own = _hashes(sha256 or [], file, severity)
-    if file is None and config is None:
+    if file is not None:
+        pipeline = FlashPipeline(load_published(file, config, hashes.get(file.name)))
+    elif config is not None:
+        raise InputError(f"config {config} given for {source}; expected none: folders have their own")
+    else:
         there = resolve_folder(source, revision)
         check_files(there, hashes)
         pipeline = FlashPipeline.from_pretrained(there)  # with all that a folder of this library holds
-    else:
-        one = hashes.get(file.name) if file else hashes
-        pipeline = FlashPipeline(LatentPrior.from_pretrained(source, revision, config=config, sha256=one))
     if severity is not None:
         pipeline.severity_encoder = _severity(severity, pipeline.prior, own)
     if pipeline.sample_size is None:
@@ -100,7 +102,7 @@ def _severity(path: Path, prior: "LatentPrior", sha256: str | None) -> "Severity
     """
     from flashdiffusion.errors import CheckpointError
     from flashdiffusion.priors import DiffusersAutoencoder
-    from flashdiffusion.severity import SeverityEncoder
+    from flashdiffusion.published import load_published_severity
 
     if not isinstance(prior.autoencoder, DiffusersAutoencoder):
         raise CheckpointError(f"severity encoder {path} given for a pixel-space prior; expected a latent one")
@@ -109,7 +111,7 @@ def _severity(path: Path, prior: "LatentPrior", sha256: str | None) -> "Severity
         raise CheckpointError(
             f"severity encoder {path} given for latents standardised per channel; expected one scale factor for all"
         )
-    encoder = SeverityEncoder.from_published(path, float(gain.flatten()[0]), sha256)
+    encoder = load_published_severity(path, float(gain.flatten()[0]), sha256)
     factor = 2 ** (len(encoder.config.encoder_config["block_out_channels"]) - 1)
     found, expected = (encoder.config.latent_channels, factor), (prior.autoencoder.channels, prior.autoencoder.factor)
     if found != expected:

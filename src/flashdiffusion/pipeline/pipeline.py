@@ -28,7 +28,6 @@ from flashdiffusion.priors import (
     DistilledDecoder,
     IdentityAutoencoder,
     LatentPrior,
-    find_published,
     load_component,
     load_distilled_decoder,
     read_json,
@@ -36,6 +35,7 @@ from flashdiffusion.priors import (
     save_component,
     write_index,
 )
+from flashdiffusion.published import find_published, load_published
 from flashdiffusion.regression import Regressor
 from flashdiffusion.severity import Severity, SeverityEncoder
 from flashdiffusion.solvers import Problem, Solver, StartRule
@@ -111,7 +111,7 @@ class FlashPipeline:
                 return cls._from_folder(folder)
         name = str(source)
         if find_published(name) is not None:
-            prior = LatentPrior.from_pretrained(name)
+            prior = load_published(name)
             return cls(prior, sample_size=prior.sample_size, presets=_published(name))
         if "/" not in name and not Path(name).exists():
             expected = f"{DEFAULT_MODEL}, a folder in diffusers' layout, or a hub id owner/name"

@@ -12,7 +12,6 @@ from flashdiffusion.priors.folder import (
     write_index,
 )
 from flashdiffusion.priors.latent import LatentPrior, load_autoencoder
-from flashdiffusion.published import find_published
 
 __all__ = [
     "INDEX",
@@ -21,7 +20,6 @@ __all__ = [
     "LatentPrior",
     "DistilledDecoder",
     "check_files",
-    "find_published",
     "load_autoencoder",
     "load_component",
     "load_distilled_decoder",

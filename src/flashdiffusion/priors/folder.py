@@ -1,19 +1,20 @@
 """Reading model folders in diffusers' layout: a folder per component, config.json plus weights."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-from diffusers.utils import logging
 from huggingface_hub import snapshot_download
+from torch import Tensor, nn
 
 from flashdiffusion.data import write_json
 from flashdiffusion.errors import CheckpointError, brief
-from flashdiffusion.published.keymap import KeyMap
-from flashdiffusion.published.tensors import check_sha256, read_tensors
+from flashdiffusion.priors.build import build
+from flashdiffusion.priors.tensors import check_sha256, read_tensors
 
-T = TypeVar("T")
+T = TypeVar("T", bound=nn.Module)
 
 WEIGHTS, PICKLED = "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"
 # How diffusers called the layers of attention until 0.13; pickled weights are of that time.
@@ -88,70 +89,30 @@ def load_component(cls: type[T], folder: Path) -> T:
     Safetensors if there are any, else pickled weights, of which only tensors are read: code in them is not executed.
 
     Raises:
-        CheckpointError: missing, of another class, or weights that do not fit the config.
+        CheckpointError: missing, of another class, a config that makes no network, or weights that do not fit it.
     """
     config = read_json(folder / "config.json")
-    if config.get("_class_name") != cls.__name__:
-        raise CheckpointError(f"{folder} holds a {config.get('_class_name')}; expected {cls.__name__}")
-    _check_unconditional(config, folder)
-    if (folder / PICKLED).is_file() and not (folder / WEIGHTS).is_file():
-        return _load_pickled(cls, folder, config)
-    loader: Any = cls
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # what diffusers warns of is in the report, and raises below
-    try:
-        model, report = loader.from_pretrained(
-            folder,
-            use_safetensors=True,
-            low_cpu_mem_usage=False,
-            output_loading_info=True,
-            local_files_only=True,
-        )
-    except Exception as error:
-        raise CheckpointError(f"{folder} cannot be loaded as {cls.__name__}: {brief(error)}") from error
-    finally:
-        logging.set_verbosity(verbosity)
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if report.get(kind):
-            raise CheckpointError(
-                f"{folder}: {kind.replace('_', ' ')} {sorted(report[kind])[:3]}; weights of another config?"
-            )
-    return _finite(model, folder).eval()
-
-
-def _check_unconditional(config: Mapping[str, Any], folder: Path) -> None:
+    if (name := config.get("_class_name")) != cls.__name__:
+        raise CheckpointError(f"{folder} holds a {name!r}; expected {cls.__name__}")
     for name in ("num_class_embeds", "class_embed_type"):
         if config.get(name) is not None:
             raise CheckpointError(
                 f"{folder} is class-conditional ({name} {config[name]!r}); expected a model that is given no class"
             )
-
-
-def _finite(model: Any, folder: Path) -> Any:
-    for name, value in model.state_dict().items():
-        if value.is_floating_point() and not bool(value.isfinite().all()):
-            raise CheckpointError(f"{folder}: the weights {name} hold NaN or infinite values; take another checkpoint")
-    return model
-
-
-def _load_pickled(cls: type[T], folder: Path, config: dict[str, Any]) -> T:
-    keys = KeyMap(read_tensors(folder / PICKLED), str(folder / PICKLED))
-    for key in list(keys.left):
-        parts = key.split(".")
-        name = (
-            [*parts[:-2], _OLD_ATTENTION.get(parts[-2], parts[-2]), parts[-1]] if "attentions" in parts[:-2] else parts
-        )
-        keys.put(".".join(name), keys.take(key), key)
     loader: Any = cls
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # values of a config that diffusers has no use for
-    try:
-        model = loader.from_config(config)
-    except Exception as error:
-        raise CheckpointError(f"{folder} cannot be loaded as {cls.__name__}: {brief(error)}") from error
-    finally:
-        logging.set_verbosity(verbosity)
-    return cast(T, _finite(keys.load_into(model), folder))
+    return build(lambda: loader.from_config(config), _weights(folder), str(folder))
+
+
+def _weights(folder: Path) -> dict[str, Tensor]:
+    if (path := folder / WEIGHTS).is_file():
+        return read_tensors(path)
+    if not (path := folder / PICKLED).is_file():
+        raise CheckpointError(f"{folder} has no weights; expected {WEIGHTS} or {PICKLED}")
+    old = re.compile(rf"(?<=\.)({'|'.join(_OLD_ATTENTION)})(?=\.\w+$)")
+    return {
+        old.sub(lambda layer: _OLD_ATTENTION[layer[0]], name) if "attentions." in name else name: tensor
+        for name, tensor in read_tensors(path).items()
+    }
 
 
 def save_component(model: Any, folder: Path) -> None:

@@ -13,7 +13,6 @@ from flashdiffusion.errors import CheckpointError, InputError, SizeError
 from flashdiffusion.priors.autoencoder import DiffusersAutoencoder, IdentityAutoencoder
 from flashdiffusion.priors.folder import check_files, load_component, read_json, resolve_folder, save_component
 from flashdiffusion.priors.precision import KeepsFloat32Buffers
-from flashdiffusion.published import find_published, load_published
 from flashdiffusion.schedule import NoiseSchedule
 
 _AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
@@ -135,34 +134,21 @@ class LatentPrior(KeepsFloat32Buffers):
         source: str | Path,
         revision: str | None = None,
         *,
-        config: str | Path | None = None,
-        sha256: str | Mapping[str, str] | None = None,
+        sha256: Mapping[str, str] | None = None,
     ) -> "LatentPrior":
-        """Load a prior; of pickled files only tensors are read, code in them is not executed.
+        """Load a prior from its folder; of pickled files only tensors are read, code in them is not executed.
+
+        Published checkpoint files are read by `flashdiffusion.published.load_published`.
 
         Args:
             source: a diffusers folder (autoencoder, denoiser, scheduler) or hub id, also under the names of diffusers'
-                LDMPipeline (`vqvae`, `unet`) and DDPMPipeline (no autoencoder); or a published checkpoint: model.ckpt
-                of latent-diffusion (or its folder), a guided-diffusion .pt file.
+                LDMPipeline (`vqvae`, `unet`) and DDPMPipeline (no autoencoder).
             revision: branch, tag or commit of a hub id.
-            config: YAML or JSON of a published checkpoint; default: the one beside it.
-            sha256: expected SHA-256 of a published checkpoint, or {file in the folder: SHA-256} of a folder or hub id.
+            sha256: {file in the folder: its expected SHA-256}.
 
         Raises:
             CheckpointError: nothing of the kind, or not what it should be.
         """
-        if (path := find_published(source)) is not None:
-            expected = sha256.get(path.name) if isinstance(sha256, Mapping) else sha256
-            parts = load_published(path, config, expected)
-            autoencoder = DiffusersAutoencoder(parts.autoencoder) if parts.autoencoder else IdentityAutoencoder()
-            try:
-                return cls(autoencoder, parts.denoiser, parts.scheduler)
-            except InputError as error:
-                raise CheckpointError(f"{path}: {error}") from error
-        if config is not None:
-            raise CheckpointError(f"config {config} given for {source}; expected none: folders have their own")
-        if isinstance(sha256, str):
-            raise CheckpointError(f"one sha256 given for the folder {source}; expected FILE=SHA256 of its files")
         folder = resolve_folder(source, revision)
         check_files(folder, sha256 or {})
         return cls._from_folder(folder)

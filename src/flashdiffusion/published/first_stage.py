@@ -121,13 +121,10 @@ def load_first_stage(keys: KeyMap, scale_factor: float, resolution: int | None) 
         keys.layer(name, name)
     if codebook is None:
         keys.finish()
-        model: AutoencoderKL | VQModel = AutoencoderKL(**config)
-    else:
-        keys.put(CODEBOOK, keys.take(CODEBOOK), CODEBOOK)
-        keys.finish()
-        model = VQModel(**config, num_vq_embeddings=codebook[0], vq_embed_dim=codebook[1])
-    keys.load_into(model)
-    return model
+        return keys.build(lambda: AutoencoderKL(**config))
+    keys.put(CODEBOOK, keys.take(CODEBOOK), CODEBOOK)
+    keys.finish()
+    return keys.build(lambda: VQModel(**config, num_vq_embeddings=codebook[0], vq_embed_dim=codebook[1]))
 
 
 def map_attention(keys: KeyMap, old: str, new: str) -> None:

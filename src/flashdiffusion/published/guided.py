@@ -20,7 +20,7 @@ _SCHEDULES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
 
 def load_guided(
     tensors: dict[str, Tensor], config: Mapping[str, Any], path: Path, config_path: Path | None
-) -> tuple[None, UNet2DModel, DDPMScheduler]:
+) -> tuple[UNet2DModel, DDPMScheduler]:
     """Denoiser and schedule of a pixel-space checkpoint; there is no autoencoder.
 
     What the weights do not show is taken from the config, else as in the FFHQ model of DPS: heads of 64 channels, each
@@ -40,7 +40,7 @@ def load_guided(
     check_agreement(_comparable(config, name), _argued(found, shape, size), name)
     head = head_channels(shape, config, name, HEAD)
     denoiser = load_unet(keys, shape, head, size, bool(config.get("use_new_attention_order", False)))
-    return None, denoiser, _scheduler(config, shape, name)
+    return denoiser, _scheduler(config, shape, name)
 
 
 def _comparable(config: Mapping[str, Any], name: str) -> dict[str, Any]:

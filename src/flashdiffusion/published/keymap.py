@@ -1,11 +1,14 @@
 """Renaming a checkpoint's tensors with every key accounted for."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from flashdiffusion.errors import CheckpointError
+from flashdiffusion.priors.build import build
+
+T = TypeVar("T", bound=nn.Module)
 
 GROUPS = 32  # of every normalisation in the published models, which no weight shows
 
@@ -33,7 +36,7 @@ class KeyMap:
         """
         if key not in self.left:
             raise self.missing(key)
-        return self.left.pop(key).float()
+        return self.left.pop(key)
 
     def has(self, layer: str) -> bool:
         """Is anything of an optional layer there?"""
@@ -95,27 +98,10 @@ class KeyMap:
                 f"{self.source} has a key {self.prefix}{keys[0]}{more} too many for this layout; is it another model?"
             )
 
-    def load_into(self, model: Any, prefix: str = "") -> Any:
-        """Load what was moved under `prefix` into a model, shapes checked; returns the model.
-
-        Raises:
-            CheckpointError: a tensor that the model lacks, or has in another shape, or that is missing.
-        """
-        tensors = {k.removeprefix(prefix): v for k, v in self.moved.items() if k.startswith(prefix)}
-        expected = model.state_dict()
-        for name, tensor in tensors.items():
-            key = self.prefix + self._origin[prefix + name]
-            if name not in expected:
-                raise CheckpointError(f"{self.source}: no place for {key} in the model that its other weights make")
-            if tensor.shape != expected[name].shape:
-                raise CheckpointError(
-                    f"{self.source}: {key} has shape {tuple(tensor.shape)}; "
-                    f"expected {tuple(expected[name].shape)} beside its other weights"
-                )
-        if missing := sorted(expected.keys() - tensors.keys()):
-            raise CheckpointError(f"{self.source} has nothing for {missing[0]}; expected it: is the file complete?")
-        model.load_state_dict(tensors)
-        return model.eval()
+    def build(self, make: Callable[[], T]) -> T:
+        """The network that `make` gives, with what was moved; see `priors.build`."""
+        names = {name: self.prefix + key for name, key in self._origin.items()}
+        return build(make, self.moved, self.source, names)
 
 
 def indices(tensors: Iterable[str], prefix: str) -> int:

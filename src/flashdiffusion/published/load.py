@@ -1,50 +1,49 @@
-"""Which layout is it? A checkpoint file as the components of a prior."""
+"""Which layout is it? A checkpoint file as a prior."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DModel, VQModel
-
-from flashdiffusion.errors import CheckpointError
+from flashdiffusion.errors import CheckpointError, InputError
+from flashdiffusion.priors import DiffusersAutoencoder, IdentityAutoencoder, LatentPrior
+from flashdiffusion.priors.tensors import read_tensors
 from flashdiffusion.published.config import read_config
-from flashdiffusion.published.files import find_config
+from flashdiffusion.published.files import find_config, find_published
 from flashdiffusion.published.guided import load_guided
 from flashdiffusion.published.latent_diffusion import UNET, load_latent_diffusion
-from flashdiffusion.published.tensors import read_tensors
 
 
-@dataclass(frozen=True)
-class Components:
-    """Models of a prior; a pixel-space one has no autoencoder."""
-
-    autoencoder: AutoencoderKL | VQModel | None
-    denoiser: UNet2DModel
-    scheduler: DDPMScheduler
-
-
-def load_published(path: Path, config: str | Path | None = None, sha256: str | None = None) -> Components:
-    """Load a latent-diffusion or guided-diffusion checkpoint; the keys say which it is.
+def load_published(source: str | Path, config: str | Path | None = None, sha256: str | None = None) -> LatentPrior:
+    """Load a latent-diffusion or guided-diffusion checkpoint; the keys say which it is. Code in it is not executed.
 
     Args:
-        path: model.ckpt, ffhq_10m.pt or the like.
+        source: model.ckpt or its folder, ffhq_10m.pt or the like.
         config: YAML or JSON; default: the file of the same name beside it, or, for latent diffusion, config.yaml.
         sha256: the file's expected SHA-256, in hexadecimal.
 
     Raises:
         CheckpointError: neither layout, or anything in it that does not fit.
     """
+    if (path := find_published(source)) is None:
+        raise CheckpointError(f"{source} is no published checkpoint; expected model.ckpt, its folder, or a .pt file")
     tensors = read_tensors(path, sha256)
-    if any(key.startswith(UNET) for key in tensors):
-        found = Path(config) if config else find_config(path, ("config.yaml", "config.yml"))
-        if found is None:
-            raise CheckpointError(
-                f"no config beside {path}; expected config.yaml of latent-diffusion there, or give it with --config"
+    try:
+        if any(key.startswith(UNET) for key in tensors):
+            found = Path(config) if config else find_config(path, ("config.yaml", "config.yml"))
+            if found is None:
+                raise CheckpointError(
+                    f"no config beside {path}; expected config.yaml of latent-diffusion there, or give it with --config"
+                )
+            stage, *rest = load_latent_diffusion(tensors, read_config(found), path, found)
+            return LatentPrior(DiffusersAutoencoder(stage), *rest)
+        if "input_blocks.0.0.weight" in tensors:
+            found = Path(config) if config else find_config(path)
+            return LatentPrior(
+                IdentityAutoencoder(), *load_guided(tensors, read_config(found) if found else {}, path, found)
             )
-        return Components(*load_latent_diffusion(tensors, read_config(found), path, found))
-    if "input_blocks.0.0.weight" in tensors:
-        found = Path(config) if config else find_config(path)
-        return Components(*load_guided(tensors, read_config(found) if found else {}, path, found))
+    except CheckpointError:
+        raise
+    except InputError as error:  # parts that do not fit each other
+        raise CheckpointError(f"{path}: {error}") from error
     raise CheckpointError(f"{path} {_likeness(tensors)}; expected a latent-diffusion or a guided-diffusion checkpoint")
 
 

@@ -4,31 +4,25 @@ Their `encoder` is CompVis' Encoder, followed by `quant_conv`; the head is σ̂�
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from flashdiffusion.errors import CheckpointError
+from flashdiffusion.priors.tensors import read_tensors
 from flashdiffusion.published.first_stage import EncoderShape, map_encoder
 from flashdiffusion.published.keymap import KeyMap
-from flashdiffusion.published.tensors import read_tensors
-
-if TYPE_CHECKING:
-    from flashdiffusion.severity.encoder import SeverityEncoder
+from flashdiffusion.severity import SeverityEncoder
 
 HEAD = "std_conv.weight"
 # What the training module kept beside the severity encoder: the frozen first stage, the degradation, the noise.
 _BESIDE = ("pretrained_autoencoder.", "fwd_operator.", "noise_schedule.")
 
 
-def load_published_severity(
-    cls: type["SeverityEncoder"], path: str | Path, scale_factor: float = 1.0, sha256: str | None = None
-) -> "SeverityEncoder":
+def load_published_severity(path: str | Path, scale_factor: float = 1.0, sha256: str | None = None) -> SeverityEncoder:
     """A published `.ckpt` (or `*_light.ckpt`) as a severity encoder with the paper's head.
 
     Args:
-        cls: SeverityEncoder.
         path: the checkpoint; what else lightning keeps in it is neither needed nor executed.
         scale_factor: of the prior's latents (1 for CompVis' VQ models): the published encoder gives unscaled ones,
             while ours are scaled.
@@ -49,9 +43,8 @@ def load_published_severity(
         raise CheckpointError(f"scale_factor is {scale_factor}; expected a positive number")
     _scale(keys.moved, scale_factor)
     config = shape.arguments() | {"out_channels": shape.out_channels, "double_z": False}
-    model = cls(config, keys.moved["quant_conv.weight"].shape[0], "paper")
-    keys.load_into(model)
-    return model
+    channels = keys.moved["quant_conv.weight"].shape[0]
+    return keys.build(lambda: SeverityEncoder(config, channels, "paper"))
 
 
 def _own_tensors(tensors: dict[str, Tensor], source: str) -> dict[str, Tensor]:

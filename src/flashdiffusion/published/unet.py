@@ -166,9 +166,7 @@ def load_unet(
         _map_resnet(keys, f"middle_block.{number}", f"mid_block.{new}")
     _map_attention(keys, "middle_block.1", "mid_block.attentions.0", head, new_attention_order)
     keys.finish()
-    model = UNet2DModel(**_arguments(shape, head, sample_size))
-    keys.load_into(model)
-    return model
+    return keys.build(lambda: UNet2DModel(**_arguments(shape, head, sample_size)))
 
 
 def _arguments(shape: UNetShape, head: int, sample_size: int | None) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """The severity encoder: degraded image -> estimate of the clean latent, and the variance of its error."""
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -119,26 +118,6 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
         model.encoder.load_state_dict({k: v for k, v in source.state_dict().items() if not k.startswith(moved)})
         model._set_quant_conv(autoencoder)
         return model
-
-    @classmethod
-    def from_pretrained(cls, source: str | Path, **options: Any) -> "SeverityEncoder":
-        """Load a saved folder, or a checkpoint file published with the paper: `from_published` says its options."""
-        if Path(source).is_file():
-            return cls.from_published(source, **options)
-        return cast(SeverityEncoder, super().from_pretrained(source, **options))
-
-    @classmethod
-    def from_published(
-        cls, path: str | Path, scale_factor: float = 1.0, sha256: str | None = None
-    ) -> "SeverityEncoder":
-        """Load a published `.ckpt`; its latents are unscaled, so give the prior's `scale_factor` (VQ-f4 of CompVis: 1).
-
-        Raises:
-            CheckpointError: another kind of file, or one of another SHA-256.
-        """
-        from flashdiffusion.published.severity import load_published_severity
-
-        return load_published_severity(cls, path, scale_factor, sha256)
 
     def start_from(self, other: "SeverityEncoder") -> None:
         """Take over the weights of a trained encoder for the same latents; more refining layers than it has are kept.

@@ -1,0 +1,92 @@
+"""A network and its weights, compared before anything of the network is allocated."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from diffusers.utils import logging
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from flashdiffusion.errors import CheckpointError, brief
+
+T = TypeVar("T", bound=nn.Module)
+
+
+def build(
+    make: Callable[[], T], tensors: Mapping[str, Tensor], source: str, names: Mapping[str, str] | None = None
+) -> T:
+    """The network that `make` gives, with these weights as float32, in eval mode.
+
+    `make` runs on torch's meta device, where layers of any size take no memory, and not for longer than there are
+    weights; what is allocated then has the size of the weights.
+
+    Args:
+        make: constructs the network from its config.
+        tensors: all its parameters and buffers by name.
+        source: what the messages call the checkpoint.
+        names: of the tensors in the checkpoint, where they differ.
+
+    Raises:
+        CheckpointError: a config that makes no network, or weights that do not fit it or are not finite.
+    """
+    names = names or {}
+    try:
+        with torch.device("meta"), _quiet(), _at_most(2 * len(tensors) + 100):
+            model = make()
+    except Exception as error:  # diffusers and torch raise many kinds
+        raise CheckpointError(f"{source}: no network can be made of its config: {brief(error)}") from error
+    expected = model.state_dict()
+    for name, tensor in tensors.items():
+        key = names.get(name, name)
+        if name not in expected:
+            raise CheckpointError(f"{source}: no place for {key} in the network that its config makes")
+        if tensor.shape != expected[name].shape or not tensor.is_floating_point():
+            raise CheckpointError(
+                f"{source}: {key} has shape {tuple(tensor.shape)} and {tensor.dtype}; "
+                f"expected {tuple(expected[name].shape)} of floats, as its config says"
+            )
+    if missing := sorted(expected.keys() - tensors.keys()):
+        raise CheckpointError(f"{source} has nothing for {missing[0]}; expected it: is the file complete?")
+    # Copied, since the tensors may be a view of the file, which can change.
+    own = {name: tensor.to(torch.float32, copy=True).contiguous() for name, tensor in tensors.items()}
+    for name, tensor in own.items():
+        if not bool(tensor.isfinite().all()):
+            raise CheckpointError(
+                f"{source}: the weights {names.get(name, name)} hold NaN or infinite values; take another checkpoint"
+            )
+    model.load_state_dict(own, assign=True)
+    if unset := [name for name, buffer in model.named_buffers() if buffer.is_meta]:
+        raise CheckpointError(f"{source}: a layer with {unset[0]}, which no weights give, is not supported")
+    return model.eval()
+
+
+@contextmanager
+def _at_most(count: int) -> Iterator[None]:
+    """Raise in this thread when more parameters than that are made; a config can ask for any number of layers."""
+    made, thread = 0, threading.get_ident()
+
+    def hook(module: nn.Module, name: str, parameter: Any) -> None:
+        nonlocal made
+        made += threading.get_ident() == thread
+        if made > count:
+            raise CheckpointError(f"it asks for more than {count} parameters; expected as many as there are weights")
+
+    handle = register_module_parameter_registration_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without diffusers' warnings of values in a config that it has no use for."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
