@@ -3,7 +3,8 @@ import torch
 from safetensors.torch import save_file
 
 from flashdiffusion.errors import CheckpointError, InputError
-from flashdiffusion.physics import JPEG, BlurKernelSpace, Compose, KernelWizard, concatenate, parse_physics
+from flashdiffusion.jobs.parse import parse_physics
+from flashdiffusion.physics import JPEG, BlurKernelSpace, Compose, KernelWizard, concatenate
 
 
 @pytest.fixture(scope="module")

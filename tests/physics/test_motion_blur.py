@@ -39,7 +39,9 @@ def test_is_the_camera_shake_of_a_camera_without_response():
     torch.testing.assert_close(drawn.A(_x()), shake.A(_x()))
 
 
-@pytest.mark.parametrize(("length", "angle"), [([-1.0], [0.0]), ([31.0], [0.0]), ([1.0], [float("nan")]), ([1.0], [])])
+@pytest.mark.parametrize(
+    ("length", "angle"), [([-1.0], [0.0]), ([31.0], [0.0]), ([1.0], [float("nan")]), ([1.0, 2.0], [0.0, 1.0, 2.0])]
+)
 def test_refuses_lines_that_are_none(length, angle):
     with pytest.raises(InputError, match=r"motion (length|angle) is"):
         MotionBlur.from_line(length, angle)

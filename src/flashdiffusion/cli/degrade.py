@@ -39,9 +39,10 @@ def command(
     from flashdiffusion.data.measurements import SUFFIX
     from flashdiffusion.errors import FlashDiffusionError, InputError
     from flashdiffusion.jobs.measured import read_row_and_grey
+    from flashdiffusion.jobs.parse import parse_physics
     from flashdiffusion.jobs.records import Record, report
     from flashdiffusion.metrics import psnr
-    from flashdiffusion.physics import BlurKernelSpace, Compose, get_task, parse_physics
+    from flashdiffusion.physics import BlurKernelSpace, Compose, get_task
     from flashdiffusion.seeds import image_generator
 
     if size < 0 or size * size > LARGEST_AREA:

@@ -77,9 +77,9 @@ def command(
     from flashdiffusion.jobs.inputs import place as place_of
     from flashdiffusion.jobs.journal import Journal
     from flashdiffusion.jobs.lock import locked
+    from flashdiffusion.jobs.parse import drawn_by, parse_physics
     from flashdiffusion.jobs.records import report
     from flashdiffusion.metrics import Metrics
-    from flashdiffusion.physics import drawn_by, parse_physics
     from flashdiffusion.seeds import image_generator
 
     place = Engine(engine, workers, address)

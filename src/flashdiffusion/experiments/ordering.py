@@ -97,7 +97,7 @@ def ordering_values(
     if over == "level" and not isinstance(task, Task):
         raise InputError(f"task {task.name} has no level of its own; choose one of its tasks, or --over noise")
     varied = task if over == "level" and isinstance(task, Task) else None
-    default = NOISE_LEVELS if varied is None else varied.default_levels
+    default = NOISE_LEVELS if varied is None else varied.ordering
     if varied is not None and default[0] == default[1] and low is None and high is None:
         raise InputError(
             f"task {varied.name} has one level only, {varied.level} {default[0]:g}, so there is nothing to order; "

@@ -1,11 +1,10 @@
 """Which input an image was made of: its content counts, not how its path is written."""
 
 import hashlib
-import re
-from collections.abc import Iterable
 from pathlib import Path
 
 from flashdiffusion.data.files import expect_file
+from flashdiffusion.jobs.parse import read_physics
 
 
 def digest(*files: str | Path) -> str:
@@ -32,5 +31,5 @@ def place(name: str | Path | None) -> str | None:
 
 def named_files(physics: str | None) -> dict[str, str]:
     """Content of the files that a degradation on the command line names (masks, weights), by their path."""
-    values: Iterable[str] = re.findall(r"=([^,+]+)", physics or "")
-    return {value: digest(value) for value in values if Path(value).is_file()}
+    named = [file for one in read_physics(physics) for file in one.files] if physics is not None else []
+    return {str(file): digest(file) for file in named if file.is_file()}

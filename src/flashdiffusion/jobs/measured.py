@@ -10,8 +10,7 @@ from flashdiffusion.data import MeasurementFile
 from flashdiffusion.data.images import fit, read_image, to_tensor
 from flashdiffusion.data.measurements import SUFFIX
 from flashdiffusion.errors import InputError, SizeError
-from flashdiffusion.physics import OPERATORS, BatchedPhysics, BlurKernelSpace
-from flashdiffusion.physics.base import expect_params
+from flashdiffusion.physics import PHYSICS, BatchedPhysics, BlurKernelSpace
 from flashdiffusion.pipeline import FlashPipeline
 from flashdiffusion.solvers import Problem
 from flashdiffusion.solvers.problem import Unknown
@@ -118,10 +117,10 @@ def _read(path: Path, name: str, make_physics: MakePhysics, size: int | tuple[in
     y = file.y[None]
     if file.physics == BlurKernelSpace.name:
         physics = _with_network(file.params, file.noise_std, make_physics(name, (1, 1)))
-    elif file.physics in OPERATORS:
-        physics = OPERATORS[file.physics].from_params(file.params, file.noise_std)
+    elif file.physics in PHYSICS:
+        physics = PHYSICS[file.physics].cls.from_params(file.params, file.noise_std)
     else:
-        raise InputError(f"{path} was made by {file.physics!r}; this library knows {', '.join(OPERATORS)}")
+        raise InputError(f"{path} was made by {file.physics!r}; this library knows {', '.join(PHYSICS)}")
     return Measured(path, name, _problem(y, physics), file.fitted, file.grey)
 
 
@@ -133,7 +132,8 @@ def _with_network(params: dict[str, Tensor], noise_std: float, given: BatchedPhy
     """The blur-kernel-space operator of a measurement file, with the network of the one that `--physics` gives."""
     if given is None:
         return None
-    expect_params(BlurKernelSpace.name, params, "code")
+    if set(params) != {"code"}:
+        raise InputError(f"{BlurKernelSpace.name} has the parameter code; got {sorted(params)}")
     if not isinstance(given, BlurKernelSpace):
         raise InputError(f"made by {BlurKernelSpace.name}: needs --physics {BlurKernelSpace.name}:weights=FILE")
     return BlurKernelSpace(given.network, params["code"], noise_std)

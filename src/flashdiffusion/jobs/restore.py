@@ -18,11 +18,12 @@ from flashdiffusion.jobs.inputs import digest
 from flashdiffusion.jobs.job import Done, Item, ModelChoice
 from flashdiffusion.jobs.measured import Measured, fitted_size, read_measured, read_truth
 from flashdiffusion.jobs.measuring import finishing_threads
+from flashdiffusion.jobs.parse import parse_physics
 from flashdiffusion.jobs.quality import compare
 from flashdiffusion.jobs.records import Record
 from flashdiffusion.methods import Settings, parse_method, used_settings
 from flashdiffusion.metrics import Metrics
-from flashdiffusion.physics import BatchedPhysics, parse_physics
+from flashdiffusion.physics import BatchedPhysics
 from flashdiffusion.pipeline import Batch, Restored
 from flashdiffusion.presets import preset_for
 from flashdiffusion.seeds import image_generator

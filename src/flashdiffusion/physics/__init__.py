@@ -1,6 +1,9 @@
-"""Degradations: one file per family of operators; `tasks.py` draws their parameters."""
+"""Degradations: one file per family of operators, each registered where it is defined."""
 
-from flashdiffusion.physics.base import BatchedLinearPhysics, BatchedPhysics
+from importlib import import_module
+from pkgutil import iter_modules
+
+from flashdiffusion.physics.base import BatchedPhysics, per_image
 from flashdiffusion.physics.blur import GaussianBlur
 from flashdiffusion.physics.blur_kernel_space import BlurKernelSpace
 from flashdiffusion.physics.compose import Compose
@@ -12,37 +15,18 @@ from flashdiffusion.physics.kernel_wizard import KernelWizard
 from flashdiffusion.physics.mixed import Mixed, concatenate
 from flashdiffusion.physics.motion_blur import MotionBlur
 from flashdiffusion.physics.nonlinear_blur import CameraShake
-from flashdiffusion.physics.parse import drawn_by, parse_physics
 from flashdiffusion.physics.phase_retrieval import PhaseRetrieval
+from flashdiffusion.physics.registry import PHYSICS, Form, register_physics
 from flashdiffusion.physics.super_resolution import SuperResolution
 from flashdiffusion.physics.tasks import TASKS, Mixture, Task, get_task
 
-# Operators by the name that measurement files carry; BlurKernelSpace is none of them, for it needs its network too.
-OPERATORS: dict[str, type[BatchedPhysics]] = {
-    cls.name: cls
-    for cls in (
-        GaussianBlur,
-        RandomInpainting,
-        BoxInpainting,
-        SuperResolution,
-        MotionBlur,
-        CameraShake,
-        JPEG,
-        PhaseRetrieval,
-        HDR,
-        Compose,
-    )
-}
-
 __all__ = [
-    "OPERATORS",
-    "TASKS",
-    "BatchedLinearPhysics",
     "BatchedPhysics",
     "BlurKernelSpace",
     "BoxInpainting",
     "CameraShake",
     "Compose",
+    "Form",
     "GaussianBlur",
     "HDR",
     "JPEG",
@@ -50,15 +34,21 @@ __all__ = [
     "Mixed",
     "Mixture",
     "MotionBlur",
+    "PHYSICS",
     "PhaseRetrieval",
     "RandomInpainting",
     "SuperResolution",
+    "TASKS",
     "Task",
     "WithParams",
     "concatenate",
-    "drawn_by",
     "get_task",
     "is_linear",
     "noise_std_of",
-    "parse_physics",
+    "per_image",
+    "register_physics",
 ]
+
+# Every file of this folder is read, so that one which registers something need not be named anywhere.
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

@@ -1,8 +1,11 @@
 """What our operators share: per-image parameters, row selection, Gaussian noise, saving."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
-from typing import ClassVar, Self
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from copy import copy
+from functools import lru_cache
+from inspect import signature
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -10,28 +13,31 @@ from torch import Tensor
 from flashdiffusion.errors import InputError
 
 NoiseStd = float | Sequence[float] | Tensor
+PerImage = float | Sequence[float] | Tensor  # a parameter: one number for all images, or one for each
 
 
 class BatchedPhysics(ABC):
-    """A degradation whose parameters are tensors with one row per image.
+    """A degradation whose parameters are tensors with one row per image; a single row serves a batch of any size.
 
-    `params` holds them all, so that taking rows, moving to a device and saving need no code per operator.
-    DeepInverse's protocol: `A` and `physics(x) = A(x) + noise`; linear ones add `A_adjoint`.
+    `params` holds them all, so that taking rows, moving to a device, describing and saving need no code per operator.
+    DeepInverse's protocol: `A` and `physics(x) = A(x) + noise`; linear ones add `A_adjoint`. A subclass has a `name`
+    and a constructor whose arguments are the names of `params`, and `noise_std`.
 
     Args:
-        params: parameters by name, each (B, ...).
+        params: parameters by name, each (B, ...) or (1, ...).
         noise_std: σ_y, standard deviation of the additive Gaussian noise on the [0, 1] scale: one number, or one per
             image. Kept as float64 (B,) on the CPU.
 
     Raises:
-        InputError: a noise_std that is negative or not finite, or another number of them than images.
+        InputError: a noise_std that is negative or not finite, or different numbers of rows.
     """
 
     name: ClassVar[str]
     scale_of_images: ClassVar[bool] = True  # whether y is on the [0, 1] scale, and its noise with it
+    gives_images: bool = True  # whether measurements are images, if of another size, so that an image file can be one
+    loses: bool = False  # whether some entries of y are no data (see `measured`)
 
-    def __init__(self, params: dict[str, Tensor], noise_std: NoiseStd) -> None:
-        self.params = params
+    def __init__(self, params: Mapping[str, Tensor], noise_std: NoiseStd) -> None:
         std = torch.as_tensor(noise_std, dtype=torch.float64, device="cpu").flatten()
         if not bool((std.isfinite() & (std >= 0)).all()):
             shown = std.tolist() if len(std) > 1 else float(std)
@@ -41,40 +47,48 @@ class BatchedPhysics(ABC):
             raise InputError(
                 f"noise std is {high:g}; expected the [0, 1] scale of images, where {high:g} of 255 is {high / 255:.4g}"
             )
-        if len(std) not in {1, len(self)}:
-            raise InputError(f"{len(std)} noise stds for {len(self)} images; expected one, or one per image")
-        self.noise_std = std.expand(len(self)).clone()
+        rows = {key: len(value) for key, value in params.items()}
+        count = max(rows.values(), default=1)
+        if count == 1:
+            count = len(std)
+        if len(std) not in {1, count}:
+            raise InputError(f"{len(std)} noise stds for {count} images; expected one, or one per image")
+        if set(rows.values()) - {1, count}:
+            raise InputError(f"{self.name} with {rows} rows; expected one of each parameter, or one per image")
+        with torch.inference_mode(False):  # tensors of inference mode could not be part of a gradient
+            self.params = {key: value.expand(count, *value.shape[1:]).clone() for key, value in params.items()}
+            self.noise_std = std.expand(count).clone()
+        self._derived: dict[Hashable, Tensor] = {}
 
     def __len__(self) -> int:
         """Number of images that the parameters are for."""
-        return len(next(iter(self.params.values())))
+        return len(self.noise_std)
 
     @abstractmethod
     def A(self, x: Tensor) -> Tensor:
         """The noise-free measurement of x (B, C, H, W); raises InputError for another number of images."""
 
-    @abstractmethod
     def describe(self) -> list[dict[str, float | str]]:
-        """The parameters of each image, for records."""
+        """The parameters of each image that are numbers, for records."""
+        numbers = {key: value.tolist() for key, value in self.params.items() if value.ndim == 1}
+        return [
+            {"physics": self.name} | {key: round(values[row], 4) for key, values in numbers.items()}
+            for row in range(len(self))
+        ]
 
     @classmethod
-    @abstractmethod
     def from_params(cls, params: dict[str, Tensor], noise_std: NoiseStd) -> Self:
         """The inverse of reading `params`: rebuild from saved tensors (raises InputError if they do not fit)."""
-
-    @property
-    def gives_images(self) -> bool:
-        """Whether measurements are images, if of another size, so that an image file can be one."""
-        return True
+        names = [name for name in signature(cls).parameters if name != "noise_std"]
+        if set(params) != set(names):
+            plural = "parameters" if len(names) > 1 else "parameter"
+            raise InputError(f"{cls.name} has the {plural} {', '.join(names)}; got {sorted(params)}")
+        arguments: dict[str, Any] = {**params, "noise_std": noise_std}
+        return cls(**arguments)
 
     def image(self, y: Tensor) -> Tensor:
         """Measurements as images (B, C, H, W) of the size of x, for networks that take images; y if it is one."""
         return self.measured(y)
-
-    @property
-    def loses(self) -> bool:
-        """Whether some entries of y are no data (see `measured`)."""
-        return False
 
     def measured(self, y: Tensor) -> Tensor:
         """y with 0 where nothing was measured: what a file holds there is no data. Linear and per image."""
@@ -92,59 +106,109 @@ class BatchedPhysics(ABC):
         return y + self.noise_std.to(y).view(-1, *[1] * (y.ndim - 1)) * noise
 
     def take(self, rows: Tensor) -> "BatchedPhysics":
-        """The physics of some rows (int64 indices) of the batch."""
-        params = {key: value[rows.to(value.device, non_blocking=True)] for key, value in self.params.items()}
-        return self.from_params(params, self.noise_std[rows.cpu()])
+        """The physics of some rows (int64 indices) of the batch; waits for no device if they are on the CPU."""
+        return self._map(lambda value: value[rows.to(value.device, non_blocking=True)])._with(
+            noise_std=self.noise_std[rows.cpu()]
+        )
 
     def to(self, device: torch.device | str) -> "BatchedPhysics":
         """The same physics with its parameters on `device`."""
-        return self.from_params({key: value.to(device) for key, value in self.params.items()}, self.noise_std)
+        return self._map(lambda value: value.to(device))
 
     @property
     def kind(self) -> Hashable:
         """Operators of equal kind can be joined to one."""
-        return type(self)
+        shapes = tuple((key, value.shape[1:]) for key, value in self.params.items())
+        return type(self), shapes
 
     @classmethod
     def join(cls, parts: "Sequence[BatchedPhysics]") -> "BatchedPhysics":
         """One physics for the images of several of one kind, in their order; `concatenate` joins different kinds."""
-        params = {key: torch.cat([part.params[key] for part in parts]) for key in parts[0].params}
-        return cls.from_params(params, torch.cat([part.noise_std for part in parts]))
+        first, *others = parts
+        known = [key for key in first._derived if all(key in other._derived for other in others)]
+        return first._with(
+            params={key: torch.cat([part.params[key] for part in parts]) for key in first.params},
+            noise_std=torch.cat([part.noise_std for part in parts]),
+            _derived={key: torch.cat([part._derived[key] for part in parts]) for key in known},
+        )
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        params, derived = ({key: change(value) for key, value in held.items()} for held in (self.params, self._derived))
+        return self._with(params=params, _derived=derived)
+
+    def _with(self, **attributes: Any) -> Self:
+        """A copy with other attributes: what was checked and computed when the user made it is not done again."""
+        made = copy(self)
+        vars(made).update(attributes)
+        return made
+
+    def derived(self, key: Hashable, like: Tensor, make: Callable[[], Tensor]) -> Tensor:
+        """A tensor (B, ...) computed from the parameters, on the device of `like`, and in its type if it is of floats.
+
+        It is made once; rows that are taken, joined or moved copy theirs.
+        """
+        if key not in self._derived:
+            with torch.inference_mode(False), torch.no_grad():
+                self._derived[key] = make()
+        held = self._derived[key]
+        return held.to(like.device, like.dtype if held.is_floating_point() else held.dtype, non_blocking=True)
 
     def check_batch(self, x: Tensor) -> None:
         """Raise InputError unless x is (len(self), C, H, W)."""
-        if x.ndim != 4 or len(x) != len(self):
+        if x.ndim != 4 or len(self) not in {1, len(x)}:
             raise InputError(
                 f"{self.name}: images of shape {tuple(x.shape)}; expected ({len(self)}, C, H, W), one image "
                 "per row of parameters"
             )
 
 
-class BatchedLinearPhysics(BatchedPhysics):
-    """A linear degradation with its exact adjoint."""
+def per_image(
+    what: str, value: PerImage, expected: str, valid: Callable[[Tensor], Tensor], dtype: torch.dtype | None = None
+) -> Tensor:
+    """Numbers as a tensor (B,), or (1,) of one number.
 
-    @abstractmethod
-    def A_adjoint(self, y: Tensor) -> Tensor:
-        """Aᵀ y, the exact adjoint of `A`: measurements -> (B, C, H, W)."""
-
-
-def per_image(what: str, value: Sequence[float] | Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Parameters as a tensor (B,), one per image; `what` names them in the error.
+    Args:
+        what: names them in the error.
+        valid: which of them are `expected`.
 
     Raises:
-        InputError: one number alone, which does not say for how many images it is.
+        InputError: numbers that are not valid.
     """
     tensor = torch.as_tensor(value, dtype=dtype)
-    if tensor.ndim == 0:
-        number = f"{float(tensor):g}"
-        raise InputError(
-            f"{what} is {number}, a single number; expected (B,), one per image, e.g. torch.tensor([{number}])"
-        )
+    tensor = tensor[None] if tensor.ndim == 0 else tensor
+    if tensor.ndim != 1 or len(tensor) == 0 or not bool(valid(tensor).all()):
+        raise InputError(f"{what} is {tensor.tolist()}; expected {expected}, one for all images or one per image")
     return tensor
 
 
-def expect_params(name: str, params: dict[str, Tensor], *names: str) -> None:
-    """Raise InputError unless `params` are exactly those an operator has."""
-    if set(params) != set(names):
-        plural = "parameters" if len(names) > 1 else "parameter"
-        raise InputError(f"{name} has the {plural} {', '.join(names)}; got {sorted(params)}")
+def between(low: float, high: float) -> Callable[[Tensor], Tensor]:
+    """For `per_image`: numbers from `low` to `high`."""
+    return lambda tensor: tensor.isfinite() & (tensor >= low) & (tensor <= high)
+
+
+def whole(low: float, high: float = float("inf")) -> Callable[[Tensor], Tensor]:
+    """For `per_image`: whole numbers from `low` to `high`."""
+    return lambda tensor: between(low, high)(tensor) & (tensor == tensor.round())
+
+
+def constant(make: Callable[..., Tensor], like: Tensor, *values: int) -> Tensor:
+    """What `make` gives for the values, in the type and on the device of `like`; it is made and sent there once."""
+    return _constant(make, values, like.device, like.dtype)
+
+
+@lru_cache(maxsize=64)
+def _constant(make: Callable[..., Tensor], values: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False), torch.no_grad():
+        return make(*values).to(device, dtype)
+
+
+def shared(what: str, numbers: Tensor) -> float:
+    """The one number that all images of a batch have, as their measurements are to have one size.
+
+    Raises:
+        InputError: several numbers.
+    """
+    different = numbers.unique().tolist()
+    if len(different) > 1:
+        raise InputError(f"{what} {different} in one batch; expected one number")
+    return float(different[0])

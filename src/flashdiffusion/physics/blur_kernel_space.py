@@ -1,14 +1,17 @@
 """Nonlinear blur of the published blur-kernel-space network."""
 
-from collections.abc import Callable, Sequence
-from typing import Self, cast
+from collections.abc import Callable, Hashable
+from functools import lru_cache
+from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, expect_params
-from flashdiffusion.physics.kernel_wizard import CODE_CHANNELS, STRIDE
+from flashdiffusion.physics.base import BatchedPhysics, NoiseStd
+from flashdiffusion.physics.kernel_wizard import CODE_CHANNELS, STRIDE, KernelWizard
+from flashdiffusion.physics.registry import Form, register_physics
 
 CODE_STD = 1.2  # of the random kernel codes in "Diffusion Posterior Sampling" (Chung et al., ICLR 2023)
 
@@ -54,7 +57,6 @@ class BlurKernelSpace(BatchedPhysics):
 
     @classmethod
     def from_params(cls, params: dict[str, Tensor], noise_std: NoiseStd) -> Self:
-        expect_params(cls.name, params, "code")
         raise InputError(f"{cls.name} needs its network; use BlurKernelSpace(KernelWizard.from_file(path), code)")
 
     def describe(self) -> list[dict[str, float | str]]:
@@ -71,20 +73,25 @@ class BlurKernelSpace(BatchedPhysics):
             )
         weights = self.network.parameters() if isinstance(self.network, nn.Module) else iter(())
         like = next(weights, x)  # the network's own precision
-        return self.network(x.to(like.dtype), code.to(x.device, like.dtype)).to(x.dtype).clamp(0, 1)
+        codes = code.to(x.device, like.dtype).expand(len(x), -1, -1, -1)
+        return self.network(x.to(like.dtype), codes).to(x.dtype).clamp(0, 1)
 
-    def take(self, rows: Tensor) -> Self:
-        code = self.params["code"]
-        return type(self)(self.network, code[rows.to(code.device)], self.noise_std[rows.cpu()])
-
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> BatchedPhysics:
         network = self.network.to(device) if isinstance(self.network, nn.Module) else self.network
-        return type(self)(network, self.params["code"].to(device), self.noise_std)
+        return self._map(lambda value: value.to(device))._with(network=network)
 
-    @classmethod
-    def join(cls, parts: Sequence[BatchedPhysics]) -> BatchedPhysics:
-        own = cast(Sequence[BlurKernelSpace], parts)
-        if any(part.network is not own[0].network for part in own):
-            raise InputError(f"{cls.name}: several networks in one batch; expected one")
-        code = torch.cat([part.params["code"] for part in own])
-        return cls(own[0].network, code, torch.cat([part.noise_std for part in own]))
+    @property
+    def kind(self) -> Hashable:
+        return super().kind, id(self.network)
+
+
+@lru_cache(maxsize=1)  # one network for all images of a command
+def _network(path: Path) -> KernelWizard:
+    return KernelWizard.from_file(path)
+
+
+def _from_file(weights: Path, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd) -> BatchedPhysics:
+    return BlurKernelSpace.draw(_network(weights), 1, size, generator, noise_std)
+
+
+register_physics(BlurKernelSpace, forms=[Form(_from_file, drawn="the kernel code")])

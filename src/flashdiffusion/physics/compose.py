@@ -1,18 +1,26 @@
 """Two degradations, one after the other."""
 
-from collections.abc import Hashable, Sequence
-from typing import Self, cast
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics.base import BatchedLinearPhysics, BatchedPhysics, NoiseStd
+from flashdiffusion.physics.base import BatchedPhysics, NoiseStd
+from flashdiffusion.physics.blur import GaussianBlur
+from flashdiffusion.physics.foreign import is_linear
+from flashdiffusion.physics.inpainting import RandomInpainting
+from flashdiffusion.physics.jpeg import JPEG
 from flashdiffusion.physics.mixed import concatenate
+from flashdiffusion.physics.phase_retrieval import PhaseRetrieval
+from flashdiffusion.physics.registry import PHYSICS, register_physics
+from flashdiffusion.physics.super_resolution import SuperResolution
+from flashdiffusion.physics.tasks import Task
 
 
 class Compose(BatchedPhysics):
-    """y = second.A(first.A(x)), with the noise of the second alone; linear if both are.
+    """y = second.A(first.A(x)), with the noise of the second alone; linear (it has `A_adjoint`) if both are.
 
     Its parameters are those of both, named `first.NAME` and `second.NAME`, and `kinds`: the names of the two
     operators, "gaussian-blur+jpeg", as bytes (B, n), from which a measurement file is read back. An operator of two
@@ -28,38 +36,40 @@ class Compose(BatchedPhysics):
 
     name = "composed"
 
-    def __new__(cls, first: BatchedPhysics | None = None, second: BatchedPhysics | None = None) -> "Compose":
-        both = isinstance(first, BatchedLinearPhysics) and isinstance(second, BatchedLinearPhysics)
-        return super().__new__(LinearCompose if both else cls)
-
     def __init__(self, first: BatchedPhysics, second: BatchedPhysics) -> None:
-        if len(first) != len(second):
+        count = max(len(first), len(second))
+        if {len(first), len(second)} - {1, count}:
             raise InputError(f"operators for {len(first)} and {len(second)} images; expected equal numbers")
-        self.first, self.second = first, second
-        kinds = torch.tensor(list(f"{first.name}+{second.name}".encode()), dtype=torch.uint8)
-        params = {"kinds": kinds.expand(len(first), -1).clone()}
-        for place, part in (("first", first), ("second", second)):
+        alone = torch.zeros(count, dtype=torch.int64)
+        self.first, self.second = (one if len(one) == count else one.take(alone) for one in (first, second))
+        self.gives_images, self.loses = first.gives_images and second.gives_images, second.loses
+
+    @property
+    def noise_std(self) -> Tensor:  # type: ignore[override]  # read off the second, never set
+        return self.second.noise_std
+
+    @property
+    def params(self) -> dict[str, Tensor]:  # type: ignore[override]  # made to be saved
+        kinds = torch.tensor(list(f"{self.first.name}+{self.second.name}".encode()), dtype=torch.uint8)
+        params = {"kinds": kinds.expand(len(self), -1).clone()}
+        for place, part in (("first", self.first), ("second", self.second)):
             params |= {f"{place}.{key}": value for key, value in part.params.items()}
-        super().__init__(params, second.noise_std)
+        return params
 
     @classmethod
     def from_params(cls, params: dict[str, Tensor], noise_std: NoiseStd) -> Self:
-        from flashdiffusion.physics import OPERATORS  # the registry holds this class too
-
         if "kinds" not in params or params["kinds"].ndim != 2 or len(params["kinds"]) == 0:
             raise InputError(f"{cls.name} has the parameter kinds (B, n); got {sorted(params)}")
         first, _, second = bytes(params["kinds"][0].tolist()).decode(errors="replace").partition("+")
         for kind in (first, second):
-            if kind not in OPERATORS:
-                raise InputError(f"{cls.name} of {kind!r}; this library knows {', '.join(OPERATORS)}")
+            if kind not in PHYSICS:
+                raise InputError(f"{cls.name} of {kind!r}; this library knows {', '.join(PHYSICS)}")
 
-        def own(place: str) -> dict[str, Tensor]:
-            prefix = f"{place}."
-            return {key.removeprefix(prefix): value for key, value in params.items() if key.startswith(prefix)}
+        def part(place: str, kind: str, noise: NoiseStd) -> BatchedPhysics:
+            own = {key.removeprefix(place): value for key, value in params.items() if key.startswith(place)}
+            return PHYSICS[kind].cls.from_params(own, noise)
 
-        return cls(
-            OPERATORS[first].from_params(own("first"), 0.0), OPERATORS[second].from_params(own("second"), noise_std)
-        )
+        return cls(part("first.", first, 0.0), part("second.", second, noise_std))
 
     def describe(self) -> list[dict[str, float | str]]:
         """Parameters of both; one of the second that the first has too is named `second.NAME`."""
@@ -75,24 +85,28 @@ class Compose(BatchedPhysics):
         return self.second.A(self.first.A(x))
 
     @property
-    def gives_images(self) -> bool:
-        return self.first.gives_images and self.second.gives_images
+    def A_adjoint(self) -> Callable[[Tensor], Tensor]:
+        """Aᵀ, if both operators are linear; otherwise there is no such attribute."""
+        first, second = self.first, self.second
+        if not (is_linear(first) and is_linear(second)):
+            raise AttributeError(f"{first.name}+{second.name} is not linear; expected two linear operators")
+        outer, inner = first.A_adjoint, second.A_adjoint
+        return lambda y: outer(inner(y))
 
     def image(self, y: Tensor) -> Tensor:
         return self.first.image(self.second.image(y))
-
-    @property
-    def loses(self) -> bool:
-        return self.second.loses
 
     def measured(self, y: Tensor) -> Tensor:
         return self.second.measured(y)
 
     def take(self, rows: Tensor) -> "Compose":
-        return type(self)(self.first.take(rows), self.second.take(rows))
+        return self._each(lambda part: part.take(rows))
 
     def to(self, device: torch.device | str) -> "Compose":
-        return type(self)(self.first.to(device), self.second.to(device))
+        return self._each(lambda part: part.to(device))
+
+    def _each(self, change: Callable[[BatchedPhysics], Any]) -> "Compose":
+        return self._with(first=change(self.first), second=change(self.second))
 
     @property
     def kind(self) -> Hashable:
@@ -101,12 +115,26 @@ class Compose(BatchedPhysics):
     @classmethod
     def join(cls, parts: Sequence[BatchedPhysics]) -> BatchedPhysics:
         own = cast(Sequence[Compose], parts)
-        return Compose(concatenate([part.first for part in own]), concatenate([part.second for part in own]))
+        first, second = ([getattr(part, place) for part in own] for place in ("first", "second"))
+        return own[0]._with(first=concatenate(first), second=concatenate(second))
 
 
-class LinearCompose(Compose, BatchedLinearPhysics):
-    """A composition of two linear operators: `Compose` of two such is one."""
+def _blur_and_jpeg(std: Tensor, generator: torch.Generator, noise_std: NoiseStd) -> Compose:
+    low, high = 20.0, 90.0  # of the quality
+    unit = torch.rand(len(std), generator=generator, device=generator.device).to(std.device)
+    return Compose(GaussianBlur(std), JPEG(low + (high - low) * unit, noise_std))
 
-    def A_adjoint(self, y: Tensor) -> Tensor:
-        assert isinstance(self.first, BatchedLinearPhysics) and isinstance(self.second, BatchedLinearPhysics)
-        return self.first.A_adjoint(self.second.A_adjoint(y))
+
+def _holes(size: tuple[int, int]) -> RandomInpainting:
+    return RandomInpainting.from_ratio([0.7] * 4, size, torch.Generator().manual_seed(1))
+
+
+register_physics(
+    Compose,
+    tasks=[Task("gaussian-blur+jpeg", "std", 0.0, 3.0, _blur_and_jpeg, ordering=(0.0, 3.0))],
+    examples=[
+        lambda size: Compose(GaussianBlur([0.0, 0.7, 1.5, 3.0]), JPEG([1, 20, 50, 95])),
+        lambda size: Compose(GaussianBlur([0.0, 0.7, 1.5, 3.0]), SuperResolution(2)),
+        lambda size: Compose(Compose(GaussianBlur([0.0, 0.7, 1.5, 3.0]), _holes(size)), PhaseRetrieval(2.0)),
+    ],
+)

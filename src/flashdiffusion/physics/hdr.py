@@ -1,13 +1,12 @@
 """High dynamic range: an exposure that is too long for the sensor."""
 
-from collections.abc import Sequence
-from typing import Self
+import math
 
-import torch
 from torch import Tensor
 
-from flashdiffusion.errors import InputError
-from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, expect_params, per_image
+from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, PerImage, between, per_image
+from flashdiffusion.physics.registry import Form, register_physics
+from flashdiffusion.physics.tasks import Task
 
 
 class HDR(BatchedPhysics):
@@ -17,7 +16,7 @@ class HDR(BatchedPhysics):
     scale 2, written on the [0, 1] scale: y = clip(scale * (x - 1/2) + 1/2, 0, 1).
 
     Args:
-        scale: numbers >= 1, one per image; 1 is the identity for x in [0, 1].
+        scale: numbers >= 1, one for all images or one per image; 1 is the identity for x in [0, 1].
         noise_std: σ_y on the [0, 1] scale.
 
     Raises:
@@ -26,20 +25,18 @@ class HDR(BatchedPhysics):
 
     name = "hdr"
 
-    def __init__(self, scale: Sequence[float] | Tensor, noise_std: NoiseStd = 0.05) -> None:
-        scale = per_image("hdr scale", scale, torch.float32)
-        if scale.ndim != 1 or not bool((scale.isfinite() & (scale >= 1)).all()):
-            raise InputError(f"hdr scale is {scale.tolist()}; expected finite numbers >= 1, one per image")
-        super().__init__({"scale": scale}, noise_std)
-
-    @classmethod
-    def from_params(cls, params: dict[str, Tensor], noise_std: NoiseStd) -> Self:
-        expect_params(cls.name, params, "scale")
-        return cls(params["scale"], noise_std)
-
-    def describe(self) -> list[dict[str, float | str]]:
-        return [{"physics": self.name, "scale": round(s, 4)} for s in self.params["scale"].tolist()]
+    def __init__(self, scale: PerImage = 2.0, noise_std: NoiseStd = 0.05) -> None:
+        valid = between(1, math.inf)
+        super().__init__({"scale": per_image("hdr scale", scale, "finite numbers >= 1", valid).float()}, noise_std)
 
     def A(self, x: Tensor) -> Tensor:
         self.check_batch(x)
         return (self.params["scale"].to(x).view(-1, 1, 1, 1) * (x - 0.5) + 0.5).clamp(0, 1)
+
+
+register_physics(
+    HDR,
+    forms=[Form(HDR)],
+    tasks=[Task("hdr", "scale", 1.0, 3.0, HDR, ordering=(1.0, 4.0))],
+    examples=[lambda size: HDR([1.0, 1.5, 2.0, 3.0])],
+)

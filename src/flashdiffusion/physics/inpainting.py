@@ -1,16 +1,39 @@
 """Inpainting: pixels are lost."""
 
-from collections.abc import Sequence
+from pathlib import Path
 from typing import Self
 
 import torch
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics.base import BatchedLinearPhysics, NoiseStd, expect_params, per_image
+from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, PerImage, between, per_image, whole
+from flashdiffusion.physics.masks import read_mask
+from flashdiffusion.physics.registry import Form, register_physics
+from flashdiffusion.physics.tasks import Task
 
 
-class RandomInpainting(BatchedLinearPhysics):
+class _Inpainting(BatchedPhysics):
+    """Pixels are lost, all channels together; they read 0 (plus noise, which is not looked at)."""
+
+    loses = True
+
+    def lost(self, x: Tensor) -> Tensor:
+        """Which pixels of x (B, C, H, W) are lost, bool (B or 1, 1, H, W)."""
+        raise NotImplementedError
+
+    def A(self, x: Tensor) -> Tensor:
+        self.check_batch(x)
+        return x.masked_fill(self.lost(x), 0)
+
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        return self.A(y)
+
+    def measured(self, y: Tensor) -> Tensor:
+        return self.A(y)
+
+
+class RandomInpainting(_Inpainting):
     """Random pixels are dropped, all channels together; dropped pixels read 0 (plus noise, which is not
     looked at).
 
@@ -34,57 +57,42 @@ class RandomInpainting(BatchedLinearPhysics):
     @classmethod
     def from_ratio(
         cls,
-        ratio: Tensor,
+        ratio: PerImage,
         size: tuple[int, int],
         generator: torch.Generator | None = None,
         noise_std: NoiseStd = 0.05,
     ) -> Self:
-        """Draw a mask per image that drops each pixel with probability `ratio` (B,) in [0, 1].
+        """Draw a mask per image that drops each pixel with probability `ratio` in [0, 1].
 
         Raises:
             InputError: a ratio outside [0, 1].
         """
-        ratio = per_image("ratio", ratio)
-        if ratio.ndim != 1 or not bool(((ratio >= 0) & (ratio <= 1)).all()):
-            raise InputError(f"ratio is {ratio.tolist()}; expected numbers in [0, 1], one per image")
-        field = torch.rand(len(ratio), 1, *size, generator=generator, device=generator.device if generator else "cpu")
-        return cls((field.to(ratio.device) >= ratio.view(-1, 1, 1, 1)).float(), noise_std)
+        share = per_image("ratio", ratio, "numbers in [0, 1]", between(0, 1))
+        field = torch.rand(len(share), 1, *size, generator=generator, device=generator.device if generator else "cpu")
+        return cls((field.to(share.device) >= share.view(-1, 1, 1, 1)).float(), noise_std)
 
     @classmethod
-    def from_params(cls, params: dict[str, Tensor], noise_std: NoiseStd) -> Self:
-        expect_params(cls.name, params, "mask")
-        return cls(params["mask"], noise_std)
+    def from_file(cls, mask: Path, noise_std: NoiseStd = 0.05) -> Self:
+        """The mask of an image file, see `read_mask`."""
+        return cls(read_mask(mask), noise_std)
 
     def describe(self) -> list[dict[str, float | str]]:
         dropped = 1 - self.params["mask"].mean(dim=(1, 2, 3))
         return [{"physics": self.name, "ratio": round(r, 4)} for r in dropped.tolist()]
 
-    def A(self, x: Tensor) -> Tensor:
-        self.check_batch(x)
-        if x.shape[2:] != self.params["mask"].shape[2:]:
-            raise InputError(
-                f"images of {tuple(x.shape[2:])} pixels with a mask of {tuple(self.params['mask'].shape[2:])}; "
-                "expected the same size"
-            )
-        return x * self.params["mask"].to(x)
-
-    def A_adjoint(self, y: Tensor) -> Tensor:
-        return self.A(y)
-
-    @property
-    def loses(self) -> bool:
-        return True
-
-    def measured(self, y: Tensor) -> Tensor:
-        return self.A(y)
+    def lost(self, x: Tensor) -> Tensor:
+        size = self.params["mask"].shape[2:]
+        if x.shape[2:] != size:
+            raise InputError(f"images of {tuple(x.shape[2:])} pixels with a mask of {tuple(size)}; expected one size")
+        return self.derived("lost", x, lambda: self.params["mask"] == 0)
 
 
-class BoxInpainting(BatchedLinearPhysics):
+class BoxInpainting(_Inpainting):
     """The pixels of a box are lost, all channels together; they read 0 (plus noise, which is not
     looked at).
 
     Args:
-        top: first row of the box, in pixels from the top, one whole number per image.
+        top: first row of the box, in pixels from the top: whole numbers, one for all images or one per image.
         left: first column, likewise.
         height: rows of the box, likewise; 0 loses nothing.
         width: columns of the box, likewise.
@@ -97,71 +105,61 @@ class BoxInpainting(BatchedLinearPhysics):
     name = "box-inpainting"
 
     def __init__(
-        self,
-        top: Sequence[float] | Tensor,
-        left: Sequence[float] | Tensor,
-        height: Sequence[float] | Tensor,
-        width: Sequence[float] | Tensor,
-        noise_std: NoiseStd = 0.05,
+        self, top: PerImage, left: PerImage, height: PerImage, width: PerImage, noise_std: NoiseStd = 0.05
     ) -> None:
-        params = {}
-        for key, value in {"top": top, "left": left, "height": height, "width": width}.items():
-            number = per_image(f"box {key}", value)
-            if number.ndim != 1 or not bool(((number >= 0) & (number == number.round())).all()):
-                raise InputError(f"box {key} is {number.tolist()}; expected whole numbers >= 0 (pixels), one per image")
-            params[key] = number.to(torch.int64)
-        if len({len(value) for value in params.values()}) > 1:
-            raise InputError(f"box with {[len(v) for v in params.values()]} numbers; expected one of each per image")
+        given = {"top": top, "left": left, "height": height, "width": width}
+        params = {
+            key: per_image(f"box {key}", value, "whole numbers >= 0 (pixels)", whole(0)).to(torch.int64)
+            for key, value in given.items()
+        }
         super().__init__(params, noise_std)
 
     @classmethod
     def from_side(
-        cls, side: Tensor, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd = 0.05
+        cls, side: PerImage, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd = 0.05
     ) -> Self:
-        """Draw the place of a square box per image of `size` (H, W); `side` (B,) is a share of the shorter side.
+        """Draw the place of a square box per image of `size` (H, W); `side` is a share of the shorter side.
 
         Raises:
             InputError: a side outside [0, 1].
         """
-        side = per_image("box side", side)
-        if side.ndim != 1 or not bool(((side >= 0) & (side <= 1)).all()):
-            raise InputError(f"box side is {side.tolist()}; expected shares of the image in [0, 1], one per image")
-        pixels = (side * min(size)).round()
-        unit = torch.rand(2, len(side), generator=generator, device=generator.device).to(side.device)
+        pixels = (per_image("box side", side, "shares of the image in [0, 1]", between(0, 1)) * min(size)).round()
+        unit = torch.rand(2, len(pixels), generator=generator, device=generator.device).to(pixels.device)
         top, left = ((unit[i] * (size[i] - pixels + 1)).floor() for i in (0, 1))
         return cls(top, left, pixels, pixels, noise_std)
 
-    @classmethod
-    def from_params(cls, params: dict[str, Tensor], noise_std: NoiseStd) -> Self:
-        expect_params(cls.name, params, "top", "left", "height", "width")
-        return cls(**params, noise_std=noise_std)
+    def lost(self, x: Tensor) -> Tensor:
+        return self.derived(tuple(x.shape[2:]), x, lambda: self._mask(*x.shape[2:]))
 
-    def describe(self) -> list[dict[str, float | str]]:
-        rows = torch.stack(list(self.params.values()), dim=1).tolist()
-        return [{"physics": self.name} | dict(zip(self.params, row, strict=True)) for row in rows]
+    def _mask(self, height: int, width: int) -> Tensor:
+        """True inside the box, (B, 1, height, width)."""
+        rows = self._span("top", "height", height, f"{height} x {width}")
+        return (rows[:, :, None] & self._span("left", "width", width, f"{height} x {width}")[:, None])[:, None]
 
-    def A(self, x: Tensor) -> Tensor:
-        self.check_batch(x)
-        inside = self._span("top", "height", x, 2)[:, :, None] & self._span("left", "width", x, 3)[:, None]
-        return x.masked_fill(inside[:, None], 0)
-
-    def A_adjoint(self, y: Tensor) -> Tensor:
-        return self.A(y)
-
-    @property
-    def loses(self) -> bool:
-        return True
-
-    def measured(self, y: Tensor) -> Tensor:
-        return self.A(y)
-
-    def _span(self, start: str, length: str, x: Tensor, dim: int) -> Tensor:
+    def _span(self, start: str, length: str, size: int, whole: str) -> Tensor:
         """(B, size) along one axis, true inside the box."""
-        first, count = self.params[start].to(x.device)[:, None], self.params[length].to(x.device)[:, None]
-        if bool((first + count > x.shape[dim]).any()):
+        first, count = self.params[start][:, None], self.params[length][:, None]
+        if bool((first + count > size).any()):
             raise InputError(
-                f"box of {start} {self.params[start].tolist()} and {length} {self.params[length].tolist()} does not "
-                f"fit images of {x.shape[2]} x {x.shape[3]} pixels (height x width)"
+                f"box of {start} {first.flatten().tolist()} and {length} {count.flatten().tolist()} does not "
+                f"fit images of {whole} pixels (height x width)"
             )
-        place = torch.arange(x.shape[dim], device=x.device)
+        place = torch.arange(size, device=first.device)
         return (place >= first) & (place < first + count)
+
+
+register_physics(
+    RandomInpainting,
+    forms=[Form(RandomInpainting.from_ratio, drawn="which pixels are lost"), Form(RandomInpainting.from_file)],
+    tasks=[
+        Task("random-inpainting", "ratio", 0.7, 0.8, RandomInpainting.from_ratio, ordering=(0.1, 0.9)),
+        Task("random-inpainting-any", "ratio", 0.0, 0.95, RandomInpainting.from_ratio, ordering=(0.1, 0.9)),
+    ],
+    examples=[lambda size: RandomInpainting.from_ratio([0.7] * 4, size, torch.Generator().manual_seed(1))],
+)
+register_physics(
+    BoxInpainting,
+    forms=[Form(BoxInpainting)],
+    tasks=[Task("box-inpainting", "side", 0.2, 0.5, BoxInpainting.from_side, ordering=(0.1, 0.7))],
+    examples=[lambda size: BoxInpainting([0, 3, 20, 5], [0, 2, 0, 5], [0, 9, 4, 1], [0, 5, 20, 1])],
+)

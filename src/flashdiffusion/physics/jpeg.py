@@ -1,16 +1,17 @@
 """JPEG compression."""
 
 import math
-from collections.abc import Sequence
-from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, expect_params, per_image
+from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, PerImage, between, constant, per_image
+from flashdiffusion.physics.registry import Form, register_physics
+from flashdiffusion.physics.tasks import Task
 
+Table = tuple[tuple[int, ...], ...]
 # Annex K of ITU-T T.81: luma and chroma, at quality 50.
 _LUMA = (
     (16, 11, 10, 16, 24, 40, 51, 61),
@@ -49,7 +50,7 @@ class JPEG(BatchedPhysics):
     whole grey levels, as libjpeg's are.
 
     Args:
-        quality: libjpeg's quality, from 1 to 100, one per image; whole or not.
+        quality: libjpeg's quality, from 1 to 100, whole or not; one for all images or one per image.
         noise_std: σ_y on the [0, 1] scale.
 
     Raises:
@@ -58,22 +59,12 @@ class JPEG(BatchedPhysics):
 
     name = "jpeg"
 
-    def __init__(self, quality: Sequence[float] | Tensor, noise_std: NoiseStd = 0.05) -> None:
-        quality = per_image("jpeg quality", quality, torch.float32)
-        if quality.ndim != 1 or not bool(((quality >= 1) & (quality <= 100)).all()):
-            raise InputError(f"jpeg quality is {quality.tolist()}; expected numbers from 1 to 100, one per image")
-        super().__init__({"quality": quality}, noise_std)
-
-    @classmethod
-    def from_params(cls, params: dict[str, Tensor], noise_std: NoiseStd) -> Self:
-        expect_params(cls.name, params, "quality")
-        return cls(params["quality"], noise_std)
+    def __init__(self, quality: PerImage, noise_std: NoiseStd = 0.05) -> None:
+        numbers = per_image("jpeg quality", quality, "numbers from 1 to 100", between(1, 100), torch.float32)
+        super().__init__({"quality": numbers}, noise_std)
 
     def describe(self) -> list[dict[str, float | str]]:
-        return [
-            {"physics": self.name, "quality": round(q, 4), "compression": round(100 - q, 4)}
-            for q in self.params["quality"].tolist()
-        ]
+        return [row | {"compression": round(100 - float(row["quality"]), 4)} for row in super().describe()]
 
     def A(self, x: Tensor) -> Tensor:
         self.check_batch(x)
@@ -82,36 +73,54 @@ class JPEG(BatchedPhysics):
         height, width = x.shape[2:]
         # Whole blocks of both luma and chroma: the last row and column are repeated.
         padded = F.pad(x, (0, -width % 16, 0, -height % 16), mode="replicate")
-        matrix = torch.tensor(_YCC, dtype=torch.float64).to(x)
-        ycc = 255 * torch.einsum("ij,bjhw->bihw", matrix, padded)
+        ycc = 255 * torch.einsum("ij,bjhw->bihw", constant(_to_ycc, x), padded)
         luma = self._quantise(ycc[:, :1] - 128, _LUMA) + 128
         chroma = self._quantise(F.avg_pool2d(ycc[:, 1:], 2), _CHROMA)
         chroma = F.interpolate(chroma, scale_factor=2, mode="bilinear")
-        back = torch.tensor(_YCC, dtype=torch.float64).inverse().to(x)
-        rgb = torch.einsum("ij,bjhw->bihw", back, torch.cat([luma, chroma], dim=1)) / 255
+        rgb = torch.einsum("ij,bjhw->bihw", constant(_to_rgb, x), torch.cat([luma, chroma], dim=1)) / 255
         return rgb[:, :, :height, :width].clamp(0, 1)
 
-    def _quantise(self, planes: Tensor, table: tuple[tuple[int, ...], ...]) -> Tensor:
+    def _quantise(self, planes: Tensor, table: Table) -> Tensor:
         """Planes (B, C, 8 n, 8 m) in grey levels, through the rounding of their blocks' coefficients."""
         b, c, height, width = planes.shape
-        basis = _dct(planes)
+        basis = constant(_dct, planes)
         blocks = planes.view(b, c, height // 8, 8, width // 8, 8).transpose(3, 4)  # (B, C, n, m, 8, 8)
-        step = self._table(table).to(planes)[:, None, None, None]
+        step = self.derived(table, planes, lambda: self._table(table))[:, None, None, None]
         coefficients = basis @ blocks @ basis.mT / step
         rounded = coefficients + (coefficients.round() - coefficients).detach()
         blocks = basis.mT @ (rounded * step) @ basis
         return blocks.transpose(3, 4).reshape(b, c, height, width)
 
-    def _table(self, table: tuple[tuple[int, ...], ...]) -> Tensor:
+    def _table(self, table: Table) -> Tensor:
         """Quantisation steps (B, 8, 8) as libjpeg scales them."""
         quality = self.params["quality"].double().cpu()
         percent = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality).floor().view(-1, 1, 1)
-        return ((torch.tensor(table, dtype=torch.float64) * percent + 50) / 100).floor().clamp(1, 255)
+        return ((torch.tensor(table, dtype=torch.float64) * percent + 50) / 100).floor().clamp(1, 255).float()
 
 
-def _dct(like: Tensor) -> Tensor:
+def _to_ycc() -> Tensor:
+    return torch.tensor(_YCC, dtype=torch.float64)
+
+
+def _to_rgb() -> Tensor:
+    return _to_ycc().inverse()
+
+
+def _dct() -> Tensor:
     """The orthonormal DCT-II of 8 points, (frequency, position)."""
     position, frequency = torch.arange(8, dtype=torch.float64), torch.arange(8, dtype=torch.float64)[:, None]
     basis = torch.cos(math.pi * (2 * position + 1) * frequency / 16) / 2
     basis[0] /= math.sqrt(2)
-    return basis.to(like)
+    return basis
+
+
+def _compress(compression: Tensor, noise_std: NoiseStd) -> JPEG:
+    return JPEG(100 - compression, noise_std)
+
+
+register_physics(
+    JPEG,
+    forms=[Form(JPEG)],
+    tasks=[Task("jpeg", "compression", 20.0, 95.0, _compress, ordering=(10.0, 95.0))],  # larger is worse
+    examples=[lambda size: JPEG([1, 20, 50, 95])],
+)

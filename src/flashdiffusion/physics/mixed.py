@@ -1,7 +1,7 @@
 """Different operators in one batch."""
 
-from collections.abc import Hashable, Sequence
-from typing import Self
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -10,9 +10,13 @@ from flashdiffusion.errors import InputError
 from flashdiffusion.physics.base import BatchedPhysics, NoiseStd
 from flashdiffusion.physics.foreign import is_linear
 
+Parts = Sequence[tuple[Tensor, BatchedPhysics]]
+
 
 class Mixed(BatchedPhysics):
     """Operators of several kinds, each for some images of the batch; their measurements must be of one shape.
+
+    It is linear (it has `A_adjoint`) if all of them are.
 
     Args:
         parts: operators with the rows of the batch that they are for: int64 indices, together 0..B-1, each once. In
@@ -24,68 +28,66 @@ class Mixed(BatchedPhysics):
 
     name = "mixed"
 
-    def __init__(self, parts: Sequence[tuple[Tensor, BatchedPhysics]]) -> None:
+    def __init__(self, parts: Parts) -> None:
         parts = [(rows.cpu(), part) for rows, part in parts if len(rows)]
         rows = torch.cat([rows for rows, _ in parts]) if parts else torch.empty(0)
         if any(len(own) != len(part) for own, part in parts) or rows.sort().values.tolist() != [*range(len(rows))]:
             raise InputError(f"mixed: rows {rows.tolist()}; expected every row of the batch once, in one of the parts")
-        self.parts = _flat(parts)
-        noise = torch.empty(len(rows), dtype=torch.float64)
-        for own, part in self.parts:
-            noise[own] = part.noise_std
-        super().__init__({"row": torch.arange(len(rows))}, noise)
+        vars(self).update(vars(self._of(parts)))
+
+    @classmethod
+    def _of(cls, parts: Parts) -> Self:
+        """Of rows on the CPU that are known to make up a batch."""
+        made = cls.__new__(cls)
+        made.parts = _flat(parts)
+        made.order = torch.cat([rows for rows, _ in made.parts]).argsort()
+        made.noise_std = torch.cat([part.noise_std for _, part in made.parts])[made.order]
+        made.gives_images = all(part.gives_images for _, part in made.parts)
+        made.loses = any(part.loses for _, part in made.parts)
+        made.params, made._derived = {}, {}
+        return made
+
+    parts: list[tuple[Tensor, BatchedPhysics]]
+    order: Tensor
 
     @classmethod
     def from_params(cls, params: dict[str, Tensor], noise_std: NoiseStd) -> Self:
         raise InputError("a mixture of operators has no parameters of its own; save its parts")
 
     def A(self, x: Tensor) -> Tensor:
-        self.check_batch(x)
-        order = torch.cat([rows for rows, _ in self.parts]).argsort().to(x.device)
-        measured = [part.A(x[rows.to(x.device)]) for rows, part in self.parts]
-        shapes = {tuple(y.shape[1:]) for y in measured}
-        if len(shapes) > 1:
-            raise InputError(f"mixed: measurements of shapes {sorted(shapes)} in one batch; expected one shape")
-        return torch.cat(measured)[order]
+        if len(x) != len(self):
+            self.check_batch(x)
+        return self._each(lambda part: part.A, x)
 
     @property
-    def linear(self) -> bool:
-        """Whether every part is linear."""
-        return all(is_linear(part) for _, part in self.parts)
-
-    def A_adjoint(self, y: Tensor) -> Tensor:
-        """Aᵀy of each image's own operator.
-
-        Raises:
-            InputError: one of the operators is not linear.
-        """
-        images = []
-        for rows, part in self.parts:
+    def A_adjoint(self) -> Callable[[Tensor], Tensor]:
+        """Aᵀ of each image's own operator, if all are linear; otherwise there is no such attribute."""
+        for _, part in self.parts:
             if not is_linear(part):
-                raise InputError(f"mixed: {part.describe()[0]['physics']} has no adjoint; expected linear operators")
-            images.append(part.A_adjoint(y[rows.to(y.device)]))
-        order = torch.cat([rows for rows, _ in self.parts]).argsort().to(y.device)
-        return torch.cat(images)[order]
-
-    def describe(self) -> list[dict[str, float | str]]:
-        described = {int(row): one for rows, part in self.parts for row, one in zip(rows, part.describe(), strict=True)}
-        return [described[row] for row in range(len(self))]
-
-    @property
-    def gives_images(self) -> bool:
-        return all(part.gives_images for _, part in self.parts)
+                raise AttributeError(f"mixed: {part.name} has no adjoint; expected linear operators")
+        return lambda y: self._each(lambda part: part.A_adjoint, y)
 
     def image(self, y: Tensor) -> Tensor:
-        order = torch.cat([rows for rows, _ in self.parts]).argsort().to(y.device)
-        return torch.cat([part.image(y[rows.to(y.device)]) for rows, part in self.parts])[order]
-
-    @property
-    def loses(self) -> bool:
-        return any(part.loses for _, part in self.parts)
+        return self._each(lambda part: part.image, y)
 
     def measured(self, y: Tensor) -> Tensor:
-        order = torch.cat([rows for rows, _ in self.parts]).argsort().to(y.device)
-        return torch.cat([part.measured(y[rows.to(y.device)]) for rows, part in self.parts])[order]
+        return self._each(lambda part: part.measured, y)
+
+    def _each(self, call: Callable[[Any], Callable[[Tensor], Tensor]], values: Tensor) -> Tensor:
+        """What each image's own operator makes of its row."""
+
+        def there(rows: Tensor) -> Tensor:
+            return rows.to(values.device, non_blocking=True)
+
+        results = [call(part)(values[there(rows)]) for rows, part in self.parts]
+        shapes = {tuple(result.shape[1:]) for result in results}
+        if len(shapes) > 1:
+            raise InputError(f"mixed: measurements of shapes {sorted(shapes)} in one batch; expected one shape")
+        return torch.cat(results)[there(self.order)]
+
+    def describe(self) -> list[dict[str, float | str]]:
+        described = [one for _, part in self.parts for one in part.describe()]
+        return [described[place] for place in self.order.tolist()]
 
     def take(self, rows: Tensor) -> BatchedPhysics:
         """The physics of some rows; rows of one kind alone are that kind."""
@@ -95,17 +97,17 @@ class Mixed(BatchedPhysics):
             where = (rows[:, None] == own[None]).nonzero()  # (row of the result, row of the part)
             if len(where):
                 taken.append((where[:, 0], part.take(where[:, 1])))
-        return taken[0][1] if len(taken) == 1 else Mixed(taken)
+        return taken[0][1] if len(taken) == 1 else Mixed._of(taken)
 
     def to(self, device: torch.device | str) -> "Mixed":
-        return Mixed([(rows, part.to(device)) for rows, part in self.parts])
+        return Mixed._of([(rows, part.to(device)) for rows, part in self.parts])
 
     @classmethod
     def join(cls, parts: Sequence[BatchedPhysics]) -> BatchedPhysics:
         return concatenate(parts)
 
 
-def _flat(parts: Sequence[tuple[Tensor, BatchedPhysics]]) -> list[tuple[Tensor, BatchedPhysics]]:
+def _flat(parts: Parts) -> list[tuple[Tensor, BatchedPhysics]]:
     """The same with the parts of those that are mixed themselves in their place."""
     flat: list[tuple[Tensor, BatchedPhysics]] = []
     for rows, part in parts:
@@ -115,8 +117,8 @@ def _flat(parts: Sequence[tuple[Tensor, BatchedPhysics]]) -> list[tuple[Tensor, 
 
 def concatenate(parts: Sequence[BatchedPhysics]) -> BatchedPhysics:
     """One physics for the images of several, in their order; of one kind if all of them are."""
-    firsts = torch.tensor([0, *(len(part) for part in parts)]).cumsum(0)
-    whole = [(torch.arange(int(firsts[p]), int(firsts[p + 1])), part) for p, part in enumerate(parts)]
+    ends = torch.tensor([len(part) for part in parts]).cumsum(0).tolist()
+    whole = [(torch.arange(end - len(part), end), part) for end, part in zip(ends, parts, strict=True)]
     kinds: dict[Hashable, list[tuple[Tensor, BatchedPhysics]]] = {}
     for rows, part in _flat(whole):
         kinds.setdefault(part.kind, []).append((rows, part))
@@ -125,7 +127,7 @@ def concatenate(parts: Sequence[BatchedPhysics]) -> BatchedPhysics:
         for own in kinds.values()
     ]
     if len(joined) != 1:
-        return Mixed(joined)
+        return Mixed._of(joined)
     ((rows, one),) = joined
     order = rows.argsort()
     return one if torch.equal(order, torch.arange(len(rows))) else one.take(order)

@@ -1,5 +1,6 @@
 """Nonlinear blur: a shaken camera with a response curve."""
 
+import math
 from typing import Self
 
 import torch
@@ -7,8 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, expect_params, per_image
-from flashdiffusion.physics.convolution import convolve
+from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, PerImage, between, per_image
+from flashdiffusion.physics.convolution import convolve, kernel_std
+from flashdiffusion.physics.registry import Form, register_physics
+from flashdiffusion.physics.tasks import Task
 
 RADIUS = 15  # pixels; a trajectory is scaled down where it would leave the kernel
 GAMMA = 2.2
@@ -35,26 +38,19 @@ class CameraShake(BatchedPhysics):
 
     name = "nonlinear-blur"
 
-    def __init__(self, kernel: Tensor, gamma: float | Tensor = GAMMA, noise_std: NoiseStd = 0.05) -> None:
+    def __init__(self, kernel: Tensor, gamma: PerImage = GAMMA, noise_std: NoiseStd = 0.05) -> None:
         check_kernel(kernel)
-        gamma = torch.as_tensor(gamma, dtype=kernel.dtype, device=kernel.device).expand(len(kernel))
-        if not bool((gamma.isfinite() & (gamma > 0)).all()):
-            raise InputError(f"gamma is {gamma.tolist()}; expected finite numbers > 0")
-        super().__init__({"kernel": kernel, "gamma": gamma.clone()}, noise_std)
+        exponent = per_image("gamma", gamma, "finite numbers > 0", between(1e-6, math.inf)).to(kernel)
+        super().__init__({"kernel": kernel, "gamma": exponent}, noise_std)
 
     @classmethod
-    def from_std(cls, std: Tensor, generator: torch.Generator, noise_std: NoiseStd = 0.05) -> Self:
-        """Draw a trajectory per image whose standard deviation along an axis is `std` pixels (B,).
+    def from_std(cls, std: PerImage, generator: torch.Generator, noise_std: NoiseStd = 0.05) -> Self:
+        """Draw a trajectory per image whose standard deviation along an axis is `std` pixels.
 
         Raises:
             InputError: a std that is negative or above 10.
         """
         return cls(draw_kernels(std, generator), GAMMA, noise_std)
-
-    @classmethod
-    def from_params(cls, params: dict[str, Tensor], noise_std: NoiseStd) -> Self:
-        expect_params(cls.name, params, "kernel", "gamma")
-        return cls(params["kernel"], params["gamma"], noise_std)
 
     def describe(self) -> list[dict[str, float | str]]:
         return [{"physics": self.name, "std": round(s, 4)} for s in kernel_std(self.params["kernel"]).tolist()]
@@ -76,15 +72,13 @@ def check_kernel(kernel: Tensor) -> None:
         raise InputError("kernel is no distribution; expected values >= 0 that sum to 1 for every image")
 
 
-def draw_kernels(std: Tensor, generator: torch.Generator) -> Tensor:
+def draw_kernels(std: PerImage, generator: torch.Generator) -> Tensor:
     """Kernels (B, 1, 31, 31) of random camera shakes: walks with inertia, drawn with bilinear weights.
 
     Raises:
         InputError: a std that is negative or above 10 pixels.
     """
-    std = per_image("shake std", std)
-    if std.ndim != 1 or not bool(((std >= 0) & (std <= 10)).all()):
-        raise InputError(f"shake std is {std.tolist()}; expected numbers from 0 to 10 (pixels), one per image")
+    std = per_image("shake std", std, "numbers from 0 to 10 (pixels)", between(0, 10)).float()
     push = torch.randn(len(std), _STEPS, 2, generator=generator, device=generator.device).to(std.device)
     velocity, walk = torch.zeros_like(push[:, 0]), []
     position = torch.zeros_like(velocity)
@@ -115,9 +109,9 @@ def rasterise(path: Tensor) -> Tensor:
     return kernel.view(-1, 1, side, side)
 
 
-def kernel_std(kernel: Tensor) -> Tensor:
-    """Standard deviation along an axis, in pixels, of kernels (B, 1, k, k): (B,)."""
-    offset = torch.arange(kernel.shape[-1], dtype=kernel.dtype, device=kernel.device) - kernel.shape[-1] // 2
-    rows, columns = kernel.sum(dim=(1, 3)), kernel.sum(dim=(1, 2))
-    variance = [(p * offset.square()).sum(1) - (p * offset).sum(1).square() for p in (rows, columns)]
-    return ((variance[0] + variance[1]) / 2).clamp(min=0).sqrt()
+register_physics(
+    CameraShake,
+    forms=[Form(CameraShake.from_std, drawn="the camera's path")],
+    tasks=[Task("nonlinear-blur", "std", 0.5, 3.0, CameraShake.from_std, ordering=(0.0, 3.0))],
+    examples=[lambda size: CameraShake.from_std([0.0, 0.7, 1.5, 3.0], torch.Generator().manual_seed(3))],
+)

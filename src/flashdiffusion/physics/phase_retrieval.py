@@ -1,14 +1,15 @@
 """Phase retrieval: only the magnitudes of the Fourier transform are measured."""
 
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Hashable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, expect_params, per_image
+from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, PerImage, between, per_image, shared
+from flashdiffusion.physics.registry import Form, register_physics
+from flashdiffusion.physics.tasks import Task
 
 MAX_OVERSAMPLING = 8.0
 
@@ -22,7 +23,7 @@ class PhaseRetrieval(BatchedPhysics):
     turned by 180 degrees and shifted copies of it measure alike.
 
     Args:
-        oversampling: numbers from 0 to 8, one per image; equal for all of them, for measurements are of one size.
+        oversampling: a number from 0 to 8, the same for all images, for measurements are of one size.
         noise_std: σ_y on the scale of y.
 
     Raises:
@@ -31,36 +32,22 @@ class PhaseRetrieval(BatchedPhysics):
 
     name = "phase-retrieval"
     scale_of_images = False
+    gives_images = False
 
-    def __init__(self, oversampling: Sequence[float] | Tensor, noise_std: NoiseStd = 0.05) -> None:
-        oversampling = per_image("oversampling", oversampling, torch.float32)
-        inside = (oversampling >= 0) & (oversampling <= MAX_OVERSAMPLING)
-        if oversampling.ndim != 1 or not bool(inside.all()):
-            raise InputError(
-                f"oversampling is {oversampling.tolist()}; expected numbers from 0 to {MAX_OVERSAMPLING:g}, one per "
-                "image"
-            )
-        if len(oversampling.unique()) > 1:
-            raise InputError(f"oversamplings {oversampling.unique().tolist()} in one batch; expected one number")
-        super().__init__({"oversampling": oversampling}, noise_std)
-        self._oversampling = float(oversampling[0])  # a number, so that A does not wait for the device
+    def __init__(self, oversampling: PerImage = 2.0, noise_std: NoiseStd = 0.05) -> None:
+        expected = f"numbers from 0 to {MAX_OVERSAMPLING:g}"
+        numbers = per_image("oversampling", oversampling, expected, between(0, MAX_OVERSAMPLING)).float()
+        self._oversampling = shared("oversampling", numbers)  # a number, so that A does not wait for the device
+        super().__init__({"oversampling": numbers}, noise_std)
 
-    @classmethod
-    def from_params(cls, params: dict[str, Tensor], noise_std: NoiseStd) -> Self:
-        expect_params(cls.name, params, "oversampling")
-        return cls(params["oversampling"], noise_std)
-
-    def describe(self) -> list[dict[str, float | str]]:
-        return [{"physics": self.name, "oversampling": round(k, 4)} for k in self.params["oversampling"].tolist()]
+    @property
+    def kind(self) -> Hashable:
+        return super().kind, self._oversampling
 
     def A(self, x: Tensor) -> Tensor:
         self.check_batch(x)
         rows, columns = self._padding(x.shape[2]), self._padding(x.shape[3])
         return torch.fft.fft2(F.pad(x, (columns, columns, rows, rows)), norm="ortho").abs()
-
-    @property
-    def gives_images(self) -> bool:
-        return False
 
     def image(self, y: Tensor) -> Tensor:
         """The inverse transform with all phases 0, cut to the size of x and clipped to [0, 1]: finite, hardly like x.
@@ -85,3 +72,11 @@ class PhaseRetrieval(BatchedPhysics):
             if size + 2 * self._padding(size) == padded:
                 return size
         raise InputError(f"{self.name}: measurements with a side of {padded}; no image has as many frequencies")
+
+
+register_physics(
+    PhaseRetrieval,
+    forms=[Form(PhaseRetrieval)],
+    tasks=[Task("phase-retrieval", "oversampling", 2.0, 2.0, PhaseRetrieval, ordering=(2.0, 2.0))],
+    examples=[lambda size: PhaseRetrieval([2.0] * 4)],
+)

@@ -1,26 +1,27 @@
 """Super-resolution: the measurement is a smaller image."""
 
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Hashable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics.base import BatchedLinearPhysics, NoiseStd, expect_params, per_image
+from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, PerImage, constant, per_image, shared, whole
+from flashdiffusion.physics.registry import Form, register_physics
+from flashdiffusion.physics.tasks import Task
 
 MAX_FACTOR = 16
 
 
-class SuperResolution(BatchedLinearPhysics):
+class SuperResolution(BatchedPhysics):
     """Bicubic downsampling with antialiasing, as Pillow's and PyTorch's `antialias=True` do it.
 
     The cubic (a = -1/2) is stretched by the factor and cut and renormalised at the borders. It is separable, and
     held as the exact matrix of each axis, so that the adjoint is its transpose.
 
     Args:
-        factor: whole numbers from 1 to 16, one per image; equal for all of them, for measurements are of one size.
+        factor: a whole number from 1 to 16, the same for all images, for measurements are of one size.
         noise_std: σ_y on the [0, 1] scale.
 
     Raises:
@@ -29,27 +30,15 @@ class SuperResolution(BatchedLinearPhysics):
 
     name = "super-resolution"
 
-    def __init__(self, factor: Sequence[float] | Tensor, noise_std: NoiseStd = 0.05) -> None:
-        factor = per_image("super-resolution factor", factor)
-        whole = (factor >= 1) & (factor <= MAX_FACTOR) & (factor == factor.round())
-        if factor.ndim != 1 or not bool(whole.all()):
-            raise InputError(
-                f"super-resolution factor is {factor.tolist()}; expected whole numbers from 1 to {MAX_FACTOR}, one per "
-                "image"
-            )
-        if len(factor.unique()) > 1:
-            raise InputError(f"super-resolution factors {factor.unique().tolist()} in one batch; expected one factor")
-        super().__init__({"factor": factor.to(torch.int64)}, noise_std)
-        self.factor = int(factor[0])  # of every image; a number, so that A does not wait for the device
-        self._matrices: dict[tuple[int, torch.device, torch.dtype], Tensor] = {}
+    def __init__(self, factor: PerImage = 4, noise_std: NoiseStd = 0.05) -> None:
+        what = "super-resolution factor"
+        factors = per_image(what, factor, f"whole numbers from 1 to {MAX_FACTOR}", whole(1, MAX_FACTOR))
+        self.factor = int(shared(what, factors))  # a number, so that A does not wait for the device
+        super().__init__({"factor": factors.to(torch.int64)}, noise_std)
 
-    @classmethod
-    def from_params(cls, params: dict[str, Tensor], noise_std: NoiseStd) -> Self:
-        expect_params(cls.name, params, "factor")
-        return cls(params["factor"], noise_std)
-
-    def describe(self) -> list[dict[str, float | str]]:
-        return [{"physics": self.name, "factor": f} for f in self.params["factor"].tolist()]
+    @property
+    def kind(self) -> Hashable:
+        return super().kind, self.factor
 
     def A(self, x: Tensor) -> Tensor:
         self.check_batch(x)
@@ -72,11 +61,18 @@ class SuperResolution(BatchedLinearPhysics):
         return F.interpolate(y, scale_factor=self.factor, mode="bicubic")
 
     def _matrix(self, size: int, like: Tensor) -> Tensor:
-        """(size / factor, size): downsampling along one axis."""
-        key = (size, like.device, like.dtype)
-        if key not in self._matrices:
-            identity = torch.eye(size, dtype=torch.float64)[None, None]
-            smaller = (size // self.factor, size)
-            matrix = F.interpolate(identity, size=smaller, mode="bicubic", antialias=True)[0, 0]
-            self._matrices[key] = matrix.to(device=like.device, dtype=like.dtype)
-        return self._matrices[key]
+        return constant(downsampling_matrix, like, size, self.factor)
+
+
+def downsampling_matrix(size: int, factor: int) -> Tensor:
+    """(size / factor, size): bicubic downsampling along an axis."""
+    identity = torch.eye(size, dtype=torch.float64)[None, None]
+    return F.interpolate(identity, size=(size // factor, size), mode="bicubic", antialias=True)[0, 0]
+
+
+register_physics(
+    SuperResolution,
+    forms=[Form(SuperResolution)],
+    tasks=[Task("super-resolution", "factor", 4.0, 4.0, SuperResolution, ordering=(2.0, 8.0), levels=(2.0, 4.0, 8.0))],
+    examples=[lambda size: SuperResolution([4, 4, 4, 4])],
+)

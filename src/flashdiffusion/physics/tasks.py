@@ -2,44 +2,42 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from inspect import signature
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from flashdiffusion.errors import InputError, unknown_name
 from flashdiffusion.physics.base import BatchedPhysics, NoiseStd
-from flashdiffusion.physics.blur import GaussianBlur
-from flashdiffusion.physics.compose import Compose
-from flashdiffusion.physics.hdr import HDR
-from flashdiffusion.physics.inpainting import BoxInpainting, RandomInpainting
-from flashdiffusion.physics.jpeg import JPEG
 from flashdiffusion.physics.mixed import Mixed, concatenate
-from flashdiffusion.physics.motion_blur import MotionBlur
-from flashdiffusion.physics.nonlinear_blur import CameraShake
-from flashdiffusion.physics.phase_retrieval import PhaseRetrieval
-from flashdiffusion.physics.super_resolution import SuperResolution
 from flashdiffusion.seeds import image_generator
 
-Build = Callable[[Tensor, tuple[int, int], torch.Generator, NoiseStd], BatchedPhysics]
+
+def build(make: Callable[..., BatchedPhysics], **available: Any) -> BatchedPhysics:
+    """What `make` builds from those of the values that it has arguments for."""
+    names = signature(make).parameters
+    return make(**{name: value for name, value in available.items() if name in names})
 
 
 @dataclass(frozen=True)
 class Task:
     """A degradation with one scalar parameter (std, ratio), the level, drawn from U[low, high] per image.
 
-    `build(levels, size, generator, noise_std)` makes the operator; what else is random in it (a mask) comes
-    from the generator. A task with `levels` has these alone, rising: of those in its range each is drawn as likely as
-    the others.
+    make: builds the operator from the level (B,), which it has an argument for by the name `level`; it is given `size`
+    (H, W), `generator` (what else is random, such as a mask, comes from it) and `noise_std` if it has arguments of
+    these names. ordering: range of levels for ordering accuracy. levels: these alone, rising, of which those in the
+    range are equally likely; None for any number. physics: name of the operator, filled in by its registration.
     """
 
     name: str
-    physics: str  # name of the operator it builds
-    level: str  # name of the parameter, for records
+    level: str
     low: float
     high: float
-    build: Build
-    default_levels: tuple[float, float]  # range of levels for ordering accuracy
-    levels: tuple[float, ...] | None = None  # None: any number
+    make: Callable[..., BatchedPhysics]
+    ordering: tuple[float, float]
+    levels: tuple[float, ...] | None = None
+    physics: str = ""
 
     def draw(
         self, count: int, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd
@@ -53,13 +51,19 @@ class Task:
             level = torch.tensor(inside, device=unit.device)[(unit * len(inside)).long()]
         return self.build(level, size, generator, noise_std)
 
+    def build(
+        self, level: Tensor, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd
+    ) -> BatchedPhysics:
+        """The operator of images with these levels (B,)."""
+        return build(self.make, **{self.level: level}, size=size, generator=generator, noise_std=noise_std)
+
     def at(
         self, level: float, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd
     ) -> BatchedPhysics:
         """The operator of one image at a given level.
 
         Raises:
-            InputError: a level that the operator refuses or that is none of the task's, or a task without one level.
+            InputError: a level that the operator refuses or that is none of the task's.
         """
         self.check_level(self.level, level)
         return self.build(torch.tensor([level]), size, generator, noise_std)
@@ -73,12 +77,17 @@ class Task:
 
 @dataclass(frozen=True)
 class Mixture:
-    """A task that draws, for every image, one of several tasks, each as likely as it is often listed."""
+    """A task that draws, for every image, one of several tasks, each as likely as its name is often listed."""
 
     name: str
-    tasks: tuple[Task, ...]
+    parts: tuple[str, ...]
     physics: str = Mixed.name
     level: str | None = None
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The tasks of these names."""
+        return [task for name in self.parts if isinstance(task := get_task(name), Task)]
 
     def draw(
         self, count: int, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd
@@ -99,87 +108,18 @@ class Mixture:
         raise InputError(f"task {self.name} has no level of its own; choose one of its tasks")
 
 
-def _blur(std: Tensor, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd) -> BatchedPhysics:
-    return GaussianBlur(std, noise_std)
+TASKS: dict[str, Task | Mixture] = {}
 
 
-def _shake(std: Tensor, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd) -> BatchedPhysics:
-    return CameraShake.from_std(std, generator, noise_std)
+def register_task(task: Task | Mixture) -> None:
+    """Make a task known by its name.
 
-
-def _inpaint(ratio: Tensor, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd) -> BatchedPhysics:
-    return RandomInpainting.from_ratio(ratio, size, generator, noise_std)
-
-
-def _box(side: Tensor, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd) -> BatchedPhysics:
-    return BoxInpainting.from_side(side, size, generator, noise_std)
-
-
-def _shrink(factor: Tensor, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd) -> BatchedPhysics:
-    return SuperResolution(factor, noise_std)
-
-
-def _motion(std: Tensor, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd) -> BatchedPhysics:
-    return MotionBlur.from_std(std, generator, noise_std)
-
-
-def _jpeg(
-    compression: Tensor, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd
-) -> BatchedPhysics:
-    return JPEG(100 - compression, noise_std)
-
-
-def _phase(k: Tensor, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd) -> BatchedPhysics:
-    return PhaseRetrieval(k, noise_std)
-
-
-def _hdr(scale: Tensor, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd) -> BatchedPhysics:
-    return HDR(scale, noise_std)
-
-
-def _blur_jpeg(std: Tensor, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd) -> BatchedPhysics:
-    low, high = _QUALITY
-    unit = torch.rand(len(std), generator=generator, device=generator.device).to(std.device)
-    return Compose(GaussianBlur(std), JPEG(low + (high - low) * unit, noise_std))
-
-
-_BLUR = Task("gaussian-blur", GaussianBlur.name, "std", 0.0, 3.0, _blur, (0.0, 3.0))
-_FIXED_BLUR = Task("gaussian-blur-fixed", GaussianBlur.name, "std", 3.0, 3.0, _blur, (0.0, 3.0))
-_SHAKE = Task("nonlinear-blur", CameraShake.name, "std", 0.5, 3.0, _shake, (0.0, 3.0))
-_INPAINTING = Task("random-inpainting", RandomInpainting.name, "ratio", 0.7, 0.8, _inpaint, (0.1, 0.9))
-# Few pixels lost as well, so that a severity encoder trained on the mixture knows the whole scale.
-_ANY_INPAINTING = Task("random-inpainting-any", RandomInpainting.name, "ratio", 0.0, 0.95, _inpaint, (0.1, 0.9))
-_BOX = Task("box-inpainting", BoxInpainting.name, "side", 0.2, 0.5, _box, (0.1, 0.7))
-_SUPER_RESOLUTION = Task(
-    "super-resolution", SuperResolution.name, "factor", 4.0, 4.0, _shrink, (2.0, 8.0), levels=(2.0, 4.0, 8.0)
-)
-_MOTION = Task("motion-blur", MotionBlur.name, "std", 0.5, 3.0, _motion, (0.0, 3.0))
-_JPEG = Task("jpeg", JPEG.name, "compression", 20.0, 95.0, _jpeg, (10.0, 95.0))  # 100 - quality: larger is worse
-_PHASE = Task("phase-retrieval", PhaseRetrieval.name, "oversampling", 2.0, 2.0, _phase, (2.0, 2.0))
-_HDR = Task("hdr", HDR.name, "scale", 1.0, 3.0, _hdr, (1.0, 4.0))
-_QUALITY = (20.0, 90.0)  # of the JPEG after a blur
-_BLUR_JPEG = Task("gaussian-blur+jpeg", Compose.name, "std", 0.0, 3.0, _blur_jpeg, (0.0, 3.0))
-# The paper's four degradations.
-MIXTURE = Mixture("mixture", (_BLUR, _FIXED_BLUR, _SHAKE, _SHAKE, _INPAINTING, _ANY_INPAINTING, _BLUR))
-
-TASKS: dict[str, Task | Mixture] = {
-    task.name: task
-    for task in (
-        _BLUR,
-        _FIXED_BLUR,
-        _SHAKE,
-        _INPAINTING,
-        _ANY_INPAINTING,
-        _BOX,
-        _SUPER_RESOLUTION,
-        _MOTION,
-        _JPEG,
-        _PHASE,
-        _HDR,
-        _BLUR_JPEG,
-        MIXTURE,
-    )
-}
+    Raises:
+        InputError: it is taken.
+    """
+    if task.name in TASKS and TASKS[task.name].physics != task.physics:
+        raise InputError(f"the task {task.name!r} is taken by {TASKS[task.name].physics}; choose another name")
+    TASKS[task.name] = task
 
 
 def get_task(name: str) -> Task | Mixture:
@@ -191,6 +131,24 @@ def get_task(name: str) -> Task | Mixture:
     if name not in TASKS:
         raise unknown_name("task", name, TASKS)
     return TASKS[name]
+
+
+# The paper's four degradations. Inpainting also with few pixels lost, so that a severity encoder trained on the mixture
+# knows the whole scale.
+register_task(
+    Mixture(
+        "mixture",
+        (
+            "gaussian-blur",
+            "gaussian-blur-fixed",
+            "nonlinear-blur",
+            "nonlinear-blur",
+            "random-inpainting",
+            "random-inpainting-any",
+            "gaussian-blur",
+        ),
+    )
+)
 
 
 @dataclass(frozen=True)

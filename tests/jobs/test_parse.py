@@ -3,7 +3,7 @@ import torch
 from PIL import Image
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics import drawn_by, parse_physics
+from flashdiffusion.jobs.parse import drawn_by, parse_physics
 
 
 def _parse(text):

@@ -1,0 +1,142 @@
+"""`gaussian-blur:std=2` on the command line -> an operator."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flashdiffusion.errors import InputError, unknown_name
+from flashdiffusion.physics import BatchedPhysics, Compose
+from flashdiffusion.physics.registry import PHYSICS, Form, get_physics
+
+_QUOTED = re.compile(r"""(?<==)("[^"]*"|'[^']*')""")
+_NOISE = "noise_std"
+
+
+@dataclass(frozen=True)
+class Written:
+    """One operator as it was written: its form, and the values of its parameters, numbers or files."""
+
+    name: str
+    form: Form
+    values: dict[str, float | Path]
+
+    @property
+    def files(self) -> list[Path]:
+        """The files and folders that it names."""
+        return [value for value in self.values.values() if isinstance(value, Path)]
+
+
+def parse_physics(
+    text: str,
+    size: tuple[int, int],
+    generator: torch.Generator,
+    noise_std: float = 0.05,
+    own: Mapping[Path, Path] | None = None,
+    **about: Any,
+) -> BatchedPhysics:
+    """The operator for one image of `size` (H, W), from `NAME:PARAMETER=VALUE,...[,noise_std=VALUE]`.
+
+    `gaussian-blur:std=2`; `random-inpainting:ratio=0.75` (the mask is drawn from `generator`) or
+    `random-inpainting:mask=FILE` (an image, bright where pixels were kept); docs/degradations.md has them all.
+    `FIRST+SECOND` is one after the other, with the noise of the last. A file name with a comma or plus is quoted:
+    `mask="a,b.png"`.
+
+    Args:
+        own: the image's own file in each folder that is named.
+        about: what else is known of the image, see `registry.CONTEXT`.
+
+    Raises:
+        InputError: unknown name or parameter, or a value that is no number or out of range.
+    """
+    own = own or {}
+    written = read_physics(text)
+    parts = []
+    for position, one in enumerate(written):
+        values = {key: own.get(value, value) if isinstance(value, Path) else value for key, value in one.values.items()}
+        std = values.pop(_NOISE, noise_std)
+        if _NOISE in one.values and position + 1 < len(written):
+            raise InputError(
+                f"noise_std of {one.name!r}; expected it on the last of the operators, where noise is added"
+            )
+        rows = {key: value if isinstance(value, Path) else torch.tensor([value]) for key, value in values.items()}
+        parts.append(one.form.build(rows, size=size, generator=generator, noise_std=std, **about))
+    return reduce(Compose, parts)
+
+
+def drawn_by(text: str) -> str | None:
+    """What the operator written as `text` draws at random, with how to give it, if it can be; None if nothing.
+
+    Raises:
+        InputError: as `parse_physics`.
+    """
+    for one in read_physics(text):
+        if one.form.drawn is not None:
+            known = [_form(one.name, other) for other in PHYSICS[one.name].forms if other.drawn is None]
+            return f"{one.form.drawn}; give {' or '.join([*known, 'a measurement file'])}"
+    return None
+
+
+def read_physics(text: str) -> list[Written]:
+    """The operators of `FIRST+SECOND`, of which no file is read yet.
+
+    Raises:
+        InputError: as `parse_physics`.
+    """
+    # A plus joins two operators where a name follows it; others belong to numbers and file names.
+    names = "|".join(map(re.escape, PHYSICS))
+    return [_read(one) for one in _split(text, rf"\+(?=(?:{names})(?:[:+]|$))")]
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """The text between separators that are not quoted."""
+    hidden = _QUOTED.sub(lambda found: "_" * len(found[0]), text)
+    cuts = [found.span() for found in re.finditer(separator, hidden)]
+    starts, ends = [0, *(end for _, end in cuts)], [*(start for start, _ in cuts), len(text)]
+    return [text[start:end] for start, end in zip(starts, ends, strict=True)]
+
+
+def _read(text: str) -> Written:
+    name, _, rest = text.partition(":")
+    forms = [form for form in get_physics(name).forms]
+    if not forms:
+        raise InputError(f"{name} has no form on the command line; it is for Python and measurement files")
+    expected = " or ".join(_form(name, form) for form in forms)
+    known = [key for form in forms for key in form.parameters] + [_NOISE]
+    given: dict[str, str] = {}
+    for item in filter(None, _split(rest, ",")):
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise InputError(
+                f"{item!r} of {name} is no PARAMETER=VALUE; expected {expected}; a value with a comma is quoted, as in "
+                'mask="a,b.png"'
+            )
+        if key not in known:
+            raise unknown_name(f"parameter of {name}", key, known)
+        if key in given:
+            raise InputError(f"{key} of {name} is given as {given[key]} and as {value}; expected it once")
+        given[key] = value
+    for form in forms:
+        if form.needed <= set(given) <= {*form.parameters, _NOISE}:
+            return Written(name, form, {key: _value(name, key, value, form) for key, value in given.items()})
+    reason = "has other parameters" if set(given) - {_NOISE} else "lacks its parameter"
+    raise InputError(f"physics {text!r} {reason}; expected {expected}")
+
+
+def _form(name: str, form: Form) -> str:
+    """How the operator of that name is written."""
+    values = (f"{key}={'FILE' if key in form.files else 'NUMBER'}" for key in form.parameters)
+    return f"{name}:{','.join(values)}"
+
+
+def _value(name: str, key: str, text: str, form: Form) -> float | Path:
+    if key in form.files:
+        return Path(text[1:-1]) if _QUOTED.fullmatch(f"={text}", 1) else Path(text).expanduser()
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InputError(f"{key} of {name} is {text!r}; expected a number") from error

@@ -1,0 +1,100 @@
+"""Degradations by name: one call beside the class tells the command line, the tasks and the tests what it is."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Any, TypeVar
+
+from flashdiffusion.errors import InputError, unknown_name
+from flashdiffusion.physics.base import BatchedPhysics
+from flashdiffusion.physics.tasks import Task, build, register_task
+
+Class = TypeVar("Class", bound=type[BatchedPhysics])
+# What a form is given besides its own parameters, where it asks for them by these names.
+CONTEXT = {"size", "generator", "noise_std", "image", "original"}
+Example = Callable[[tuple[int, int]], BatchedPhysics]
+
+
+@dataclass(frozen=True)
+class Form:
+    """One way to write an operator on the command line.
+
+    make: what builds it for one image; its arguments are the parameters: files where annotated `Path`, numbers (1,)
+    otherwise, and those with a default may be left out. It is given `size` (H, W), `generator` and `noise_std` if it
+    has arguments of these names. drawn: what it draws at random, which is unknown to those who restore an image.
+    """
+
+    make: Callable[..., BatchedPhysics]
+    drawn: str | None = None
+
+    @property
+    def parameters(self) -> dict[str, Parameter]:
+        """Its own parameters by name."""
+        known = signature(self.make, eval_str=True).parameters
+        return {name: one for name, one in known.items() if name not in CONTEXT}
+
+    @property
+    def files(self) -> set[str]:
+        """Those of the parameters that are files."""
+        return {name for name, one in self.parameters.items() if one.annotation is Path}
+
+    @property
+    def needed(self) -> set[str]:
+        """Those of the parameters that may not be left out."""
+        return {name for name, one in self.parameters.items() if one.default is Parameter.empty}
+
+    def build(self, values: dict[str, Any], **context: Any) -> BatchedPhysics:
+        """The operator, from its parameters and what all forms are given."""
+        return build(self.make, **values, **context)
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A degradation.
+
+    examples: size (H, W) -> an operator for four images; the contract tests try each.
+    """
+
+    cls: type[BatchedPhysics]
+    forms: Sequence[Form] = ()
+    tasks: Sequence[Task] = ()
+    examples: Sequence[Example] = ()
+
+
+PHYSICS: dict[str, Registered] = {}
+
+
+def register_physics(
+    cls: Class, *, forms: Sequence[Form] = (), tasks: Sequence[Task] = (), examples: Sequence[Example] = ()
+) -> Class:
+    """Make a degradation known by its `name`: to the command line, measurement files, tasks and the contract tests.
+
+    Args:
+        forms: how it is written on the command line.
+        tasks: distributions of its parameters.
+        examples: size (H, W) -> an operator for four images, for the contract tests.
+
+    Raises:
+        InputError: the name, or that of a task, is taken or malformed.
+    """
+    name = cls.name
+    if not name.replace("-", "").isalnum() or name != name.lower():
+        raise InputError(f"name {name!r}; expected lower-case letters, digits and dashes")
+    if name in PHYSICS and PHYSICS[name].cls.__qualname__ != cls.__qualname__:
+        raise InputError(f"the name {name!r} is taken by {PHYSICS[name].cls.__name__}; choose another")
+    for task in tasks:
+        register_task(replace(task, physics=name))
+    PHYSICS[name] = Registered(cls, forms, tasks, examples)
+    return cls
+
+
+def get_physics(name: str) -> Registered:
+    """The degradation of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in PHYSICS:
+        raise unknown_name("physics", name, PHYSICS)
+    return PHYSICS[name]
