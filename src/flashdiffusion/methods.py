@@ -1,6 +1,7 @@
 """Methods by name: where to start x which solver; `flash(latent-dps)` and `latent-dps` differ in the start only."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from flashdiffusion.errors import InputError, unknown_name
@@ -8,18 +9,21 @@ from flashdiffusion.priors import DistilledDecoder, IdentityAutoencoder, LatentP
 from flashdiffusion.regression import Regressor
 from flashdiffusion.severity import SeverityEncoder
 from flashdiffusion.solvers import Gradient, Networks, Solver, StartRule, Transition
-from flashdiffusion.solvers.registry import SOLVERS, STARTS, Setting, build_solver, build_start, settings_in
+from flashdiffusion.solvers.registry import SOLVERS, STARTS, Setting, build_solver, build_start, setting, settings_in
 
 # Settings that save arithmetic; what they cost is in docs/results.md.
 SAVINGS = tuple(one.name for one in settings_in(Gradient))
-# The time grid's settings, of every method that makes steps.
-_GRID = {
-    one.name: one
-    for one in (
-        Setting("steps", int, None, "Length of the time grid; default: the solver's own, all steps but for ReSample."),
-        *settings_in(Transition),
-    )
-}
+
+
+@dataclass(frozen=True)
+class TimeGrid:
+    """The times at which a method makes its steps."""
+
+    steps: int | None = setting(None, "Length of the time grid; default: all steps, 500 for ReSample.", type=int)
+
+
+# Settings of every method that makes steps.
+_GRID = {one.name: one for cls in (TimeGrid, Transition) for one in settings_in(cls)}
 _ALIASES = {"flash": "flash(latent-dps)"}
 
 
@@ -41,6 +45,27 @@ def all_settings() -> dict[str, Described]:
             known[one.name] = first._replace(used_by=(*first.used_by, name))
     known |= {name: Described(one.type, one.default, one.help, ()) for name, one in _GRID.items()}
     return dict(sorted(known.items(), key=lambda item: item[0] in SAVINGS))  # the savings last
+
+
+def parse_settings(text: str) -> dict[str, list[Any]]:
+    """`eta=1,2,4 correction=0,0.2` -> values by setting.
+
+    Raises:
+        InputError: no such setting, or a value that is none of it.
+    """
+    kinds = {name: one.type for name, one in all_settings().items()}
+    given: dict[str, list[Any]] = {}
+    for item in text.split():
+        name, _, values = item.partition("=")
+        if name not in kinds:
+            raise unknown_name("setting", name, kinds)
+        try:
+            read = {"true": True, "false": False}.__getitem__ if kinds[name] is bool else kinds[name]
+            given[name] = [read(value) for value in values.split(",")]
+        except (KeyError, ValueError) as error:
+            kind = "true or false" if kinds[name] is bool else "numbers"
+            raise InputError(f"{item}; expected {kind}, separated by commas") from error
+    return given
 
 
 class Settings(Mapping[str, Any]):

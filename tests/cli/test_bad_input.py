@@ -316,7 +316,7 @@ def test_a_setting_that_the_method_does_not_use(refused, tmp_path, measurement, 
 
 def test_the_bound_is_for_evaluate_and_takes_no_settings(refused, tmp_path, measurement, image_folder):
     line = refused("restore", measurement, "--method", "bound", "--model", "absent")
-    assert "the autoencoder alone on the true image, for `evaluate` only; take another" in line
+    assert "the autoencoder alone on the true image, for `evaluate` only; choose another" in line
     options = ("--data", image_folder, "--model", "absent", "--method", "bound", "--eta", 1)
     line = refused("evaluate", *options, out=tmp_path / "out" / "results.json")
     assert "--eta: not used by method bound, which takes no settings" in line

@@ -1,5 +1,6 @@
 """Whole commands with the tiny model: what they write, and that an image's result is its own."""
 
+import csv
 import json
 import re
 import shutil
@@ -67,6 +68,57 @@ def test_degrade_adds_the_noise_it_says_to_the_blur_it_says(flash, tmp_path, ima
     assert clean.shape == (3, 40, 48)
     assert float((clean - load_image(source)).abs().max()) < 1e-6
     assert float((noisy - clean).std()) == pytest.approx(0.1, rel=0.05)  # 5760 values: 1 % is one deviation
+
+
+def test_degrade_says_what_becomes_of_earlier_measurements(flash, image_folder, measured):
+    inputs = [image_folder / f"image-{i:02d}.png" for i in (3, 4)]
+    ended = flash("degrade", *inputs, "--size", 32, "--out", measured)
+    assert ended.code == 0 and ended.err == (
+        f"flashdiffusion: note: {measured} holds 4 measurements of an earlier run; replaced: 1; kept, and restored "
+        "with the others: 3; degrade.json lists this run alone\n"
+    )
+    assert len(list(measured.glob("*.safetensors"))) == 5
+    assert len(json.loads((measured / "degrade.json").read_text())["records"]) == 2
+
+
+def test_severity_sorts_and_writes_csv(flash, tmp_path, tiny_model, measured):
+    table = tmp_path / "new" / "severities.csv"
+    rows = {}
+    for options in ((), ("--sort",)):
+        ended = flash("severity", measured, "--model", tiny_model, "--csv", table, "--json", *options)
+        assert ended.code == 0, ended.err
+        with table.open(newline="") as stream:
+            rows[options] = list(csv.DictReader(stream))
+        printed = json.loads(ended.out)["records"]
+        assert [(row["id"], float(row["severity"])) for row in rows[options]] == [
+            (record["id"], record["severity"]) for record in printed
+        ]
+    assert set(rows[()][0]) == {"id", "severity", "start", "file"} and rows[()][0]["file"].endswith(
+        "image-00.safetensors"
+    )
+    severities = [float(row["severity"]) for row in rows[("--sort",)]]
+    assert severities == sorted(severities, reverse=True) != [float(row["severity"]) for row in rows[()]]
+
+
+def test_severity_sees_an_image_as_its_physics_shows_it(flash, tmp_path, image_folder, tiny_model):
+    with Image.open(image_folder / "image-00.png") as image:
+        image.resize((32, 32)).save(tmp_path / "a.png")
+        image.resize((16, 16)).save(tmp_path / "small.png")
+        kept = np.tile([255, 0], (32, 16)).astype(np.uint8)
+        Image.fromarray(kept).save(tmp_path / "mask.png")
+
+    def severity(*arguments):
+        ended = flash("severity", *arguments, "--model", tiny_model, "--json")
+        assert ended.code == 0, ended.err
+        return [record["severity"] for record in json.loads(ended.out)["records"]]
+
+    mask = ("--physics", f"random-inpainting:mask={tmp_path / 'mask.png'}")
+    black = np.asarray(Image.open(tmp_path / "a.png")) * (kept > 0)[..., None]
+    Image.fromarray(black.astype(np.uint8)).save(tmp_path / "black.png")
+    assert severity(tmp_path / "a.png", *mask) == severity(tmp_path / "black.png") != severity(tmp_path / "a.png")
+    (value,) = severity(tmp_path / "small.png", "--physics", "super-resolution:factor=2")
+    assert [value] != severity(tmp_path / "small.png")
+    assert severity(tmp_path / "a.png", "--fit", "--physics", "super-resolution:factor=2"), "fitted to 16x16"
 
 
 def test_degrade_severity_restore(flash, tmp_path, image_folder, tiny_model, measured):

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -140,14 +141,42 @@ def test_a_true_image_or_a_mask_that_changed_is_noticed(flash, stream, image_fol
     assert ended.code == 2 and "another physics_files mask.png" in ended.err
 
 
-@pytest.mark.parametrize("command", ["restore", "evaluate"])
-def test_two_runs_at_once_into_one_folder(restore, evaluate, stream, tmp_path, command):
+def test_an_image_that_changed_is_evaluated_again(flash, stream, image_folder, tiny_model, tmp_path):
+    for suffix, data in (("folder", tmp_path / "data"), ("shard", tmp_path / "data.tar")):
+        stream.taken()
+        shutil.rmtree(tmp_path / "data", ignore_errors=True)
+        shutil.copytree(image_folder, tmp_path / "data")
+        options = ("--data", data, "--limit", 3, "--model", tiny_model, "--method", "ae", "--out", tmp_path / suffix)
+
+        def pack():
+            with tarfile.open(tmp_path / "data.tar", "w") as tar:
+                tar.add(tmp_path / "data", arcname="data")
+
+        pack()
+        assert flash("evaluate", *options).code == 0 and len(stream.taken()) == 3
+        assert flash("evaluate", *options, "--resume").code == 0 and stream.taken() == []
+        shutil.copy(tmp_path / "data" / "image-04.png", tmp_path / "data" / "image-01.png")
+        pack()
+        assert flash("evaluate", *options, "--resume").code == 0
+        assert [Path(name).name for name in stream.taken()] == ["image-01.png"], suffix
+
+
+@pytest.mark.parametrize("command", ["restore", "evaluate", "degrade", "demo"])
+def test_two_runs_at_once_into_one_folder(
+    flash, restore, evaluate, stream, image_folder, tiny_model, tmp_path, command
+):
     from flashdiffusion.jobs.lock import locked
 
-    run = {"restore": restore, "evaluate": evaluate}[command]
+    out = ("--out", tmp_path / "out")
+    run = {
+        "restore": restore,
+        "evaluate": evaluate,
+        "degrade": lambda: flash("degrade", image_folder / "image-00.png", *out),
+        "demo": lambda: flash("demo", "--model", tiny_model, *out),
+    }[command]
     (tmp_path / "out").mkdir()
     (tmp_path / "again").symlink_to(tmp_path / "out", target_is_directory=True)
-    with locked(tmp_path / "again" / "results.json"):
+    with locked(tmp_path / "again" / ("degrade.json" if command == "degrade" else "results.json")):
         ended = run()
         assert ended.code == 2 and stream.taken() == []
         assert f"is being written by another run (process {os.getpid()} on " in ended.err

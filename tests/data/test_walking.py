@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from flashdiffusion.cli.inputs import expand, names_of
+from flashdiffusion.cli.inputs import expand, named
 from flashdiffusion.data import ImageDataset, atomic_path
 from flashdiffusion.errors import InputError
 from flashdiffusion.seeds import image_generator
@@ -115,7 +115,7 @@ def test_names_of_any_bytes_and_of_full_length_are_used(tmp_path):
         assert len(ImageDataset([path], 8)) == 1
         with atomic_path(path) as temporary:
             temporary.write_bytes(b"new")
-    names = names_of([odd, long, Path("below") / long.name])
+    names = named([odd, long, Path("below") / long.name])
     assert len(set(names)) == 3
     for name in names:
         image_generator(0, name)

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.experiments.tune import Trial, best, default_grid, means, parse_grid, search
+from flashdiffusion.experiments.tune import Trial, best, combinations, default_grid, means, search
 from flashdiffusion.jobs.measuring import Evaluated
 from flashdiffusion.jobs.records import Record
-from flashdiffusion.methods import Settings, methods, parse_method, settings_of
+from flashdiffusion.methods import Settings, methods, parse_method, parse_settings, settings_of
 
 
 def _measure(calls):
@@ -23,18 +23,18 @@ def _measure(calls):
 
 def test_every_combination_is_tried_once_and_the_best_is_found():
     calls = []
-    grid = parse_grid("eta=1,2,4 correction=0,0.5")
-    trials = list(search(grid, Settings(steps=7), _measure(calls)))
+    grid = parse_settings("eta=1,2,4 correction=0,0.5")
+    trials = list(search(combinations(grid, Settings(steps=7)), _measure(calls)))
     assert sorted(calls) == [(e, c) for e in (1, 2, 4) for c in (0, 0.5)]
     assert best(trials, "lpips").settings == Settings(eta=2, correction=0, steps=7)
     assert best(trials, "psnr").settings.eta == 4
 
 
 def test_what_is_done_is_not_measured_again():
-    grid = parse_grid("eta=1,2,4 correction=0")
-    first = list(search(parse_grid("eta=1,2 correction=0"), Settings(), _measure([])))
+    grid = parse_settings("eta=1,2,4 correction=0")
+    first = list(search(combinations(parse_settings("eta=1,2 correction=0"), Settings()), _measure([])))
     calls = []
-    trials = list(search(grid, Settings(), _measure(calls), first))
+    trials = list(search(combinations(grid, Settings()), _measure(calls), first))
     assert calls == [(4.0, 0.0)] and trials[:2] == first
 
 
@@ -50,7 +50,7 @@ def test_a_trial_that_diverged_is_never_the_best():
 )
 def test_a_grid_that_is_none_is_refused(text, reason):
     with pytest.raises(InputError, match=reason):
-        parse_grid(text)
+        parse_settings(text)
 
 
 def test_every_method_has_a_default_grid_of_its_own_settings():

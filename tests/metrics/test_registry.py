@@ -16,8 +16,9 @@ def mae():
     unregister("mae")
 
 
-def test_those_of_the_library_say_their_direction():
-    assert {name: metric.higher for name, metric in all_metrics().items()} == {"psnr": 1, "ssim": 1, "lpips": 0}
+def test_those_of_the_library_say_their_direction_and_come_in_one_order_before_a_users(mae):
+    directions = [(name, metric.higher) for name, metric in all_metrics().items()]
+    assert directions == [("psnr", True), ("ssim", True), ("lpips", False), ("mae", False)]
 
 
 def test_a_users_metric_is_measured_everywhere(mae, flash, image_folder, tiny_model, tmp_path):

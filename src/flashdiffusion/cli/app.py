@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from flashdiffusion.cli import convert, degrade, demo, evaluate, ordering, restore, severity, train, tune
-from flashdiffusion.cli.command import Command, UsageError
+from flashdiffusion.cli.command import Command, UsageError, with_options
 from flashdiffusion.errors import FlashDiffusionError, UntunedWarning
 
 app = typer.Typer(
@@ -19,10 +19,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (demo, degrade, restore, severity, evaluate, ordering, tune):
-    app.command(name=command.__name__.rsplit(".", 1)[-1], cls=Command)(command.command)
-app.command(name="train", cls=Command)(train.command)
-app.command(name="convert", cls=Command)(convert.command)
+for module in (demo, degrade, restore, severity, evaluate, ordering, tune, train, convert):
+    app.command(name=module.__name__.rsplit(".", 1)[-1], cls=Command)(with_options(module.command))
 
 
 def _version(wanted: bool) -> None:

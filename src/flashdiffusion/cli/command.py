@@ -12,8 +12,6 @@ from typer.core import TyperCommand
 
 # What a command line raises for a wrong option; typer may carry its own click, so the class is reached from there.
 UsageError: Any = typer.BadParameter.__base__
-SETTINGS = "Settings of the method"
-RUN = "The run"
 
 
 class Command(TyperCommand):

@@ -1,53 +1,41 @@
-"""What several commands do."""
+"""What several commands do: check a method's settings, print and write records."""
 
+import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flashdiffusion.cli.inputs import note
+from flashdiffusion.cli.options import MethodOptions
+from flashdiffusion.errors import InputError, note
 
 if TYPE_CHECKING:
     from flashdiffusion.jobs.records import Record
-    from flashdiffusion.pipeline import FlashPipeline
 
 
-def load_pipeline(
-    model: str | None, device: str | None, precision: str = "float32", regressor: str | None = None
-) -> "FlashPipeline":
-    """The model on the device and in the precision asked for, with the regressor of another model if named.
+def start_and_solver(options: MethodOptions, bound: bool = False) -> tuple[str, str]:
+    """Start and solver of a method, whose settings were given.
 
-    Raises:
-        InputError: a device that torch does not have here, or an unknown precision.
-    """
-    from flashdiffusion.jobs import ModelChoice
-
-    return ModelChoice(model, device, precision, regressor).open()
-
-
-def given_settings(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a command's options that are settings of a method and were given (are not None)."""
-    from flashdiffusion.methods import all_settings
-
-    known = all_settings()
-    return {name: value for name, value in options.items() if name in known and value is not None}
-
-
-def method_of(text: str) -> tuple[str, str]:
-    """Start and solver of a method that restores.
+    Args:
+        bound: whether it may be the bound, which needs the true image.
 
     Raises:
-        InputError: unknown method, or the bound, which needs the true image.
+        InputError: unknown method, or settings that it does not use.
     """
-    from flashdiffusion.errors import InputError
     from flashdiffusion.jobs.measuring import BOUND
     from flashdiffusion.methods import parse_method
 
-    if text == BOUND:
+    if options.method != BOUND:
+        start, solver = parse_method(options.method, [BOUND] if bound else [])
+    elif bound:
+        start, solver = "estimate", "prior"
+    else:
         raise InputError(
             f"method {BOUND} restores nothing: it is the autoencoder alone on the true image, for `evaluate` only; "
-            "take another, e.g. flash(latent-dps)"
+            "choose another, e.g. flash(latent-dps)"
         )
-    return parse_method(text)
+    check_used(options.given, options.method, start, solver)
+    return start, solver
 
 
 def check_used(names: Iterable[str], method: str, start: str, solver: str, given_as: str = "") -> None:
@@ -56,12 +44,10 @@ def check_used(names: Iterable[str], method: str, start: str, solver: str, given
     Args:
         given_as: where the names were given, if not as options of their own.
     """
-    from flashdiffusion.errors import InputError
     from flashdiffusion.methods import all_settings, settings_of
 
     used = settings_of(start, solver)
-    unused = [name for name in names if name not in used]
-    if unused:
+    if unused := [name for name in names if name not in used]:
         write = (lambda name: name) if given_as else option_of
         known = ", ".join(write(name) for name in all_settings() if name in used)
         wrong = given_as + ", ".join(map(write, unused))
@@ -80,17 +66,16 @@ def print_records(title: str, records: "Sequence[Record]", as_json: bool) -> Non
     from rich.markup import escape
     from rich.table import Table
 
-    from flashdiffusion.jobs.records import NO_FIGURES, summarise
+    from flashdiffusion.jobs.records import summarise
     from flashdiffusion.metrics import all_metrics
 
-    rows = [record.to_json() for record in records]
     if as_json:
-        print(json.dumps({"records": rows, "mean": summarise(records) if records else {}}, indent=2))
+        print(json.dumps({"records": [record.to_json() for record in records], "mean": summarise(records)}, indent=2))
         return
-    columns = list({key: None for row in rows for key in row if key not in NO_FIGURES or key == "id"})
     headings = {"measurement_psnr": "PSNR before", "severity": "σ̂²"}
     headings |= {name: metric.heading for name, metric in all_metrics().items()}
     table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD)
+    columns, rows = _table(records)
     for column in columns:
         heading = headings.get(column, column.replace("_", " "))
         named = column == "id"
@@ -98,9 +83,27 @@ def print_records(title: str, records: "Sequence[Record]", as_json: bool) -> Non
     for row in rows:
         table.add_row(*(escape(shown(row.get(column))) for column in columns))
     Console().print(table)
-    missing = {reason: None for record in records for reason in (record.missing or {}).values()}
-    for reason in missing:
+    for reason in dict.fromkeys(reason for record in records for reason in (record.missing or {}).values()):
         note(reason)
+
+
+def write_csv(path: Path, records: "Sequence[Record]") -> None:
+    """The same table as a CSV file, written atomically, with the file of each image."""
+    from flashdiffusion.data import atomic_path
+
+    columns, rows = _table(records)
+    with atomic_path(path) as temporary, temporary.open("w", newline="", errors="surrogateescape") as stream:
+        writer = csv.DictWriter(stream, [*columns, "file"], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _table(records: "Sequence[Record]") -> tuple[list[str], list[dict[str, Any]]]:
+    """Columns with figures, and rows of records."""
+    from flashdiffusion.jobs.records import NO_FIGURES
+
+    rows = [record.to_json() for record in records]
+    return list({key: None for row in rows for key in row if key not in NO_FIGURES or key == "id"}), rows
 
 
 def shown(value: Any) -> str:

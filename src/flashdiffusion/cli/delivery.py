@@ -3,137 +3,150 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flashdiffusion.cli.inputs import Failures, note
-from flashdiffusion.errors import InputError, unknown_name
+from flashdiffusion.cli.inputs import Failures
+from flashdiffusion.cli.options import RunOptions
+from flashdiffusion.errors import InputError, note, unknown_name
 
 if TYPE_CHECKING:
     from flashdiffusion.jobs import Done, EvaluateJob, Item, RestoreJob
     from flashdiffusion.jobs.journal import Journal
     from flashdiffusion.jobs.records import Record
 
+    Job = RestoreJob | EvaluateJob
+
 ENGINES = ("local", "ray")
-_FAULT = "--resume does them; please report this fault"
 
 
-@dataclass(frozen=True)
-class Engine:
-    """Where images are made: in this process, or by the workers of Ray.
+def check_engine(run: RunOptions) -> None:
+    """Raise InputError for an unknown engine, or options of another."""
+    if run.engine not in ENGINES:
+        raise unknown_name("engine", run.engine, ENGINES)
+    given = {"--workers": run.workers, "--address": run.address}
+    unused = [option for option, value in given.items() if value is not None]
+    if run.engine == "local" and unused:
+        raise InputError(f"{', '.join(unused)}: for --engine ray; the local engine is this process alone")
+
+
+def _start(job: "Job", items: "Sequence[Item]", run: RunOptions) -> "Iterator[Done]":
+    """Do the items; each is given as soon as it is done.
 
     Raises:
-        InputError: unknown name, or options of the other engine.
+        InputError: options that no image can use, or no Ray.
     """
+    from tqdm import tqdm
 
-    name: str = "local"
-    workers: int | None = None
-    address: str | None = None
+    from flashdiffusion.jobs import run_local, run_on_ray
 
-    def __post_init__(self) -> None:
-        if self.name not in ENGINES:
-            raise unknown_name("engine", self.name, ENGINES)
-        given = {"--workers": self.workers, "--address": self.address}
-        unused = [option for option, value in given.items() if value is not None]
-        if self.name == "local" and unused:
-            raise InputError(f"{', '.join(unused)}: for --engine ray; the local engine is this process alone")
-
-    def run(self, job: "RestoreJob | EvaluateJob", items: "Sequence[Item]") -> "Iterator[Done]":
-        """Do the items; each is given as soon as it is done.
-
-        Raises:
-            InputError: options that no image can use, or no Ray.
-        """
-        from tqdm import tqdm
-
-        from flashdiffusion.jobs import run_local, run_on_ray
-
-        if not items:
-            return iter(())
-        if job.model.compile is not None and job.model.torch_device.type == "cpu":
-            note("--compile on a CPU takes minutes for each size of batch, for no known gain (docs/results.md)")
-        if self.name == "local":
-            return run_local(replace(job, progress=True), items)
-        replace(job, model=job.model.on("cpu")).open()  # here too, so that no worker starts for what cannot be
-        gpus = 0 if job.model.device == "cpu" else None
-        dones = run_on_ray(job, items, self.workers, self.address, gpus=gpus)
-        return iter(tqdm(dones, total=len(items), unit="image", delay=2))
+    if not items:
+        return iter(())
+    if run.compile is not None and job.model.torch_device.type == "cpu":
+        note("--compile on a CPU takes minutes for each size of batch, for no known gain (docs/results.md)")
+    if run.engine == "local":
+        return run_local(replace(job, progress=True), items)
+    replace(job, model=job.model.on("cpu")).open()  # here too, so that no worker starts for what cannot be
+    gpus = 0 if job.model.device == "cpu" else None
+    dones = run_on_ray(job, items, run.workers, run.address, gpus=gpus)
+    return iter(tqdm(dones, total=len(items), unit="image", delay=2))
 
 
 @dataclass
 class Delivery:
-    """Images of a run as they come: written, kept in the journal, or counted among the failures.
+    """One run: a job's items done where `run` says, written as they come, and reported in `results`.
 
-    items: all that are asked for, those that are done already among them.
+    about: what the results depend on, see `Journal`. digest_of: a hash of what an item is made of now. save: writes
+    what comes of an item. saved: whether what an earlier run wrote by this name is still there.
     """
 
-    journal: "Journal"
+    job: "Job"
     items: "Sequence[Item]"
-    rows: dict[str, dict[str, Any]] = field(default_factory=dict)  # records of this run by name, as JSON
+    run: RunOptions
+    results: Path
+    about: Mapping[str, Any]
+    digest_of: "Callable[[Item], str]"
+    save: "Callable[[Done], None]"
+    saved: Callable[[str], bool] = lambda name: True
     failures: Failures = field(default_factory=Failures)
-    failed: dict[str, str] = field(default_factory=dict)
 
-    def take(self, dones: "Iterator[Done]", save: "Callable[[Done], None]") -> None:
-        """Keep what comes.
+    def __call__(self, more: "Callable[[list[Record]], dict[str, Any]]" = lambda records: {}) -> "list[Record]":
+        """Do what is missing, and write the results file of all records; nothing if there is none.
+
+        Args:
+            more: what the file holds beside `about`, from the records.
 
         Raises:
-            InputError: the disk is full, or not to be written to.
+            InputError: another run is at it, or an earlier one was about something else; the disk is full.
             KeyboardInterrupt: as it came; what is done is said on stderr.
             RuntimeError: an image came neither as a result nor as a failure.
         """
-        came = set(self.journal.done)
+        from flashdiffusion.jobs.journal import Journal
+        from flashdiffusion.jobs.lock import locked
+        from flashdiffusion.jobs.records import Record, report
+
+        with locked(self.results):
+            journal = Journal(self.results, self.about, self.run.resume)
+            asked = {item.name: item for item in self.items}
+            journal.done = {name: row for name, row in journal.done.items() if self._stands(row, asked.get(name))}
+            rows, failed = self._take(journal)
+            rows = journal.done | rows
+            names = [name for name in rows if name not in asked] + [name for name in asked if name in rows]
+            if records := [Record.from_json(rows[name]) for name in names]:
+                about = {**self.about, **more(records)}
+                result = report(sys.argv[1:], self.job.model.torch_device, about, records, failed)
+                self._writing(journal, lambda: journal.finish(result))
+            return records
+
+    def _stands(self, row: dict[str, Any], item: "Item | None") -> bool:
+        """Whether a record of an earlier run is of what its name stands for now."""
         try:
-            for done in dones:
-                self._keep(done, save)
-                came.add(done.name)
+            return self.saved(row["id"]) and (item is None or row.get("digest") == self.digest_of(item))
+        except OSError:
+            return False
+
+    def _take(self, journal: "Journal") -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+        """Keep what comes: records as JSON, and reasons, by name."""
+        rows: dict[str, dict[str, Any]] = {}
+        failed: dict[str, str] = {}
+        try:
+            for done in _start(self.job, [item for item in self.items if item.name not in journal.done], self.run):
+                for text in done.notes:
+                    note(text)
+                if done.reason is not None:
+                    self.failures.reasons.append((done.source or done.name, done.reason))
+                    failed[done.name] = done.reason
+                if done.record is not None:
+                    self._writing(journal, partial(self._keep, journal, done))
+                    rows[done.name] = done.record
         except KeyboardInterrupt:
-            print(f"\nflashdiffusion: interrupted: {self._so_far()}; --resume continues", file=sys.stderr)
+            print(f"\nflashdiffusion: interrupted: {self._so_far(journal)}; --resume continues", file=sys.stderr)
             raise
         finally:
-            self.journal.close()
-        if lost := [item.name for item in self.items if item.name not in came]:
-            raise RuntimeError(f"{len(lost)} of {len(self.items)} images have no result, {lost[0]} the first; {_FAULT}")
+            journal.close()
+        if lost := [item.name for item in self.items if item.name not in journal.done | rows | failed]:
+            raise RuntimeError(
+                f"{len(lost)} of {len(self.items)} images have no result, {lost[0]} the first; --resume does them; "
+                "please report this fault"
+            )
+        return rows, failed
 
-    def finish(self, report: "Callable[[list[Record], Mapping[str, str]], dict[str, Any]]") -> "list[Record]":
-        """Write the results file of all records, those of earlier runs first; nothing if there is none.
+    def _keep(self, journal: "Journal", done: "Done") -> None:
+        self.save(done)
+        if done.reason is None and done.record is not None:
+            journal.add(done.record)
 
-        Args:
-            report: what the file holds, from the records and the failures.
-        """
-        from flashdiffusion.jobs.records import Record
-
-        rows = self.journal.done | self.rows
-        asked = [item.name for item in self.items]
-        others = rows.keys() - asked
-        names = [name for name in rows if name in others] + [name for name in asked if name in rows]
-        records = [Record.from_json(rows[name]) for name in names]
-        if records:
-            self._writing(lambda: self.journal.finish(report(records, self.failed)))
-        return records
-
-    def _keep(self, done: "Done", save: "Callable[[Done], None]") -> None:
-        for text in done.notes:
-            note(text)
-        if done.reason is not None:
-            self.failures.reasons.append((done.source or done.name, done.reason))
-            self.failed[done.name] = done.reason
-        record = done.record
-        if record is None:
-            return
-        self._writing(lambda: save(done))
-        if done.reason is None:
-            self._writing(lambda: self.journal.add(record))
-        self.rows[done.name] = record
-
-    def _writing(self, call: Callable[[], None]) -> None:
+    def _writing(self, journal: "Journal", call: Callable[[], None]) -> None:
         try:
             call()
         except OSError as error:
-            where = error.filename or self.journal.results
+            where = error.filename or self.results
             raise InputError(
-                f"cannot write {where}: {error.strerror or error}; {self._so_far()}: make room, then --resume continues"
+                f"cannot write {where}: {error.strerror or error}; {self._so_far(journal)}: make room, then --resume "
+                "continues"
             ) from error
 
-    def _so_far(self) -> str:
-        asked = [item.name for item in self.items]
-        done = sum(name in self.journal.done for name in asked)
-        return f"{done} of {len(asked)} images are done"
+    def _so_far(self, journal: "Journal") -> str:
+        done = sum(item.name in journal.done for item in self.items)
+        return f"{done} of {len(self.items)} images are done"

@@ -3,12 +3,10 @@
 import sys
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from flashdiffusion.cli.common import load_pipeline, print_records
-from flashdiffusion.cli.options import Device, Json, Model, Seed
+from flashdiffusion.cli.common import print_records
+from flashdiffusion.cli.options import Json, ModelOptions, Out, Seed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,16 +18,16 @@ NOISE_STD = 0.05
 
 
 def command(
-    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("demo"),
+    model: ModelOptions,
+    out: Out = Path("demo"),
     as_json: Json = False,
-    model: Model = None,
-    device: Device = None,
     seed: Seed = 0,
 ) -> None:
     """Degrade a portrait at three strengths and restore it: the whole system in one command."""
     import torch
 
     from flashdiffusion.data import ensure_directory, load_image, save_image, write_json
+    from flashdiffusion.jobs.lock import locked
     from flashdiffusion.jobs.quality import compare
     from flashdiffusion.jobs.records import Record, report
     from flashdiffusion.metrics import Metrics, psnr
@@ -37,31 +35,29 @@ def command(
     from flashdiffusion.seeds import image_generator
 
     folder = ensure_directory(out)
-    pipeline = load_pipeline(model, device)
-    with as_file(files("flashdiffusion") / "assets" / "portrait.png") as path:
-        clean = load_image(path, pipeline.sample_size or 128)
-    names = [f"blur-{std:g}" for std in STRENGTHS]
-    x = clean.expand(len(names), -1, -1, -1)
-    ys = [
-        GaussianBlur([std], NOISE_STD)(clean[None], image_generator(seed, n))
-        for std, n in zip(STRENGTHS, names, strict=True)
-    ]
-    y, physics = torch.cat(ys), GaussianBlur(STRENGTHS, NOISE_STD)
-    estimate = pipeline(y, physics, start="estimate", solver="prior", ids=names, seed=seed)
-    result = pipeline(y, physics, ids=names, seed=seed, progress=True)
-    metrics = Metrics()
-    records = [
-        Record(name, physics.describe()[i], **result.row(i), **compare(metrics, result.images[i], clean, y[i]))
-        for i, name in enumerate(names)
-    ]
-    save_image(clean, folder / "clean.png")
-    for i, name in enumerate(names):
-        save_image(y[i], folder / f"{name}-measured.png")
-        save_image(result.images[i], folder / f"{name}-restored.png")
-    estimated = psnr(estimate.images, x).tolist()
-    _overview(folder / "overview.png", clean, y, estimate.images, result.images, records, estimated)
-    about = {"model": model or "embedded", "method": "flash(latent-dps)", "seed": seed}
-    write_json(folder / "results.json", report(sys.argv[1:], pipeline.prior.device, about, records))
+    with locked(folder / "results.json"):
+        pipeline = model.choice().open()
+        with as_file(files("flashdiffusion") / "assets" / "portrait.png") as path:
+            clean = load_image(path, pipeline.sample_size or 128)
+        names = [f"blur-{std:g}" for std in STRENGTHS]
+        physics = GaussianBlur(STRENGTHS, NOISE_STD)
+        parts = [GaussianBlur([std], NOISE_STD) for std in STRENGTHS]
+        y = torch.cat([p(clean[None], image_generator(seed, n)) for p, n in zip(parts, names, strict=True)])
+        estimate = pipeline(y, physics, start="estimate", solver="prior", ids=names, seed=seed)
+        result = pipeline(y, physics, ids=names, seed=seed, progress=True)
+        metrics = Metrics()
+        records = [
+            Record(name, physics.describe()[i], **result.row(i), **compare(metrics, result.images[i], clean, y[i]))
+            for i, name in enumerate(names)
+        ]
+        save_image(clean, folder / "clean.png")
+        for i, name in enumerate(names):
+            save_image(y[i], folder / f"{name}-measured.png")
+            save_image(result.images[i], folder / f"{name}-restored.png")
+        estimated = psnr(estimate.images, clean.expand_as(estimate.images)).tolist()
+        _overview(folder / "overview.png", clean, y, estimate.images, result.images, records, estimated)
+        about = {"model": model.model or "embedded", "method": "flash(latent-dps)", "seed": seed}
+        write_json(folder / "results.json", report(sys.argv[1:], pipeline.prior.device, about, records))
     print_records("Flash(Latent-DPS): the worse the image, the more steps", records, as_json)
     if not as_json:
         print(f"images: {folder}/  overview: {folder / 'overview.png'}")

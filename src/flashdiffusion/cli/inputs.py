@@ -1,11 +1,12 @@
 """INPUT... of the commands: measurement files, images, folders of either; bad ones are kept apart."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flashdiffusion.errors import InputError, note
+from flashdiffusion.errors import FlashDiffusionError, InputError, note
 
 LONGEST = 235  # bytes of a name, so that it fits into the 255 of a file's with a number and .safetensors
 
@@ -15,6 +16,14 @@ class Failures:
     """Inputs that could not be used, with the reason."""
 
     reasons: list[tuple[str, str]] = field(default_factory=list)
+
+    @contextmanager
+    def kept(self, name: str | Path) -> Iterator[None]:
+        """Keep an error of ours as the reason why this input failed."""
+        try:
+            yield
+        except FlashDiffusionError as error:
+            self.reasons.append((str(name), str(error)))
 
     def finish(self, total: int) -> int:
         """Print what failed; the exit code.
@@ -36,6 +45,14 @@ class Failures:
 def _names(reason: str, name: str) -> bool:
     """Whether a reason says whose it is; a name that is no file's may be a word of it by chance."""
     return reason.startswith(f"{name}:") or (bool(Path(name).suffix) and name in reason)
+
+
+def named(inputs: Iterable[Path]) -> dict[str, Path]:
+    """The files that INPUT... stands for, each by the name of its outputs: its stem, numbered where stems repeat."""
+    from flashdiffusion.data.files import cut, unique
+
+    files = expand(inputs)
+    return dict(zip(unique(cut(file.stem, LONGEST) for file in files), files, strict=True))
 
 
 def expand(inputs: Iterable[Path]) -> list[Path]:
@@ -65,16 +82,9 @@ def expand(inputs: Iterable[Path]) -> list[Path]:
     return files
 
 
-def names_of(files: list[Path]) -> list[str]:
-    """A name per file for its outputs: the stem, with a number where stems repeat, cut so that NAME.suffix fits."""
-    from flashdiffusion.data.files import cut, unique
-
-    return unique(cut(file.stem, LONGEST) for file in files)
-
-
-def keep_inputs(files: list[Path], outputs: Iterable[Path]) -> None:
-    """Raise InputError if an output would overwrite one of the input files."""
-    inputs = {file.resolve() for file in files}
-    for path in outputs:
+def keep_inputs(files: Mapping[str, Path], out: Path, *suffixes: str) -> None:
+    """Raise InputError if an output `out`/NAME.suffix would overwrite one of the input files."""
+    inputs = {file.resolve() for file in files.values()}
+    for path in (out / f"{name}{suffix}" for name in files for suffix in suffixes):
         if path.resolve() in inputs:
             raise InputError(f"{path} is an input and would be overwritten; choose another --out")

@@ -1,147 +1,136 @@
-"""Options that several commands take, and the sets of them that commands share."""
+"""The options of all commands, each written once, in the sets that commands share."""
 
-from dataclasses import dataclass
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flashdiffusion.cli.command import RUN, SETTINGS
+if TYPE_CHECKING:
+    from flashdiffusion.jobs import ModelChoice
 
-Model = Annotated[
-    str | None,
-    typer.Option(help="Model folder or hub id; default: the embedded faces-128.", show_default=False),
-]
-Device = Annotated[str | None, typer.Option(help="Torch device, e.g. cuda; default: cuda if there is one.")]
-Precision = Annotated[
-    str, typer.Option(help="Precision of the networks: float32, bfloat16 or float16.", rich_help_panel=RUN)
+SETTINGS = "Settings of the method; default: the model's own (presets.json)"
+RUN = "The run"
+
+Out = Annotated[Path, typer.Option(help="Output folder.")]
+OutFile = Annotated[Path, typer.Option(help="Results file (JSON).")]
+Inputs = Annotated[
+    list[Path], typer.Argument(metavar="INPUT...", help="Measurement files, images, or folders of them.")
 ]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 NoiseStd = Annotated[float, typer.Option(help="Noise standard deviation on the [0, 1] scale.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON in place of a table.")]
-Out = Annotated[Path, typer.Option(help="Output folder.")]
-Capacity = Annotated[
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Fit = Annotated[bool, typer.Option("--fit", help="Crop and resize images to the model's size.")]
+Lpips = Annotated[Path | None, typer.Option(help="LPIPS weights (safetensors); without them: no LPIPS.")]
+Limit = Annotated[int | None, typer.Option(help="Use the first images only; default: all.")]
+Data = Annotated[list[Path], typer.Option(help="Folder of images or .tar shard; repeat for more.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Continue an earlier run: do only what is missing in it, or failed.")
+]
+Physics = Annotated[
+    str | None,
+    typer.Option(
+        help="What damaged the images: gaussian-blur:std=2, random-inpainting:mask=FILE (white: kept), ...; "
+        "A+B is one after the other."
+    ),
+]
+MaxInFlight = Annotated[
     int | None,
     typer.Option(
         help="Images in flight at a time; default: as many as fit into memory and bring speed.", rich_help_panel=RUN
     ),
 ]
-EngineName = Annotated[
-    str, typer.Option("--engine", help="local: this process. ray: workers, docs/scale.md.", rich_help_panel=RUN)
-]
-Workers = Annotated[
-    int | None, typer.Option(help="With --engine ray; default: one per GPU, or per CPU without.", rich_help_panel=RUN)
-]
-Address = Annotated[
-    str | None,
-    typer.Option(
-        help="With --engine ray: a running cluster, e.g. auto; default: this machine alone.", rich_help_panel=RUN
-    ),
-]
-Resume = Annotated[
-    bool, typer.Option("--resume", help="Continue an earlier run: do what is missing in it or failed, nothing else.")
-]
-Eta = Annotated[
-    float | None, typer.Option(help="Step size of the data consistency; default: tuned.", rich_help_panel=SETTINGS)
-]
-Correction = Annotated[
-    float | None, typer.Option(help="Noise correction c of the start; default: tuned.", rich_help_panel=SETTINGS)
-]
-Steps = Annotated[
-    int | None, typer.Option(help="Length of the time grid; default: 1000, DDPM.", rich_help_panel=SETTINGS)
-]
-Delta = Annotated[
-    float | None,
-    typer.Option(help="Stochasticity of a step in [0, 1]; 0 is DDIM, 1 is DDPM.", rich_help_panel=SETTINGS),
-]
-Omega = Annotated[
-    float | None,
-    typer.Option(help="Weight of the second term of GML-DPS and PSLD; default: tuned.", rich_help_panel=SETTINGS),
-]
-Gamma = Annotated[
-    float | None, typer.Option(help="Resampling variance of ReSample; default: tuned.", rich_help_panel=SETTINGS)
-]
-Proximal = Annotated[
-    float | None, typer.Option(help="Weight of ReSample's proximal term; default: tuned.", rich_help_panel=SETTINGS)
-]
-StartStep = Annotated[
-    int | None, typer.Option(help="Steps N' of a fixed start (CCDF); default: tuned.", rich_help_panel=SETTINGS)
-]
-Mixing = Annotated[
-    str | None, typer.Option(help="Noise mixing of a Flash start: paper or consistent.", rich_help_panel=SETTINGS)
-]
-GuideEvery = Annotated[
-    int | None,
-    typer.Option(
-        help="Steps from one that takes the data's gradient to the next; default: every one does.",
-        rich_help_panel=SETTINGS,
-    ),
-]
-Jacobian = Annotated[
-    bool | None,
-    typer.Option(
-        "--jacobian/--no-jacobian",
-        help="Whether the gradient goes through the denoiser; default: it does.",
-        rich_help_panel=SETTINGS,
-    ),
-]
-Distilled = Annotated[
-    str | None,
-    typer.Option(
-        help="The distilled decoder in the gradient: off, slope or all; default: off.", rich_help_panel=SETTINGS
-    ),
-]
-Compile = Annotated[
-    str | None,
-    typer.Option(
-        help="Compile the networks: default, or reduce-overhead for CUDA graphs. Not for CPUs.", rich_help_panel=RUN
-    ),
-]
-Regressor = Annotated[
-    str | None,
-    typer.Option(
-        help="Model whose regressor is used, for one that has none (a pixel-space model).", rich_help_panel=RUN
-    ),
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Any setting, e.g. eta=4; repeat for more.", metavar="NAME=VALUE"),
-]
 
 
 @dataclass(frozen=True)
-class MethodSettings:
-    """Settings of a method that were given."""
+class ModelOptions:
+    """The model, and how it runs."""
 
-    set: Set = None
-    eta: Eta = None
-    correction: Correction = None
-    steps: Steps = None
-    omega: Omega = None
-    gamma: Gamma = None
-    proximal: Proximal = None
-    start_step: StartStep = None
-    mixing: Mixing = None
-    delta: Delta = None
-    guide_every: GuideEvery = None
-    jacobian: Jacobian = None
-    distilled: Distilled = None
+    model: Annotated[
+        str | None, typer.Option(help="Model folder or hub id; default: the embedded faces-128.", show_default=False)
+    ] = None
+    device: Annotated[str | None, typer.Option(help="Torch device, e.g. cuda; default: cuda if there is one.")] = None
+    precision: Annotated[
+        str, typer.Option(help="Precision of the networks: float32, bfloat16 or float16.", rich_help_panel=RUN)
+    ] = "float32"
+
+    def choice(self, regressor: str | None = None, compile: str | None = None) -> "ModelChoice":
+        """What opens the model."""
+        from flashdiffusion.jobs import ModelChoice
+
+        return ModelChoice(self.model, self.device, self.precision, regressor, compile)
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """Images, and how they are degraded."""
+
+    data: Data
+    task: Annotated[str, typer.Option(help="Task, e.g. gaussian-blur or random-inpainting.")] = "gaussian-blur"
+    noise_std: NoiseStd = 0.05
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where many images are made, and how a run is continued."""
+
+    resume: Resume = False
+    max_in_flight: MaxInFlight = None
+    engine: Annotated[
+        str, typer.Option(help="local: this process. ray: workers, docs/scale.md.", rich_help_panel=RUN)
+    ] = "local"
+    workers: Annotated[
+        int | None,
+        typer.Option(help="With --engine ray; default: one per GPU, or per CPU without.", rich_help_panel=RUN),
+    ] = None
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="With --engine ray: a running cluster, e.g. auto; default: this machine.", rich_help_panel=RUN
+        ),
+    ] = None
+    compile: Annotated[
+        str | None,
+        typer.Option(
+            help="Compile the networks: default, or reduce-overhead for CUDA graphs. Not for CPUs.",
+            rich_help_panel=RUN,
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class _MethodOptions:
+    """A method, and those of its settings that were given; a subclass has an option for each."""
+
+    method: Annotated[
+        str, typer.Option(help='"flash(latent-dps)", psld, resample, ae, swinir, ...; docs/results.md compares them.')
+    ] = "flash(latent-dps)"
+    set: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any setting of the method, e.g. eta=4; repeat for more.", metavar="NAME=VALUE"),
+    ] = None
+    regressor: Annotated[
+        str | None,
+        typer.Option(help="Take the regressor of this model, for one that has none.", rich_help_panel=RUN),
+    ] = None
 
     @property
     def given(self) -> dict[str, Any]:
-        """By name; what `--set` gives too.
+        """Settings by name; what `--set` gives too.
 
         Raises:
             InputError: no such setting, a value that is none of it, or one given twice.
         """
         from flashdiffusion.errors import InputError
-        from flashdiffusion.experiments.tune import parse_grid
+        from flashdiffusion.methods import all_settings, parse_settings
 
-        own = {name: value for name, value in vars(self).items() if name != "set" and value is not None}
+        own = {name: value for name in all_settings() if (value := getattr(self, name, None)) is not None}
         for text in self.set or ():
             if len(text.split()) != 1:
                 raise InputError(f"--set {text!r}; expected NAME=VALUE, e.g. eta=4")
-            for name, values in parse_grid(text).items():
+            for name, values in parse_settings(text).items():
                 if name in own or len(values) != 1:
                     times = "twice" if name in own else f"{len(values)} times"
                     raise InputError(f"--set {text}: {name} is given {times}; expected once")
@@ -149,24 +138,33 @@ class MethodSettings:
         return own
 
 
-@dataclass(frozen=True)
-class ModelOptions:
-    """The model, and how it runs."""
+def declared_settings() -> Iterator[tuple[str, type, str]]:
+    """Name, type and help of every setting that the library's solvers and start rules declare.
 
-    model: Model = None
-    device: Device = None
-    precision: Precision = "float32"
-    regressor: Regressor = None
+    Their source is read, since importing it would import torch, which takes seconds.
+    """
+    types = {kind.__name__: kind for kind in (int, float, str, bool)}
+    root = Path(__file__).parents[1]
+    for file in (*(root / "solvers").glob("*.py"), root / "methods.py"):
+        for one in (node for cls in ast.parse(file.read_text()).body for node in getattr(cls, "body", ())):
+            match one:
+                case ast.AnnAssign(
+                    target=ast.Name(name),
+                    annotation=kind,
+                    value=ast.Call(func=ast.Name("setting"), args=[_, ast.Constant(text), *_]),
+                ):
+                    yield name, types[ast.unparse(kind).removesuffix(" | None")], str(text)
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """Where many images are made, and how a run is continued."""
-
-    seed: Seed = 0
-    resume: Resume = False
-    max_in_flight: Capacity = None
-    engine: EngineName = "local"
-    workers: Workers = None
-    address: Address = None
-    compile: Compile = None
+if TYPE_CHECKING:
+    MethodOptions = _MethodOptions
+else:
+    MethodOptions = make_dataclass(
+        "MethodOptions",
+        [
+            (name, Annotated[kind | None, typer.Option(help=text, rich_help_panel=SETTINGS)], None)
+            for name, kind, text in sorted({one[0]: one for one in declared_settings()}.values())
+        ],
+        bases=(_MethodOptions,),
+        frozen=True,
+    )

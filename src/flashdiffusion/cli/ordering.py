@@ -1,21 +1,19 @@
 """`flashdiffusion ordering`."""
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from flashdiffusion.cli.common import load_pipeline
-from flashdiffusion.cli.inputs import Failures, note
-from flashdiffusion.cli.options import Device, Model, NoiseStd, Seed
+from flashdiffusion.cli.inputs import Failures
+from flashdiffusion.cli.options import ModelOptions, OutFile, Seed, TaskOptions
+from flashdiffusion.errors import note
 
 
 def command(
-    data: Annotated[list[Path], typer.Option(help="Folder of images or .tar shard; repeat for more.")],
-    out: Annotated[Path, typer.Option(help="Results file (JSON).")],
-    task: Annotated[str, typer.Option(help="Task whose level, or noise, is varied.")] = "gaussian-blur",
-    noise_std: NoiseStd = 0.05,
+    images: TaskOptions,
+    out: OutFile,
+    model: ModelOptions,
     over: Annotated[str, typer.Option(help="What is varied: the task's level, or the noise.")] = "level",
     low: Annotated[float | None, typer.Option(help="Mildest level; default: the task's, or no noise.")] = None,
     high: Annotated[float | None, typer.Option(help="Worst level; default: the task's, or noise of 0.2.")] = None,
@@ -24,8 +22,6 @@ def command(
         typer.Option(help="Evenly spaced levels; default: 10, or those of a task that has its own (super-resolution)."),
     ] = None,
     limit: Annotated[int, typer.Option(help="Number of images.")] = 100,
-    model: Model = None,
-    device: Device = None,
     seed: Seed = 0,
 ) -> None:
     """Ordering accuracy of the severity encoder: does severity rise with the degradation?"""
@@ -39,19 +35,19 @@ def command(
     from flashdiffusion.jobs.records import environment
     from flashdiffusion.physics import get_task
 
-    chosen = get_task(task)
-    values = ordering_values(chosen, LEVELS if levels is None else levels, over, low, high, noise_std)
+    chosen = get_task(images.task)
+    values = ordering_values(chosen, LEVELS if levels is None else levels, over, low, high, images.noise_std)
     if levels not in {None, len(values)}:
         own = ", ".join(f"{value:g}" for value in values)
-        note(f"task {task} is measured at its own levels {own}, not {levels}")
+        note(f"task {images.task} is measured at its own levels {own}, not {levels}")
     ensure_file(out)
-    pipeline = load_pipeline(model, device)
-    images = open_data(pipeline, data, limit)
-    for text in images.notes:
+    pipeline = model.choice().open()
+    data = open_data(pipeline, images.data, limit)
+    for text in data.notes:
         note(text)
     found = tqdm(
-        measure_ordering(pipeline, images, chosen, noise_std, values, seed, over),
-        total=len(images),
+        measure_ordering(pipeline, data, chosen, images.noise_std, values, seed, over),
+        total=len(data),
         unit="image",
     )
     varied = str(chosen.level) if over == "level" else "noise_std"
@@ -67,10 +63,10 @@ def command(
         result = {
             "command": ["flashdiffusion", *sys.argv[1:]],
             "environment": environment(pipeline.prior.device),
-            "model": model or "embedded",
-            "task": task,
+            "model": model.model or "embedded",
+            "task": images.task,
             "over": over,
-            "noise_std": noise_std if over == "level" else None,
+            "noise_std": images.noise_std if over == "level" else None,
             "seed": seed,
             "ordering_accuracy": round(accuracy, 5),
             "levels": [{varied: v, "mean_severity": m} for v, m in zip(values, severities, strict=True)],
@@ -78,4 +74,4 @@ def command(
         }
         write_json(out, result)
         print(f"ordering accuracy {accuracy:.4f} over {len(rows)} images and {len(values)} levels; written to {out}")
-    raise typer.Exit(failures.finish(len(images)))
+    raise typer.Exit(failures.finish(len(data)))

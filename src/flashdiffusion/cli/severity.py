@@ -5,39 +5,41 @@ from typing import Annotated
 
 import typer
 
-from flashdiffusion.cli.common import load_pipeline, print_records
-from flashdiffusion.cli.inputs import Failures, expand, names_of, note
-from flashdiffusion.cli.options import Device, Json, Model
+from flashdiffusion.cli.common import print_records, write_csv
+from flashdiffusion.cli.inputs import Failures, named
+from flashdiffusion.cli.options import Fit, Inputs, Json, ModelOptions, Physics
+from flashdiffusion.errors import note
 
 
 def command(
-    inputs: Annotated[
-        list[Path],
-        typer.Argument(metavar="INPUT...", help="Measurement files, images, or folders of them."),
-    ],
-    fit: Annotated[bool, typer.Option("--fit", help="Crop and resize images to the model's size.")] = False,
+    inputs: Inputs,
+    model: ModelOptions,
+    physics: Physics = None,
+    fit: Fit = False,
+    sort: Annotated[bool, typer.Option("--sort", help="Print the most damaged image first.")] = False,
+    csv: Annotated[Path | None, typer.Option(help="Write the table to this CSV file too.")] = None,
     as_json: Json = False,
-    model: Model = None,
-    device: Device = None,
 ) -> None:
     """How badly damaged is each image? Prints the severity and the step that Flash would start at."""
-    from flashdiffusion.errors import FlashDiffusionError
-    from flashdiffusion.jobs.measured import fitted_size, read_measured
+    from flashdiffusion.data import ensure_file
+    from flashdiffusion.jobs.measured import Reader
     from flashdiffusion.jobs.records import Record
 
-    files = expand(inputs)
-    pipeline = load_pipeline(model, device)
-    size = fitted_size(pipeline, fit)
+    files = named(inputs)
+    if csv is not None:
+        ensure_file(csv)
+    pipeline = model.choice().open()
+    reader = Reader(pipeline, physics, fit=fit)
     grid = pipeline.prior.schedule.grid()
     records, failures = [], Failures()
-    for path, name in zip(files, names_of(files), strict=True):
-        try:
-            one = read_measured(path, name, lambda name, shape: None, pipeline.check, size, note)
-        except FlashDiffusionError as error:
-            failures.reasons.append((str(path), str(error)))
-            continue
-        var = pipeline.severity(one.problem.image).var.float().cpu()
-        records.append(Record(one.name, severity=float(var), start=int(grid.match(var))))
+    for name, path in files.items():
+        with failures.kept(path):
+            var = pipeline.severity(reader(path, name, note).problem.image).var.float().cpu()
+            records.append(Record(name, severity=float(var), start=int(grid.match(var)), file=str(path)))
+    if sort:
+        records.sort(key=lambda record: -(record.severity or 0))
     if records:
         print_records("severity", records, as_json)
+        if csv is not None:
+            write_csv(csv, records)
     raise typer.Exit(failures.finish(len(files)))

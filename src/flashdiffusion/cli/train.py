@@ -1,11 +1,40 @@
 """`flashdiffusion train`."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from flashdiffusion.cli.options import Out
+from flashdiffusion.cli.options import Data, Limit, Out, Resume
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How long, and on how many images."""
+
+    max_minutes: Annotated[float | None, typer.Option(help="Time box; default: the recipe's.")] = None
+    max_steps: Annotated[int | None, typer.Option(help="Bound on the steps of each stage.")] = None
+    limit: Limit = None
+
+
+@dataclass(frozen=True)
+class SeverityOptions:
+    """What the severity encoder is, and what it and the regressor learn from."""
+
+    head: Annotated[str | None, typer.Option(help="Severity head: log-variance or paper.")] = None
+    task: Annotated[
+        str | None, typer.Option(help="Task that severity encoder and regressor learn from; default: mixture.")
+    ] = None
+    noise_std: Annotated[
+        str | None,
+        typer.Option(
+            help="Their noise on the [0, 1] scale, a number or a range; default: 0:0.2.", metavar="STD|LOW:HIGH"
+        ),
+    ] = None
+    init: Annotated[
+        Path | None, typer.Option(help="Model folder whose severity encoder to start from, on the same autoencoder.")
+    ] = None
 
 
 def command(
@@ -13,33 +42,19 @@ def command(
         str,
         typer.Argument(help="autoencoder, denoiser, severity, regressor, distilled-decoder; all: the first four."),
     ],
-    data: Annotated[list[Path], typer.Option(help="Folder of images or .tar shard; repeat for more.")],
+    data: Data,
     out: Out,
+    bounds: Bounds,
+    severity: SeverityOptions,
     config: Annotated[str, typer.Option(help="Recipe: faces-128 (GPU), faces-128-cpu, tiny.")] = "faces-128",
-    max_minutes: Annotated[float | None, typer.Option(help="Time box; default: the recipe's.")] = None,
-    max_steps: Annotated[int | None, typer.Option(help="Bound on the steps of each stage.")] = None,
     lpips: Annotated[Path | None, typer.Option(help="LPIPS weights (safetensors) for the autoencoder.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Use the first images only.")] = None,
-    head: Annotated[str | None, typer.Option(help="Severity head: log-variance or paper.")] = None,
-    task: Annotated[
-        str | None, typer.Option(help="Task that severity encoder and regressor learn from; default: mixture.")
-    ] = None,
-    noise_std: Annotated[
-        str | None,
-        typer.Option(
-            help="Their noise on the [0, 1] scale, a number or a range; default: 0:0.2.", metavar="STD|LOW:HIGH"
-        ),
-    ] = None,
-    init: Annotated[
-        Path | None, typer.Option(help="Model folder whose severity encoder to start from, on the same autoencoder.")
-    ] = None,
     space: Annotated[
         str, typer.Option(help="latent, or pixel: a denoiser of pixels, for DPS, and a regressor.")
     ] = "latent",
     precision: Annotated[
         str | None, typer.Option(help="float32 or bfloat16; default: the recipe's, where the processor has it.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint in --out.")] = False,
+    resume: Resume = False,
 ) -> None:
     """Train a model on your own images: autoencoder, denoiser, severity encoder and regressor, in this order.
 
@@ -48,7 +63,9 @@ def command(
     from flashdiffusion.training.recipes import get_recipe
     from flashdiffusion.training.run import train, with_precision, with_severity, with_space
 
-    recipe = with_precision(with_space(with_severity(get_recipe(config), head, task, noise_std), space), precision)
-    train(stage, data, recipe, out, max_minutes, max_steps, lpips, limit, resume, init)
+    recipe = with_severity(get_recipe(config), severity.head, severity.task, severity.noise_std)
+    recipe = with_precision(with_space(recipe, space), precision)
+    limits = (bounds.max_minutes, bounds.max_steps, lpips, bounds.limit)
+    train(stage, data, recipe, out, *limits, resume, severity.init)
     whole = (out / "model_index.json").exists()
     print(f"{stage} trained in {out}" + (f"; use it with --model {out}" if whole else ""))

@@ -1,5 +1,6 @@
 """Folders of images and tar shards as one indexed set of square images."""
 
+import hashlib
 import os
 import sys
 import tarfile
@@ -117,6 +118,14 @@ class ImageDataset(Dataset[Tensor]):
         if len(self._cache) < self._cache_items:
             self._cache[index] = item
         return item
+
+    def digest(self, index: int) -> str:
+        """Hash of the bytes of an image.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        return hashlib.blake2b(self._entries[index].read(), digest_size=16).hexdigest()
 
     def __getitems__(self, indices: Sequence[int]) -> list[Tensor]:
         return list(self._pool.map(self.__getitem__, indices))

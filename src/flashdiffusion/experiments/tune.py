@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flashdiffusion.errors import InputError, unknown_name
+from flashdiffusion.errors import InputError
 from flashdiffusion.jobs.measuring import Evaluated
 from flashdiffusion.jobs.records import plain, summarise
-from flashdiffusion.methods import Settings, all_settings, parse_method, tuning_grid
+from flashdiffusion.methods import Settings, parse_method, tuning_grid
 from flashdiffusion.metrics import all_metrics, get_metric
 
 
@@ -32,49 +32,21 @@ def default_grid(method: str) -> dict[str, list[Any]]:
     return tuning_grid(*parse_method(method))
 
 
-_READ: dict[Any, Callable[[str], Any]] = {str: str, float: float, bool: {"true": True, "false": False}.__getitem__}
-
-
-def parse_grid(text: str) -> dict[str, list[Any]]:
-    """`eta=1,2,4 correction=0,0.2` -> values to try, by setting.
-
-    Raises:
-        InputError: no such setting, or a value that is none of it.
-    """
-    kinds = {name: one.type for name, one in all_settings().items()}
-    grid: dict[str, list[Any]] = {}
-    for item in text.split():
-        name, _, values = item.partition("=")
-        if name not in kinds:
-            raise unknown_name("setting", name, kinds)
-        read = _READ.get(kinds[name], int)
-        try:
-            grid[name] = [read(value) for value in values.split(",")]
-        except (KeyError, ValueError) as error:
-            kind = "true or false" if kinds[name] is bool else "numbers"
-            raise InputError(f"{name}={values} in the grid; expected {kind}, separated by commas") from error
-    return grid
-
-
 def combinations(grid: Mapping[str, Sequence[Any]], base: Settings) -> list[Settings]:
     """Every combination of the grid's values; `base` is what the grid does not vary."""
     return [base | dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
 def search(
-    grid: Mapping[str, Sequence[Any]],
-    base: Settings,
-    measure: Callable[[Settings], Mapping[str, Any]],
-    done: Sequence[Trial] = (),
+    trials: Iterable[Settings], measure: Callable[[Settings], Mapping[str, Any]], done: Iterable[Trial] = ()
 ) -> Iterator[Trial]:
-    """Every combination of the grid's values once; those that are `done` are given back as they are.
+    """A trial of each settings; those that are `done` are given back as they are.
 
     Args:
-        base: settings of what the grid does not vary.
-        measure: settings -> means; a combination that the solver refuses raises InputError.
+        measure: settings -> means; settings that the solver refuses raise InputError.
     """
     known = {trial.settings: trial for trial in done}
-    for settings in combinations(grid, base):
+    for settings in trials:
         yield known.get(settings) or Trial(settings, {key: plain(v) for key, v in measure(settings).items()})
 
 

@@ -95,7 +95,8 @@ class EvaluateWorker:
                 yield Done(one.index, name, reason=one.failed)
                 continue
             pngs = _pngs(one) if one.index < job.shown else {}
-            yield Done(one.index, name, replace(one.record, id=name).to_json(), pngs)
+            record = replace(one.record, id=name, digest=self.data.digest(one.index))
+            yield Done(one.index, name, record.to_json(), pngs)
         yield from moved
 
 

@@ -2,21 +2,23 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from flashdiffusion.data import MeasurementFile
 from flashdiffusion.data.images import fit, read_image, to_tensor
 from flashdiffusion.data.measurements import SUFFIX
 from flashdiffusion.errors import InputError, SizeError
+from flashdiffusion.jobs.parse import parse_physics
 from flashdiffusion.physics import PHYSICS, BatchedPhysics, BlurKernelSpace
 from flashdiffusion.pipeline import FlashPipeline
+from flashdiffusion.seeds import image_generator
 from flashdiffusion.solvers import Problem
 from flashdiffusion.solvers.problem import Unknown
 
-MakePhysics = Callable[[str, tuple[int, int]], BatchedPhysics | None]
-Check = Callable[[Problem], Problem]
 Note = Callable[[str], None]
 
 
@@ -32,17 +34,6 @@ class Measured:
     problem: Problem
     fitted: bool = False
     grey: bool = False
-
-
-def fitted_size(pipeline: FlashPipeline, fit: bool) -> int | None:
-    """The side that `--fit` brings images to, None without it.
-
-    Raises:
-        InputError: the model does not say its image size.
-    """
-    if fit and pipeline.sample_size is None:
-        raise InputError("--fit: the model's folder does not say its image size; expected sample_size in its index")
-    return pipeline.sample_size if fit else None
 
 
 def read_row(path: Path, size: int | tuple[int, int] | None, note: Note) -> Tensor:
@@ -79,58 +70,92 @@ def read_truth(path: Path, size: tuple[int, int], fitted: bool, note: Note) -> T
     return truth
 
 
-def read_measured(
-    path: Path,
-    name: str,
-    make_physics: MakePhysics,
-    check: Check,
-    size: int | tuple[int, int] | None,
-    note: Note,
-) -> Measured:
-    """Read an input.
+class Reader:
+    """Reads measurement files, and images that came degraded, for a model.
 
     Args:
-        make_physics: physics of an image file, from its name and size.
-        check: see `FlashPipeline.check`.
-        size: fit images to this size (a side, or H and W); None leaves them as they are.
+        physics, noise_std: what damaged images, as on the command line; None if it is not known.
+        seed: of what the physics draws at random.
+        fit: crop and resize images so that they are restored at the model's size.
+        needed: refuse an image whose physics is not known.
 
     Raises:
-        FlashDiffusionError: it cannot be used.
+        InputError: `fit`, and the model does not say its size.
     """
-    try:
-        one = _read(path, name, make_physics, size, note)
-        one = replace(one, problem=check(one.problem))
-    except SizeError as error:
-        if size is not None or path.suffix == SUFFIX:
-            raise
-        raise InputError(f"{error} (--fit crops and resizes images)") from error
-    if not isinstance(one.problem.physics, Unknown):
-        one.problem.measure(one.problem.image)  # raises if it fits no y of this shape
-    return one
 
+    def __init__(
+        self,
+        pipeline: FlashPipeline,
+        physics: str | None = None,
+        noise_std: float = 0.05,
+        seed: int = 0,
+        fit: bool = False,
+        needed: bool = False,
+    ) -> None:
+        if fit and pipeline.sample_size is None:
+            raise InputError("--fit: the model's folder does not say its image size; expected sample_size in its index")
+        self.pipeline, self.physics, self.noise_std, self.seed = pipeline, physics, noise_std, seed
+        self.fit, self.needed = fit, needed
 
-def _read(path: Path, name: str, make_physics: MakePhysics, size: int | tuple[int, int] | None, note: Note) -> Measured:
-    if path.suffix != SUFFIX:
-        y, grey = read_row_and_grey(path, size, note)
-        return Measured(path, name, _problem(y, make_physics(name, (y.shape[2], y.shape[3]))), size is not None, grey)
-    file = MeasurementFile.load(path)
-    y = file.y[None]
-    if file.physics == BlurKernelSpace.name:
-        physics = _with_network(file.params, file.noise_std, make_physics(name, (1, 1)))
-    elif file.physics in PHYSICS:
-        physics = PHYSICS[file.physics].cls.from_params(file.params, file.noise_std)
-    else:
-        raise InputError(f"{path} was made by {file.physics!r}; this library knows {', '.join(PHYSICS)}")
-    return Measured(path, name, _problem(y, physics), file.fitted, file.grey)
+    def __call__(self, path: Path, name: str, note: Note) -> Measured:
+        """Read an input; `note` is told of what was changed.
+
+        Raises:
+            FlashDiffusionError: it cannot be used.
+        """
+        try:
+            one = self._measurement(path, name) if path.suffix == SUFFIX else self._image(path, name, note)
+            one = replace(one, problem=self.pipeline.check(one.problem))
+        except SizeError as error:
+            if self.fit or path.suffix == SUFFIX:
+                raise
+            raise InputError(f"{error} (--fit crops and resizes images)") from error
+        if not isinstance(one.problem.physics, Unknown):
+            one.problem.measure(one.problem.image)  # raises if it fits no y of this shape
+        return one
+
+    @cached_property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width that an image is fitted to: those of the measurement of one of the model's size."""
+        side = self.pipeline.sample_size
+        if not self.fit or side is None:
+            return None
+        physics = self._physics_of("", (1, 1))
+        height, width = (side, side) if physics is None else physics.A(torch.zeros(1, 3, side, side)).shape[2:]
+        return height, width
+
+    def _image(self, path: Path, name: str, note: Note) -> Measured:
+        y, grey = read_row_and_grey(path, self.size, note)
+        physics = self._physics_of(name, (y.shape[2], y.shape[3]))
+        if physics is None and self.needed:
+            raise InputError(f"{name} is an image: say what damaged it with --physics, e.g. gaussian-blur:std=2")
+        return Measured(path, name, _problem(y, physics), self.fit, grey)
+
+    def _measurement(self, path: Path, name: str) -> Measured:
+        file = MeasurementFile.load(path)
+        if file.physics == BlurKernelSpace.name:
+            physics = _with_network(file.params, file.noise_std, self._physics_of(name, (1, 1)), self.needed)
+        elif file.physics in PHYSICS:
+            physics = PHYSICS[file.physics].cls.from_params(file.params, file.noise_std)
+        else:
+            raise InputError(f"{path} was made by {file.physics!r}; this library knows {', '.join(PHYSICS)}")
+        return Measured(path, name, _problem(file.y[None], physics), file.fitted, file.grey)
+
+    def _physics_of(self, name: str, shape: tuple[int, int]) -> BatchedPhysics | None:
+        if self.physics is None:
+            return None
+        return parse_physics(self.physics, shape, image_generator(self.seed, name), self.noise_std)
 
 
 def _problem(y: Tensor, physics: BatchedPhysics | None) -> Problem:
     return Problem(y) if physics is None else Problem(y, physics)
 
 
-def _with_network(params: dict[str, Tensor], noise_std: float, given: BatchedPhysics | None) -> BatchedPhysics | None:
+def _with_network(
+    params: dict[str, Tensor], noise_std: float, given: BatchedPhysics | None, needed: bool
+) -> BatchedPhysics | None:
     """The blur-kernel-space operator of a measurement file, with the network of the one that `--physics` gives."""
-    if given is None:
+    if given is None and not needed:
         return None
     if set(params) != {"code"}:
         raise InputError(f"{BlurKernelSpace.name} has the parameter code; got {sorted(params)}")

@@ -3,7 +3,6 @@
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,11 @@ from torch import Tensor
 from flashdiffusion.data import encode_image, in_chunks, mapped
 from flashdiffusion.data.measurements import SUFFIX
 from flashdiffusion.engine.capacity import Capacity
-from flashdiffusion.errors import FlashDiffusionError, InputError
+from flashdiffusion.errors import FlashDiffusionError
 from flashdiffusion.jobs.inputs import digest
 from flashdiffusion.jobs.job import Done, Item, ModelChoice
-from flashdiffusion.jobs.measured import Measured, fitted_size, read_measured, read_truth
+from flashdiffusion.jobs.measured import Measured, Reader, read_truth
 from flashdiffusion.jobs.measuring import finishing_threads
-from flashdiffusion.jobs.parse import parse_physics
 from flashdiffusion.jobs.quality import compare
 from flashdiffusion.jobs.records import Record
 from flashdiffusion.methods import Settings, parse_method, used_settings
@@ -26,7 +24,6 @@ from flashdiffusion.metrics import Metrics
 from flashdiffusion.physics import BatchedPhysics
 from flashdiffusion.pipeline import Batch, Restored
 from flashdiffusion.presets import preset_for
-from flashdiffusion.seeds import image_generator
 from flashdiffusion.solvers import Problem
 
 CHUNK = 64  # images that are read together; those of them that are alike share a batch
@@ -90,7 +87,7 @@ class RestoreWorker:
         self.start, self.solver = parse_method(job.method)
         self.metrics = Metrics(job.weights)
         self.pipeline = job.model.open()
-        self.side = fitted_size(self.pipeline, job.fit)
+        self.reader = Reader(self.pipeline, job.physics, job.noise_std, job.seed, job.fit, needed=True)
         settings = job.settings_for("gaussian-blur")
         self.pipeline.method(self.solver, self.start, settings)
         Capacity(job.max_in_flight)
@@ -143,8 +140,7 @@ class _Run:
     def _read(self, item: Item) -> "tuple[Measured, _Known] | None":
         path, notes = Path(item.path), list[str]()
         try:
-            size = self.size if path.suffix != SUFFIX else None
-            one = read_measured(path, item.name, self._physics_of, self.pipeline.check, size, notes.append)
+            one = self.worker.reader(path, item.name, notes.append)
             content = self.job.digest_of(item)
         except (FlashDiffusionError, OSError) as error:
             self.bad.append(Done(item.index, item.name, reason=str(error), source=item.path, notes=tuple(notes)))
@@ -156,22 +152,6 @@ class _Run:
         degradation = physics.describe()[0] if isinstance(physics, BatchedPhysics) else None
         measured = one.problem.image[0].cpu().clone() if item.name in self.job.references else None
         return one, _Known(item, degradation, content, tuple(notes), measured, one.fitted, one.grey)
-
-    def _physics_of(self, name: str, shape: tuple[int, int]) -> BatchedPhysics:
-        job = self.job
-        if job.physics is None:
-            raise InputError(f"{name} is an image: say what damaged it with --physics, e.g. gaussian-blur:std=2")
-        return parse_physics(job.physics, shape, image_generator(job.seed, name), job.noise_std)
-
-    @cached_property
-    def size(self) -> tuple[int, int] | None:
-        """Height and width that an image is fitted to: those of the measurement of one of the model's size."""
-        side = self.worker.side
-        if side is None or self.job.physics is None:
-            return None
-        physics = self._physics_of("", (1, 1))
-        height, width = physics.A(torch.zeros(1, 3, side, side)).shape[2:]
-        return height, width
 
     def _size_note(self, one: Measured) -> str | None:
         side = self.pipeline.sample_size

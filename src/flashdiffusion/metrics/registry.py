@@ -35,6 +35,7 @@ class Metric:
 
 
 _METRICS: dict[str, Metric] = {}
+_FIRST = ("psnr", "ssim", "lpips")  # in tables; others follow as they were registered
 
 
 def register(metric: Metric) -> Metric:
@@ -55,9 +56,9 @@ def unregister(name: str) -> None:
 
 
 def all_metrics() -> dict[str, Metric]:
-    """Every known metric by name: those of the modules beside this one first."""
+    """Every known metric by name: PSNR, SSIM and LPIPS, then the others as they were registered."""
     _discover()
-    return _METRICS
+    return {name: _METRICS[name] for name in dict.fromkeys((*_FIRST, *_METRICS))}
 
 
 def get_metric(name: str) -> Metric:
