@@ -129,7 +129,7 @@ def race(
     return {
         "images": len(done),
         "steps": sum(moved),
-        "starts": {one.id: one.start for one in sorted(done, key=lambda one: one.index)},
+        "starts": {one.id: one.start_step for one in sorted(done, key=lambda one: one.index)},
         "max_in_flight": rows,
         "occupancy": sum(moved) / (len(moved) * rows),
         "seconds": seconds,

@@ -39,11 +39,19 @@ def test_starts_make_the_steps_they_say(tiny_pipeline):
     estimate = tiny_pipeline(y, physics, settings=FEW, start="estimate", solver="prior")
     grid = tiny_pipeline.prior.schedule.grid(FEW.steps)
     assert torch.equal(flash.nfe, grid.match(tiny_pipeline.severity(y).var))
-    assert torch.equal(flash.nfe, flash.start)
+    assert torch.equal(grid.times[flash.nfe], flash.start_step)
     assert noise.nfe.tolist() == [12] * 4 and noise.severity is None
     assert estimate.nfe.tolist() == [0] * 4
     decoded = tiny_pipeline.prior.decode(tiny_pipeline.severity(y).z_hat).clamp(0, 1)
     torch.testing.assert_close(estimate.images, decoded, atol=1e-5, rtol=0)
+
+
+def test_starts_of_two_grids_compare(tiny_pipeline):
+    y, physics = _measured()
+    full, coarse = (tiny_pipeline(y, physics, settings=Settings(steps=n), solver="prior") for n in (1000, 100))
+    assert bool((full.start_step == full.nfe).all()) and bool((coarse.start_step == 10 * coarse.nfe).all())
+    assert int((full.start_step - coarse.start_step).abs().max()) <= 10
+    assert coarse.row(0)["start_step"] == int(coarse.start_step[0])
 
 
 def test_cost_grows_with_the_steps(tiny_pipeline):

@@ -89,6 +89,10 @@ class Grid:
         """k of the grid whose time is nearest to `time`; 0 for time 0 alone."""
         return int((self.times[1:] - time).abs().argmin()) + 1 if time > 0 else 0
 
+    def passes(self, k: Tensor, every: int) -> Tensor:
+        """Say which steps from k (B,) meet or pass a multiple of `every` times of the full schedule, or are last."""
+        return (self.times[k] // every > self.times[k - 1] // every) | (k == 1)
+
     def match(self, variance: Tensor) -> Tensor:
         """k in 1..K whose SNR is nearest to 1 / variance: argmin_k |snr_k - 1/σ̂²| (the paper's eq. for i_start).
 

@@ -93,7 +93,7 @@ def test_severity_sorts_and_writes_csv(flash, tmp_path, tiny_model, measured):
         assert [(row["id"], float(row["severity"])) for row in rows[options]] == [
             (record["id"], record["severity"]) for record in printed
         ]
-    assert set(rows[()][0]) == {"id", "severity", "start", "file"} and rows[()][0]["file"].endswith(
+    assert set(rows[()][0]) == {"id", "severity", "start_step", "file"} and rows[()][0]["file"].endswith(
         "image-00.safetensors"
     )
     severities = [float(row["severity"]) for row in rows[("--sort",)]]
@@ -138,12 +138,12 @@ def test_degrade_severity_restore(flash, tmp_path, image_folder, tiny_model, mea
     assert results["command"][:2] == ["flashdiffusion", "restore"] and results["method"] == "flash(latent-dps)"
     assert {"records": results["records"], "mean": results["mean"]} == json.loads(ended.out)
     for record in results["records"]:
-        known = {"severity", "start", "nfe", "gflop", "seconds", "measurement_psnr", "psnr", "ssim"}
+        known = {"severity", "start_step", "nfe", "gflop", "seconds", "measurement_psnr", "psnr", "ssim"}
         assert set(record) == {"id", "degradation", "file", "digest"} | known
         std = float(MeasurementFile.load(measured / f"{record['id']}.safetensors").params["std"])
         assert record["degradation"]["std"] == pytest.approx(std, abs=1e-3)
         assert record["severity"] == pytest.approx(severities[record["id"]], rel=1e-3)
-        assert 1 <= record["start"] == record["nfe"] <= 40
+        assert record["start_step"] == record["nfe"] * 1000 // 40 and 1 <= record["nfe"] <= 40
         restored = load_image(out / f"{record['id']}.png")
         truth = load_image(image_folder / f"{record['id']}.png", 32)
         error = float((restored - truth).square().mean())
@@ -273,7 +273,8 @@ def test_evaluate_writes_one_record_per_image_and_their_means(
     if method == "bound":
         assert not any("nfe" in r for r in records)
     else:
-        assert [r["nfe"] for r in records] == [r["start"] for r in records]
+        stride = {"flash(latent-dps)": 50, "latent-dps": 250, "ae": 0}[method]
+        assert [r["nfe"] * stride for r in records] == [r["start_step"] for r in records]
         assert {"ae": {0}, "latent-dps": {4}}.get(method) in (None, {r["nfe"] for r in records})
     assert _pixels(grid).shape == (3 * 32, 5 * 32, 3)  # clean, measured, restored
 

@@ -19,14 +19,14 @@ def _transition(steps=None, delta=1.0):
 
 VARIANTS = {
     "latent-dps, every third": lambda *grid, **options: LatentDPS(
-        PRIOR, _transition(*grid, **options), 2.4, gradient=Gradient(guide_every=3)
+        PRIOR, _transition(*grid, **options), 2.4, gradient=Gradient(guide_every=30)
     ),
     "psld, cheap": lambda *grid, **options: PSLD(
         PRIOR,
         _transition(*grid, **options),
         1.6,
         0.3,
-        gradient=Gradient(guide_every=2, jacobian=False, distilled="slope", decoder=lambda z: 0.9 * PRIOR.decode(z)),
+        gradient=Gradient(guide_every=20, jacobian=False, distilled="slope", decoder=lambda z: 0.9 * PRIOR.decode(z)),
     ),
     "resample, a few iterations": lambda *grid, **options: ReSample(
         PRIOR, _transition(*grid, **options), 40.0, 0.1, iterations=7

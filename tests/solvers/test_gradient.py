@@ -45,6 +45,17 @@ def test_only_every_mth_step_and_the_last_are_guided():
     torch.testing.assert_close(descent[[0, 2]], _descent(k)[[0, 2]])
 
 
+def test_guided_steps_are_as_far_apart_on_every_grid():
+    at = {}
+    for steps in (1000, 200, 30):
+        solver = LatentDPS(PRIOR, Transition(PRIOR.schedule.grid(steps), 0.0), 0.8, gradient=Gradient(guide_every=50))
+        k = torch.arange(1, steps + 1)
+        at[steps] = solver.grid.times[k[solver.cost(k) > 1]]
+    assert at[1000].tolist() == [1, *range(50, 1001, 50)]
+    assert at[200].tolist() == [5, *range(50, 1001, 50)]
+    assert len(at[30]) == 21 and int(at[30].diff().max()) < 50 + 1000 / 30
+
+
 def test_a_distilled_decoder_stands_in_for_the_slope_or_for_all():
     def half(z):
         return PRIOR.decode(0.5 * z)
@@ -76,7 +87,7 @@ def test_the_distilled_decoder_saves_the_backward_pass_of_d0():
 @pytest.mark.parametrize(
     ("savings", "message"),
     [
-        ({"guide_every": 0}, "guide_every is 0; expected at least 1 step"),
+        ({"guide_every": 0}, "guide_every is 0; expected at least 1 time"),
         ({"distilled": "none"}, "unknown distilled 'none'"),
         ({"distilled": "all"}, "this model has no distilled decoder"),
     ],

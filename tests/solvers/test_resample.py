@@ -78,6 +78,9 @@ def test_corrections_come_where_they_are_due():
     assert all(kinds[k] == (0, 0) for k in free)
     assert all(kinds[k][0] > 0 and kinds[k][1] == 0 for k in (370, 160, 150))
     assert all(kinds[k][1] > 0 and kinds[k][0] == 0 for k in (140, 10, 1))
+    full = ReSample(PRIOR, Transition(PRIOR.schedule.grid()))
+    k = torch.arange(1, 501)
+    assert torch.equal((solver.cost(k) > 1)[1:], (full.cost(2 * k) > 1)[1:]), "a spacing in time, on every grid"
     costs = solver.cost(torch.tensor([9, 160, 10]))
     assert costs[0] < costs[1] < costs[2]
 

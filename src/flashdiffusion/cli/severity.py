@@ -35,7 +35,7 @@ def command(
     for name, path in files.items():
         with failures.kept(path):
             var = pipeline.severity(reader(path, name, note).problem.image).var.float().cpu()
-            records.append(Record(name, severity=float(var), start=int(grid.match(var)), file=str(path)))
+            records.append(Record(name, severity=float(var), start_step=int(grid.match(var)), file=str(path)))
     if sort:
         records.sort(key=lambda record: -(record.severity or 0))
     if records:

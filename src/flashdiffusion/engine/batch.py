@@ -57,16 +57,17 @@ class Restored:
     """One image as it leaves a stream.
 
     index: its place among all that went in. image: float32 (3, H, W) in [0, 1] on the CPU, None if there is none.
-    severity: σ̂² in scaled latent units, None if no severity encoder was used. start: position of the start on the
-    solver's grid. nfe: denoiser evaluations run. gflop: arithmetic spent. seconds: its share of the wall-clock time of
-    the calls it took part in. failed: why there is no image; its arithmetic is not counted.
+    severity: σ̂² in scaled latent units, None if no severity encoder was used. start_step: time of its start on the full
+    schedule, 0 (clean) to N (noise), whatever the grid. nfe: denoiser evaluations run. gflop: arithmetic spent.
+    seconds: its share of the wall-clock time of the calls it took part in. failed: why there is no image; its
+    arithmetic is not counted.
     """
 
     index: int
     id: str
     image: Tensor | None = None
     severity: float | None = None
-    start: int = 0
+    start_step: int = 0
     nfe: int = 0
     gflop: float = 0.0
     seconds: float = 0.0
@@ -74,4 +75,4 @@ class Restored:
 
     def row(self) -> dict[str, Any]:
         """What it cost, as plain numbers."""
-        return {name: getattr(self, name) for name in ("severity", "start", "nfe", "gflop", "seconds")}
+        return {name: getattr(self, name) for name in ("severity", "start_step", "nfe", "gflop", "seconds")}

@@ -219,7 +219,7 @@ class Stream:
             outcome.job.id,
             image,
             begun.severity,
-            outcome.job.k,
+            int(outcome.job.solver.grid.times[outcome.job.k]),
             outcome.nfe + (begun.nfe or 0),
             0.0 if failed else self.pipeline.costs.gflop(outcome, begun.rule, begun.operators, begun.nfe),
             outcome.seconds + begun.seconds + seconds,

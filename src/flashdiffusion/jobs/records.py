@@ -19,16 +19,17 @@ NO_FIGURES = frozenset({"id", "degradation", "missing", "file", "digest"})
 class Record:
     """What is known of one image; None where it is not.
 
-    measurement_psnr: of the measurement, before restoration. metrics: figures of quality by metric; in JSON each stands
-    beside the other fields. missing: why a metric has no figure. file: where it came from. digest: of what was
-    read for it, see `jobs.inputs`.
+    start_step: time of its start on the full schedule, so that runs on two grids compare. measurement_psnr: of the
+    measurement, before restoration. metrics: figures of quality by metric; in JSON each stands beside the other
+    fields. missing: why a metric has no figure. file: where it came from. digest: of what was read for it, see
+    `jobs.inputs`.
     """
 
     id: str
     degradation: dict[str, Any] | None = None
     severity: float | None = None
     true_severity: float | None = None
-    start: int | None = None
+    start_step: int | None = None
     nfe: int | None = None
     gflop: float | None = None
     seconds: float | None = None

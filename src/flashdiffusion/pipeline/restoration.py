@@ -21,16 +21,16 @@ class Restoration:
     """Restored images; every field is on the CPU and has one row per image.
 
     images: float32 (B, 3, H, W) in [0, 1]; NaN where there is none. severity: σ̂² in scaled latent units, float32 (B,),
-    None if no severity encoder was used. start: position of the start on the solver's grid, int64 (B,). nfe: denoiser
-    evaluations run, int64 (B,). gflop: arithmetic spent, float32 (B,). seconds: the image's share of the wall-clock
-    time of the calls it took part in, float32 (B,). failed: why an image has no image, by its row. ids: their
-    names. samples: (S, B, 3, H, W) if several samples were asked for, NaN where one failed; everything else is
-    of the first.
+    None if no severity encoder was used. start_step: time of the start on the full schedule, 0 (clean) to N (noise),
+    int64 (B,). nfe: denoiser evaluations run, int64 (B,). gflop: arithmetic spent, float32 (B,). seconds: the image's
+    share of the wall-clock time of the calls it took part in, float32 (B,). failed: why an image has no image, by its
+    row. ids: their names. samples: (S, B, 3, H, W) if several samples were asked for, NaN where one failed; everything
+    else is of the first.
     """
 
     images: Tensor
     severity: Tensor | None
-    start: Tensor
+    start_step: Tensor
     nfe: Tensor
     gflop: Tensor
     seconds: Tensor
@@ -95,7 +95,7 @@ class Restoration:
         return Restoration(
             first(self.images),
             None if self.severity is None else first(self.severity),
-            first(self.start),
+            first(self.start_step),
             first(self.nfe),
             first(self.gflop),
             first(self.seconds),
@@ -123,7 +123,7 @@ class Restoration:
         return cls(
             images,
             None if all(one.severity is None for one in rows) else torch.tensor(known),
-            torch.tensor([one.start for one in rows]),
+            torch.tensor([one.start_step for one in rows]),
             torch.tensor([one.nfe for one in rows]),
             torch.tensor([one.gflop for one in rows]),
             torch.tensor([one.seconds for one in rows]),
@@ -135,7 +135,7 @@ class Restoration:
         """Everything but the image of row i, as plain numbers."""
         return {
             "severity": None if self.severity is None else float(self.severity[i]),
-            "start": int(self.start[i]),
+            "start_step": int(self.start_step[i]),
             "nfe": int(self.nfe[i]),
             "gflop": float(self.gflop[i]),
             "seconds": float(self.seconds[i]),

@@ -35,7 +35,8 @@ class Gradient:
     """How the gradient of a step is taken; by default in full. docs/results.md has what each saving costs.
 
     Args:
-        guide_every: steps of the grid from one guided step to the next, >= 1; the last is always guided.
+        guide_every: times of the full schedule from one guided step to the next, >= 1, whatever the grid; the last
+            step is always guided.
         jacobian: whether it goes through the denoiser; without, ∂ẑ0/∂z_i is 1/a_i, as if ε_θ were constant.
         distilled: which part of D0 the distilled decoder stands in for: "off" none, "slope" its derivative, "all" that
             and its value. The final image is D0's all the same.
@@ -45,14 +46,14 @@ class Gradient:
         InputError: guide_every < 1, an unknown part, no decoder for it.
     """
 
-    guide_every: int = setting(1, "Steps from one that takes the data's gradient to the next.")
+    guide_every: int = setting(1, "Times of the full schedule from one guided step to the next.")
     jacobian: bool = setting(True, "Whether the gradient goes through the denoiser.")
     distilled: str = setting("off", "The distilled decoder in the gradient: off, slope or all.")
     decoder: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
         if self.guide_every < 1:
-            raise InputError(f"guide_every is {self.guide_every}; expected at least 1 step")
+            raise InputError(f"guide_every is {self.guide_every}; expected at least 1 time of the schedule")
         if self.distilled not in LIGHT:
             raise unknown_name("distilled", self.distilled, LIGHT)
         if self.distilled != "off" and self.decoder is None:
@@ -122,7 +123,7 @@ class Guided(ABC):
 
     def _guided(self, k: Tensor) -> Tensor:
         """Which steps from k (B,) take the gradient."""
-        return bool(self.terms) & ((k % self.gradient.guide_every == 0) | (k == 1))
+        return bool(self.terms) & self.grid.passes(k, self.gradient.guide_every)
 
     def step(self, z: Tensor, k: Tensor, problem: Problem, noise: Tensor) -> StepResult:
         self.check(problem)

@@ -31,7 +31,7 @@ LEARNING_RATE = 0.1  # of Adam, on the [-1, 1] scale of images and in latent uni
 @register_solver("resample", space="latents", steps=500)
 @dataclass(frozen=True)
 class ReSample:
-    """ReSample: at every `every`-th step and the last, ẑ0 is made consistent with y, and z resampled around it.
+    """ReSample: every so many times, and at the last step, ẑ0 is made consistent with y, and z resampled around it.
 
     In the middle of the diffusion the inner problem is argmin_x ‖A(x) - y‖² from D0(ẑ0), then encoded; towards its end
     argmin_z ‖A(D0(z)) - y‖² from ẑ0. Each image's inner problem ends when its mean squared residual has come down
@@ -43,7 +43,7 @@ class ReSample:
         transition: the unconditional step z_i -> z'_{i-1}; published with 500 steps and δ = 1.
         gamma: γ >= 0; the larger, the nearer to the corrected estimate.
         proximal: weight λ >= 0 of the mean squared distance to the anchor, beside the mean squared residual.
-        every: steps of the grid from one correction to the next, >= 1.
+        every: times of the full schedule from one correction to the next, >= 1; published as 10 of 500 steps.
         iterations: upper bound on the inner problem's Adam steps, >= 1.
 
     Raises:
@@ -54,7 +54,7 @@ class ReSample:
     transition: Transition
     gamma: float = setting(200.0, "Resampling variance of ReSample, γ.", (40.0, 200.0, 1000.0))
     proximal: float = setting(0.0, "Weight of ReSample's proximal term, λ.", (0.0, 0.1))
-    every: int = 10
+    every: int = 20
     iterations: int = 100
 
     draws = 2
@@ -82,7 +82,7 @@ class ReSample:
     def _corrected(self, k: Tensor) -> tuple[Tensor, Tensor]:
         """Which steps from k (B,) correct in pixel space, and which in latent space."""
         part = self.grid.times[k] / len(self.grid.schedule)
-        due = (k % self.every == 0) | (k == 1)
+        due = self.grid.passes(k, self.every)
         in_latents = part < LATENTS_BELOW
         return due & ~in_latents & (part <= PIXELS_BELOW), due & in_latents
 
