@@ -275,8 +275,8 @@ def make_inputs(options: argparse.Namespace) -> Inputs:
     ids = [f"{n}-{data.ids[i]}" for n, i in enumerate(repeated)]
     measured = measure(data.batch(repeated), ids, get_task(TASK), 0.05, options.seed)
     settings = preset_for(FlashPipeline.presets_of(), TASK, "flash", "latent-dps")
-    if options.eta is not None:
-        settings = settings | {"eta": options.eta}
+    if options.guidance is not None:
+        settings = settings | {"guidance": options.guidance}
     return Inputs(pipeline, ids, measured, settings, options.seed)
 
 
@@ -291,7 +291,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--largest", type=int, default=32, help="largest of the capacities")
     parser.add_argument("--queued", type=int, nargs="+", default=[64, 256, 1024, 4096])
     parser.add_argument("--mean", type=float, default=20, help="mean of drawn starts")
-    parser.add_argument("--eta", type=float, help="step size; default: the preset's")
+    parser.add_argument("--guidance", type=float, help="step size; default: the preset's")
     parser.add_argument("--precision", default="bfloat16")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", help="mode of torch.compile, e.g. reduce-overhead")

@@ -28,7 +28,7 @@ from measure import DTYPES, drawn, measure_batches, parser_of, synchronize, writ
 
 PARAMETERS = 274e6  # of the U-Net, as published
 READ = 16  # measurements that come together
-ETA = 1.0  # step size of the data consistency
+GUIDANCE = 1.0  # step size of the data consistency
 
 
 def make_denoiser(scale: int = 1, size: int = 256) -> UNet2DModel:
@@ -116,7 +116,7 @@ def race(
 ) -> dict[str, Any]:
     """Restore the images of one stream after the other; how fast that was, and how full the steps were."""
     device, moved, done = pipeline.prior.device, list[int](), list[Restored]()
-    settings = Settings(eta=ETA)
+    settings = Settings(guidance=GUIDANCE)
     synchronize(device)
     began = time.perf_counter()
     for batches in streams:
@@ -184,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(", ".join(f"{name}: {count / 1e6:.2f} M parameters" for name, count in counts.items()))
     if options.compile:
         pipeline.compile(options.compile)
-    solver, _ = pipeline.method("latent-dps", "noise", Settings(eta=ETA))
+    solver, _ = pipeline.method("latent-dps", "noise", Settings(guidance=GUIDANCE))
     shape = pipeline.prior.latent_shape((options.size, options.size))
     about = {"size": options.size, "scale": options.scale, "parameters": counts}
     results = measure_batches(options, solver, shape, about)

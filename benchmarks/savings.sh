@@ -14,11 +14,11 @@ for task in gaussian-blur random-inpainting; do
     cell full
     cell no-jacobian --no-jacobian
     cell every-2 --guide-every 2
-    cell every-2-eta-16 --guide-every 2 --eta 16
+    cell every-2-eta-16 --guide-every 2 --guidance 16
     cell every-3 --guide-every 3
     cell light-slope --distilled slope
     cell light-all --distilled all
-    cell light-all-eta-4 --distilled all --eta 4
+    cell light-all-eta-4 --distilled all --guidance 4
     cell no-jacobian-light-slope --no-jacobian --distilled slope
     cell no-jacobian-light-all --no-jacobian --distilled all
 done

@@ -21,7 +21,7 @@ OTHERS = ("ae", "swinir", "ccdf(latent-dps)", "dps", "ccdf(dps)")
 LINEAR_ONLY = "psld"
 # The pixel model runs with the settings published for FFHQ; on fixed blur, which has none, with those of varying blur.
 PUBLISHED = ["--preset", "FFHQ"]
-PUBLISHED_BLUR = {"dps": ["--eta", "5"], "ccdf(dps)": ["--eta", "5", "--start-step", "20"]}
+PUBLISHED_BLUR = {"dps": ["--guidance", "5"], "ccdf(dps)": ["--guidance", "5", "--start-step", "20"]}
 COLUMNS = {name: f".{metric.digits}f" for name, metric in all_metrics().items()}
 COLUMNS |= {"nfe": ".1f", "gflop": ".0f", "seconds": ".2f"}
 

@@ -17,9 +17,9 @@ from typing import Any
 
 from common import TASKS, parser_of, path_of, run
 
-FLASH_GRID = "eta=4,8,16 correction=0,0.5"
-BASELINE_GRID = "eta=1,3"
-CCDF_GRID = "eta=8 start_step=10,30"
+FLASH_GRID = "guidance=4,8,16 correction=0,0.5"
+BASELINE_GRID = "guidance=1,3"
+CCDF_GRID = "guidance=8 start_step=10,30"
 OMEGAS = "omega=0.1,0.5"
 GAMMAS = "gamma=40,400"
 RESAMPLE_GRID = "gamma=400 correction=1 mixing=consistent"  # the paper's mixing leaves it too few corrections
@@ -51,7 +51,8 @@ def tune_flash(options: argparse.Namespace, task: str) -> None:
     tune(options, task, "flash(latent-dps)", FLASH_GRID, *model)
     found = best(options.out, task, "flash(latent-dps)")
     for solver in solvers_like_psld(task):
-        tune(options, task, f"flash({solver})", f"eta={found['eta']} correction={found['correction']} {OMEGAS}", *model)
+        grid = f"guidance={found['guidance']} correction={found['correction']} {OMEGAS}"
+        tune(options, task, f"flash({solver})", grid, *model)
     tune(options, task, "flash(resample)", RESAMPLE_GRID, *model)
     tune(options, task, "ccdf(latent-dps)", CCDF_GRID, *model)
 
@@ -60,11 +61,11 @@ def tune_baselines(options: argparse.Namespace, task: str) -> None:
     model = ["--model", options.model] if options.model else []
     coarse = ["--steps", str(options.baseline_steps)] if options.baseline_steps else []
     tune(options, task, "latent-dps", BASELINE_GRID, *coarse, *model)
-    eta = best(options.out, task, "latent-dps")["eta"]
+    guidance = best(options.out, task, "latent-dps")["guidance"]
     tune(options, task, "resample", GAMMAS, *coarse, *model)
     for solver in solvers_like_psld(task):
         omega = best(options.out, task, f"flash({solver})")["omega"]
-        tune(options, task, solver, f"eta={eta} omega={omega}", *coarse, *model)
+        tune(options, task, solver, f"guidance={guidance} omega={omega}", *coarse, *model)
     if options.pixel_model:
         pixels = ["--model", options.pixel_model, "--regressor", options.model or "faces-128"]
         tune(options, task, "dps", BASELINE_GRID, *coarse, *pixels)

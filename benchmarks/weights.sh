@@ -10,7 +10,7 @@ for task in gaussian-blur nonlinear-blur random-inpainting; do
     for method in "flash(latent-dps)" ae; do
         name=$task-$(echo "$method" | tr '(' '-' | tr -d ')')
         settings="--task $task --method $method"
-        [ "$method" = ae ] || settings="$settings --eta 8 --correction 0.2" # ae takes none
+        [ "$method" = ae ] || settings="$settings --guidance 8 --correction 0.2" # ae takes none
         $run $settings --model "$before" --out "$out/$name-before.json"
         $run $settings --out "$out/$name-after.json"
     done

@@ -18,6 +18,7 @@ from flashdiffusion.methods import (
     method_name,
     methods,
     parse_method,
+    parse_settings,
     settings_of,
 )
 from flashdiffusion.physics import JPEG, TASKS, Compose, GaussianBlur, concatenate
@@ -89,7 +90,7 @@ def test_a_preset_is_the_nearest_that_is_known():
 def test_a_model_without_presets_takes_what_was_published_or_the_defaults():
     assert preset_for(Presets(), "gaussian-blur", "flash", "latent-dps") == Settings()
     published = Presets.published("FFHQ")
-    assert preset_for(published, "random-inpainting", "noise", "latent-dps").eta == 7
+    assert preset_for(published, "random-inpainting", "noise", "latent-dps").guidance == 7
     assert preset_for(published, "gaussian-blur", "flash", "gml-dps") == Settings(eta=3, omega=0.05, correction=1.2)
     for presets, message in ((Presets(), "the solvers' defaults"), (published, "published")):
         with pytest.warns(UntunedWarning, match=message):
@@ -170,17 +171,17 @@ def test_settings_reach_the_solver():
     prior = _Prior(object())
     settings = Settings(eta=3.0, omega=0.7, gamma=11.0, proximal=0.2, steps=50, delta=0.5)
     psld = make_solver("psld", prior, settings)
-    assert (type(psld), psld.eta, psld.omega, len(psld.grid), psld.transition.delta) == (PSLD, 3.0, 0.7, 50, 0.5)
+    assert (type(psld), psld.guidance, psld.omega, len(psld.grid), psld.transition.delta) == (PSLD, 3.0, 0.7, 50, 0.5)
     gml = make_solver("gml-dps", prior, settings)
     assert (type(gml), gml.omega) == (GMLDPS, 0.7)
     resample = make_solver("resample", prior, settings)
     assert (resample.gamma, resample.proximal) == (11.0, 0.2)
-    assert make_solver("prior", prior, settings).eta == 0
+    assert make_solver("prior", prior, settings).guidance == 0
 
 
 def test_the_settings_of_a_method_are_those_that_it_checks(tiny_pipeline):
     cannot_be = {
-        "eta": -1.0,
+        "guidance": -1.0,
         "omega": -1.0,
         "gamma": -1.0,
         "proximal": -1.0,
@@ -255,9 +256,29 @@ def test_no_steps_are_refused_and_not_taken_for_all():
 
 def test_all_settings_say_what_they_are_and_who_uses_them():
     known = all_settings()
-    assert known["eta"][:2] == (float, 1.0) and known["steps"][:2] == (int, None)
+    assert known["guidance"][:2] == (float, 1.0) and known["steps"][:2] == (int, None)
     assert set(known["omega"].used_by) == {"gml-dps", "psld"} and known["correction"].used_by == ("flash",)
     assert all(one.help for one in known.values()) and known["delta"].used_by == ()
+
+
+def test_the_papers_name_of_a_setting_is_an_alias(tmp_path):
+    tuned = Settings(eta=8.0)
+    assert (
+        dict(tuned) == {"guidance": 8.0}
+        and tuned == Settings(guidance=8.0)
+        and all_settings()["guidance"].alias == "eta"
+    )
+    assert tuned.eta == tuned["eta"] == tuned.guidance == 8.0 and Settings().eta == 1.0 and "eta" in tuned
+    assert dict(tuned | {"eta": 4}) == {"guidance": 4} and dict(Settings(guidance=2) | tuned) == {"guidance": 8.0}
+    assert parse_settings("eta=1,2 omega=0.1") == {"guidance": [1.0, 2.0], "omega": [0.1]}
+    (tmp_path / "presets.json").write_text(
+        '[{"task": "jpeg", "method": "flash(latent-dps)", "steps": null, "settings": {"eta": 3.0}}]'
+    )
+    assert preset_for(Presets.read(tmp_path), "jpeg", "flash", "latent-dps") == {"guidance": 3.0}
+    with pytest.raises(InputError, match="eta is guidance, and both are given"):
+        Settings(guidance=1, eta=2)
+    with pytest.raises(InputError, match="guidance is given twice"):
+        parse_settings("eta=1 guidance=2")
 
 
 def test_settings_are_values_that_are_joined_and_sent():
@@ -265,8 +286,8 @@ def test_settings_are_values_that_are_joined_and_sent():
     assert tuned | Settings(eta=4) == Settings(eta=4, correction=0.0) and tuned.omega == 0.05
     assert len({tuned, Settings(correction=0.0, eta=8.0)}) == 1 and pickle.loads(pickle.dumps(tuned)) == tuned
     assert copy.deepcopy(tuned) == tuned
-    with pytest.raises(InputError, match="unknown setting 'etta'; did you mean eta"):
-        Settings(etta=1)
+    with pytest.raises(InputError, match="unknown setting 'guidence'; did you mean guidance"):
+        Settings(guidence=1)
     with pytest.raises(AttributeError, match="no setting 'etta'"):
         _ = tuned.etta
     with pytest.raises(AttributeError, match="settings are not changed"):
@@ -323,12 +344,19 @@ def test_a_users_solver_and_start_work_by_name(own, tiny_pipeline):
 def test_a_registration_that_cannot_be_is_refused(own):
     @dataclass(frozen=True)
     class Other(Guided):
-        eta: str = setting("x", "Not a step size.")
+        guidance: str = setting("x", "Not a step size.")
 
     with pytest.raises(InputError, match="the name 'psld' is taken by PSLD"):
         register_solver("psld")(Other)
-    with pytest.raises(InputError, match="setting eta of other is of type str and elsewhere of float"):
+    with pytest.raises(InputError, match="setting guidance of other is of type str and elsewhere of float"):
         register_solver("other")(Other)
+
+    @dataclass(frozen=True)
+    class Ambiguous(Guided):
+        eta: float = setting(0.5, "What is already the name of another setting.")
+
+    with pytest.raises(InputError, match="setting eta of ambiguous is elsewhere guidance; choose another name"):
+        register_solver("ambiguous")(Ambiguous)
     with pytest.raises(InputError, match="no dataclass"):
         register_solver("other")(type("Plain", (), {}))
     with pytest.raises(InputError, match="expected lower-case"):
@@ -341,7 +369,7 @@ def test_a_task_takes_the_settings_of_the_operator_that_it_draws():
         presets, "random-inpainting", "flash", "resample"
     )
     own = Presets({("jpeg", "flash(latent-dps)", None): Preset({"eta": 2.5})})
-    assert preset_for(own, "gaussian-blur+jpeg", "flash", "latent-dps") == {"eta": 2.5}
+    assert preset_for(own, "gaussian-blur+jpeg", "flash", "latent-dps") == {"guidance": 2.5}
 
 
 def test_presets_are_written_whole_or_not_at_all(tmp_path, monkeypatch):

@@ -34,6 +34,7 @@ class Described(NamedTuple):
     default: Any
     help: str
     used_by: tuple[str, ...]
+    alias: str | None = None
 
 
 def all_settings() -> dict[str, Described]:
@@ -41,24 +42,31 @@ def all_settings() -> dict[str, Described]:
     known: dict[str, Described] = {}
     for name, entry in (*SOLVERS.items(), *STARTS.items()):
         for one in entry.settings.values():
-            first = known.get(one.name, Described(one.type, one.default, one.help, ()))
+            first = known.get(one.name, Described(one.type, one.default, one.help, (), one.alias))
             known[one.name] = first._replace(used_by=(*first.used_by, name))
     known |= {name: Described(one.type, one.default, one.help, ()) for name, one in _GRID.items()}
     return dict(sorted(known.items(), key=lambda item: item[0] in SAVINGS))  # the savings last
 
 
+def setting_called(name: str) -> str:
+    """Give a setting's own name for its alias; other names are given back."""
+    return next((own for own, one in all_settings().items() if name == one.alias), name)
+
+
 def parse_settings(text: str) -> dict[str, list[Any]]:
-    """`eta=1,2,4 correction=0,0.2` -> values by setting.
+    """`guidance=1,2,4 correction=0,0.2` -> values by setting.
 
     Raises:
-        InputError: no such setting, or a value that is none of it.
+        InputError: no such setting, one given twice, or a value that is none of it.
     """
     kinds = {name: one.type for name, one in all_settings().items()}
     given: dict[str, list[Any]] = {}
     for item in text.split():
         name, _, values = item.partition("=")
-        if name not in kinds:
+        if (name := setting_called(name)) not in kinds:
             raise unknown_name("setting", name, kinds)
+        if name in given:
+            raise InputError(f"{item}: {name} is given twice; expected once")
         try:
             read = {"true": True, "false": False}.__getitem__ if kinds[name] is bool else kinds[name]
             given[name] = [read(value) for value in values.split(",")]
@@ -69,24 +77,29 @@ def parse_settings(text: str) -> dict[str, list[Any]]:
 
 
 class Settings(Mapping[str, Any]):
-    """Hyperparameters of a method: those that were given, by name; `all_settings` says what there is.
+    """Hyperparameters of a method: those that were given, by name or alias; `all_settings` says what there is.
 
     As attributes all settings are there, those not given as their defaults. Two are joined by `|`, as dicts are.
     Values are checked by the solver or start rule that they go to; others leave them alone.
 
     Raises:
-        InputError: a name that no registered solver or start rule uses.
+        InputError: a name that no registered solver or start rule uses, or a setting beside its alias.
     """
 
     def __init__(self, **values: Any) -> None:
         known = all_settings()
-        for name in values:
-            if name not in known:
-                raise unknown_name("setting", name, known)
-        object.__setattr__(self, "_values", values)
+        own: dict[str, Any] = {}
+        for given, value in values.items():
+            if (name := setting_called(given)) not in known:
+                raise unknown_name("setting", given, known)
+            if name in own:
+                raise InputError(f"{known[name].alias} is {name}, and both are given; expected one")
+            own[name] = value
+        object.__setattr__(self, "_values", own)
 
     def __getitem__(self, name: str) -> Any:
-        return self.__dict__["_values"][name]
+        values = self.__dict__["_values"]
+        return values[name if name in values else setting_called(name)]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.__dict__["_values"])
@@ -97,6 +110,7 @@ class Settings(Mapping[str, Any]):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # asked for before there are values, by pickle
             raise AttributeError(name)
+        name = setting_called(name)
         if name in self:
             return self[name]
         if name not in (known := all_settings()):
@@ -111,7 +125,7 @@ class Settings(Mapping[str, Any]):
 
     def __or__(self, other: Mapping[str, Any]) -> "Settings":
         """These, with those of `other` in place of those of the same name."""
-        return Settings(**{**self, **other})
+        return Settings(**{**self, **Settings(**other)})
 
     def __repr__(self) -> str:
         return f"Settings({', '.join(f'{name}={value!r}' for name, value in self.items())})"

@@ -152,18 +152,18 @@ def _published() -> dict[tuple[str, str, str], Settings]:
             if solver == "resample":
                 settings = Settings(gamma=values[0], proximal=0.0, correction=correction)
             elif solver == "latent-dps":
-                settings = Settings(eta=values[0], correction=correction)
+                settings = Settings(guidance=values[0], correction=correction)
             else:
-                settings = Settings(eta=values[0], omega=values[1], correction=correction)
+                settings = Settings(guidance=values[0], omega=values[1], correction=correction)
             table[task, f"flash({solver})", images] = settings
     for task, ccdf, ccdf_dps, dps in (
         ("gaussian-blur", (1, 100), (5, 20), 5),
         ("nonlinear-blur", (1.5, 200), (3, 100), 0.5),
         ("random-inpainting", (10, 100), (3, 50), 3),
     ):
-        table[task, "ccdf(latent-dps)", "FFHQ"] = Settings(eta=ccdf[0], start_step=int(ccdf[1]))
-        table[task, "ccdf(dps)", "FFHQ"] = Settings(eta=ccdf_dps[0], start_step=ccdf_dps[1])
-        table[task, "dps", "FFHQ"] = Settings(eta=dps)
+        table[task, "ccdf(latent-dps)", "FFHQ"] = Settings(guidance=ccdf[0], start_step=int(ccdf[1]))
+        table[task, "ccdf(dps)", "FFHQ"] = Settings(guidance=ccdf_dps[0], start_step=ccdf_dps[1])
+        table[task, "dps", "FFHQ"] = Settings(guidance=dps)
     return table
 
 

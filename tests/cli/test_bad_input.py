@@ -271,8 +271,8 @@ def test_what_is_wrong_for_every_image_is_said_once(refused, image, image_folder
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (("--eta", "-1"), "eta is -1.0; expected a finite number >= 0"),
-        (("--eta", "nan"), "eta is nan; expected a finite number >= 0"),
+        (("--eta", "-1"), "guidance is -1.0; expected a finite number >= 0"),
+        (("--eta", "nan"), "guidance is nan; expected a finite number >= 0"),
         (("--correction", "-1"), "correction c is -1.0; expected a finite number >= 0"),
         (("--steps", "0"), "steps is 0; expected 1 to 1000"),
         (("--steps", "1001"), "steps is 1001; expected 1 to 1000"),
@@ -297,14 +297,14 @@ def test_a_setting_that_cannot_be(refused, measurement, tiny_model, options, rea
         (
             "flash(latent-dps)",
             ("--gamma", 100, "--eta", 1, "--start-step", 3),
-            "--gamma, --start-step: not used by method flash(latent-dps), which takes --eta, --correction, --mixing, ",
+            "--gamma, --start-step: not used by method flash(latent-dps), which takes --guidance, --correction, ",
         ),
         (
             "latent-dps",
             ("--correction", 1),
-            "which takes --eta, --steps, --delta, --guide-every, --jacobian, --distilled\n",
+            "which takes --guidance, --steps, --delta, --guide-every, --jacobian, --distilled\n",
         ),
-        ("ccdf(psld)", ("--mixing", "paper"), "which takes --eta, --omega, --start-step, --steps, --delta, "),
+        ("ccdf(psld)", ("--mixing", "paper"), "which takes --guidance, --omega, --start-step, --steps, --delta, "),
         ("ae", ("--steps", 5), "--steps: not used by method ae, which takes no settings\n"),
     ],
 )
@@ -319,7 +319,7 @@ def test_the_bound_is_for_evaluate_and_takes_no_settings(refused, tmp_path, meas
     assert "the autoencoder alone on the true image, for `evaluate` only; choose another" in line
     options = ("--data", image_folder, "--model", "absent", "--method", "bound", "--eta", 1)
     line = refused("evaluate", *options, out=tmp_path / "out" / "results.json")
-    assert "--eta: not used by method bound, which takes no settings" in line
+    assert "--guidance: not used by method bound, which takes no settings" in line
 
 
 def test_true_images_that_are_missing_are_found_before_a_model_is_loaded(refused, tmp_path, measurement):
@@ -348,7 +348,7 @@ def test_inpainting_needs_its_mask_to_restore(refused, image, tiny_model):
         ("evaluate", ("--limit", "0"), "limit is 0; expected at least 1"),
         ("evaluate", ("--limit", "-1"), "limit is -1; expected at least 1"),
         ("evaluate", ("--batch-size", "0"), "batch size is 0; expected at least 1"),
-        ("evaluate", ("--eta", "-1"), "eta is -1.0; expected"),
+        ("evaluate", ("--eta", "-1"), "guidance is -1.0; expected"),
         ("evaluate", ("--noise-std", "-1"), "noise std is -1.0; expected"),
         ("evaluate", ("--grid", "grid.xyz"), "grid is grid.xyz; expected a name that ends in .png"),
     ],
@@ -567,7 +567,7 @@ def test_one_bad_image_among_three_is_not_degraded(flash, tmp_path, image):
 def test_a_restoration_that_diverges_is_a_failure_and_is_not_written(flash, tmp_path, measurement, tiny_model):
     method = ("--method", "latent-dps", "--steps", 4, "--eta", 1e38)
     ended = flash("restore", measurement, *method, "--model", tiny_model, "--out", tmp_path / "out")
-    assert ended.code == 2 and "measurement: its restoration diverged; try a smaller eta" in ended.err
+    assert ended.code == 2 and "measurement: its restoration diverged; try a smaller guidance" in ended.err
     assert not (tmp_path / "out" / "measurement.png").exists()
 
 
@@ -594,7 +594,7 @@ def test_what_the_solver_refuses_of_every_image_is_said_once(flash, tmp_path, im
     common = ("--model", tiny_model, "--out", tmp_path / "out")
     for wrong, reason in (
         (("--physics", "hdr", "--method", "psld"), "psld needs a linear physics"),
-        ((*BLUR, "--eta", -1), "eta is -1.0; expected a finite number >= 0"),
+        ((*BLUR, "--eta", -1), "guidance is -1.0; expected a finite number >= 0"),
         ((*BLUR, "--max-in-flight", 0), "max_in_flight is 0; expected at least 1"),
     ):
         ended = flash("restore", *files, *wrong, *common)

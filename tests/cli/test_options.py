@@ -44,10 +44,10 @@ def test_an_option_given_twice_is_refused(flash, arguments, option):
 def test_set_gives_any_setting(flash, image_folder, tiny_model, tmp_path):
     common = ("evaluate", "--data", image_folder, "--limit", 1, "--model", tiny_model, "--out", tmp_path / "e.json")
     settings = []
-    for options in (("--steps", 8, "--eta", 0.5, "--no-jacobian"), ("--set", "eta=0.5", "--set", "steps=8")):
+    for options in (("--steps", 8, "--guidance", 0.5, "--no-jacobian"), ("--set", "eta=0.5", "--set", "steps=8")):
         assert flash(*common, *options, *(("--set", "jacobian=false") if "--set" in options else ())).code == 0
         settings.append(json.loads((tmp_path / "e.json").read_text())["settings"])
-    assert settings[0] == settings[1] and settings[0]["eta"] == 0.5 and settings[0]["jacobian"] is False
+    assert settings[0] == settings[1] and settings[0]["guidance"] == 0.5 and settings[0]["jacobian"] is False
 
 
 @pytest.mark.parametrize(
@@ -56,9 +56,11 @@ def test_set_gives_any_setting(flash, image_folder, tiny_model, tmp_path):
         (("--set", "etta=4"), "unknown setting 'etta'"),
         (("--set", "eta=much"), "eta=much"),
         (("--set", "eta"), "eta"),
-        (("--set", "eta=4", "--eta", 2), "eta is given twice"),
-        (("--set", "eta=4", "--set", "eta=2"), "eta is given twice"),
-        (("--set", "eta=4,2"), "eta is given 2 times; expected once"),
+        (("--set", "eta=4", "--eta", 2), "guidance is given twice"),
+        (("--set", "eta=4", "--set", "eta=2"), "guidance is given twice"),
+        (("--set", "eta=4,2"), "guidance is given 2 times; expected once"),
+        (("--guidance", 4, "--eta", 2), "--guidance is given 2 times"),
+        (("--set", "guidance=4", "--eta", 2), "guidance is given twice"),
         (("--set", "gamma=4"), "--gamma: not used by method"),
     ],
 )
@@ -74,7 +76,7 @@ def test_set_refuses_what_it_cannot(flash, image_folder, tmp_path, options, reas
 def test_help_comes_in_parts(flash):
     out = flash("restore", "--help").out
     parts = [out.index(title) for title in ("Arguments:", "Options:", "The run:", "Settings of the method")]
-    assert parts == sorted(parts) and parts[1] < out.index("--method") < parts[2] and out.index("--eta") > parts[3]
+    assert parts == sorted(parts) and parts[1] < out.index("--method") < parts[2] and out.index("--guidance") > parts[3]
 
 
 @pytest.mark.parametrize("command", ["demo", *COMMANDS])
@@ -86,8 +88,8 @@ def test_commands_declare_few_parameters(command):
 
 def test_every_setting_has_an_option_with_its_type_and_help():
     """Read from the source, for a quick --help; a user's own solver is not among them."""
-    declared = {name: (kind, text) for name, kind, text in declared_settings()}
-    assert declared == {name: (one.type, one.help) for name, one in all_settings().items()}
+    declared = {name: (kind, text, alias) for name, kind, text, alias in declared_settings()}
+    assert declared == {name: (one.type, one.help, one.alias or "") for name, one in all_settings().items()}
     assert set(declared) <= {one.name for one in fields(MethodOptions)}
 
 

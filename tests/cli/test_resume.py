@@ -240,7 +240,7 @@ def test_other_settings_are_not_mixed(restore, stream, tmp_path):
     before = (tmp_path / "out" / "results.json").read_bytes()
     stream.taken()
     ended = restore("--resume", "--seed", 1, "--eta", 2)
-    assert ended.code == 2 and "another seed (0, now 1), given eta (none, now 2.0)" in ended.err
+    assert ended.code == 2 and "another seed (0, now 1), given guidance (none, now 2.0)" in ended.err
     assert stream.taken() == [] and (tmp_path / "out" / "results.json").read_bytes() == before
     assert restore("--resume", "--max-in-flight", 2).code == 0  # changes nothing in an image
 

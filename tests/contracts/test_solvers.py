@@ -35,7 +35,7 @@ VARIANTS = {
 
 
 def _registered(name):
-    given = {"eta": 0.8, "omega": 0.3, "gamma": 40.0, "proximal": 0.1}
+    given = {"guidance": 0.8, "omega": 0.3, "gamma": 40.0, "proximal": 0.1}
     return lambda *grid, **options: build_solver(name, Networks(PRIOR), _transition(*grid, **options), given)
 
 

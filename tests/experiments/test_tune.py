@@ -46,7 +46,8 @@ def test_a_trial_that_diverged_is_never_the_best():
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"), [("etta=1", "did you mean eta"), ("eta=1,x", "expected numbers"), ("eta", "expected numbers")]
+    ("text", "reason"),
+    [("guidence=1", "did you mean guidance"), ("eta=1,x", "expected numbers"), ("eta", "expected numbers")],
 )
 def test_a_grid_that_is_none_is_refused(text, reason):
     with pytest.raises(InputError, match=reason):
@@ -56,8 +57,8 @@ def test_a_grid_that_is_none_is_refused(text, reason):
 def test_every_method_has_a_default_grid_of_its_own_settings():
     for method in methods():
         assert default_grid(method).keys() <= settings_of(*parse_method(method))
-    assert default_grid("flash(psld)").keys() == {"eta", "omega", "correction"}
-    assert default_grid("ccdf(dps)").keys() == {"eta", "start_step"}
+    assert default_grid("flash(psld)").keys() == {"guidance", "omega", "correction"}
+    assert default_grid("ccdf(dps)").keys() == {"guidance", "start_step"}
 
 
 def test_the_command_resumes_and_refuses_another_search(tmp_path, monkeypatch, capsys, image_folder, tiny_model):
@@ -78,7 +79,7 @@ def test_the_command_resumes_and_refuses_another_search(tmp_path, monkeypatch, c
     code, out_text = run("--grid", "eta=0.5 mixing=paper")
     assert code == 0
     # The options that reach this again, none of them of another method.
-    options = r"--eta 0\.5 --correction [\d.]+ --mixing paper --steps 4 --delta 1"
+    options = r"--guidance 0\.5 --correction [\d.]+ --mixing paper --steps 4 --delta 1"
     last = out_text.splitlines()[-1]
     assert re.fullmatch(rf"best by psnr: {options} \(psnr [\d.]+, ssim [\d.]+, nfe [\d.]+\); written to {out}", last), (
         last
@@ -93,10 +94,10 @@ def test_the_command_resumes_and_refuses_another_search(tmp_path, monkeypatch, c
     assert len(second["trials"]) == 3 and second["best"]["mean"]["psnr"] == 99.0
     assert run("--grid", "eta=1 mixing=paper")[0] == 0  # a smaller grid: its own best, and nothing is lost
     third = json.loads(out.read_text())
-    assert len(third["trials"]) == 3 and third["best"]["settings"]["eta"] == 1
+    assert len(third["trials"]) == 3 and third["best"]["settings"]["guidance"] == 1
     code, error = run("--grid", "eta=1", "--save")
     saved = json.loads((tiny_model / "presets.json").read_text())
-    assert code == 0 and saved[-1]["steps"] == 4 and saved[-1]["settings"]["eta"] == 1 and saved[-1]["psnr"] > 0
+    assert code == 0 and saved[-1]["steps"] == 4 and saved[-1]["settings"]["guidance"] == 1 and saved[-1]["psnr"] > 0
     (tiny_model / "presets.json").write_text(json.dumps(saved[:-1]))
     code, error = run("--grid", "eta=1", "--seed", "5")
     assert code == 2 and "holds a search with another seed" in error
@@ -109,7 +110,7 @@ def test_the_command_resumes_and_refuses_another_search(tmp_path, monkeypatch, c
         (("--grid", ""), "nothing to search"),
         (
             ("--grid", "eta=1 gamma=40,400 start_step=9"),
-            "--grid gamma, start_step: not used by method flash(latent-dps), which takes eta, correction, mixing,",
+            "--grid gamma, start_step: not used by method flash(latent-dps), which takes guidance, correction, mixing,",
         ),
         (("--method", "resample", "--grid", "gamma=1 omega=1"), "which takes gamma, proximal, steps, delta"),
         (("--method", "ae", "--steps", "4"), "--steps: not used by method ae, which takes no settings"),

@@ -109,7 +109,7 @@ class _MethodOptions:
     ] = "flash(latent-dps)"
     set: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Any setting of the method, e.g. eta=4; repeat for more.", metavar="NAME=VALUE"),
+        typer.Option("--set", help="Any of its settings, e.g. guidance=4; repeat for more.", metavar="NAME=VALUE"),
     ] = None
     regressor: Annotated[
         str | None,
@@ -129,7 +129,7 @@ class _MethodOptions:
         own = {name: value for name in all_settings() if (value := getattr(self, name, None)) is not None}
         for text in self.set or ():
             if len(text.split()) != 1:
-                raise InputError(f"--set {text!r}; expected NAME=VALUE, e.g. eta=4")
+                raise InputError(f"--set {text!r}; expected NAME=VALUE, e.g. guidance=4")
             for name, values in parse_settings(text).items():
                 if name in own or len(values) != 1:
                     times = "twice" if name in own else f"{len(values)} times"
@@ -138,8 +138,8 @@ class _MethodOptions:
         return own
 
 
-def declared_settings() -> Iterator[tuple[str, type, str]]:
-    """Name, type and help of every setting that the library's solvers and start rules declare.
+def declared_settings() -> Iterator[tuple[str, type, str, str]]:
+    """Name, type, help and alias (or "") of every setting that the library's solvers and start rules declare.
 
     Their source is read, since importing it would import torch, which takes seconds.
     """
@@ -151,9 +151,10 @@ def declared_settings() -> Iterator[tuple[str, type, str]]:
                 case ast.AnnAssign(
                     target=ast.Name(name),
                     annotation=kind,
-                    value=ast.Call(func=ast.Name("setting"), args=[_, ast.Constant(text), *_]),
+                    value=ast.Call(func=ast.Name("setting"), args=[_, ast.Constant(text), *_], keywords=more),
                 ):
-                    yield name, types[ast.unparse(kind).removesuffix(" | None")], str(text)
+                    alias = next((ast.literal_eval(one.value) for one in more if one.arg == "alias"), "")
+                    yield name, types[ast.unparse(kind).removesuffix(" | None")], str(text), alias
 
 
 if TYPE_CHECKING:
@@ -162,8 +163,15 @@ else:
     MethodOptions = make_dataclass(
         "MethodOptions",
         [
-            (name, Annotated[kind | None, typer.Option(help=text, rich_help_panel=SETTINGS)], None)
-            for name, kind, text in sorted({one[0]: one for one in declared_settings()}.values())
+            (
+                name,
+                Annotated[
+                    kind | None,
+                    typer.Option(*([f"--{name}", f"--{alias}"] if alias else ()), help=text, rich_help_panel=SETTINGS),
+                ],
+                None,
+            )
+            for name, kind, text, alias in sorted({one[0]: one for one in declared_settings()}.values())
         ],
         bases=(_MethodOptions,),
         frozen=True,

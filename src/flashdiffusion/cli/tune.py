@@ -22,7 +22,7 @@ def command(
     method: MethodOptions,
     model: ModelOptions,
     grid: Annotated[
-        str | None, typer.Option(help='Values to try, e.g. "eta=1,2,4 correction=0,0.2"; default: by method.')
+        str | None, typer.Option(help='Values to try, e.g. "guidance=1,2,4 correction=0,0.2"; default: by method.')
     ] = None,
     limit: Annotated[int, typer.Option(help="Number of images.")] = 16,
     lpips: Lpips = None,
@@ -53,7 +53,7 @@ def command(
     values = default_grid(method.method) if grid is None else parse_settings(grid)
     check_used(values, method.method, start, solver, given_as="--grid ")
     if not values:
-        raise InputError(f"nothing to search for {method.method}; expected values to try, e.g. --grid eta=1,2,4")
+        raise InputError(f"nothing to search for {method.method}; expected values to try, e.g. --grid guidance=1,2,4")
     preset = preset_for(choice.presets, images.task, start, solver, method.given.get("steps"))
     trials_of = combinations(values, Settings(**used_settings(start, solver, preset | method.given)))
     metrics = Metrics({"lpips": lpips} if lpips else {})

@@ -209,7 +209,7 @@ class Stream:
                 share += (time.perf_counter() - began) / len(outcomes)  # what the device had not done yet
             for outcome, image in zip(outcomes, images, strict=True):
                 diverged = not bool(image.isfinite().all())
-                reason = "its restoration diverged; try a smaller eta" if diverged else None
+                reason = "its restoration diverged; try a smaller guidance" if diverged else None
                 yield self._restored(outcome, None if diverged else image.clone(), share, reason)
 
     def _restored(self, outcome: Outcome, image: Tensor | None, seconds: float, failed: str | None) -> Restored:

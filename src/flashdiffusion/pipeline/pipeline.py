@@ -358,7 +358,7 @@ class FlashPipeline:
             on_step: called with the number of images that each step moved.
             callback: for a live view: `callback(step, estimate, ids)` is called after each step with its number, what
                 the images that it moved would be if they ended now (n, 3, H, W), decoded, in [0, 1], and their ids.
-            hyperparameters: single settings by name, such as `eta=4, steps=100`, in place of those in `settings`.
+            hyperparameters: single settings by name, such as `guidance=4, steps=100`, in place of those in `settings`.
 
         Raises:
             InputError: at once, not at the first image: unknown names, settings out of range, max_in_flight < 1.

@@ -2,7 +2,8 @@
 
 Variable      symbol in the paper
 z, z0         z_i, ẑ_0(z_i)
-eta, omega    η, ω
+guidance      η
+omega         ω
 """
 
 from abc import ABC, abstractmethod
@@ -24,7 +25,6 @@ LIGHT = ("off", "slope", "all")
 # A guided step over one of the prior alone; the engine only asks which is more.
 GUIDED_COST = 5.0
 NO_SAVINGS = {"guide_every": 1, "jacobian": True, "distilled": "off"}
-ETAS = (0.5, 1.0, 2.0, 4.0, 8.0)
 
 # What a step descends, per image: ẑ0, x = D0(ẑ0) and the problem -> (B,).
 Term = Callable[[Tensor, Tensor, Problem], Tensor]
@@ -173,9 +173,9 @@ class Guided(ABC):
         return units
 
 
-def data_term(eta: float) -> tuple[Term, ...]:
+def data_term(guidance: float) -> tuple[Term, ...]:
     """η ‖A(D0(ẑ0)) - y‖₂; no term for η = 0."""
-    return (lambda z0, x, problem: eta * problem.loss(x),) if eta else ()
+    return (lambda z0, x, problem: guidance * problem.loss(x),) if guidance else ()
 
 
 def fixed_point_term(omega: float, prior: LatentPrior) -> tuple[Term, ...]:
@@ -192,7 +192,7 @@ def gluing_term(omega: float, prior: LatentPrior) -> tuple[Term, ...]:
     return (term,) if omega else ()
 
 
-@register_solver("prior", fixed={"eta": 0.0, **NO_SAVINGS})
+@register_solver("prior", fixed={"guidance": 0.0, **NO_SAVINGS})
 @register_solver("dps", space="pixels", fixed={"distilled": "off"})
 @register_solver("latent-dps", space="latents")
 @dataclass(frozen=True)
@@ -202,40 +202,41 @@ class LatentDPS(Guided):
     With the identity autoencoder this is DPS (Chung et al. 2023) in pixel space, and with η = 0 the prior alone.
 
     Args:
-        eta: step size η >= 0 on the [-1, 1] scale.
+        guidance: weight η >= 0 of the data term, the papers' step size for residuals on the [-1, 1] scale.
 
     Raises:
-        InputError: eta negative or not finite.
+        InputError: guidance negative or not finite.
     """
 
-    eta: float = setting(1.0, "Step size of the data consistency, η.", ETAS)
+    guidance: float = setting(
+        1.0, "Step size of the data consistency, the papers' η; not DDIM's.", (0.5, 1.0, 2.0, 4.0, 8.0), alias="eta"
+    )
 
     method = "latent-dps"
 
     def __post_init__(self) -> None:
-        check_weight("eta", self.eta)
+        check_weight("guidance", self.guidance)
 
     @property
     def terms(self) -> tuple[Term, ...]:
-        return data_term(self.eta)
+        return data_term(self.guidance)
 
 
 @dataclass(frozen=True)
-class WithSecondTerm(Guided):
+class WithSecondTerm(LatentDPS):
     """Latent-DPS and a second term.
 
     Args:
-        eta, omega: step size η >= 0 of the data term, weight ω >= 0 of the other.
+        omega: weight ω >= 0 of the second term.
 
     Raises:
-        InputError: eta or omega negative or not finite.
+        InputError: guidance or omega negative or not finite.
     """
 
-    eta: float = setting(1.0, "Step size of the data consistency, η.", ETAS)
     omega: float = setting(0.05, "Weight of the second term of GML-DPS and PSLD, ω.", (0.02, 0.1, 0.5))
 
     def __post_init__(self) -> None:
-        check_weight("eta", self.eta)
+        super().__post_init__()
         check_weight("omega", self.omega)
 
 
@@ -248,7 +249,7 @@ class GMLDPS(WithSecondTerm):
 
     @property
     def terms(self) -> tuple[Term, ...]:
-        return data_term(self.eta) + fixed_point_term(self.omega, self.prior)
+        return data_term(self.guidance) + fixed_point_term(self.omega, self.prior)
 
 
 @register_solver("psld", space="latents")
@@ -261,4 +262,4 @@ class PSLD(WithSecondTerm):
 
     @property
     def terms(self) -> tuple[Term, ...]:
-        return data_term(self.eta) + gluing_term(self.omega, self.prior)
+        return data_term(self.guidance) + gluing_term(self.omega, self.prior)

@@ -21,13 +21,17 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Setting:
-    """A hyperparameter: what it is by default, and the values that tuning tries (none: it is left alone)."""
+    """A hyperparameter: what it is by default, and the values that tuning tries (none: it is left alone).
+
+    alias: another name by which it may be given.
+    """
 
     name: str
     type: type
     default: Any
     help: str
     tune: tuple[Any, ...] = ()
+    alias: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,10 +57,12 @@ class Networks:
         return self.encoder
 
 
-def setting(default: Any, help: str, tune: tuple[Any, ...] = (), type: type | None = None) -> Any:
-    """A field that the user sets. `type` is that of the default unless it is given."""
-    about = {"setting": True, "type": type or default.__class__, "help": help, "tune": tuple(tune)}
-    return field(default=default, metadata=about)
+def setting(
+    default: Any, help: str, tune: tuple[Any, ...] = (), type: type | None = None, alias: str | None = None
+) -> Any:
+    """Declare a field that the user sets, see `Setting`; `type` is that of the default unless it is given."""
+    about = {"type": type or default.__class__, "help": help, "tune": tuple(tune), "alias": alias}
+    return field(default=default, metadata={"setting": about})
 
 
 def part(cls: type) -> Any:
@@ -71,7 +77,7 @@ def settings_in(cls: Any) -> Iterator[Setting]:
         if "part" in about:
             yield from settings_in(about["part"])
         elif "setting" in about:
-            yield Setting(one.name, about["type"], one.default, about["help"], about["tune"])
+            yield Setting(one.name, default=one.default, **about["setting"])
 
 
 @dataclass(frozen=True)
@@ -139,10 +145,12 @@ def _register(table: dict[str, Registered], name: str, entry: Registered) -> Any
         raise InputError(f"name {name!r}; expected lower-case letters, digits and dashes")
     if name in table and (table[name].cls.__module__, table[name].cls.__qualname__) != home:
         raise InputError(f"the name {name!r} is taken by {table[name].cls.__name__}; choose another")
+    others = [other for other in (*SOLVERS.values(), *STARTS.values()) if other is not table.get(name)]
     for one in entry.settings.values():
-        for other in (*SOLVERS.values(), *STARTS.values()):
-            known = other.settings.get(one.name)
-            if known is not None and known.type is not one.type and table.get(name) is not other:
+        for known in (known for other in others for known in other.settings.values()):
+            if one.name == known.alias or one.alias == known.name:
+                raise InputError(f"setting {one.name} of {name} is elsewhere {known.name}; choose another name")
+            if one.name == known.name and one.type is not known.type:
                 raise InputError(
                     f"setting {one.name} of {name} is of type {one.type.__name__} and elsewhere of "
                     f"{known.type.__name__}; choose another name"
