@@ -1,6 +1,7 @@
 """Workers on Ray: every image once, the same as in one process, whatever becomes of a worker."""
 
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import counting
+import flashdiffusion
 from counting import Counting
 from flashdiffusion.errors import InputError
 from flashdiffusion.jobs import EvaluateJob, Item, ModelChoice, run_local, run_on_ray
@@ -18,7 +20,9 @@ from flashdiffusion.jobs import ray as engine
 def cluster():
     """Two workers' worth of this machine, for all tests of the file."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(counting.__file__).parent))  # workers import the jobs of the tests
+        # Workers import the jobs of the tests, and this library from where the tests do.
+        folders = [Path(counting.__file__).parent, Path(flashdiffusion.__file__).parents[1]]
+        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, folders)))
         with engine._cluster(None, 2):
             yield
 

@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,6 +13,7 @@ import typer
 from flashdiffusion.cli import convert, degrade, demo, evaluate, ordering, restore, severity, train, tune
 from flashdiffusion.cli.command import Command, UsageError, with_options
 from flashdiffusion.errors import FlashDiffusionError, UntunedWarning
+from flashdiffusion.plugins import load_plugins
 
 app = typer.Typer(
     help="Sample-adaptive image restoration: easy images cost few diffusion steps, hard ones many.",
@@ -32,8 +34,16 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _top(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    plugin: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Python file that registers solvers, degradations or metrics; repeat for more.",
+        ),
+    ] = None,
 ) -> None:
     """Sample-adaptive image restoration: easy images cost few diffusion steps, hard ones many."""
+    load_plugins(plugin or [])
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from flashdiffusion.errors import InputError
 from flashdiffusion.methods import Settings
+from flashdiffusion.physics import BatchedPhysics
 from flashdiffusion.solvers import Problem
 from flashdiffusion.types import Physics
 
@@ -31,6 +32,8 @@ class Batch:
     def __post_init__(self) -> None:
         if len(self.ids) != len(self.y):
             raise InputError(f"{len(self.ids)} ids for {len(self.y)} images; expected one per image")
+        if isinstance(self.physics, BatchedPhysics):
+            object.__setattr__(self, "physics", self.physics.expand(len(self.y)))
         check_length(self.problem)
 
     @classmethod

@@ -18,7 +18,7 @@ from flashdiffusion.engine.slots import Job, Outcome, power_of_two, run
 from flashdiffusion.errors import InputError
 from flashdiffusion.methods import Settings
 from flashdiffusion.metrics import count_gflop
-from flashdiffusion.physics import Mixed
+from flashdiffusion.physics import BatchedPhysics, Mixed
 from flashdiffusion.seeds import image_generator
 from flashdiffusion.solvers import Solver, StartRule
 from flashdiffusion.types import Physics
@@ -138,6 +138,8 @@ class Stream:
         problem = self.pipeline.check(given)
         solver, rule = self._method(batch, given.physics)
         solver.check(problem)
+        if isinstance(problem.physics, BatchedPhysics):
+            problem.measure(problem.image)  # what it computes from its parameters is computed here, for all steps
         shape = self.pipeline.prior.latent_shape((problem.image.shape[2], problem.image.shape[3]))
         generators = [image_generator(self.seed, batch.ids[row], "sampling") for row in rows]
         noise = torch.stack([torch.randn(shape, generator=own) for own in generators]).to(self.device)

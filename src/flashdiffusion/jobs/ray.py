@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from flashdiffusion.errors import InputError, brief
 from flashdiffusion.jobs.job import Done, Item, Job
+from flashdiffusion.plugins import LOADED, load_plugins
 
 if TYPE_CHECKING:
     import pyarrow
@@ -77,7 +78,7 @@ def _dataset(job: Job, items: Sequence[Item], workers: int, cpus: int, gpus: flo
     blocks = -(-len(items) // size)
     return ray.data.from_items([asdict(item) for item in items], override_num_blocks=blocks).map_batches(
         _Actor,
-        fn_constructor_args=(job, cpus, str(Path.cwd())),
+        fn_constructor_args=(job, cpus, str(Path.cwd()), [*LOADED.values()]),
         compute=ray.data.ActorPoolStrategy(size=workers),
         num_cpus=cpus,
         num_gpus=gpus,
@@ -89,12 +90,13 @@ def _dataset(job: Job, items: Sequence[Item], workers: int, cpus: int, gpus: flo
 class _Actor:
     """A worker process: opens the job once, then does batches of items."""
 
-    def __init__(self, job: Job, threads: int, folder: str) -> None:
+    def __init__(self, job: Job, threads: int, folder: str, plugins: list[str]) -> None:
         import torch
 
         torch.set_num_threads(threads)
         if Path(folder).is_dir():
             os.chdir(folder)  # file names on the command line are relative to where it was typed
+        load_plugins(plugins)
         self.worker = job.open()
 
     def __call__(self, table: "pyarrow.Table") -> "pyarrow.Table":

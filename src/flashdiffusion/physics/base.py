@@ -111,6 +111,10 @@ class BatchedPhysics(ABC):
             noise_std=self.noise_std[rows.cpu()]
         )
 
+    def expand(self, count: int) -> "BatchedPhysics":
+        """The physics of `count` images, if it is one for all of them."""
+        return self.take(torch.zeros(count, dtype=torch.int64)) if len(self) == 1 < count else self
+
     def to(self, device: torch.device | str) -> "BatchedPhysics":
         """The same physics with its parameters on `device`."""
         return self._map(lambda value: value.to(device))

@@ -40,8 +40,7 @@ class Compose(BatchedPhysics):
         count = max(len(first), len(second))
         if {len(first), len(second)} - {1, count}:
             raise InputError(f"operators for {len(first)} and {len(second)} images; expected equal numbers")
-        alone = torch.zeros(count, dtype=torch.int64)
-        self.first, self.second = (one if len(one) == count else one.take(alone) for one in (first, second))
+        self.first, self.second = first.expand(count), second.expand(count)
         self.gives_images, self.loses = first.gives_images and second.gives_images, second.loses
 
     @property

@@ -36,9 +36,7 @@ def as_physics(physics: Any, count: int) -> Physics:
         InputError: neither a function nor an object with `A(x)`.
     """
     if hasattr(physics, "A"):
-        if isinstance(physics, BatchedPhysics) and len(physics) == 1 and count > 1:
-            return physics.take(torch.zeros(count, dtype=torch.int64))
-        return cast(Physics, physics)
+        return physics.expand(count) if isinstance(physics, BatchedPhysics) else cast(Physics, physics)
     if not callable(physics):
         raise InputError(
             f"physics is a {type(physics).__name__}; expected an object with A(x), or a function x -> A(x)"

@@ -30,7 +30,7 @@ class Degradation:
         physics = self.task.draw(
             draws.total, (x.shape[2], x.shape[3]), draws.generator, low + (high - low) * unit.double().cpu()
         )
-        physics = physics.take(torch.arange(draws.total, device=x.device)[draws.rows])
+        physics = physics.take(torch.arange(draws.total)[draws.rows])
         with torch.autocast(x.device.type, enabled=False):  # the degradation itself is not the network's
             y = physics.A(x)
             noise = draws.normal(*y.shape[1:])
