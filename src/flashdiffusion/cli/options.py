@@ -17,7 +17,8 @@ RUN = "The run"
 Out = Annotated[Path, typer.Option(help="Output folder.")]
 OutFile = Annotated[Path, typer.Option(help="Results file (JSON).")]
 Inputs = Annotated[
-    list[Path], typer.Argument(metavar="INPUT...", help="Measurement files, images, or folders of them.")
+    list[Path],
+    typer.Argument(metavar="INPUT...", help="Measurement files, images, arrays (.npy, .npz, .pt, .mat), or folders."),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 NoiseStd = Annotated[float, typer.Option(help="Noise standard deviation on the [0, 1] scale.")]

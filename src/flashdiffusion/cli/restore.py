@@ -37,20 +37,21 @@ class DamageOptions:
     physics: Physics = None
     noise_std: NoiseStd = 0.05
 
-    def check(self, images: Sequence[Path], seed: int) -> None:
-        """Raise InputError if images cannot be restored for what is known of their damage."""
+    def check(self, files: Sequence[Path], seed: int) -> None:
+        """Raise InputError if images and arrays cannot be restored for what is known of their damage."""
+        from flashdiffusion.jobs.measured import is_image
         from flashdiffusion.jobs.parse import drawn_by, parse_physics
         from flashdiffusion.seeds import image_generator
 
         if self.physics is None:
             return
         probe = parse_physics(self.physics, (1, 1), image_generator(seed, ""), self.noise_std)
-        if images and (unknown := drawn_by(self.physics)):
+        if files and (unknown := drawn_by(self.physics)):
             raise InputError(f"to restore an image one must know {unknown}")
-        if images and not probe.gives_images:
+        if not probe.gives_images and (images := [path for path in files if is_image(path)]):
             raise InputError(
                 f"{images[0]} is an image, which {self.physics} does not give: it needs a measurement file that "
-                "`flashdiffusion degrade` wrote"
+                "`flashdiffusion degrade` wrote, or an array (.npy, .npz, .pt, .mat)"
             )
 
 
@@ -96,8 +97,8 @@ def command(
     start_and_solver(method)
     truth.check(out)
     files = named(inputs)
-    images = [path for path in files.values() if path.suffix != SUFFIX]
-    damage.check(images, seed)
+    unknown = [path for path in files.values() if path.suffix != SUFFIX]  # what damaged it, they do not say
+    damage.check(unknown, seed)
     keep_inputs(files, out, ".png")
     folder = ensure_directory(out)
     weights = {"lpips": str(truth.lpips)} if truth.lpips else {}
@@ -150,7 +151,7 @@ def command(
     )
     if records := delivery(settings_of):
         # Those of a blur-kernel-space network do not hold its weights.
-        if damage.physics is not None and not images and not damage.physics.startswith("blur-kernel-space"):
+        if damage.physics is not None and not unknown and not damage.physics.startswith("blur-kernel-space"):
             note("measurement files know their physics; --physics is for images")
         print_records(f"{method.method}: images and results.json in {folder}", records, as_json)
     raise typer.Exit(delivery.failures.finish(len(files)))

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.data import MeasurementFile
+from flashdiffusion.data.arrays import ARRAYS, read_array
 from flashdiffusion.data.images import fit, read_image, to_tensor
 from flashdiffusion.data.measurements import SUFFIX
 from flashdiffusion.errors import InputError, SizeError
 from flashdiffusion.jobs.parse import parse_physics
 from flashdiffusion.physics import PHYSICS, BatchedPhysics, BlurKernelSpace
 from flashdiffusion.pipeline import FlashPipeline
+from flashdiffusion.pipeline.inputs import as_measurements, range_note
 from flashdiffusion.seeds import image_generator
 from flashdiffusion.solvers import Problem
 from flashdiffusion.solvers.problem import Unknown
@@ -70,11 +72,16 @@ def read_truth(path: Path, size: tuple[int, int], fitted: bool, note: Note) -> T
     return truth
 
 
+def is_image(path: Path) -> bool:
+    """Whether an input is taken for an image, and not for the exact values of a measurement."""
+    return path.suffix != SUFFIX and path.suffix.lower() not in ARRAYS
+
+
 class Reader:
-    """Reads measurement files, and images that came degraded, for a model.
+    """Reads measurement files, arrays and images that came degraded, for a model.
 
     Args:
-        physics, noise_std: what damaged images, as on the command line; None if it is not known.
+        physics, noise_std: what damaged images and gave arrays, as on the command line; None if it is not known.
         seed: of what the physics draws at random.
         fit: crop and resize images so that they are restored at the model's size.
         needed: refuse an image whose physics is not known.
@@ -104,14 +111,19 @@ class Reader:
             FlashDiffusionError: it cannot be used.
         """
         try:
-            one = self._measurement(path, name) if path.suffix == SUFFIX else self._image(path, name, note)
+            if path.suffix == SUFFIX:
+                one = self._measurement(path, name)
+            else:
+                one = self._image(path, name, note) if is_image(path) else self._array(path, name)
             one = replace(one, problem=self.pipeline.check(one.problem))
         except SizeError as error:
-            if self.fit or path.suffix == SUFFIX:
+            if self.fit or not is_image(path):
                 raise
             raise InputError(f"{error} (--fit crops and resizes images)") from error
         if not isinstance(one.problem.physics, Unknown):
             one.problem.measure(one.problem.image)  # raises if it fits no y of this shape
+        if (text := range_note(one.problem.y, one.problem.physics)) is not None:
+            note(f"{path}: {text}")
         return one
 
     @cached_property
@@ -131,6 +143,21 @@ class Reader:
             raise InputError(f"{name} is an image: say what damaged it with --physics, e.g. gaussian-blur:std=2")
         return Measured(path, name, _problem(y, physics), self.fit, grey)
 
+    def _array(self, path: Path, name: str) -> Measured:
+        array = read_array(path)
+        height, width = (1, 1, *array.shape)[-2:]
+        physics = self._physics_of(name, (height, width))
+        if physics is None and self.needed:
+            raise InputError(f"{path} holds no physics: say what gave it with --physics, e.g. gaussian-blur:std=2")
+        y, grey = as_measurements(array, physics or _as_it_is)
+        y = y if y.ndim == 4 else y[None]
+        if y.ndim != 4 or len(y) != 1 or y.shape[1] != 3:
+            raise InputError(
+                f"{path} holds an array of shape {tuple(array.shape)}; expected one measurement, (3, H, W), (H, W, 3) "
+                "or, if it is grey, (H, W)"
+            )
+        return Measured(path, name, _problem(y, physics), grey=grey)
+
     def _measurement(self, path: Path, name: str) -> Measured:
         file = MeasurementFile.load(path)
         if file.physics == BlurKernelSpace.name:
@@ -145,6 +172,10 @@ class Reader:
         if self.physics is None:
             return None
         return parse_physics(self.physics, shape, image_generator(self.seed, name), self.noise_std)
+
+
+def _as_it_is(x: Tensor) -> Tensor:
+    return x
 
 
 def _problem(y: Tensor, physics: BatchedPhysics | None) -> Problem:

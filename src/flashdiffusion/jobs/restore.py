@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.data import encode_image, in_chunks, mapped
-from flashdiffusion.data.measurements import SUFFIX
 from flashdiffusion.engine.capacity import Capacity
 from flashdiffusion.errors import FlashDiffusionError
 from flashdiffusion.jobs.inputs import digest
 from flashdiffusion.jobs.job import Done, Item, ModelChoice
-from flashdiffusion.jobs.measured import Measured, Reader, read_truth
+from flashdiffusion.jobs.measured import Measured, Reader, is_image, read_truth
 from flashdiffusion.jobs.measuring import finishing_threads
 from flashdiffusion.jobs.quality import compare
 from flashdiffusion.jobs.records import Record
@@ -145,7 +144,7 @@ class _Run:
         except (FlashDiffusionError, OSError) as error:
             self.bad.append(Done(item.index, item.name, reason=str(error), source=item.path, notes=tuple(notes)))
             return None
-        if not self.quiet and path.suffix != SUFFIX and (note := self._size_note(one)):
+        if not self.quiet and is_image(path) and (note := self._size_note(one)):
             notes.append(note)
             self.quiet = True
         physics = one.problem.physics

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from flashdiffusion.data.arrays import ARRAYS, from_numpy, read_array
 from flashdiffusion.data.images import read_image, to_tensor
 from flashdiffusion.errors import InputError
 from flashdiffusion.physics import BatchedPhysics, is_linear, noise_std_of
@@ -48,7 +49,8 @@ def as_measurements(value: Given, physics: Any) -> tuple[Tensor, bool]:
     """Measurements as floats with the batch first, and whether they are grey images, which become three channels.
 
     A tensor is (B, ...), or one image (C, H, W) or (H, W). An array is the same, or has its channels last; integers are
-    scaled to [0, 1]. Images and the files at paths are RGB. Of a list the items are one image each.
+    scaled to [0, 1]. A path is that of an image, or of a file with an array (.npy, .npz, .pt, .mat). Images are RGB.
+    Of a list the items are one image each.
 
     Raises:
         InputError: another type, or images of different sizes in a list.
@@ -59,27 +61,18 @@ def as_measurements(value: Given, physics: Any) -> tuple[Tensor, bool]:
         if len(shapes) != 1:
             raise InputError(f"a list of images of the sizes {sorted(shapes)}; expected one size, or use `stream`")
         return torch.cat([part for part, _ in parts]), all(grey for _, grey in parts)
+    if isinstance(value, (str, Path)) and Path(value).suffix.lower() in ARRAYS:
+        value = read_array(value)
     if isinstance(value, (str, Path)):
         image = read_image(value)
         return to_tensor(image)[None], image.info.get("mode") in _GREY
     if isinstance(value, Image.Image):
         return to_tensor(value.convert("RGB"))[None], value.mode in _GREY
     if isinstance(value, np.ndarray):
-        value = _array(value)
+        value = from_numpy(value)
     if not isinstance(value, Tensor):
         raise InputError(f"measurements are a {type(value).__name__}; expected a tensor, an array, an image or a path")
     return _batched(value, physics)
-
-
-def _array(array: np.ndarray) -> Tensor:
-    """Channels first, floats."""
-    if array.dtype.kind == "u":
-        array = array.astype(np.float32) / np.iinfo(array.dtype).max
-    if array.dtype.kind != "f":
-        raise InputError(f"an array of {array.dtype}; expected uint8 from 0 to 255, or floats from 0 to 1")
-    if array.ndim in {3, 4} and array.shape[-1] in {1, 3} and array.shape[-3] not in {1, 3}:
-        array = np.moveaxis(array, -1, -3)
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
 
 
 def _batched(y: Tensor, physics: Any) -> tuple[Tensor, bool]:
@@ -108,16 +101,22 @@ def _measures_images(physics: Any, image: Tensor) -> bool:
 
 
 def note_range(y: Tensor, physics: Physics) -> None:
-    """Warn of images that look as if they were on the [-1, 1] scale: far below 0, and not as far above 1."""
+    """Warn of images that look as if they were on the [-1, 1] scale."""
+    if (text := range_note(y, physics)) is not None:
+        warnings.warn(text, stacklevel=3)
+
+
+def range_note(y: Tensor, physics: Physics) -> str | None:
+    """What to say of images that look as if they were on the [-1, 1] scale: far below 0, and not as far above 1."""
     images = physics.gives_images if isinstance(physics, BatchedPhysics) else not is_linear(physics)
     if not images or y.ndim != 4 or y.shape[1] != 3:
-        return
+        return None
     std = noise_std_of(physics)
     noise = float(std.max()) if std is not None and len(std) else 0.0
     low, high = float(y.min()), float(y.max())
-    if low < BELOW - 5 * noise and high <= ABOVE:
-        warnings.warn(
-            f"measurements range from {low:.2f} to {high:.2f}, as if on the [-1, 1] scale; expected [0, 1]: "
-            "pass (y + 1) / 2",
-            stacklevel=3,
-        )
+    if low >= BELOW - 5 * noise or high > ABOVE:
+        return None
+    return (
+        f"measurements range from {low:.2f} to {high:.2f}, as if on the [-1, 1] scale; expected [0, 1]: "
+        "pass (y + 1) / 2"
+    )
