@@ -254,11 +254,10 @@ def test_no_steps_are_refused_and_not_taken_for_all():
         make_solver("latent-dps", _Prior(object()), Settings(steps=0))
 
 
-def test_all_settings_say_what_they_are_and_who_uses_them():
+def test_all_settings_say_what_they_are():
     known = all_settings()
-    assert known["guidance"][:2] == (float, 1.0) and known["steps"][:2] == (int, None)
-    assert set(known["omega"].used_by) == {"gml-dps", "psld"} and known["correction"].used_by == ("flash",)
-    assert all(one.help for one in known.values()) and known["delta"].used_by == ()
+    assert [(known[name].type, known[name].default) for name in ("guidance", "steps")] == [(float, 1.0), (int, None)]
+    assert all(one.help for one in known.values()) and known.keys() >= {"omega", "correction", "delta"}
 
 
 def test_the_papers_name_of_a_setting_is_an_alias(tmp_path):
@@ -313,10 +312,6 @@ def own():
     class Halfway:
         height: float = setting(0.5, "Part of the grid.")
 
-        @classmethod
-        def build(cls, networks, height):
-            return cls(height)
-
         def __call__(self, problem, prior, grid, noise):
             return Start(torch.ones_like(noise), torch.full((len(problem),), int(self.height * len(grid))))
 
@@ -328,7 +323,7 @@ def test_a_users_solver_and_start_work_by_name(own, tiny_pipeline):
     assert parse_method("halfway(shrinking)") == ("halfway", "shrinking") and "flash(shrinking)" in methods()
     assert settings_of("halfway", "shrinking") >= {"shrinkage", "height", "steps"}
     assert default_grid("halfway(shrinking)") == {"shrinkage": [0.25, 0.5]}
-    assert all_settings()["shrinkage"].used_by == ("shrinking",)
+    assert all_settings()["shrinkage"].tune == (0.25, 0.5)
     settings = Settings(steps=4, shrinkage=0.25, height=0.75)
     solver, start = tiny_pipeline.method("shrinking", "halfway", settings)
     assert (solver.shrinkage, start.height) == (0.25, 0.75) and solver.gradient == Gradient()

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from flashdiffusion.errors import InputError, unknown_name
 from flashdiffusion.priors import DistilledDecoder, IdentityAutoencoder, LatentPrior
@@ -27,25 +27,12 @@ _GRID = {one.name: one for cls in (TimeGrid, Transition) for one in settings_in(
 _ALIASES = {"flash": "flash(latent-dps)"}
 
 
-class Described(NamedTuple):
-    """A setting as options need it; used_by: names of the solvers and starts that have it, none for the time grid's."""
-
-    type: type
-    default: Any
-    help: str
-    used_by: tuple[str, ...]
-    alias: str | None = None
-
-
-def all_settings() -> dict[str, Described]:
-    """Every setting of the registered solvers and start rules, and of the time grid, by name."""
-    known: dict[str, Described] = {}
-    for name, entry in (*SOLVERS.items(), *STARTS.items()):
-        for one in entry.settings.values():
-            first = known.get(one.name, Described(one.type, one.default, one.help, (), one.alias))
-            known[one.name] = first._replace(used_by=(*first.used_by, name))
-    known |= {name: Described(one.type, one.default, one.help, ()) for name, one in _GRID.items()}
-    return dict(sorted(known.items(), key=lambda item: item[0] in SAVINGS))  # the savings last
+def all_settings() -> dict[str, Setting]:
+    """Describe every setting of the registered solvers and start rules, and of the time grid, by name."""
+    known: dict[str, Setting] = {}
+    for entry in (*SOLVERS.values(), *STARTS.values()):
+        known = known | entry.settings | known  # the first to declare a setting says what it is
+    return dict(sorted((known | _GRID).items(), key=lambda item: item[0] in SAVINGS))  # the savings last
 
 
 def setting_called(name: str) -> str:
@@ -54,7 +41,7 @@ def setting_called(name: str) -> str:
 
 
 def parse_settings(text: str) -> dict[str, list[Any]]:
-    """`guidance=1,2,4 correction=0,0.2` -> values by setting.
+    """Read `guidance=1,2,4 correction=0,0.2`: values by setting.
 
     Raises:
         InputError: no such setting, one given twice, or a value that is none of it.
@@ -124,7 +111,7 @@ class Settings(Mapping[str, Any]):
         return hash(frozenset(self.items()))
 
     def __or__(self, other: Mapping[str, Any]) -> "Settings":
-        """These, with those of `other` in place of those of the same name."""
+        """Join: those of `other` take the place of those of the same name."""
         return Settings(**{**self, **Settings(**other)})
 
     def __repr__(self) -> str:
@@ -136,7 +123,7 @@ def _alone() -> dict[str, tuple[str, str]]:
 
 
 def methods() -> tuple[str, ...]:
-    """Names of all methods: starts without steps, solvers from noise, and every other start before every solver.
+    """Name all methods: starts without steps, solvers from noise, and every other start before every solver.
 
     A start that works on latents has no method with a solver that works on pixels.
     """
@@ -155,7 +142,7 @@ def methods() -> tuple[str, ...]:
 
 
 def settings_of(start: str, solver: str) -> frozenset[str]:
-    """Names of the `Settings` that the result of a start and a solver depends on.
+    """Name the settings that the result of a start and a solver depends on.
 
     Raises:
         InputError: unknown start or solver.
@@ -165,7 +152,7 @@ def settings_of(start: str, solver: str) -> frozenset[str]:
 
 
 def used_settings(start: str, solver: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The value of each setting that the result of a start and a solver depends on.
+    """Give the value of each setting that the result of a start and a solver depends on.
 
     Raises:
         InputError: unknown start or solver.
@@ -175,7 +162,7 @@ def used_settings(start: str, solver: str, settings: Mapping[str, Any]) -> dict[
 
 
 def tuning_grid(start: str, solver: str) -> dict[str, list[Any]]:
-    """Values that tuning tries, by setting."""
+    """List the values that tuning tries, by setting."""
     return {name: list(one.tune) for name, one in _used(start, solver).items() if one.tune}
 
 
@@ -195,7 +182,7 @@ def _used(start: str, solver: str) -> dict[str, Setting]:
 def make_solver(
     name: str, prior: LatentPrior, settings: Mapping[str, Any], distilled: DistilledDecoder | None = None
 ) -> Solver:
-    """The solver of that name.
+    """Build the solver of that name.
 
     Args:
         distilled: the model's distilled decoder, if it has one.
@@ -226,7 +213,7 @@ def make_start(
     settings: Mapping[str, Any],
     regressor: Regressor | None = None,
 ) -> StartRule:
-    """The start rule of that name.
+    """Build the start rule of that name.
 
     Raises:
         InputError: unknown name, a setting out of range, or no network for a rule that needs one.
@@ -237,7 +224,7 @@ def make_start(
 
 
 def parse_method(text: str, others: Sequence[str] = ()) -> tuple[str, str]:
-    """`flash(latent-dps)` -> ("flash", "latent-dps"): names of a start and a solver.
+    """Split a method into the names of a start and a solver: `flash(latent-dps)` -> ("flash", "latent-dps").
 
     Args:
         others: further names that the caller knows, for the error.
@@ -256,7 +243,7 @@ def parse_method(text: str, others: Sequence[str] = ()) -> tuple[str, str]:
 
 
 def method_name(start: str, solver: str) -> str:
-    """The inverse of `parse_method`."""
+    """Name a method, the inverse of `parse_method`."""
     alone = {pair: name for name, pair in _alone().items()}
     if (start, solver) in alone:
         return alone[start, solver]

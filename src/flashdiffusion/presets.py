@@ -44,7 +44,7 @@ class Presets:
 
     @classmethod
     def read(cls, folder: Path) -> "Presets":
-        """Those in a model's folder; none if it has no such file.
+        """Read those in a model's folder; none if it has no such file.
 
         Raises:
             CheckpointError: another content.
@@ -65,19 +65,19 @@ class Presets:
         return cls(table)
 
     def write(self, folder: Path) -> None:
-        """Into a model's folder."""
+        """Write them into a model's folder."""
         rows = [{"task": key[0], "method": key[1], "steps": key[2]} | asdict(one) for key, one in self.table.items()]
         text = ",\n".join("  " + json.dumps(row) for row in rows)
         write_bytes(folder / FILE, f"[\n{text}\n]\n".encode())
 
     def with_preset(self, key: Key, preset: Preset) -> "Presets":
-        """The same with one more, or in place of what had its key."""
+        """Add one, or put it in place of what had its key."""
         own = self.table if self.tuned else {}
         return Presets({**own, key: preset})
 
     @classmethod
     def published(cls, images: str) -> "Presets":
-        """Those published for 256x256 images of FFHQ or LSUN."""
+        """Take those published for 256x256 images of FFHQ or LSUN."""
         return cls({(t, m, None): Preset(one) for (t, m, i), one in PUBLISHED.items() if i == images}, tuned=False)
 
     def warn(self) -> None:
@@ -92,7 +92,7 @@ class Presets:
 
 
 def preset_for(presets: Presets, task: str | Physics, start: str, solver: str, steps: int | None = None) -> Settings:
-    """A model's settings for a task (its name, or a physics), the names of a start rule and a solver.
+    """Choose a model's settings for a task (its name, or a physics), a start rule and a solver (their names).
 
     What has no preset of its own takes the nearest that has: the same method and task on the method's own time grid,
     then that method on Gaussian blur, then Latent-DPS of the same start, then the solver after a Flash start. A
@@ -113,7 +113,7 @@ def preset_for(presets: Presets, task: str | Physics, start: str, solver: str, s
 
 
 def _names_of_task(task: str) -> list[str]:
-    """Itself, its parts, and the operator that it draws."""
+    """Name the task, its parts, and the operator that it draws."""
     return [task, *task.split("+"), *([TASKS[task].physics] if task in TASKS else [])]
 
 
@@ -124,55 +124,37 @@ def _names(physics: Physics) -> list[str]:
 
 
 PUBLISHED_IMAGES = ("FFHQ", "LSUN")
-# η and c of Latent-DPS; η, ω, c of GML-DPS and of PSLD; γ, c of ReSample.
-_PUBLISHED_VALUES: dict[tuple[str, str], tuple[tuple[float, ...] | None, ...]] = {
-    ("gaussian-blur", "FFHQ"): ((1, 1.2), (3, 0.05, 1.2), (2, 0.2, 1.0), (400, 1.2)),
+_FIELDS: dict[str, tuple[str, ...]] = {
+    "flash(latent-dps)": ("guidance", "correction"),
+    "flash(gml-dps)": ("guidance", "omega", "correction"),
+    "flash(psld)": ("guidance", "omega", "correction"),
+    "flash(resample)": ("gamma", "correction"),
+    "ccdf(latent-dps)": ("guidance", "start_step"),
+    "ccdf(dps)": ("guidance", "start_step"),
+    "dps": ("guidance",),
+}
+# In the order of the methods above; None where nothing is published.
+_PUBLISHED: dict[tuple[str, str], tuple[tuple[float, ...] | None, ...]] = {
+    ("gaussian-blur", "FFHQ"): ((1, 1.2), (3, 0.05, 1.2), (2, 0.2, 1.0), (400, 1.2), (1, 100), (5, 20), (5,)),
     ("gaussian-blur", "LSUN"): ((2, 1.2), (2, 0.05, 1.2), (2, 0.2, 1.0), (1000, 1.2)),
     ("gaussian-blur-fixed", "FFHQ"): ((3, 1.2), (2, 0.05, 1.0), (2, 0.1, 1.0), (2000, 1.2)),
     ("gaussian-blur-fixed", "LSUN"): ((2, 1.0), (2, 0.05, 1.0), (2, 0.1, 1.0), (200, 1.2)),
-    ("nonlinear-blur", "FFHQ"): ((1, 1.0), (3, 0.05, 1.2), None, (200, 1.2)),
+    ("nonlinear-blur", "FFHQ"): ((1, 1.0), (3, 0.05, 1.2), None, (200, 1.2), (1.5, 200), (3, 100), (0.5,)),
     ("nonlinear-blur", "LSUN"): ((2, 1.0), (2, 0.05, 1.0), None, (1000, 1.0)),
-    ("random-inpainting", "FFHQ"): ((7, 1.2), (10, 0.05, 1.0), (10, 0.5, 1.0), (200, 1.2)),
+    ("random-inpainting", "FFHQ"): ((7, 1.2), (10, 0.05, 1.0), (10, 0.5, 1.0), (200, 1.2), (10, 100), (3, 50), (3,)),
     ("random-inpainting", "LSUN"): ((10, 1.2), (10, 0.05, 1.0), (10, 0.05, 1.2), (400, 1.2)),
+}
+# (task, method, images) -> settings published for 256x256; a start to search from with another prior.
+PUBLISHED = {
+    (task, method, images): Settings(**dict(zip(names, values, strict=True)))
+    for (task, images), row in _PUBLISHED.items()
+    for (method, names), values in zip(_FIELDS.items(), row, strict=False)
+    if values is not None
 }
 
 
-def _published() -> dict[tuple[str, str, str], Settings]:
-    table: dict[tuple[str, str, str], Settings] = {}
-    for (task, images), (latent_dps, gml_dps, psld, resample) in _PUBLISHED_VALUES.items():
-        for solver, values in (
-            ("latent-dps", latent_dps),
-            ("gml-dps", gml_dps),
-            ("psld", psld),
-            ("resample", resample),
-        ):
-            if values is None:
-                continue
-            correction = values[-1]
-            if solver == "resample":
-                settings = Settings(gamma=values[0], proximal=0.0, correction=correction)
-            elif solver == "latent-dps":
-                settings = Settings(guidance=values[0], correction=correction)
-            else:
-                settings = Settings(guidance=values[0], omega=values[1], correction=correction)
-            table[task, f"flash({solver})", images] = settings
-    for task, ccdf, ccdf_dps, dps in (
-        ("gaussian-blur", (1, 100), (5, 20), 5),
-        ("nonlinear-blur", (1.5, 200), (3, 100), 0.5),
-        ("random-inpainting", (10, 100), (3, 50), 3),
-    ):
-        table[task, "ccdf(latent-dps)", "FFHQ"] = Settings(guidance=ccdf[0], start_step=int(ccdf[1]))
-        table[task, "ccdf(dps)", "FFHQ"] = Settings(guidance=ccdf_dps[0], start_step=ccdf_dps[1])
-        table[task, "dps", "FFHQ"] = Settings(guidance=dps)
-    return table
-
-
-# (task, method, images) -> settings published for 256x256; a start to search from with another prior.
-PUBLISHED = _published()
-
-
 def published_for(task: str, start: str, solver: str, images: str) -> Settings:
-    """The settings published for a method on 256x256 images of FFHQ or LSUN.
+    """Give the settings published for a method on 256x256 images of FFHQ or LSUN.
 
     Raises:
         InputError: there are none.

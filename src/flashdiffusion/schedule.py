@@ -40,7 +40,7 @@ class NoiseSchedule:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "NoiseSchedule":
-        """From the config of a diffusers scheduler (`scheduler_config.json`).
+        """Read the config of a diffusers scheduler (`scheduler_config.json`).
 
         Raises:
             InputError: a schedule that diffusers does not know, or one whose last step has no signal.
@@ -56,7 +56,7 @@ class NoiseSchedule:
             raise InputError(f"no noise schedule from {known}: {error}") from error
 
     def grid(self, steps: int | None = None) -> "Grid":
-        """All N steps, or `steps` of them evenly spaced so that K is N (diffusers' "trailing" spacing).
+        """Take all N steps, or `steps` of them evenly spaced so that K is N (diffusers' "trailing" spacing).
 
         Raises:
             InputError: steps outside 1..N.
@@ -86,7 +86,7 @@ class Grid:
         return self.schedule.abar[self.times]
 
     def nearest(self, time: int) -> int:
-        """k of the grid whose time is nearest to `time`; 0 for time 0 alone."""
+        """Find the k whose time is nearest to `time`; 0 for time 0 alone."""
         return int((self.times[1:] - time).abs().argmin()) + 1 if time > 0 else 0
 
     def passes(self, k: Tensor, every: int) -> Tensor:
@@ -94,7 +94,7 @@ class Grid:
         return (self.times[k] // every > self.times[k - 1] // every) | (k == 1)
 
     def match(self, variance: Tensor) -> Tensor:
-        """k in 1..K whose SNR is nearest to 1 / variance: argmin_k |snr_k - 1/σ̂²| (the paper's eq. for i_start).
+        """Find k in 1..K whose SNR is nearest to 1 / variance: argmin_k |snr_k - 1/σ̂²| (the paper's i_start).
 
         Args:
             variance: σ̂² >= 0 in scaled latent units, (B,).

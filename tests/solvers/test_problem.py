@@ -82,10 +82,6 @@ def test_a_users_start_from_the_adjoint(tiny_pipeline):
     class FromAdjoint:
         scale: float = setting(0.5, "Factor on Aᵀy.")
 
-        @classmethod
-        def build(cls, networks, scale):
-            return cls(scale)
-
         def __call__(self, problem, prior, grid, noise):
             z = prior.encode((self.scale * problem.adjoint(problem.y)).clamp(0, 1))
             return Start(z, torch.zeros(len(problem), dtype=torch.int64))

@@ -69,7 +69,7 @@ class Gradient:
         return f" ({', '.join(parts)})" if parts else ""
 
     def decode(self, z0: Tensor, prior: LatentPrior) -> Tensor:
-        """The image that the residual is taken of, and through which the gradient goes."""
+        """Decode to the image that the residual is taken of, and through which the gradient goes."""
         if self.decoder is None or self.distilled == "off":
             return prior.decode(z0)
         x = self.decoder(z0)
@@ -122,7 +122,7 @@ class Guided(ABC):
         return 1 + (GUIDED_COST - 1) * self._guided(k)
 
     def _guided(self, k: Tensor) -> Tensor:
-        """Which steps from k (B,) take the gradient."""
+        """Say which steps from k (B,) take the gradient."""
         return bool(self.terms) & self.grid.passes(k, self.gradient.guide_every)
 
     def step(self, z: Tensor, k: Tensor, problem: Problem, noise: Tensor) -> StepResult:
@@ -143,11 +143,11 @@ class Guided(ABC):
 
     @torch.no_grad()
     def _free(self, z: Tensor, k: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
-        """ẑ0, and nothing to descend."""
+        """Give ẑ0, and nothing to descend."""
         return self.prior.denoise(z, self._times(z, k)), torch.zeros_like(z)
 
     def _descent(self, z: Tensor, k: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
-        """ẑ0 and the gradient of the terms with respect to z."""
+        """Give ẑ0, and the gradient of the terms with respect to z."""
         with torch.enable_grad():
             z = z.detach().requires_grad_()
             alias = z.view_as(z)  # torch's FLOP counter cannot hook a leaf
@@ -159,7 +159,7 @@ class Guided(ABC):
         return z0.detach(), descent
 
     def _constant(self, z: Tensor, k: Tensor) -> Tensor:
-        """ẑ0 as a function of z with ε_θ constant: z / a_i and what the denoiser makes of it."""
+        """Give ẑ0 as a function of z with ε_θ constant: z / a_i and what the denoiser adds to it."""
         a = self.grid.abar[k].sqrt().to(z, non_blocking=True).view(-1, 1, 1, 1)
         with torch.no_grad():
             rest = self.prior.denoise(z, self._times(z, k)) - z / a
@@ -174,17 +174,17 @@ class Guided(ABC):
 
 
 def data_term(guidance: float) -> tuple[Term, ...]:
-    """η ‖A(D0(ẑ0)) - y‖₂; no term for η = 0."""
+    """Weigh the data: η ‖A(D0(ẑ0)) - y‖₂; no term for η = 0."""
     return (lambda z0, x, problem: guidance * problem.loss(x),) if guidance else ()
 
 
 def fixed_point_term(omega: float, prior: LatentPrior) -> tuple[Term, ...]:
-    """ω ‖ẑ0 - E0(D0(ẑ0))‖₂: z stays at a fixed point of the autoencoder; no term for ω = 0."""
+    """Keep ẑ0 at a fixed point of the autoencoder: ω ‖ẑ0 - E0(D0(ẑ0))‖₂; no term for ω = 0."""
     return (lambda z0, x, problem: omega * norm(z0 - prior.encode(x)),) if omega else ()
 
 
 def gluing_term(omega: float, prior: LatentPrior) -> tuple[Term, ...]:
-    """ω ‖ẑ0 - E0(Aᵀy + (I - AᵀA) D0(ẑ0))‖₂ of a linear A; no term for ω = 0."""
+    """Glue what was measured to the rest: ω ‖ẑ0 - E0(Aᵀy + (I - AᵀA) D0(ẑ0))‖₂, A linear; no term for ω = 0."""
 
     def term(z0: Tensor, x: Tensor, problem: Problem) -> Tensor:
         return omega * norm(z0 - prior.encode(x + problem.adjoint(problem.y - problem.measure(x))))

@@ -16,7 +16,7 @@ def minimise(
     iterations: int,
     proximal: float,
 ) -> tuple[Tensor, Tensor]:
-    """argmin_u mean(residual(u)²) + λ mean((u - start)²), per image.
+    """Find argmin_u mean(residual(u)²) + λ mean((u - start)²), per image.
 
     Adam (Kingma & Ba 2015) written out, since torch's cannot let single rows of a parameter go.
 

@@ -13,7 +13,7 @@ GREY = 0.5  # where nothing is measured the estimate stays mid-grey
 def least_squares(
     A: Callable[[Tensor], Tensor], adjoint: Callable[[Tensor], Tensor], y: Tensor, iterations: int = ITERATIONS
 ) -> Tensor:
-    """argmin_x ‖A(x) - y‖², per image, by conjugate gradients on the normal equations from mid-grey (CGLS).
+    """Find argmin_x ‖A(x) - y‖², per image, by conjugate gradients on the normal equations from mid-grey (CGLS).
 
     Stopping early is what regularises: directions that A hardly sees, and that noise would fill, are not entered.
 
@@ -47,5 +47,5 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _as(values: Tensor, like: Tensor) -> Tensor:
-    """(B,) to be multiplied with `like` (B, ...)."""
+    """Shape values (B,) to be multiplied with `like` (B, ...)."""
     return values.view(-1, *[1] * (like.ndim - 1))

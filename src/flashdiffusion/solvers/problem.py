@@ -84,7 +84,7 @@ class Problem:
         return Problem(self.y.to(device, dtype), physics, known)
 
     def take(self, rows: Tensor) -> "Problem":
-        """Some rows (int64 indices) of the batch."""
+        """Take some rows (int64 indices) of the batch."""
         physics = self.physics
         if not isinstance(physics, RowwisePhysics) and (std := noise_std_of(physics)) is not None and len(std) > 1:
             self._check_noise(std)
@@ -95,7 +95,7 @@ class Problem:
 
     @property
     def kind(self) -> Hashable:
-        """Problems of equal kind can be joined."""
+        """What problems must have in common to be joined."""
         y = (self.y.shape[1:], self.y.dtype)
         if isinstance(self.physics, BatchedPhysics):
             return BatchedPhysics, *y
@@ -105,7 +105,7 @@ class Problem:
 
     @classmethod
     def join(cls, parts: "Sequence[Problem]") -> "Problem":
-        """One problem for the images of several of one kind, in their order."""
+        """Make one problem of several of one kind, in their order."""
         if len(parts) == 1:
             return parts[0]
         y = torch.cat([part.y for part in parts])
@@ -156,7 +156,7 @@ class Problem:
         return image
 
     def measure(self, x: Tensor) -> Tensor:
-        """A(x).
+        """Give A(x).
 
         Raises:
             InputError: the physics cannot take these rows, or gives measurements of another shape than y.
@@ -171,7 +171,7 @@ class Problem:
         return measured
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """Aᵀy.
+        """Give Aᵀy.
 
         Raises:
             InputError: the physics is not linear, or cannot take these rows.
@@ -181,7 +181,7 @@ class Problem:
         return self._call(self.physics.A_adjoint, y)
 
     def _call(self, function: Callable[..., Result], *values: object) -> Result:
-        """What the physics makes of the values; whatever it raises is a fault of these images alone."""
+        """Call the physics; whatever it raises is a fault of these images alone."""
         try:
             return function(*values)
         except FlashDiffusionError:
@@ -195,7 +195,7 @@ class Problem:
             raise InputError(f"physics {self.name} failed: {type(error).__name__}: {brief(error)}{advice}") from error
 
     def residual(self, x: Tensor) -> Tensor:
-        """r = A(x) - y on the [-1, 1] scale, as published step sizes are: twice that of the [0, 1] scale.
+        """Give r = A(x) - y on the [-1, 1] scale, as published step sizes are: twice that of the [0, 1] scale.
 
         It is 0 where nothing was measured (`BatchedPhysics.measured`).
         """
@@ -219,7 +219,7 @@ class Problem:
         return 4 * self.noise_variance * self._share
 
     def loss(self, x: Tensor) -> Tensor:
-        """‖r‖₂ of each image, (B,).
+        """Give ‖r‖₂ of each image, (B,).
 
         Published step sizes are for a residual with noise in every entry. Where nothing was measured, the noise that
         would be expected there is added, which has no gradient: they mean the same for any mask.
@@ -232,12 +232,12 @@ class Problem:
 
 
 def norm(rows: Tensor) -> Tensor:
-    """‖·‖₂ of each row, (B,)."""
+    """Take ‖·‖₂ of each row, (B,)."""
     return torch.linalg.vector_norm(rows.flatten(1), dim=1)
 
 
 def _enlarged(y: Tensor, shape: Sequence[int]) -> Tensor | None:
-    """y as images of `shape` (B, 3, H, W), if it has their look: (B, 1 or 3, h, w)."""
+    """Enlarge y to images of `shape` (B, 3, H, W), if it has their look: (B, 1 or 3, h, w)."""
     if y.ndim != 4 or y.shape[1] not in {1, 3}:
         return None
     if y.shape[2:] != tuple(shape[2:]):

@@ -44,7 +44,7 @@ class Networks:
     distilled_decoder: DistilledDecoder | None = None
 
     def encoder_for(self, start: str) -> SeverityEncoder:
-        """The severity encoder.
+        """Give the severity encoder.
 
         Raises:
             InputError: the model has none, and the start needs it.
@@ -66,12 +66,12 @@ def setting(
 
 
 def part(cls: type) -> Any:
-    """A field that holds a dataclass with settings of its own."""
+    """Declare a field that holds a dataclass with settings of its own."""
     return field(default_factory=cls, kw_only=True, metadata={"part": cls})
 
 
 def settings_in(cls: Any) -> Iterator[Setting]:
-    """The settings among the fields of a dataclass and of its parts."""
+    """List the settings among the fields of a dataclass and of its parts."""
     for one in fields(cls):
         about = one.metadata
         if "part" in about:
@@ -101,7 +101,7 @@ class Registered:
         return {one.name: one for one in settings_in(self.cls) if one.name not in self.fixed}
 
     def values(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Values of all settings of the class: those given, else the defaults."""
+        """Give the values of all settings of the class: those given, else the defaults."""
         return {one.name: given.get(one.name, one.default) for one in settings_in(self.cls)} | dict(self.fixed)
 
 
@@ -112,7 +112,7 @@ STARTS: dict[str, Registered] = {}
 def register_solver(
     name: str, *, fixed: Mapping[str, Any] = _NOTHING, space: str | None = None, steps: int | None = None
 ) -> Callable[[Class], Class]:
-    """Class decorator: a solver, see `Registered`.
+    """Register the class below as a solver, see `Registered`.
 
     The class is a frozen dataclass with the protocol `Solver`. Its fields are settings, or parts with settings, or
     what it is given by its field's name: `prior`, `transition`, `decoder` (the distilled one).
@@ -126,9 +126,11 @@ def register_solver(
 def register_start(
     name: str, *, fixed: Mapping[str, Any] = _NOTHING, space: str | None = None, alone: str | None = None
 ) -> Callable[[Class], Class]:
-    """Class decorator: a start rule, see `Registered`.
+    """Register the class below as a start rule, see `Registered`.
 
-    The class is a frozen dataclass with the protocol `StartRule`, and a classmethod `build(networks, **settings)`.
+    The class is a frozen dataclass with the protocol `StartRule`. Its fields are settings, or what it is given by its
+    field's name: `prior`, `encoder` (the severity encoder). What needs other networks has a classmethod
+    `build(networks, **settings)`.
 
     Raises:
         InputError: the name is taken, or a setting is known with another type.
@@ -160,7 +162,7 @@ def _register(table: dict[str, Registered], name: str, entry: Registered) -> Any
 
 
 def build_solver(name: str, networks: Networks, transition: "Transition", given: Mapping[str, Any]) -> "Solver":
-    """The solver of a registered name, on the transition's grid.
+    """Build the solver of a registered name, on the transition's grid.
 
     Raises:
         InputError: a setting out of range.
@@ -172,13 +174,19 @@ def build_solver(name: str, networks: Networks, transition: "Transition", given:
 
 
 def build_start(name: str, networks: Networks, given: Mapping[str, Any]) -> "StartRule":
-    """The start rule of a registered name.
+    """Build the start rule of a registered name.
 
     Raises:
         InputError: a setting out of range, or a network that the model lacks.
     """
-    entry = STARTS[name]
-    rule: StartRule = entry.cls.build(networks, **entry.values(given))
+    cls, values = STARTS[name].cls, STARTS[name].values(given)
+    if hasattr(cls, "build"):
+        rule: StartRule = cls.build(networks, **values)
+        return rule
+    held = {"prior": networks.prior}
+    if any(one.name == "encoder" for one in fields(cls)):
+        held["encoder"] = networks.encoder_for(name)
+    rule = _build(cls, values, held)
     return rule
 
 
@@ -192,5 +200,5 @@ def _build(cls: Any, values: Mapping[str, Any], held: Mapping[str, Any]) -> Any:
         elif one.init and one.name in held:
             arguments[one.name] = held[one.name]
         elif one.init and one.default is MISSING and one.default_factory is MISSING:
-            raise InputError(f"{cls.__name__}.{one.name} is no setting; a solver is given {', '.join(held)}")
+            raise InputError(f"{cls.__name__}.{one.name} is no setting; expected one, or one of {', '.join(held)}")
     return cls(**arguments)

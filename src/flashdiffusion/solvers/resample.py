@@ -72,15 +72,15 @@ class ReSample:
         return self.transition.grid
 
     def check(self, problem: Problem) -> None:
-        """Serves every differentiable physics."""
+        """Accept every differentiable physics."""
 
     def cost(self, k: Tensor) -> Tensor:
-        """1 for a plain step; a correction in pixels and one in latents are two further classes."""
+        """Rate a plain step 1; a correction in pixels and one in latents are two further classes."""
         in_pixels, in_latents = self._corrected(k)
         return 1.0 + 20 * in_pixels + 100 * in_latents
 
     def _corrected(self, k: Tensor) -> tuple[Tensor, Tensor]:
-        """Which steps from k (B,) correct in pixel space, and which in latent space."""
+        """Say which steps from k (B,) correct in pixel space, and which in latent space."""
         part = self.grid.times[k] / len(self.grid.schedule)
         due = self.grid.passes(k, self.every)
         in_latents = part < LATENTS_BELOW
@@ -108,12 +108,12 @@ class ReSample:
         return StepResult(step, z0, work)
 
     def _in_pixels(self, z0: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
-        """argmin_x from D0(z0), encoded; and the inner steps of each image."""
+        """Find argmin_x from D0(z0), and encode it; count the inner steps of each image."""
         x, count = self._minimise(to_network_range(self.prior.decode(z0)), problem, to_image_range)
         return self.prior.encode(to_image_range(x)), count
 
     def _in_latents(self, z0: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
-        """argmin_z from z0; and the inner steps of each image."""
+        """Find argmin_z from z0; count the inner steps of each image."""
         return self._minimise(z0, problem, self.prior.decode)
 
     def _minimise(self, start: Tensor, problem: Problem, decode: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:

@@ -47,11 +47,11 @@ class Solver(Protocol):
         ...
 
     def cost(self, k: Tensor) -> Tensor:
-        """Relative cost of a step from each of k (B,); the engine steps rows of equal cost together."""
+        """Rate the cost of a step from each of k (B,); the engine steps rows of equal cost together."""
         ...
 
     def step(self, z: Tensor, k: Tensor, problem: Problem, noise: Tensor) -> StepResult:
-        """From grid position k to k - 1; rows do not influence each other.
+        """Step from grid position k to k - 1; rows do not influence each other.
 
         Args:
             k: int64 (B,) on the CPU, where the engine knows it: nothing then waits for the device.

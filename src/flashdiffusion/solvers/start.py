@@ -1,8 +1,7 @@
 """Where each image starts, and from what: the latent and its grid position come from one function."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -31,21 +30,6 @@ class Start:
     severity: Severity | None = None
     nfe: Tensor | None = None
 
-    @classmethod
-    def concatenate(cls, parts: "Sequence[Start]") -> "Start":
-        """One start for the images of several."""
-        known = [part.severity for part in parts if part.severity is not None]
-        severity = None
-        if known:
-            severity = Severity(torch.cat([s.z_hat for s in known]), torch.cat([s.var for s in known]))
-        spent = [part.nfe for part in parts if part.nfe is not None]
-        return cls(
-            torch.cat([part.z for part in parts]),
-            torch.cat([part.k for part in parts]),
-            severity,
-            torch.cat(spent) if spent else None,
-        )
-
 
 class StartRule(Protocol):
     """Gives each image of a problem its start."""
@@ -64,10 +48,6 @@ class StartRule(Protocol):
 class FromNoise:
     """The baseline of every solver: pure noise, all K steps."""
 
-    @classmethod
-    def build(cls, networks: Networks) -> Self:
-        return cls()
-
     def __call__(self, problem: Problem, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
         return Start(noise, torch.full((len(problem),), len(grid), dtype=torch.int64, device=noise.device))
 
@@ -75,7 +55,7 @@ class FromNoise:
 @register_start("flash", space="latents")
 @dataclass(frozen=True)
 class SNRMatch:
-    """Flash: start from the severity encoder's ẑ at the time whose SNR matches its σ̂².
+    """Flash: start from the severity encoder's ẑ, at the time whose SNR matches its σ̂².
 
     "paper": k = match(σ̂²), z = √(1 - cσ̂²) ẑ + √(cσ̂²) ε, with cσ̂² clamped below 1.
     "consistent": the total noise variance (1 + c) σ̂², the encoder's error and what is mixed in, serves for both:
@@ -93,10 +73,6 @@ class SNRMatch:
     encoder: SeverityEncoder
     correction: float = setting(1.2, "Noise correction of the start, c.", (0.0, 0.2, 0.5, 1.2))
     mixing: str = setting("paper", "Noise mixing of a Flash start: paper or consistent.")
-
-    @classmethod
-    def build(cls, networks: Networks, correction: float, mixing: str) -> Self:
-        return cls(networks.encoder_for("flash"), correction, mixing)
 
     def __post_init__(self) -> None:
         if not 0 <= self.correction < float("inf"):
@@ -121,7 +97,7 @@ class SNRMatch:
 @register_start("inversion", space="latents")
 @dataclass(frozen=True)
 class DDIMInversion:
-    """Flash by inversion: ẑ is carried up to k = match(σ̂²) by the deterministic DDIM steps run backwards.
+    """Flash by inversion: carry ẑ up to k = match(σ̂²) by deterministic DDIM steps run backwards.
 
     No noise is mixed in: what the denoiser takes for noise in ẑ grows with the time. The paper's final version tries
     this start; it costs k denoiser evaluations more, which count as NFE.
@@ -131,10 +107,6 @@ class DDIMInversion:
     """
 
     encoder: SeverityEncoder
-
-    @classmethod
-    def build(cls, networks: Networks) -> Self:
-        return cls(networks.encoder_for("inversion"))
 
     @torch.no_grad()
     def __call__(self, problem: Problem, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
@@ -158,7 +130,7 @@ class Estimate(Protocol):
     """An estimate of the clean latents that needs no diffusion."""
 
     def __call__(self, problem: Problem, prior: LatentPrior) -> tuple[Tensor, Severity | None]:
-        """Clean latents (B, c, h, w) for the images of a problem, and their severity if it is known."""
+        """Give clean latents (B, c, h, w) for the images of a problem, and their severity if it is known."""
         ...
 
 
@@ -186,7 +158,7 @@ class RegressedEstimate:
 @register_start("ccdf")
 @dataclass(frozen=True)
 class Fixed:
-    """CCDF (Chung et al. 2022): a given estimate, noised to the same time for every image.
+    """CCDF (Chung et al. 2022): noise an estimate to the same time for every image.
 
     Args:
         estimate: gives the estimate of the clean latents.
@@ -206,7 +178,7 @@ class Fixed:
 
     @classmethod
     def build(cls, networks: Networks, start_step: int) -> "Fixed":
-        """From the regressor's estimate, or from ẑ if there is no regressor."""
+        """Take the regressor's estimate, or ẑ if there is no regressor."""
         if networks.regressor is not None:
             return cls(RegressedEstimate(networks.regressor), start_step)
         if networks.encoder is None:

@@ -45,6 +45,6 @@ class Transition:
         object.__setattr__(self, "weights", torch.cat([torch.zeros(3, 1), weights], dim=1).float())
 
     def __call__(self, z: Tensor, z0: Tensor, k: Tensor, noise: Tensor) -> Tensor:
-        """The next latents from z_i, its posterior mean and unit noise, all (B, c, h, w); k in 1..K, CPU (B,)."""
+        """Make the next latents of z_i, its posterior mean and unit noise, all (B, c, h, w); k in 1..K, CPU (B,)."""
         of_z, of_z0, of_noise = self.weights[:, k].to(z, non_blocking=True).view(3, -1, 1, 1, 1)
         return of_z * z + of_z0 * z0 + of_noise * noise
