@@ -1,7 +1,9 @@
 """The errors a user can cause; the command line prints them in one line and exits with 2."""
 
+import reprlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -42,6 +44,29 @@ def brief(error: Exception, limit: int = 240) -> str:
     """The message of another library's error in one line of at most `limit` characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = 80
+
+
+def shown(value: object) -> str:
+    """A value of a file as errors print it: in one line, and short however large it is."""
+    try:
+        return _repr.repr(value)
+    except ValueError:  # a whole number of more digits than Python prints
+        return f"a {type(value).__name__} too large to print"
+
+
+@contextmanager
+def blamed_on(source: object) -> Iterator[None]:
+    """Let what is raised in the block be a CheckpointError about `source`; one that is raised as such stays."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:  # other libraries raise many kinds for values that they cannot take
+        raise CheckpointError(f"{source}: {brief(error)}") from error
 
 
 # What allocators, cuBLAS and cuDNN say; torch has a class of its own for its GPU allocator alone.

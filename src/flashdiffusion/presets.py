@@ -4,13 +4,16 @@ import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from inspect import formatannotation
 from pathlib import Path
 from typing import Any
 
 from flashdiffusion.data import write_bytes
-from flashdiffusion.errors import CheckpointError, InputError, UntunedWarning
-from flashdiffusion.methods import Settings, method_name
+from flashdiffusion.errors import InputError, UntunedWarning, blamed_on, shown
+from flashdiffusion.methods import Settings, all_settings, method_name, setting_called
 from flashdiffusion.physics import TASKS, Compose
+from flashdiffusion.priors.arguments import is_kind
+from flashdiffusion.priors.folder import parse_json
 from flashdiffusion.types import Physics
 
 FILE = "presets.json"
@@ -52,16 +55,19 @@ class Presets:
         path = folder / FILE
         if not path.is_file():
             return cls()
-        try:
-            rows = json.loads(path.read_text(encoding="utf-8"))
-            table = {}
-            for row in rows:
-                task, method, steps = row.pop("task"), row.pop("method"), row.pop("steps")
-                table[str(task), str(method), steps] = Preset(**row | {"settings": dict(row["settings"])})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise CheckpointError(
-                f"{path} is no list of presets ({error}); expected what `tune --save` writes"
-            ) from error
+        table, known = {}, all_settings()
+        with blamed_on(f"{path} is no list of presets, as `tune --save` writes it"):
+            for row in parse_json(path):
+                key = row.pop("task"), row.pop("method"), row.pop("steps")
+                one = Preset(**row | {"settings": dict(row["settings"])})
+                kinds: list[tuple[Any, Any]] = [*zip(key, (str, str, int | None), strict=True)]
+                kinds += [(figure, float | None) for figure in (one.psnr, one.lpips, one.nfe)]
+                named = ((setting_called(name), value) for name, value in one.settings.items())
+                kinds += [(value, known[name].type) for name, value in named if name in known]
+                for value, kind in kinds:
+                    if not is_kind(value, kind):
+                        raise InputError(f"{shown(value)} stands where {formatannotation(kind)} is expected")
+                table[key] = one
         return cls(table)
 
     def write(self, folder: Path) -> None:

@@ -6,7 +6,7 @@ snr           a_i² / b_i²
 k             position on a grid: 0 is clean, K is the noisiest; a start at k makes exactly k steps
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,9 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
-from flashdiffusion.errors import InputError
+from flashdiffusion.errors import InputError, brief, shown
+
+LARGE = 1_000_000  # steps; no schedule comes near it, and beyond it memory would run out
 
 
 class NoiseSchedule:
@@ -43,17 +45,27 @@ class NoiseSchedule:
         """Read the config of a diffusers scheduler (`scheduler_config.json`).
 
         Raises:
-            InputError: a schedule that diffusers does not know, or one whose last step has no signal.
+            InputError: values that are no schedule, or one that diffusers does not know, or whose last step has no
+                signal.
         """
         names = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
         known = {name: config[name] for name in names if config.get(name) is not None}
+        steps, trained = known.get("num_train_timesteps", 1), known.get("trained_betas", [0.5])
+        if not isinstance(steps, int) or not 1 <= steps <= LARGE:
+            raise InputError(f"num_train_timesteps is {shown(steps)}; expected a whole number from 1 to {LARGE}")
+        for name in ("beta_start", "beta_end"):
+            if not _is_beta(known.get(name, 0.5)):
+                raise InputError(f"{name} is {shown(known[name])}; expected a number between 0 and 1")
+        if not isinstance(trained, Sequence) or not 1 <= len(trained) <= LARGE or not all(map(_is_beta, trained)):
+            raise InputError(f"trained_betas is {shown(trained)}; expected a list of numbers between 0 and 1")
         if config.get("rescale_betas_zero_snr"):
             raise InputError("rescale_betas_zero_snr schedules are not supported: their last step has no signal")
         try:
             return cls(DDPMScheduler(**known).alphas_cumprod)
-        except (NotImplementedError, TypeError, ValueError) as error:
-            # diffusers raises NotImplementedError for a beta schedule that it does not know.
-            raise InputError(f"no noise schedule from {known}: {error}") from error
+        except InputError as error:
+            raise InputError(f"{shown(known)}: {error}") from error
+        except Exception as error:  # diffusers: NotImplementedError for a beta schedule that it does not know
+            raise InputError(f"no noise schedule from {shown(known)}: {brief(error)}") from error
 
     def grid(self, steps: int | None = None) -> "Grid":
         """Take all N steps, or `steps` of them evenly spaced so that K is N (diffusers' "trailing" spacing).
@@ -67,6 +79,10 @@ class NoiseSchedule:
             raise InputError(f"steps is {steps}; expected 1 to {total}, the length of the noise schedule")
         times = torch.arange(steps + 1, dtype=torch.float64) * (total / steps)
         return Grid(times.round().long(), self)
+
+
+def _is_beta(value: object) -> bool:
+    return isinstance(value, int | float) and 0 < value < 1
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,7 @@ def _severity(path: Path, prior: "LatentPrior", sha256: str | None) -> "Severity
     from flashdiffusion.errors import CheckpointError
     from flashdiffusion.priors import DiffusersAutoencoder
     from flashdiffusion.published import load_published_severity
+    from flashdiffusion.severity import check_latents
 
     if not isinstance(prior.autoencoder, DiffusersAutoencoder):
         raise CheckpointError(f"severity encoder {path} given for a pixel-space prior; expected a latent one")
@@ -112,14 +113,7 @@ def _severity(path: Path, prior: "LatentPrior", sha256: str | None) -> "Severity
             f"severity encoder {path} given for latents standardised per channel; expected one scale factor for all"
         )
     encoder = load_published_severity(path, float(gain.flatten()[0]), sha256)
-    factor = 2 ** (len(encoder.config.encoder_config["block_out_channels"]) - 1)
-    found, expected = (encoder.config.latent_channels, factor), (prior.autoencoder.channels, prior.autoencoder.factor)
-    if found != expected:
-        raise CheckpointError(
-            f"severity encoder {path} of {found[0]} latent channels at 1/{found[1]} of the image's side; expected "
-            f"{expected[0]} at 1/{expected[1]}, as the autoencoder's"
-        )
-    return encoder
+    return check_latents(encoder, prior.autoencoder, path)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from flashdiffusion.data.dataset import ImageDataset
 from flashdiffusion.data.decoding import decode_image
-from flashdiffusion.data.files import atomic_path, ensure_directory, ensure_file, write_bytes, write_json
+from flashdiffusion.data.files import atomic_path, ensure_directory, ensure_file, read_bytes, write_bytes, write_json
 from flashdiffusion.data.images import (
     encode_image,
     fit_square,
@@ -26,6 +26,7 @@ __all__ = [
     "load_image",
     "mapped",
     "prefetched",
+    "read_bytes",
     "save_grid",
     "save_image",
     "write_bytes",

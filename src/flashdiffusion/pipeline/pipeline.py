@@ -24,20 +24,19 @@ from flashdiffusion.pipeline.inputs import Given, as_measurements, as_physics, n
 from flashdiffusion.pipeline.restoration import Restoration
 from flashdiffusion.presets import Presets, preset_for
 from flashdiffusion.priors import (
-    INDEX,
     DistilledDecoder,
     IdentityAutoencoder,
     LatentPrior,
     load_component,
     load_distilled_decoder,
-    read_json,
+    read_index,
     resolve_folder,
     save_component,
     write_index,
 )
 from flashdiffusion.published import find_published, load_published
 from flashdiffusion.regression import Regressor
-from flashdiffusion.severity import Severity, SeverityEncoder
+from flashdiffusion.severity import Severity, SeverityEncoder, load_severity_encoder
 from flashdiffusion.solvers import Problem, Solver, StartRule
 from flashdiffusion.types import Physics
 
@@ -120,16 +119,11 @@ class FlashPipeline:
 
     @classmethod
     def _from_folder(cls, folder: Path) -> Self:
-        index = read_json(folder / INDEX) if (folder / INDEX).exists() else {}
+        index = read_index(folder)
         prior = LatentPrior.from_pretrained(folder)
         encoder = None
         if (folder / "severity_encoder").is_dir():
-            encoder = load_component(SeverityEncoder, folder / "severity_encoder")
-            if encoder.config.latent_channels != prior.autoencoder.channels:
-                raise CheckpointError(
-                    f"{folder}: severity encoder of {encoder.config.latent_channels} latent channels beside an "
-                    f"autoencoder of {prior.autoencoder.channels}; expected equal numbers"
-                )
+            encoder = load_severity_encoder(folder / "severity_encoder", prior.autoencoder)
         regressor = load_component(Regressor, folder / "regressor") if (folder / "regressor").is_dir() else None
         distilled = None
         if (folder / "distilled_decoder").is_dir():
@@ -148,7 +142,7 @@ class FlashPipeline:
             return _published(name)
         folder = resolve_folder(name)
         own = Presets.read(folder)
-        index = read_json(folder / INDEX) if (folder / INDEX).exists() else {}
+        index = read_index(folder)
         return _published(name) if not own.table and index.get("_class_name") == "LDMPipeline" else own
 
     def settings_for(self, physics: Physics, start: str, solver: str, given: Settings | None = None) -> Settings:

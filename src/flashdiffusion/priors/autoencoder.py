@@ -3,12 +3,15 @@
 The only place of the [-1, 1] range, of scaling factors and of quantisation.
 """
 
-from typing import cast
+from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 from diffusers import AutoencoderKL, VQModel
 from torch import Tensor, nn
 
+from flashdiffusion.errors import InputError, shown
+from flashdiffusion.priors.arguments import is_kind
 from flashdiffusion.priors.precision import KeepsFloat32Buffers
 
 
@@ -41,6 +44,9 @@ class DiffusersAutoencoder(KeepsFloat32Buffers):
     Scaled latent z = s (raw - m) / v with m, v the per-channel `latents_mean`, `latents_std` of the config
     (0 and 1 if absent; `shift_factor` counts as m) and s its `scaling_factor`. For KL models raw is the
     posterior mean; for VQ models it is the encoder's output before quantisation, and decoding quantises.
+
+    Raises:
+        InputError: scaling that is no finite numbers above 0, one for each channel.
     """
 
     shift: Tensor
@@ -52,11 +58,21 @@ class DiffusersAutoencoder(KeepsFloat32Buffers):
         config = model.config
         self.channels = int(config.get("vq_embed_dim") or config.latent_channels)
         self.factor = 2 ** (len(config.block_out_channels) - 1)
-        mean = config.get("latents_mean") or [config.get("shift_factor") or 0.0] * self.channels
-        std = config.get("latents_std") or [1.0] * self.channels
-        gain = (config.get("scaling_factor") or 1.0) / torch.tensor(std, dtype=torch.float32)
-        self.register_buffer("shift", torch.tensor(mean).float().view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("gain", gain.view(1, -1, 1, 1), persistent=False)
+        factor, shift = (
+            config.get(name) or default for name, default in (("scaling_factor", 1.0), ("shift_factor", 0.0))
+        )
+        if not is_kind(factor, float) or not is_kind(shift, float):
+            raise InputError(f"scaling_factor {shown(factor)}, shift_factor {shown(shift)}; expected numbers")
+        mean = _per_channel(config, "latents_mean", shift, self.channels)
+        std = _per_channel(config, "latents_std", 1.0, self.channels)
+        gain = factor / std
+        if not bool((gain.isfinite() & (gain > 0) & (std > 0)).all()):
+            raise InputError(
+                f"scaling_factor {shown(factor)} over latents_std {shown(std.flatten().tolist())}; expected numbers "
+                "above 0"
+            )
+        self.register_buffer("shift", mean, persistent=False)
+        self.register_buffer("gain", gain, persistent=False)
 
     def encode(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> scaled latents (B, channels, H / factor, W / factor), in the type of x."""
@@ -72,3 +88,11 @@ class DiffusersAutoencoder(KeepsFloat32Buffers):
         """Images in [-1, 1] -> the network's own latents."""
         output = self.model.encode(x)
         return cast(Tensor, output.latents if isinstance(self.model, VQModel) else output.latent_dist.mean)
+
+
+def _per_channel(config: Mapping[str, Any], name: str, default: float, channels: int) -> Tensor:
+    """A config's numbers, one for each channel, float32 (1, channels, 1, 1)."""
+    values = [default] * channels if config.get(name) is None else config[name]
+    if not is_kind(values, list[float]) or len(values) != channels:
+        raise InputError(f"{name} is {shown(values)}; expected {channels} numbers")
+    return torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1)

@@ -9,14 +9,16 @@ from typing import Any, TypeVar
 from huggingface_hub import snapshot_download
 from torch import Tensor, nn
 
-from flashdiffusion.data import write_json
-from flashdiffusion.errors import CheckpointError, brief
+from flashdiffusion.data import read_bytes, write_json
+from flashdiffusion.errors import CheckpointError, blamed_on, brief, shown
+from flashdiffusion.priors.arguments import check_arguments, is_kind
 from flashdiffusion.priors.build import build
 from flashdiffusion.priors.tensors import check_sha256, read_tensors
 
 T = TypeVar("T", bound=nn.Module)
 
 WEIGHTS, PICKLED = "diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"
+LARGEST = 2**20  # bytes of a JSON file
 # How diffusers called the layers of attention until 0.13; pickled weights are of that time.
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
@@ -70,17 +72,28 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: missing or not a JSON object.
     """
-    try:
-        value = json.loads(path.read_text())
-    except OSError as error:
-        raise CheckpointError(f"{path.parent} has no {path.name}; expected a folder in diffusers' layout") from error
-    except RecursionError as error:
-        raise CheckpointError(f"{path} nests too deeply; expected a plain JSON object") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    if not path.is_file():
+        raise CheckpointError(f"{path.parent} has no {path.name}; expected a folder in diffusers' layout")
+    value = parse_json(path)
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds a {type(value).__name__}; expected a JSON object")
     return value
+
+
+def parse_json(path: Path) -> Any:
+    """What a JSON file of a model says.
+
+    Raises:
+        CheckpointError: unreadable, larger than any such file, or not JSON.
+    """
+    with blamed_on(path):
+        data = read_bytes(path, LARGEST)
+        try:
+            return json.loads(data)
+        except RecursionError:
+            raise CheckpointError(f"{path} nests too deeply; expected a plain JSON object") from None
+        except ValueError as error:
+            raise CheckpointError(f"{path} is not JSON: {brief(error)}") from error
 
 
 def load_component(cls: type[T], folder: Path) -> T:
@@ -93,12 +106,13 @@ def load_component(cls: type[T], folder: Path) -> T:
     """
     config = read_json(folder / "config.json")
     if (name := config.get("_class_name")) != cls.__name__:
-        raise CheckpointError(f"{folder} holds a {name!r}; expected {cls.__name__}")
+        raise CheckpointError(f"{folder} holds a {shown(name)}; expected {cls.__name__}")
     for name in ("num_class_embeds", "class_embed_type"):
         if config.get(name) is not None:
             raise CheckpointError(
-                f"{folder} is class-conditional ({name} {config[name]!r}); expected a model that is given no class"
+                f"{folder} is class-conditional ({name} {shown(config[name])}); expected a model that is given no class"
             )
+    check_arguments(cls, config, str(folder / "config.json"))
     loader: Any = cls
     return build(lambda: loader.from_config(config), _weights(folder), str(folder))
 
@@ -139,3 +153,15 @@ def write_index(folder: Path, sample_size: int | None) -> None:
     if "autoencoder" in present:
         present["autoencoder"] = ["diffusers", str(read_json(folder / "autoencoder" / "config.json")["_class_name"])]
     write_json(folder / INDEX, {"_class_name": "FlashPipeline", **present, "sample_size": sample_size})
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """What `model_index.json` says; nothing if there is none.
+
+    Raises:
+        CheckpointError: not JSON, or a sample_size that is no number of pixels.
+    """
+    index = read_json(folder / INDEX) if (folder / INDEX).exists() else {}
+    if (size := index.get("sample_size")) is not None and not (is_kind(size, int) and size > 0):
+        raise CheckpointError(f"{folder / INDEX}: sample_size is {shown(size)}; expected a whole number above 0")
+    return index

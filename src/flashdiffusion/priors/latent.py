@@ -1,21 +1,27 @@
 """The latent diffusion prior as one denoiser convention: z at time i -> estimate of the clean z0."""
 
+import math
+import warnings
 from collections.abc import Mapping
+from importlib.resources import as_file, files
 from pathlib import Path
-from typing import cast
+from typing import Self, cast
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DModel, VQModel
 from torch import Tensor
 
-from flashdiffusion.data import ensure_directory
-from flashdiffusion.errors import CheckpointError, InputError, SizeError
+from flashdiffusion.data import ensure_directory, load_image
+from flashdiffusion.errors import CheckpointError, InputError, SizeError, blamed_on, shown
 from flashdiffusion.priors.autoencoder import DiffusersAutoencoder, IdentityAutoencoder
 from flashdiffusion.priors.folder import check_files, load_component, read_json, resolve_folder, save_component
 from flashdiffusion.priors.precision import KeepsFloat32Buffers
 from flashdiffusion.schedule import NoiseSchedule
 
 _AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
+SIDE = 64  # pixels, about, of the image that a loaded model is tried on
+LARGEST_UNIT = 1024
+FAR = 3.0  # a model's own scale stays within this factor of 1 on any one photograph
 _PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
@@ -27,13 +33,14 @@ def load_autoencoder(folder: Path) -> DiffusersAutoencoder:
     """
     config = read_json(folder / "config.json")
     name = config.get("_class_name")
-    if name not in _AUTOENCODERS:
-        raise CheckpointError(f"{folder} holds a {name}; expected {' or '.join(_AUTOENCODERS)}")
+    if name not in list(_AUTOENCODERS):  # a list, since the name may be anything
+        raise CheckpointError(f"{folder} holds a {shown(name)}; expected {' or '.join(_AUTOENCODERS)}")
     model = load_component(_AUTOENCODERS[name], folder)
     if name == "VQModel" and "scaling_factor" not in config:
         # VQ latents of CompVis are not scaled; diffusers fills in the factor of Stable Diffusion's KL model.
         model.register_to_config(scaling_factor=1.0)
-    return DiffusersAutoencoder(model)
+    with blamed_on(folder / "config.json"):
+        return DiffusersAutoencoder(model)
 
 
 class LatentPrior(KeepsFloat32Buffers):
@@ -61,7 +68,7 @@ class LatentPrior(KeepsFloat32Buffers):
         self.autoencoder, self.denoiser, self.scheduler = autoencoder, denoiser, scheduler
         self.prediction = str(scheduler.config.get("prediction_type", "epsilon"))
         if self.prediction not in _PREDICTIONS:
-            raise InputError(f"prediction type {self.prediction!r}; expected one of {', '.join(_PREDICTIONS)}")
+            raise InputError(f"prediction type {shown(self.prediction)}; expected one of {', '.join(_PREDICTIONS)}")
         c = autoencoder.channels
         if denoiser.config.in_channels != c or denoiser.config.out_channels not in (c, 2 * c):
             raise InputError(
@@ -92,13 +99,18 @@ class LatentPrior(KeepsFloat32Buffers):
         decoder = [self.autoencoder.model.decoder] if isinstance(self.autoencoder, DiffusersAutoencoder) else []
         return [self.denoiser, *decoder]
 
+    @property
+    def unit(self) -> int:
+        """Sides of images are multiples of it, in pixels."""
+        return self.autoencoder.factor * 2 ** (len(self.denoiser.config.block_out_channels) - 1)
+
     def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
         """(c, h, w) of images of `size` pixels.
 
         Raises:
             SizeError: a size that the networks cannot take.
         """
-        unit = self.autoencoder.factor * 2 ** (len(self.denoiser.config.block_out_channels) - 1)
+        unit = self.unit
         if any(side % unit or side < unit for side in size):
             raise SizeError(f"images of height {size[0]} and width {size[1]}; this prior takes multiples of {unit}")
         factor = self.autoencoder.factor
@@ -128,6 +140,46 @@ class LatentPrior(KeepsFloat32Buffers):
             return a * z - b * output
         return output
 
+    @torch.no_grad()
+    def tried(self, source: str) -> Self:
+        """Itself, after each network has run on a small photograph: not all that a config gets wrong fails before.
+
+        Warns of latents whose standard deviation is far from 1, as by a scaling factor that is not the model's own.
+
+        Raises:
+            CheckpointError: they fail, or give another shape than expected, NaN or infinite values.
+        """
+        if self.unit > LARGEST_UNIT:
+            raise CheckpointError(f"{source} halves images down to 1/{self.unit}; expected 1/{LARGEST_UNIT} at most")
+        side = math.ceil(SIDE / self.unit) * self.unit
+        with as_file(files("flashdiffusion") / "assets" / "portrait.png") as path:
+            x = load_image(path, side)[None].to(self.device)
+        with blamed_on(f"{source}: its networks fail on an image"):
+            z = self.encode(x)
+            outputs = {
+                "autoencoder's encoder": (z, (1, *self.latent_shape((side, side)))),
+                "denoiser": (self.denoise(z, torch.tensor([len(self.schedule) // 2 + 1])), z.shape),
+                "autoencoder's decoder": (self.decode(z), x.shape),
+            }
+        for name, (output, shape) in outputs.items():
+            if output.shape != shape or not bool(output.isfinite().all()):
+                raise CheckpointError(
+                    f"{source}: its {name} gives {tuple(output.shape)} of {float(output.min()):.3g} to "
+                    f"{float(output.max()):.3g} for an image of {side} pixels; expected {tuple(shape)}, finite"
+                )
+        self._check_scale(float(z.std()), source)
+        return self
+
+    def _check_scale(self, std: float, source: str) -> None:
+        if isinstance(self.autoencoder, DiffusersAutoencoder) and not 1 / FAR < std < FAR:
+            factor = float(self.autoencoder.model.config.get("scaling_factor") or 1.0)
+            warnings.warn(
+                f"{source}: latents of a photograph have a standard deviation of {std:.2g}; its diffusion model is "
+                f"made for about 1. The autoencoder's config has a scaling_factor of {factor:g}: where the original "
+                f"has none, another library wrote its own; set it to 1, which gives {std / factor:.2g}",
+                stacklevel=2,
+            )
+
     @classmethod
     def from_pretrained(
         cls,
@@ -155,17 +207,16 @@ class LatentPrior(KeepsFloat32Buffers):
 
     @classmethod
     def _from_folder(cls, folder: Path) -> "LatentPrior":
-        denoiser = load_component(UNet2DModel, _component(folder, "denoiser", "unet"))
-        config = read_json(folder / "scheduler" / "scheduler_config.json")
-        try:
+        denoiser_folder = _component(folder, "denoiser", "unet")
+        config = read_json(scheduler_file := folder / "scheduler" / "scheduler_config.json")
+        with blamed_on(scheduler_file):
+            NoiseSchedule.from_config(config)  # checked before diffusers allocates a step
             scheduler = DDPMScheduler.from_config(config)
-        except (NotImplementedError, TypeError, ValueError) as error:
-            # diffusers raises NotImplementedError for a beta schedule that it does not know.
-            raise CheckpointError(f"{folder / 'scheduler'} cannot be loaded as DDPMScheduler: {error}") from error
-        encoder_folders = [folder / name for name in ("autoencoder", "vqvae", "vae") if (folder / name).is_dir()]
-        if not encoder_folders:
-            return cls(IdentityAutoencoder(), denoiser, scheduler)
-        return cls(load_autoencoder(encoder_folders[0]), denoiser, scheduler)
+        denoiser = load_component(UNet2DModel, denoiser_folder)
+        names = [name for name in ("autoencoder", "vqvae", "vae") if (folder / name).is_dir()]
+        autoencoder = load_autoencoder(folder / names[0]) if names else IdentityAutoencoder()
+        with blamed_on(folder):
+            return cls(autoencoder, denoiser, scheduler).tried(str(folder))
 
     def save_pretrained(self, out: str | Path) -> None:
         """Write the diffusers folders `autoencoder` (unless it is the identity), `denoiser`, `scheduler`."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from flashdiffusion.errors import CheckpointError, InputError
+from flashdiffusion.errors import CheckpointError, blamed_on
 from flashdiffusion.priors import DiffusersAutoencoder, IdentityAutoencoder, LatentPrior
 from flashdiffusion.priors.tensors import read_tensors
 from flashdiffusion.published.config import read_config
@@ -26,7 +26,7 @@ def load_published(source: str | Path, config: str | Path | None = None, sha256:
     if (path := find_published(source)) is None:
         raise CheckpointError(f"{source} is no published checkpoint; expected model.ckpt, its folder, or a .pt file")
     tensors = read_tensors(path, sha256)
-    try:
+    with blamed_on(path):
         if any(key.startswith(UNET) for key in tensors):
             found = Path(config) if config else find_config(path, ("config.yaml", "config.yml"))
             if found is None:
@@ -34,16 +34,11 @@ def load_published(source: str | Path, config: str | Path | None = None, sha256:
                     f"no config beside {path}; expected config.yaml of latent-diffusion there, or give it with --config"
                 )
             stage, *rest = load_latent_diffusion(tensors, read_config(found), path, found)
-            return LatentPrior(DiffusersAutoencoder(stage), *rest)
+            return LatentPrior(DiffusersAutoencoder(stage), *rest).tried(str(path))
         if "input_blocks.0.0.weight" in tensors:
             found = Path(config) if config else find_config(path)
-            return LatentPrior(
-                IdentityAutoencoder(), *load_guided(tensors, read_config(found) if found else {}, path, found)
-            )
-    except CheckpointError:
-        raise
-    except InputError as error:  # parts that do not fit each other
-        raise CheckpointError(f"{path}: {error}") from error
+            parts = load_guided(tensors, read_config(found) if found else {}, path, found)
+            return LatentPrior(IdentityAutoencoder(), *parts).tried(str(path))
     raise CheckpointError(f"{path} {_likeness(tensors)}; expected a latent-diffusion or a guided-diffusion checkpoint")
 
 

@@ -7,9 +7,11 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from flashdiffusion.errors import InputError
+from flashdiffusion.errors import InputError, shown
 from flashdiffusion.priors.autoencoder import to_network_range
 from flashdiffusion.regression.swin import SwinGroup, Windows
+
+LARGEST_UNIT = 1024  # pixels of a window's side
 
 
 class Regressor(ModelMixin, ConfigMixin):
@@ -27,7 +29,7 @@ class Regressor(ModelMixin, ConfigMixin):
         mlp_ratio: width of a block's MLP over `width`.
 
     Raises:
-        InputError: a width that the heads do not divide, or an odd window.
+        InputError: a size below 1, a width that the heads do not divide, or a window that is odd or too wide.
     """
 
     @register_to_config
@@ -41,6 +43,11 @@ class Regressor(ModelMixin, ConfigMixin):
         mlp_ratio: int = 2,
     ) -> None:
         super().__init__()
+        if min(stride, width, heads, window, mlp_ratio, *depths) < 1 or stride * window > LARGEST_UNIT:
+            raise InputError(
+                f"stride {stride}, window {window}, depths {shown(depths)}; expected at least 1 of each size, and "
+                f"stride x window of at most {LARGEST_UNIT}"
+            )
         if width % heads or window % 2:
             raise InputError(
                 f"width {width}, heads {heads}, window {window}; expected a width that heads divides and an even window"

@@ -1,6 +1,7 @@
 """The severity encoder: degraded image -> estimate of the clean latent, and the variance of its error."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,8 +12,9 @@ from diffusers.models.autoencoders.vae import Encoder
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
-from flashdiffusion.errors import InputError, brief, unknown_name
-from flashdiffusion.priors.autoencoder import DiffusersAutoencoder, to_network_range
+from flashdiffusion.errors import CheckpointError, InputError, blamed_on, brief, unknown_name
+from flashdiffusion.priors import DiffusersAutoencoder, IdentityAutoencoder, load_component
+from flashdiffusion.priors.autoencoder import to_network_range
 
 HEADS = ("log-variance", "paper")
 
@@ -148,3 +150,29 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
             bias.copy_(source.bias[:c])
         weight.mul_(autoencoder.gain.view(-1, 1, 1, 1))
         bias.sub_(autoencoder.shift.view(-1)).mul_(autoencoder.gain.view(-1))
+
+
+def load_severity_encoder(folder: Path, autoencoder: DiffusersAutoencoder | IdentityAutoencoder) -> SeverityEncoder:
+    """The severity encoder of an autoencoder, from its folder.
+
+    Raises:
+        CheckpointError: missing, of another class, weights that do not fit the config, or made for other latents.
+    """
+    return check_latents(load_component(SeverityEncoder, folder), autoencoder, folder)
+
+
+@torch.no_grad()
+def check_latents(
+    encoder: SeverityEncoder, autoencoder: DiffusersAutoencoder | IdentityAutoencoder, source: Path
+) -> SeverityEncoder:
+    """The encoder, if it gives latents like the autoencoder's; else raises CheckpointError."""
+    side = max(64, autoencoder.factor)
+    with blamed_on(source):
+        z_hat = encoder(torch.full((1, 3, side, side), 0.5)).z_hat
+    found, expected = (z_hat.shape[1], side / z_hat.shape[2]), (autoencoder.channels, autoencoder.factor)
+    if found != expected or not bool(z_hat.isfinite().all()):
+        raise CheckpointError(
+            f"{source}: severity encoder of {found[0]} latent channels at 1/{found[1]:g} of the image's side; expected "
+            f"{expected[0]} at 1/{expected[1]}, as the autoencoder's"
+        )
+    return encoder
