@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from flashdiffusion.jobs.records import Record
     from flashdiffusion.physics.base import BatchedPhysics
 
-    MakePhysics = Callable[[tuple[int, int], Generator], BatchedPhysics]
+    # Of an image: its file, its size now and before it was fitted.
+    MakePhysics = Callable[[Path, tuple[int, int], tuple[int, int], Generator], BatchedPhysics]
 
 
 def command(
@@ -38,7 +39,7 @@ def command(
     from flashdiffusion.data.images import LARGEST_AREA
     from flashdiffusion.data.measurements import SUFFIX
     from flashdiffusion.jobs.lock import locked
-    from flashdiffusion.jobs.parse import parse_physics
+    from flashdiffusion.jobs.parse import check_files, parse_physics
     from flashdiffusion.jobs.records import report
     from flashdiffusion.physics import get_task
     from flashdiffusion.seeds import image_generator
@@ -49,13 +50,20 @@ def command(
         )
     chosen = get_task(task)
 
-    def make_physics(shape: tuple[int, int], generator: "Generator") -> "BatchedPhysics":
+    def make_physics(
+        path: Path, shape: tuple[int, int], original: tuple[int, int], generator: "Generator"
+    ) -> "BatchedPhysics":
         if physics:
-            return parse_physics(physics, shape, generator, noise_std)
+            return parse_physics(physics, shape, generator, noise_std, path, original)
         return chosen.draw(1, shape, generator, noise_std)
 
-    _check(make_physics((1, 1), image_generator(seed, "")), physics)  # what no image can use fails here, once
     files = named(inputs)
+    paths = [*files.values()]
+    if physics:
+        check_files(physics, paths)
+    _check(
+        make_physics(paths[0], (1, 1), (1, 1), image_generator(seed, "")), physics
+    )  # what no image can use fails here, once
     keep_inputs(files, out, ".png", SUFFIX)
     folder = ensure_directory(out)
     failures, records = Failures(), []
@@ -76,16 +84,18 @@ def _degrade(
 ) -> "Record":
     """Write `out`.safetensors and `out`.png of one image."""
     from flashdiffusion.data import MeasurementFile, save_image
+    from flashdiffusion.data.images import fit_square, to_tensor
     from flashdiffusion.data.measurements import SUFFIX
-    from flashdiffusion.jobs.measured import read_row_and_grey
+    from flashdiffusion.jobs.measured import read_noted
     from flashdiffusion.jobs.records import Record
     from flashdiffusion.metrics import psnr
 
-    x, grey = read_row_and_grey(path, size or None, note)
-    operator = make_physics((x.shape[2], x.shape[3]), generator)
+    image = read_noted(path, note)
+    x = to_tensor(fit_square(image, size) if size else image)[None]
+    operator = make_physics(path, (x.shape[2], x.shape[3]), (image.height, image.width), generator)
     y = operator(x, generator)
     std = float(operator.noise_std[0])
-    file = MeasurementFile(out.name, y[0], operator.name, operator.params, std, source, bool(size), grey)
+    file = MeasurementFile(out.name, y[0], operator.name, operator.params, std, source, bool(size), image.info["grey"])
     file.save(out.with_name(f"{out.name}{SUFFIX}"))
     looked_at = operator.image(y).clamp(0, 1)
     save_image(looked_at[0], out.with_name(f"{out.name}.png"))

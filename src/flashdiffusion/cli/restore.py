@@ -40,12 +40,14 @@ class DamageOptions:
     def check(self, files: Sequence[Path], seed: int) -> None:
         """Raise InputError if images and arrays cannot be restored for what is known of their damage."""
         from flashdiffusion.jobs.measured import is_image
-        from flashdiffusion.jobs.parse import drawn_by, parse_physics
+        from flashdiffusion.jobs.parse import check_files, drawn_by, parse_physics
         from flashdiffusion.seeds import image_generator
 
         if self.physics is None:
             return
-        probe = parse_physics(self.physics, (1, 1), image_generator(seed, ""), self.noise_std)
+        check_files(self.physics, files)
+        first = files[0] if files else None
+        probe = parse_physics(self.physics, (1, 1), image_generator(seed, ""), self.noise_std, first)
         if files and (unknown := drawn_by(self.physics)):
             raise InputError(f"to restore an image one must know {unknown}")
         if not probe.gives_images and (images := [path for path in files if is_image(path)]):

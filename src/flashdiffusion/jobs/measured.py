@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from flashdiffusion.data import MeasurementFile
@@ -38,19 +38,12 @@ class Measured:
     grey: bool = False
 
 
-def read_row(path: Path, size: int | tuple[int, int] | None, note: Note) -> Tensor:
-    """An image as (1, 3, H, W) in [0, 1], cropped to `size` (a side, or H and W); notes what was changed."""
-    return read_row_and_grey(path, size, note)[0]
-
-
-def read_row_and_grey(path: Path, size: int | tuple[int, int] | None, note: Note) -> tuple[Tensor, bool]:
-    """See `read_row`; and whether the image was grey."""
+def read_noted(path: Path, note: Note) -> Image.Image:
+    """An image as `read_image` gives it; notes what was changed."""
     image = read_image(path)
     for text in image.info["notes"]:
         note(f"{path} {text}")
-    if isinstance(size, int):
-        size = (size, size)
-    return to_tensor(image if size is None else fit(image, *size))[None], image.info["grey"]
+    return image
 
 
 def read_truth(path: Path, size: tuple[int, int], fitted: bool, note: Note) -> Tensor:
@@ -62,7 +55,8 @@ def read_truth(path: Path, size: tuple[int, int], fitted: bool, note: Note) -> T
     Raises:
         InputError: it cannot be read, or has another size.
     """
-    truth = read_row(path, size if fitted else None, note)
+    image = read_noted(path, note)
+    truth = to_tensor(fit(image, *size) if fitted else image)[None]
     height, width = truth.shape[2:]
     if (height, width) != size:
         raise InputError(
@@ -103,6 +97,7 @@ class Reader:
             raise InputError("--fit: the model's folder does not say its image size; expected sample_size in its index")
         self.pipeline, self.physics, self.noise_std, self.seed = pipeline, physics, noise_std, seed
         self.fit, self.needed = fit, needed
+        self._sizes: dict[tuple[int, int], tuple[int, int]] = {}  # that images are fitted to, by their own
 
     def __call__(self, path: Path, name: str, note: Note) -> Measured:
         """Read an input; `note` is told of what was changed.
@@ -126,27 +121,31 @@ class Reader:
             note(f"{path}: {text}")
         return one
 
-    @cached_property
-    def size(self) -> tuple[int, int] | None:
+    def _size(self, path: Path, original: tuple[int, int]) -> tuple[int, int] | None:
         """Height and width that an image is fitted to: those of the measurement of one of the model's size."""
         side = self.pipeline.sample_size
         if not self.fit or side is None:
             return None
-        physics = self._physics_of("", (1, 1))
-        height, width = (side, side) if physics is None else physics.A(torch.zeros(1, 3, side, side)).shape[2:]
-        return height, width
+        if original not in self._sizes:
+            physics = self._physics_of("", (side, side), path, original)
+            shape = (side, side) if physics is None else physics.A(torch.zeros(1, 3, side, side)).shape[2:]
+            self._sizes[original] = (shape[0], shape[1])
+        return self._sizes[original]
 
     def _image(self, path: Path, name: str, note: Note) -> Measured:
-        y, grey = read_row_and_grey(path, self.size, note)
-        physics = self._physics_of(name, (y.shape[2], y.shape[3]))
+        image = read_noted(path, note)
+        original = (image.height, image.width)
+        size = self._size(path, original) or original
+        physics = self._physics_of(name, size, path, original)
         if physics is None and self.needed:
             raise InputError(f"{name} is an image: say what damaged it with --physics, e.g. gaussian-blur:std=2")
-        return Measured(path, name, _problem(y, physics), self.fit, grey)
+        y = to_tensor(fit(image, *size) if self.fit else image)[None]
+        return Measured(path, name, _problem(y, physics), self.fit, image.info["grey"])
 
     def _array(self, path: Path, name: str) -> Measured:
         array = read_array(path)
         height, width = (1, 1, *array.shape)[-2:]
-        physics = self._physics_of(name, (height, width))
+        physics = self._physics_of(name, (height, width), path)
         if physics is None and self.needed:
             raise InputError(f"{path} holds no physics: say what gave it with --physics, e.g. gaussian-blur:std=2")
         y, grey = as_measurements(array, physics or _as_it_is)
@@ -161,17 +160,21 @@ class Reader:
     def _measurement(self, path: Path, name: str) -> Measured:
         file = MeasurementFile.load(path)
         if file.physics == BlurKernelSpace.name:
-            physics = _with_network(file.params, file.noise_std, self._physics_of(name, (1, 1)), self.needed)
+            physics = _with_network(file.params, file.noise_std, self._physics_of(name, (1, 1), path), self.needed)
         elif file.physics in PHYSICS:
             physics = PHYSICS[file.physics].cls.from_params(file.params, file.noise_std)
         else:
             raise InputError(f"{path} was made by {file.physics!r}; this library knows {', '.join(PHYSICS)}")
         return Measured(path, name, _problem(file.y[None], physics), file.fitted, file.grey)
 
-    def _physics_of(self, name: str, shape: tuple[int, int]) -> BatchedPhysics | None:
+    def _physics_of(
+        self, name: str, size: tuple[int, int], path: Path, original: tuple[int, int] | None = None
+    ) -> BatchedPhysics | None:
         if self.physics is None:
             return None
-        return parse_physics(self.physics, shape, image_generator(self.seed, name), self.noise_std)
+        return parse_physics(
+            self.physics, size, image_generator(self.seed, name), self.noise_std, path, original if self.fit else None
+        )
 
 
 def _as_it_is(x: Tensor) -> Tensor:

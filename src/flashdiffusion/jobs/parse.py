@@ -1,7 +1,7 @@
 """`gaussian-blur:std=2` on the command line -> an operator."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -36,35 +36,39 @@ def parse_physics(
     size: tuple[int, int],
     generator: torch.Generator,
     noise_std: float = 0.05,
-    own: Mapping[Path, Path] | None = None,
-    **about: Any,
+    image: Path | None = None,
+    original: tuple[int, int] | None = None,
 ) -> BatchedPhysics:
     """The operator for one image of `size` (H, W), from `NAME:PARAMETER=VALUE,...[,noise_std=VALUE]`.
 
     `gaussian-blur:std=2`; `random-inpainting:ratio=0.75` (the mask is drawn from `generator`) or
     `random-inpainting:mask=FILE` (an image, bright where pixels were kept); docs/degradations.md has them all.
-    `FIRST+SECOND` is one after the other, with the noise of the last. A file name with a comma or plus is quoted:
-    `mask="a,b.png"`.
+    `FIRST+SECOND` is one after the other, with the noise of the last. A file name with a comma, plus or ~ is quoted:
+    `mask="a,b.png"`; for a folder it is the file in it by the name of the image (`own_file`).
 
     Args:
-        own: the image's own file in each folder that is named.
-        about: what else is known of the image, see `registry.CONTEXT`.
+        image: the file of the image.
+        original: its height and width, if it was cropped and resized to `size`.
 
     Raises:
         InputError: unknown name or parameter, or a value that is no number or out of range.
     """
-    own = own or {}
     written = read_physics(text)
     parts = []
     for position, one in enumerate(written):
-        values = {key: own.get(value, value) if isinstance(value, Path) else value for key, value in one.values.items()}
+        values: dict[str, Any] = dict(one.values)
         std = values.pop(_NOISE, noise_std)
         if _NOISE in one.values and position + 1 < len(written):
             raise InputError(
                 f"noise_std of {one.name!r}; expected it on the last of the operators, where noise is added"
             )
-        rows = {key: value if isinstance(value, Path) else torch.tensor([value]) for key, value in values.items()}
-        parts.append(one.form.build(rows, size=size, generator=generator, noise_std=std, **about))
+        for key, value in values.items():
+            if not isinstance(value, Path):
+                values[key] = torch.tensor([value])
+            elif image is not None and value.is_dir():
+                values[key] = own_file(value, image)
+        about = {"size": size, "generator": generator, "noise_std": std, "image": image, "original": original}
+        parts.append(one.form.build(values, **about))
     return reduce(Compose, parts)
 
 
@@ -79,6 +83,47 @@ def drawn_by(text: str) -> str | None:
             known = [_form(one.name, other) for other in PHYSICS[one.name].forms if other.drawn is None]
             return f"{one.form.drawn}; give {' or '.join([*known, 'a measurement file'])}"
     return None
+
+
+def own_files(text: str | None, image: Path) -> list[Path]:
+    """The image's own files, of the folders that `text` names.
+
+    Raises:
+        InputError: as `parse_physics`, and `own_file`.
+    """
+    named = [] if text is None else [file for one in read_physics(text) for file in one.files]
+    return [own_file(folder, image) for folder in named if folder.is_dir()]
+
+
+def check_files(text: str, images: Sequence[Path]) -> None:
+    """Raise InputError, with the names, if images have no file of their own in a folder that `text` names."""
+    missing, reason = [], None
+    for image in images:
+        try:
+            own_files(text, image)
+        except InputError as error:
+            missing.append(image.name)
+            reason = reason or str(error)
+    if missing:
+        raise InputError(f"{reason}; {len(missing)} of {len(images)} images lack theirs: {', '.join(missing[:8])}")
+
+
+def own_file(folder: Path, image: Path) -> Path:
+    """The file in a folder by the name of an image, whatever its suffix; in folders of the same names, if there are.
+
+    Raises:
+        InputError: there is none, or there are several.
+    """
+    parents = image.resolve().parent.parts[1:]
+    for first in range(len(parents) + 1):
+        place = folder.joinpath(*parents[first:])
+        same = sorted(file for file in place.glob("*") if file.stem == image.stem and file.is_file())
+        same = [file for file in same if file.name == image.name] or same
+        if len(same) > 1:
+            raise InputError(f"{image} has several files in {place}: {', '.join(file.name for file in same[:4])}")
+        if same:
+            return same[0]
+    raise InputError(f"no file for {image} in {folder}; expected one of the same name, such as {image.stem}.png")
 
 
 def read_physics(text: str) -> list[Written]:

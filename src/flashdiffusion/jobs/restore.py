@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.data import encode_image, in_chunks, mapped
+from flashdiffusion.data.measurements import SUFFIX
 from flashdiffusion.engine.capacity import Capacity
 from flashdiffusion.errors import FlashDiffusionError
 from flashdiffusion.jobs.inputs import digest
 from flashdiffusion.jobs.job import Done, Item, ModelChoice
 from flashdiffusion.jobs.measured import Measured, Reader, is_image, read_truth
 from flashdiffusion.jobs.measuring import finishing_threads
+from flashdiffusion.jobs.parse import own_files
 from flashdiffusion.jobs.quality import compare
 from flashdiffusion.jobs.records import Record
 from flashdiffusion.methods import Settings, parse_method, used_settings
@@ -61,13 +63,14 @@ class RestoreJob:
         return used_settings(*parse_method(self.method), self.settings_for(task))
 
     def digest_of(self, item: Item) -> str:
-        """Hash of what is read for an item: its own file, and that of the true image.
+        """Hash of what is read for an item: its own file, that of the true image, its mask in a folder of masks.
 
         Raises:
             OSError: one cannot be read.
         """
         truth = self.references.get(item.name)
-        return digest(*(file for file in (item.path, truth) if file is not None))
+        masks = own_files(self.physics, Path(item.path)) if Path(item.path).suffix != SUFFIX else []
+        return digest(item.path, *([] if truth is None else [truth]), *masks)
 
     def open(self) -> "RestoreWorker":
         """Load the model.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from flashdiffusion.errors import InputError
 from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, PerImage, between, per_image, whole
-from flashdiffusion.physics.masks import read_mask
+from flashdiffusion.physics.masks import ALPHA, fit_mask, read_mask
 from flashdiffusion.physics.registry import Form, register_physics
 from flashdiffusion.physics.tasks import Task
 
@@ -72,9 +72,26 @@ class RandomInpainting(_Inpainting):
         return cls((field.to(share.device) >= share.view(-1, 1, 1, 1)).float(), noise_std)
 
     @classmethod
-    def from_file(cls, mask: Path, noise_std: NoiseStd = 0.05) -> Self:
-        """The mask of an image file, see `read_mask`."""
-        return cls(read_mask(mask), noise_std)
+    def from_file(
+        cls,
+        mask: Path,
+        size: tuple[int, int] | None = None,
+        noise_std: NoiseStd = 0.05,
+        image: Path | None = None,
+        original: tuple[int, int] | None = None,
+    ) -> Self:
+        """The mask of an image file, see `read_mask`; "alpha", unless there is such a file, is that of `image` itself.
+
+        A mask of the `original` size of an image that was cropped and resized to `size` is so too.
+
+        Raises:
+            InputError: as `read_mask`.
+        """
+        own = str(mask) == ALPHA and image is not None and not mask.exists()
+        kept = read_mask(image, ALPHA) if own and image is not None else read_mask(mask)
+        if size is not None and kept.shape[2:] == original:
+            kept = fit_mask(kept, *size)
+        return cls(kept, noise_std)
 
     def describe(self) -> list[dict[str, float | str]]:
         dropped = 1 - self.params["mask"].mean(dim=(1, 2, 3))
@@ -83,7 +100,9 @@ class RandomInpainting(_Inpainting):
     def lost(self, x: Tensor) -> Tensor:
         size = self.params["mask"].shape[2:]
         if x.shape[2:] != size:
-            raise InputError(f"images of {tuple(x.shape[2:])} pixels with a mask of {tuple(size)}; expected one size")
+            raise InputError(
+                f"images of {tuple(x.shape[2:])} pixels with a mask of {tuple(size)} (height, width); expected one size"
+            )
         return self.derived("lost", x, lambda: self.params["mask"] == 0)
 
 

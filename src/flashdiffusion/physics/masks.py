@@ -4,24 +4,36 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from flashdiffusion.data.decoding import decode_as_stored
 from flashdiffusion.data.images import LARGEST_FILE, read_bytes
 from flashdiffusion.errors import InputError
 
+ALPHA = "alpha"  # in place of a mask: the alpha channel of the image itself
 _NEAR = 0.1  # of the range between a mask's two levels: how far compression may move a value
 _EXPECTED = "expected two levels, the brighter one where pixels were kept, in one channel or in alpha"
 
 
-def read_mask(path: str | Path) -> Tensor:
+def fit_mask(mask: Tensor, height: int, width: int) -> Tensor:
+    """Crop and resize a mask (1, 1, H, W) as `data.images.fit` does an image; each pixel is kept or lost as before."""
+    fitted = ImageOps.fit(Image.fromarray(mask[0, 0].numpy()), (width, height), Image.Resampling.NEAREST)
+    return torch.from_numpy(np.array(fitted))[None, None]
+
+
+def read_mask(path: str | Path, channel: str | None = None) -> Tensor:
     """1 where a pixel was kept and 0 where it was lost, float32 (1, 1, H, W).
 
     The file has two levels, whatever they are (0 and 1, 0 and 127, 0 and 255): the brighter one is kept. Where alpha
     varies and colour does not, alpha is the mask, and transparent is lost.
 
+    Args:
+        channel: "alpha" for alpha, whatever the colours.
+
     Raises:
-        InputError: unreadable, a mask for each channel, one level that says nothing, or more than two.
+        InputError: unreadable, a mask for each channel, one level that says nothing, more than two, or no alpha where
+            it is asked for.
     """
     image = decode_as_stored(read_bytes(path, LARGEST_FILE), str(path), [])
     has_alpha = image.mode in {"LA", "La", "PA", "RGBA", "RGBa"} or "transparency" in image.info
@@ -31,6 +43,10 @@ def read_mask(path: str | Path) -> Tensor:
     values = np.asarray(image, dtype=np.float32)
     planes = values[..., None] if values.ndim == 2 else values
     colours, alpha = (planes[..., :-1], planes[..., -1]) if has_alpha else (planes, None)
+    if channel == ALPHA:
+        if alpha is None:
+            raise InputError(f"{path} has no alpha channel; give its mask as a file, mask=FILE")
+        return torch.from_numpy(_kept(alpha, depth, path))[None, None]
     if np.ptp(colours, axis=2).max() > _NEAR * depth:
         raise InputError(f"mask {path} differs from channel to channel; {_EXPECTED}: all channels are lost together")
     plane = colours.mean(axis=2)
