@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from flashdiffusion import FlashPipeline, GaussianBlur, InputError, Settings
+from flashdiffusion import Blur, Denoising, FlashPipeline, GaussianBlur, InputError, MotionBlur, Operator, Settings
 from flashdiffusion.pipeline import Batch
 
 FEW = Settings(eta=0.5, correction=1.0, steps=6)
@@ -194,3 +194,83 @@ def test_saved_images_never_overwrite_each_other(tiny_pipeline, tmp_path):
     y = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     restored = tiny_pipeline(y, GaussianBlur([1.0, 1.0]), ids=["a/b", "a_b"], steps=4)
     assert sorted(path.name for path in restored.save(tmp_path)) == ["a_b-2.png", "a_b.png"]
+
+
+def test_one_number_for_a_batch(tiny_pipeline):
+    y = torch.stack([TENSOR, TENSOR.flip(1)])
+    each = tiny_pipeline(y, GaussianBlur([2.0, 2.0]), settings=FEW).images
+    assert torch.equal(tiny_pipeline(y, GaussianBlur(2.0), settings=FEW).images, each)
+    stream = tiny_pipeline.stream([Batch(["0", "1"], y, GaussianBlur(2.0), FEW)])
+    assert torch.equal(torch.stack([one.image for one in sorted(stream, key=lambda one: one.index)]), each)
+
+
+KERNEL = np.random.default_rng(1).random((4, 6)).astype(np.float32)
+
+
+def test_own_blur_kernels(tiny_pipeline, tmp_path):
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    one, two = Blur(KERNEL), Blur(torch.from_numpy(np.stack([KERNEL, 3 * KERNEL[::-1].copy()])))
+    assert len(one) == 1 and len(two) == 2
+    torch.testing.assert_close(one.A(x)[0], two.A(x)[0])
+    assert float((one.A(x)[1] - two.A(x)[1]).abs().max()) > 1e-3
+    torch.testing.assert_close(one.A(torch.ones_like(x)), torch.ones_like(x))
+    shares = KERNEL / KERNEL.sum()
+    moved = (float(share) * x.roll((a - 2, b - 3), (2, 3)) for (a, b), share in np.ndenumerate(shares))
+    inside = (..., slice(3, -3), slice(3, -3))
+    torch.testing.assert_close(one.A(x)[inside], sum(moved)[inside], atol=1e-6, rtol=0)
+    line = MotionBlur.from_line(9, 30)
+    torch.testing.assert_close(Blur(line.params["kernel"]).A(x), line.A(x))
+    Image.fromarray((KERNEL * 255).round().astype(np.uint8)).save(tmp_path / "kernel.png")
+    np.save(tmp_path / "kernel.npy", KERNEL)
+    for name, error in (("kernel.png", 0.02), ("kernel.npy", 1e-6)):
+        torch.testing.assert_close(Blur(tmp_path / name).A(x), one.A(x), atol=error, rtol=0)
+    assert tiny_pipeline(x.float(), one, settings=FEW).images.isfinite().all()
+    for wrong, said in ((np.zeros((3, 3)), "positive sums"), (np.ones(3), "expected .h, w."), ([[np.nan]], "finite")):
+        with pytest.raises(InputError, match=said):
+            Blur(np.asarray(wrong))
+
+
+def test_pure_noise(tiny_pipeline, flash, tmp_path, tiny_model):
+    y = Denoising(0.2)(torch.stack([TENSOR] * 2), torch.Generator().manual_seed(0))
+    torch.testing.assert_close((y - TENSOR).std(), torch.tensor(0.2), rtol=0.05, atol=0)
+    assert tiny_pipeline(y, Denoising(0.2), settings=FEW).images.isfinite().all()
+    assert Denoising([0.1, 0.2]).take(torch.tensor([1])).noise_std.tolist() == [0.2]
+    Image.fromarray(ARRAY).save(tmp_path / "noisy.png")
+    Image.fromarray((KERNEL * 255).round().astype(np.uint8)).save(tmp_path / "kernel.png")
+    for number, written in enumerate(
+        ("denoising", "denoising:noise_std=0.1", f"blur:kernel={tmp_path / 'kernel.png'}")
+    ):
+        options = ("--physics", written, "--model", tiny_model, "--steps", 2, "--out", tmp_path / str(number))
+        assert flash("restore", tmp_path / "noisy.png", *options).code == 0
+
+
+def test_a_function_with_its_adjoint_and_noise(tiny_pipeline):
+    half = Operator(lambda x: 0.5 * x, lambda y: 0.5 * y, noise_std=0.02)
+    y = half(TENSOR[None], torch.Generator().manual_seed(0))
+    assert y.shape == (1, 3, 32, 32) and float((y - 0.5 * TENSOR).std()) == pytest.approx(0.02, rel=0.05)
+    assert tiny_pipeline(y, half, method="psld", settings=FEW).images.isfinite().all()
+    with pytest.raises(InputError, match=r"no A_adjoint|linear"):
+        tiny_pipeline(y, Operator(lambda x: 0.5 * x), method="psld", settings=FEW)
+    with pytest.raises(InputError, match="noise std is -1"):
+        Operator(lambda x: x, noise_std=-1)
+
+
+class _Flipped:
+    def A(self, x):
+        return np.roll(x, 1, axis=3)
+
+
+@pytest.mark.parametrize(
+    "physics",
+    [
+        Operator(lambda x: np.flip(x, axis=3)),
+        lambda x: np.roll(x, 1, axis=2),
+        lambda x: x.astype(np.float32),
+        _Flipped(),
+    ],
+    ids=["operator", "function", "method", "object"],
+)
+def test_an_operator_written_with_numpy_says_what_to_do(tiny_pipeline, physics):
+    assert tiny_pipeline(TENSOR, physics, method="ae").images.isfinite().all()
+    with pytest.raises(InputError, match="written with numpy, and this method needs its gradient: write it with torch"):
+        tiny_pipeline(TENSOR, physics, start="noise", settings=FEW)

@@ -175,7 +175,7 @@ def _read(text: str) -> Written:
 def _form(name: str, form: Form) -> str:
     """How the operator of that name is written."""
     values = (f"{key}={'FILE' if key in form.files else 'NUMBER'}" for key in form.parameters)
-    return f"{name}:{','.join(values)}"
+    return ":".join(filter(None, [name, ",".join(values)]))
 
 
 def _value(name: str, key: str, text: str, form: Form) -> float | Path:

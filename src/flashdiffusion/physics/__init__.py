@@ -7,14 +7,17 @@ from flashdiffusion.physics.base import BatchedPhysics, per_image
 from flashdiffusion.physics.blur import GaussianBlur
 from flashdiffusion.physics.blur_kernel_space import BlurKernelSpace
 from flashdiffusion.physics.compose import Compose
+from flashdiffusion.physics.denoising import Denoising
 from flashdiffusion.physics.foreign import WithParams, is_linear, noise_std_of
 from flashdiffusion.physics.hdr import HDR
 from flashdiffusion.physics.inpainting import BoxInpainting, RandomInpainting
 from flashdiffusion.physics.jpeg import JPEG
+from flashdiffusion.physics.kernel_blur import Blur
 from flashdiffusion.physics.kernel_wizard import KernelWizard
 from flashdiffusion.physics.mixed import Mixed, concatenate
 from flashdiffusion.physics.motion_blur import MotionBlur
 from flashdiffusion.physics.nonlinear_blur import CameraShake
+from flashdiffusion.physics.operator import Operator
 from flashdiffusion.physics.phase_retrieval import PhaseRetrieval
 from flashdiffusion.physics.registry import PHYSICS, Form, register_physics
 from flashdiffusion.physics.super_resolution import SuperResolution
@@ -22,10 +25,12 @@ from flashdiffusion.physics.tasks import TASKS, Mixture, Task, get_task
 
 __all__ = [
     "BatchedPhysics",
+    "Blur",
     "BlurKernelSpace",
     "BoxInpainting",
     "CameraShake",
     "Compose",
+    "Denoising",
     "Form",
     "GaussianBlur",
     "HDR",
@@ -34,6 +39,7 @@ __all__ = [
     "Mixed",
     "Mixture",
     "MotionBlur",
+    "Operator",
     "PHYSICS",
     "PhaseRetrieval",
     "RandomInpainting",

@@ -38,15 +38,7 @@ class BatchedPhysics(ABC):
     loses: bool = False  # whether some entries of y are no data (see `measured`)
 
     def __init__(self, params: Mapping[str, Tensor], noise_std: NoiseStd) -> None:
-        std = torch.as_tensor(noise_std, dtype=torch.float64, device="cpu").flatten()
-        if not bool((std.isfinite() & (std >= 0)).all()):
-            shown = std.tolist() if len(std) > 1 else float(std)
-            raise InputError(f"noise std is {shown}; expected a finite number >= 0")
-        if self.scale_of_images and bool((std > 1).any()):
-            high = float(std.max())
-            raise InputError(
-                f"noise std is {high:g}; expected the [0, 1] scale of images, where {high:g} of 255 is {high / 255:.4g}"
-            )
+        std = checked_noise(noise_std, self.scale_of_images)
         rows = {key: len(value) for key, value in params.items()}
         count = max(rows.values(), default=1)
         if count == 1:
@@ -82,7 +74,7 @@ class BatchedPhysics(ABC):
         names = [name for name in signature(cls).parameters if name != "noise_std"]
         if set(params) != set(names):
             plural = "parameters" if len(names) > 1 else "parameter"
-            raise InputError(f"{cls.name} has the {plural} {', '.join(names)}; got {sorted(params)}")
+            raise InputError(f"{cls.name} has the {plural} {', '.join(names) or 'none'}; got {sorted(params)}")
         arguments: dict[str, Any] = {**params, "noise_std": noise_std}
         return cls(**arguments)
 
@@ -164,6 +156,24 @@ class BatchedPhysics(ABC):
                 f"{self.name}: images of shape {tuple(x.shape)}; expected ({len(self)}, C, H, W), one image "
                 "per row of parameters"
             )
+
+
+def checked_noise(noise_std: NoiseStd, scale_of_images: bool = True) -> Tensor:
+    """Noise levels as float64 (n,) on the CPU.
+
+    Raises:
+        InputError: one that is negative or not finite, or above 1 on the scale of images.
+    """
+    std = torch.as_tensor(noise_std, dtype=torch.float64, device="cpu").flatten()
+    if not bool((std.isfinite() & (std >= 0)).all()):
+        shown = std.tolist() if len(std) > 1 else float(std)
+        raise InputError(f"noise std is {shown}; expected a finite number >= 0")
+    if scale_of_images and bool((std > 1).any()):
+        high = float(std.max())
+        raise InputError(
+            f"noise std is {high:g}; expected the [0, 1] scale of images, where {high:g} of 255 is {high / 255:.4g}"
+        )
+    return std
 
 
 def per_image(

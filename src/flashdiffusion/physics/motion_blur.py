@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, PerImage, between, per_image
-from flashdiffusion.physics.convolution import convolve, kernel_std
+from flashdiffusion.physics.base import NoiseStd, PerImage, between, per_image
+from flashdiffusion.physics.kernel_blur import Blur
 from flashdiffusion.physics.nonlinear_blur import RADIUS, check_kernel, draw_kernels, rasterise
 from flashdiffusion.physics.registry import Form, register_physics
 from flashdiffusion.physics.tasks import Task
@@ -15,7 +15,7 @@ from flashdiffusion.physics.tasks import Task
 _POINTS = 512  # of a line, when it is drawn into the kernel
 
 
-class MotionBlur(BatchedPhysics):
+class MotionBlur(Blur):
     """Convolution with the camera's path, a kernel per image; borders are reflected.
 
     Unlike `CameraShake` it averages pixel values as they are: a camera without a response curve.
@@ -32,7 +32,7 @@ class MotionBlur(BatchedPhysics):
 
     def __init__(self, kernel: Tensor, noise_std: NoiseStd = 0.05) -> None:
         check_kernel(kernel)
-        super().__init__({"kernel": kernel}, noise_std)
+        super().__init__(kernel, noise_std)
 
     @classmethod
     def from_line(cls, length: PerImage, angle: PerImage = 0.0, noise_std: NoiseStd = 0.05) -> Self:
@@ -59,21 +59,6 @@ class MotionBlur(BatchedPhysics):
             InputError: a std that is negative or above 10.
         """
         return cls(draw_kernels(std, generator), noise_std)
-
-    def describe(self) -> list[dict[str, float | str]]:
-        return [{"physics": self.name, "std": round(s, 4)} for s in kernel_std(self.params["kernel"]).tolist()]
-
-    def A(self, x: Tensor) -> Tensor:
-        self.check_batch(x)
-        return convolve(x, self.params["kernel"])
-
-    def A_adjoint(self, y: Tensor) -> Tensor:
-        self.check_batch(y)
-        # A is linear: its vector-Jacobian product, at any point, is the adjoint, borders included.
-        with torch.enable_grad():
-            x = torch.zeros_like(y, requires_grad=True)
-            (adjoint,) = torch.autograd.grad(self.A(x), x, y, create_graph=y.requires_grad)
-        return adjoint
 
 
 register_physics(

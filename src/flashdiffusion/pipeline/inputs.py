@@ -1,7 +1,7 @@
 """What people hand over, as measurements and physics: arrays, images, paths, lists; functions."""
 
 import warnings
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Sequence, Sized
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,21 +13,13 @@ from torch import Tensor
 from flashdiffusion.data.arrays import ARRAYS, from_numpy, read_array
 from flashdiffusion.data.images import read_image, to_tensor
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics import BatchedPhysics, is_linear, noise_std_of
+from flashdiffusion.physics import BatchedPhysics, Operator, is_linear, noise_std_of
 from flashdiffusion.types import Physics
 
 Given = Tensor | np.ndarray | Image.Image | str | Path | Sequence[Any]
 _GREY = {"1", "L", "LA"}
 # Values below this, beyond five standard deviations of the noise, are no noise; nor are values up to this above 1.
 BELOW, ABOVE = -0.3, 1.3
-
-
-class Function:
-    """A plain function x -> A(x) as a physics, nonlinear and without noise, the same for every image."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        self.A = function
-        self.name = getattr(function, "__name__", type(function).__name__)
 
 
 def as_physics(physics: Any, count: int) -> Physics:
@@ -42,7 +34,7 @@ def as_physics(physics: Any, count: int) -> Physics:
         raise InputError(
             f"physics is a {type(physics).__name__}; expected an object with A(x), or a function x -> A(x)"
         )
-    return Function(physics)
+    return Operator(physics, noise_std=0.0)
 
 
 def as_measurements(value: Given, physics: Any) -> tuple[Tensor, bool]:

@@ -5,12 +5,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from flashdiffusion.errors import FlashDiffusionError, InputError, brief, is_out_of_memory
 from flashdiffusion.physics import BatchedPhysics, WithParams, concatenate, is_linear, noise_std_of
+from flashdiffusion.physics.operator import NEEDS_TORCH, is_of_numpy
 from flashdiffusion.solvers.least_squares import least_squares
 from flashdiffusion.types import Physics, RowwisePhysics
 
@@ -163,7 +165,8 @@ class Problem:
         """
         measured = self._call(self.physics.A, x)
         if not isinstance(measured, Tensor):
-            raise InputError(f"physics {self.name} gives a {type(measured).__name__}; expected a tensor like y")
+            advice = f"; {NEEDS_TORCH}" if isinstance(measured, np.ndarray) else ""
+            raise InputError(f"physics {self.name} gives a {type(measured).__name__}; expected a tensor like y{advice}")
         if measured.shape != self.y.shape:
             raise InputError(
                 f"physics {self.name} gives measurements of shape {tuple(measured.shape)}; y has {tuple(self.y.shape)}"
@@ -189,8 +192,8 @@ class Problem:
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            advice = ""
-            if isinstance(error, RuntimeError) and not isinstance(self.physics, RowwisePhysics):
+            advice = f"; {NEEDS_TORCH}" if is_of_numpy(error) else ""
+            if not advice and isinstance(error, RuntimeError) and not isinstance(self.physics, RowwisePhysics):
                 advice = "; pass parameters that differ from image to image through flashdiffusion.WithParams"
             raise InputError(f"physics {self.name} failed: {type(error).__name__}: {brief(error)}{advice}") from error
 

@@ -1,0 +1,78 @@
+"""Blur with kernels of the user's own."""
+
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flashdiffusion.data.arrays import ARRAYS, read_array
+from flashdiffusion.data.images import read_image, to_tensor
+from flashdiffusion.errors import InputError
+from flashdiffusion.physics.base import BatchedPhysics, NoiseStd
+from flashdiffusion.physics.convolution import convolve, kernel_std
+from flashdiffusion.physics.registry import Form, register_physics
+
+_ROUNDING = 1e-6  # of a kernel's sum, which is not divided out again when a kernel is read back
+
+
+class Blur(BatchedPhysics):
+    """Convolution with given kernels, divided by their sums; borders are reflected, and the adjoint is exact.
+
+    Args:
+        kernel: a tensor or array, (h, w) for all images or (B, h, w), one per image; or the file of one, an image or
+            array. Its centre is at (h // 2, w // 2).
+        noise_std: σ_y on the [0, 1] scale.
+
+    Raises:
+        InputError: a kernel of another shape, with values that are not finite or a sum that is not positive, or an
+            image that is not larger than half of it.
+    """
+
+    name = "blur"
+
+    def __init__(self, kernel: Tensor | np.ndarray | str | Path, noise_std: NoiseStd = 0.05) -> None:
+        if isinstance(kernel, (str, Path)):
+            array = Path(kernel).suffix.lower() in ARRAYS
+            kernel = read_array(kernel) if array else to_tensor(read_image(kernel)).mean(dim=0)
+        values = torch.as_tensor(kernel).float()
+        values = values[None] if values.ndim == 2 else values
+        values = values[:, None] if values.ndim == 3 else values
+        if values.ndim != 4 or values.shape[1] != 1 or values.numel() == 0:
+            raise InputError(f"kernel of shape {tuple(kernel.shape)}; expected (h, w) for all images, or (B, h, w)")
+        total = values.double().sum(dim=(1, 2, 3), keepdim=True)
+        if not bool((values.isfinite().all() & (total > 0)).all()):
+            raise InputError(f"kernels with sums {total.flatten().tolist()}; expected finite values and positive sums")
+        values = torch.where((total - 1).abs() > _ROUNDING, values / total, values).float()
+        # Odd sides have a pixel at their centre.
+        height, width = values.shape[2:]
+        super().__init__({"kernel": F.pad(values, (0, 1 - width % 2, 0, 1 - height % 2))}, noise_std)
+
+    @classmethod
+    def from_file(cls, kernel: Path, noise_std: NoiseStd = 0.05) -> Self:
+        """The kernel of an image file."""
+        return cls(kernel, noise_std)
+
+    def describe(self) -> list[dict[str, float | str]]:
+        return [{"physics": self.name, "std": round(s, 4)} for s in kernel_std(self.params["kernel"]).tolist()]
+
+    def A(self, x: Tensor) -> Tensor:
+        self.check_batch(x)
+        return convolve(x, self.params["kernel"])
+
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        self.check_batch(y)
+        # A is linear: its vector-Jacobian product, at any point, is the adjoint, borders included.
+        with torch.enable_grad():
+            x = torch.zeros_like(y, requires_grad=True)
+            (adjoint,) = torch.autograd.grad(self.A(x), x, y, create_graph=y.requires_grad)
+        return adjoint
+
+
+register_physics(
+    Blur,
+    forms=[Form(Blur.from_file)],
+    examples=[lambda size: Blur(torch.rand(4, 5, 8, generator=torch.Generator().manual_seed(3)))],
+)

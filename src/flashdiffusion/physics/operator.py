@@ -1,0 +1,77 @@
+"""A function as a physics."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flashdiffusion.errors import InputError, is_out_of_memory
+from flashdiffusion.physics.base import NoiseStd, checked_noise
+
+NEEDS_TORCH = (
+    "it is written with numpy, and this method needs its gradient: write it with torch functions, or take a method "
+    'that needs none, such as "ae"'
+)
+
+
+def is_of_numpy(error: Exception) -> bool:
+    """Whether a function failed because it is one of arrays, and was given a tensor."""
+    text = str(error)
+    return "numpy" in text or "'Tensor' object has no attribute" in text
+
+
+class Operator:
+    """y = A(x) + n with a function of images (B, 3, H, W), the same for every image; linear with an `adjoint`.
+
+    A function of numpy arrays will do where no gradient is needed.
+
+    Args:
+        A: images in [0, 1] -> measurements, differentiable; rows of a batch must not depend on each other.
+        adjoint: measurements -> images, exactly Aᵀ, if A is linear.
+        noise_std: σ_y on the [0, 1] scale, one number or one per image.
+
+    Raises:
+        InputError: a noise_std that is negative, not finite or above 1.
+    """
+
+    def __init__(
+        self, A: Callable[[Any], Any], adjoint: Callable[[Any], Any] | None = None, noise_std: NoiseStd = 0.05
+    ) -> None:
+        self.name = getattr(A, "__name__", type(A).__name__)
+        self.noise_std = checked_noise(noise_std)
+        self.A: Callable[[Tensor], Tensor] = partial(self._call, A)
+        if adjoint is not None:
+            self.A_adjoint: Callable[[Tensor], Tensor] = partial(self._call, adjoint)
+
+    def __call__(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """A(x) + n, n ~ N(0, noise_std² I) in float32 from the generator."""
+        y = self.A(x)
+        noise = torch.randn(y.shape, generator=generator, device=generator.device if generator else "cpu").to(y)
+        return y + self.noise_std.to(y).view(-1, *[1] * (y.ndim - 1)) * noise
+
+    def _call(self, function: Callable[[Any], Any], x: Tensor) -> Tensor:
+        try:
+            y = function(x)
+        except Exception as error:  # whatever a function of arrays raises when it is given a tensor
+            if is_out_of_memory(error) or not self._takes_arrays(function, x):
+                raise
+            if x.requires_grad:
+                raise InputError(f"operator {self.name}: {NEEDS_TORCH}") from error
+            y = function(x.cpu().numpy())
+        if isinstance(y, np.ndarray):
+            if x.requires_grad:
+                raise InputError(f"operator {self.name}: {NEEDS_TORCH}")
+            y = torch.from_numpy(np.ascontiguousarray(y)).to(x)
+        if not isinstance(y, Tensor):
+            raise InputError(f"operator {self.name} gives a {type(y).__name__}; expected a tensor")
+        return y
+
+    @staticmethod
+    def _takes_arrays(function: Callable[[Any], Any], x: Tensor) -> bool:
+        try:
+            return isinstance(function(x.detach().cpu().numpy()), np.ndarray)
+        except Exception:  # it fails for a reason of its own
+            return False
