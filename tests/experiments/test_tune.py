@@ -79,7 +79,7 @@ def test_the_command_resumes_and_refuses_another_search(tmp_path, monkeypatch, c
     code, out_text = run("--grid", "eta=0.5 mixing=paper")
     assert code == 0
     # The options that reach this again, none of them of another method.
-    options = r"--guidance 0\.5 --correction [\d.]+ --mixing paper --steps 4 --delta 1"
+    options = r"--set guidance=0\.5 --set correction=[\d.]+ --set mixing=paper --set steps=4 --set delta=1"
     last = out_text.splitlines()[-1]
     assert re.fullmatch(rf"best by psnr: {options} \(psnr [\d.]+, ssim [\d.]+, nfe [\d.]+\); written to {out}", last), (
         last

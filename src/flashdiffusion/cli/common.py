@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,26 @@ from flashdiffusion.cli.options import MethodOptions
 from flashdiffusion.errors import InputError, note
 
 if TYPE_CHECKING:
+    from flashdiffusion.data import ImageDataset
     from flashdiffusion.jobs.records import Record
+
+
+def nets_of(weights: Mapping[str, str]) -> dict[str, str | None]:
+    """The networks of metrics with weights, for results files.
+
+    Raises:
+        InputError: weights that are none.
+    """
+    from flashdiffusion.metrics import Metrics
+
+    return {"lpips_net": None, **Metrics(weights).nets}
+
+
+def noted(images: "ImageDataset") -> "ImageDataset":
+    """The images; what was passed over is noted."""
+    for text in images.notes:
+        note(text)
+    return images
 
 
 def start_and_solver(options: MethodOptions, bound: bool = False) -> tuple[str, str]:

@@ -6,19 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flashdiffusion.cli.common import shown, start_and_solver
+from flashdiffusion.cli.common import nets_of, noted, shown, start_and_solver
 from flashdiffusion.cli.delivery import Delivery, check_engine
-from flashdiffusion.cli.options import (
-    Limit,
-    Lpips,
-    MethodOptions,
-    ModelOptions,
-    OutFile,
-    RunOptions,
-    Seed,
-    TaskOptions,
-)
-from flashdiffusion.errors import InputError, note, unknown_name
+from flashdiffusion.cli.options import Limit, Lpips, MethodOptions, ModelOptions, OutFile, RunOptions, Seed, TaskOptions
+from flashdiffusion.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,10 +46,8 @@ def command(
     from flashdiffusion.data import ImageDataset, ensure_file
     from flashdiffusion.data.files import unique
     from flashdiffusion.jobs import EvaluateJob, Item
-    from flashdiffusion.jobs.inputs import place
     from flashdiffusion.jobs.records import summarise
     from flashdiffusion.methods import used_settings
-    from flashdiffusion.metrics import Metrics
     from flashdiffusion.physics import Mixture, get_task
 
     check_engine(run)
@@ -72,9 +61,7 @@ def command(
         if path is not None:
             ensure_file(path)
     weights = {"lpips": str(options.lpips)} if options.lpips else {}
-    data = ImageDataset(images.data, 1, limit)
-    for text in data.notes:
-        note(text)
+    data = noted(ImageDataset(images.data, 1, limit))
     job = EvaluateJob(
         tuple(str(path) for path in images.data),
         choice,
@@ -90,17 +77,13 @@ def command(
         SHOWN if options.grid is not None else 0,
     )
     about: dict[str, Any] = {
-        "model": place(model.model) or "embedded",
-        "precision": model.precision,
-        "task": images.task,
+        **model.about(method.regressor),
+        **images.about(),
         "method": method.method,
-        "noise_std": images.noise_std,
         "seed": seed,
         "settings": dict(chosen) if mixture else used_settings(start, solver, chosen),
-        "regressor": place(method.regressor),
-        "data": [place(path) for path in images.data],
-        "lpips_net": None,
-    } | Metrics(weights).nets
+        **nets_of(weights),
+    }
     items = [Item(i, name, id) for i, (name, id) in enumerate(zip(unique(data.ids), data.ids, strict=True))]
     sheet: dict[int, dict[str, Tensor]] = {}
     delivery = Delivery(

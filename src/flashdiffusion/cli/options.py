@@ -63,6 +63,12 @@ class ModelOptions:
 
         return ModelChoice(self.model, self.device, self.precision, regressor, compile)
 
+    def about(self, regressor: str | None = None) -> dict[str, Any]:
+        """What results depend on, for their file."""
+        from flashdiffusion.jobs.inputs import place
+
+        return {"model": place(self.model) or "embedded", "precision": self.precision, "regressor": place(regressor)}
+
 
 @dataclass(frozen=True)
 class TaskOptions:
@@ -71,6 +77,12 @@ class TaskOptions:
     data: Data
     task: Annotated[str, typer.Option(help="Task, e.g. gaussian-blur or random-inpainting.")] = "gaussian-blur"
     noise_std: NoiseStd = 0.05
+
+    def about(self) -> dict[str, Any]:
+        """What results depend on, for their file."""
+        from flashdiffusion.jobs.inputs import place
+
+        return {"data": [place(path) for path in self.data], "task": self.task, "noise_std": self.noise_std}
 
 
 @dataclass(frozen=True)

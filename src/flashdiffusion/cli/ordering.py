@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from flashdiffusion.cli.common import noted
 from flashdiffusion.cli.inputs import Failures
 from flashdiffusion.cli.options import ModelOptions, OutFile, Seed, TaskOptions
 from flashdiffusion.errors import note
@@ -42,9 +43,7 @@ def command(
         note(f"task {images.task} is measured at its own levels {own}, not {levels}")
     ensure_file(out)
     pipeline = model.choice().open()
-    data = open_data(pipeline, images.data, limit)
-    for text in data.notes:
-        note(text)
+    data = noted(open_data(pipeline, images.data, limit))
     found = tqdm(
         measure_ordering(pipeline, data, chosen, images.noise_std, values, seed, over),
         total=len(data),

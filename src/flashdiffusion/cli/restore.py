@@ -1,13 +1,13 @@
 """`flashdiffusion restore`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flashdiffusion.cli.common import print_records, start_and_solver
+from flashdiffusion.cli.common import nets_of, print_records, start_and_solver
 from flashdiffusion.cli.delivery import Delivery, check_engine
 from flashdiffusion.cli.inputs import keep_inputs, named
 from flashdiffusion.cli.options import (
@@ -56,6 +56,12 @@ class DamageOptions:
                 "`flashdiffusion degrade` wrote, or an array (.npy, .npz, .pt, .mat)"
             )
 
+    def about(self) -> dict[str, Any]:
+        """What results depend on, for their file."""
+        from flashdiffusion.jobs.inputs import named_files
+
+        return {"physics": self.physics, "noise_std": self.noise_std, "physics_files": named_files(self.physics)}
+
 
 @dataclass(frozen=True)
 class TruthOptions:
@@ -75,6 +81,16 @@ class TruthOptions:
         if self.lpips is not None and self.reference is None:
             raise InputError("lpips compares with the true image: give its folder as --reference too")
 
+    def images(self, inputs: Sequence[Path], files: Mapping[str, Path]) -> dict[str, Path]:
+        """The true image of every name, see `references`."""
+        return {} if self.reference is None else references(self.reference, inputs, files)
+
+    def about(self) -> dict[str, Any]:
+        """What results depend on, for their file."""
+        from flashdiffusion.jobs.inputs import place
+
+        return {"reference": place(self.reference)}
+
 
 def command(
     inputs: Inputs,
@@ -92,8 +108,6 @@ def command(
     from flashdiffusion.data import ensure_directory, write_bytes
     from flashdiffusion.data.measurements import SUFFIX
     from flashdiffusion.jobs import Item, RestoreJob
-    from flashdiffusion.jobs.inputs import named_files, place
-    from flashdiffusion.metrics import Metrics
 
     check_engine(run)
     start_and_solver(method)
@@ -104,52 +118,23 @@ def command(
     keep_inputs(files, out, ".png")
     folder = ensure_directory(out)
     weights = {"lpips": str(truth.lpips)} if truth.lpips else {}
-    nets = Metrics(weights).nets
-    true_images = references(truth.reference, inputs, files) if truth.reference is not None else {}
-    job = RestoreJob(
-        model.choice(method.regressor, run.compile),
-        method.method,
-        damage.physics,
-        damage.noise_std,
-        seed,
-        method.given,
-        fit,
-        {name: str(path) for name, path in true_images.items()},
-        weights,
-        run.max_in_flight,
-    )
-    about: dict[str, Any] = {
-        "model": place(model.model) or "embedded",
-        "precision": model.precision,
-        "method": method.method,
-        "seed": seed,
-        "given": method.given,
-        "physics": damage.physics,
-        "physics_files": named_files(damage.physics),
-        "noise_std": damage.noise_std,
-        "fit": fit,
-        "regressor": place(method.regressor),
-        "reference": place(truth.reference),
-        "lpips_net": None,
-    } | nets
-
-    def saved(name: str) -> bool:
-        image = folder / f"{name}.png"
-        return image.exists() and image.stat().st_size > 0
+    nets = nets_of(weights)
+    given, choice = method.given, model.choice(method.regressor, run.compile)
+    true_images = {name: str(path) for name, path in truth.images(inputs, files).items()}
+    options = (damage.physics, damage.noise_std, seed, given, fit, true_images, weights, run.max_in_flight)
+    job = RestoreJob(choice, method.method, *options)
+    about = model.about(method.regressor) | damage.about() | truth.about() | nets
+    about |= {"method": method.method, "seed": seed, "given": given, "fit": fit}
 
     def settings_of(records: "list[Record]") -> dict[str, Any]:
         kinds = {record.degradation["physics"] for record in records if record.degradation}
         return {"settings": {kind: job.used_settings(kind) for kind in sorted(kinds)}}
 
+    items = [Item(i, name, str(path)) for i, (name, path) in enumerate(files.items())]
     delivery = Delivery(
-        job,
-        [Item(i, name, str(path)) for i, (name, path) in enumerate(files.items())],
-        run,
-        folder / "results.json",
-        about,
-        job.digest_of,
-        lambda done: write_bytes(folder / f"{done.name}.png", done.pngs["restored"]),
-        saved,
+        *(job, items, run, folder / "results.json", about, job.digest_of),
+        save=lambda done: write_bytes(folder / f"{done.name}.png", done.pngs["restored"]),
+        saved=lambda name: (folder / f"{name}.png").exists() and (folder / f"{name}.png").stat().st_size > 0,
     )
     if records := delivery(settings_of):
         # Those of a blur-kernel-space network do not hold its weights.

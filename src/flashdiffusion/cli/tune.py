@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flashdiffusion.cli.common import check_used, option_of, shown, start_and_solver
+from flashdiffusion.cli.common import check_used, nets_of, noted, shown, start_and_solver
 from flashdiffusion.cli.options import Lpips, MaxInFlight, MethodOptions, ModelOptions, OutFile, Seed, TaskOptions
-from flashdiffusion.errors import InputError, note
+from flashdiffusion.errors import InputError
 
 if TYPE_CHECKING:
     from flashdiffusion.experiments.tune import Trial
     from flashdiffusion.methods import Settings
+    from flashdiffusion.presets import Presets
 
 
 def command(
@@ -37,14 +38,13 @@ def command(
     from flashdiffusion.data import ensure_file, write_json
     from flashdiffusion.experiments.tune import best, combinations, default_grid, means, search
     from flashdiffusion.jobs.evaluate import open_data
-    from flashdiffusion.jobs.inputs import place
     from flashdiffusion.jobs.lock import locked
     from flashdiffusion.jobs.measuring import evaluate
     from flashdiffusion.jobs.records import environment
     from flashdiffusion.methods import Settings, parse_settings, used_settings
     from flashdiffusion.metrics import Metrics
     from flashdiffusion.physics import get_task
-    from flashdiffusion.presets import Preset, preset_for
+    from flashdiffusion.presets import preset_for
 
     task = get_task(images.task)
     start, solver = start_and_solver(method)
@@ -56,28 +56,16 @@ def command(
         raise InputError(f"nothing to search for {method.method}; expected values to try, e.g. --grid guidance=1,2,4")
     preset = preset_for(choice.presets, images.task, start, solver, method.given.get("steps"))
     trials_of = combinations(values, Settings(**used_settings(start, solver, preset | method.given)))
-    metrics = Metrics({"lpips": lpips} if lpips else {})
+    weights = {"lpips": str(lpips)} if lpips else {}
+    metrics = Metrics(weights)
     objective = "lpips" if lpips else "psnr"
-    about: dict[str, Any] = {
-        "model": place(model.model) or "embedded",
-        "task": images.task,
-        "method": method.method,
-        "noise_std": images.noise_std,
-        "seed": seed,
-        "images": limit,
-        "data": [place(path) for path in images.data],
-        "objective": objective,
-        "regressor": place(method.regressor),
-        "lpips_net": None,
-        "precision": model.precision,
-    } | metrics.nets
+    about = model.about(method.regressor) | images.about() | nets_of(weights)
+    about |= {"method": method.method, "seed": seed, "images": limit, "objective": objective}
     ensure_file(out)
     with locked(out):
         trials = {trial.settings: trial for trial in _read(out, about)}  # kept even if this grid does not ask for them
         pipeline = choice.open()
-        data = open_data(pipeline, images.data, limit)
-        for text in data.notes:
-            note(text)
+        data = noted(open_data(pipeline, images.data, limit))
         for settings in trials_of:  # one that cannot be is refused before the first trial is paid for
             pipeline.method(solver, start, settings)
 
@@ -85,29 +73,21 @@ def command(
             given = (pipeline, data, task, method.method, images.noise_std, seed, settings, metrics)
             return means(evaluate(*given, max_in_flight=max_in_flight, progress=True))
 
-        result: dict[str, Any] = {
-            "command": ["flashdiffusion", *sys.argv[1:]],
-            "environment": environment(pipeline.prior.device),
-            **about,
-        }
-        asked: list[Trial] = []
+        result: dict[str, Any] = {"command": ["flashdiffusion", *sys.argv[1:]]} | about
+        result["environment"] = environment(pipeline.prior.device)
+        asked = []
         for trial in search(trials_of, measure, list(trials.values())):
             trials[trial.settings] = trial
             asked.append(trial)
             result["trials"] = [one.to_json() for one in trials.values()]
             write_json(out, result)
             varied = ", ".join(f"{name} {getattr(trial.settings, name)}" for name in values)
-            print(
-                f"{len(asked)}/{len(trials_of)}: {method.method} on {images.task}: {varied}: {_figures(trial)}",
-                flush=True,
-            )
+            done = f"{len(asked)}/{len(trials_of)}: {method.method} on {images.task}: {varied}"
+            print(f"{done}: {_figures(trial)}", flush=True)
         winner = best(asked, objective)
         write_json(out, result | {"best": winner.to_json()})
         if folder is not None:
-            figures = {name: winner.mean.get(name) for name in ("psnr", "lpips", "nfe")}
-            found = {name: value for name, value in winner.settings.items() if name != "steps"}
-            key = (images.task, method.method, method.given.get("steps"))
-            choice.presets.with_preset(key, Preset(found, **figures)).write(folder)
+            _keep(folder, choice.presets, (images.task, method.method, method.given.get("steps")), winner)
         options = _options(winner.settings, start, solver)
         print(f"best by {objective}: {options} ({_figures(winner)}); written to {out}")
 
@@ -123,6 +103,15 @@ def _folder(model: str | None) -> Path:
     return Path(model)
 
 
+def _keep(folder: Path, presets: "Presets", key: tuple[str, str, int | None], winner: "Trial") -> None:
+    """Write the best settings into the model's folder."""
+    from flashdiffusion.presets import Preset
+
+    figures = {name: winner.mean.get(name) for name in ("psnr", "lpips", "nfe")}
+    found = {name: value for name, value in winner.settings.items() if name != "steps"}
+    presets.with_preset(key, Preset(found, **figures)).write(folder)
+
+
 def _figures(trial: "Trial") -> str:
     """What the trial reached, of what is known."""
     from flashdiffusion.metrics import all_metrics
@@ -136,17 +125,10 @@ def _options(settings: "Settings", start: str, solver: str) -> str:
     from flashdiffusion.methods import SAVINGS, all_settings, used_settings
 
     usual = {name: one.default for name, one in all_settings().items()}
-    values = used_settings(start, solver, settings)
-    names = [name for name in usual if values.get(name) is not None]
-    given = [name for name in names if name not in SAVINGS or values[name] != usual[name]]
-    return " ".join(
-        option_of(name)
-        if values[name] is True
-        else option_of(f"no_{name}")
-        if values[name] is False
-        else f"{option_of(name)} {str(values[name]).removesuffix('.0')}"
-        for name in given
-    )
+    values = {name: one for name, one in used_settings(start, solver, settings).items() if one is not None}
+    given = {name: one for name, one in values.items() if name not in SAVINGS or one != usual[name]}
+    words = {name: str(one).lower() if isinstance(one, bool) else str(one) for name, one in given.items()}
+    return " ".join(f"--set {name}={word.removesuffix('.0')}" for name, word in words.items())
 
 
 def _read(out: Path, about: dict[str, Any]) -> "list[Trial]":
