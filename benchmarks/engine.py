@@ -14,7 +14,7 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -25,7 +25,9 @@ from torch import Tensor
 
 from flashdiffusion import FlashPipeline, Settings
 from flashdiffusion.data import ImageDataset, write_json
-from flashdiffusion.engine.capacity import WORKING, image_bytes
+from flashdiffusion.engine.capacity import WORKING
+from flashdiffusion.engine.memory import KeptMemory
+from flashdiffusion.engine.stream import Stream, StreamOptions
 from flashdiffusion.jobs.records import environment
 from flashdiffusion.physics import get_task
 from flashdiffusion.physics.tasks import Measurements, measure
@@ -114,10 +116,8 @@ def engine(inputs: Inputs, max_in_flight: int | None, rule: StartRule | None = N
     moved: list[int] = []
     with Peak(inputs.pipeline.prior.device) as peak:
         began = time.perf_counter()
-        stream = inputs.pipeline.stream(
-            inputs.batches(), start=rule or "flash", seed=inputs.seed, max_in_flight=max_in_flight, on_step=moved.append
-        )
-        restored = sorted(stream, key=lambda one: one.index)
+        options = StreamOptions("latent-dps", rule or "flash", inputs.seed, None, max_in_flight, on_step=moved.append)
+        restored = sorted(Stream(inputs.pipeline, options).run(inputs.batches()), key=lambda one: one.index)
         seconds = time.perf_counter() - began
     images = torch.stack([_image(one) for one in restored])
     return Run(len(restored), seconds, peak.mib, images, sum(moved), sum(moved) / (len(moved) * max(moved)))
@@ -137,10 +137,9 @@ def fixed_batches(inputs: Inputs, max_in_flight: int, rule: StartRule) -> Run:
                 inputs.settings,
             )
             moved: list[int] = []
-            stream = inputs.pipeline.stream(
-                [batch], start=rule, seed=inputs.seed, max_in_flight=max_in_flight, on_step=moved.append
-            )
-            images += [_image(one) for one in sorted(stream, key=lambda one: one.index)]
+            options = StreamOptions("latent-dps", rule, inputs.seed, None, max_in_flight, on_step=moved.append)
+            restored = Stream(inputs.pipeline, options).run([batch])
+            images += [_image(one) for one in sorted(restored, key=lambda one: one.index)]
             steps, calls = steps + sum(moved), calls + len(moved)
         seconds = time.perf_counter() - began
     return Run(len(images), seconds, peak.mib, torch.stack(images), steps, steps / (calls * max_in_flight))
@@ -180,10 +179,7 @@ class Trivial:
         return torch.ones(len(k))
 
     def step(self, z: Tensor, k: Tensor, problem: Problem, noise: Tensor) -> StepResult:
-        return StepResult(z + 0.01 * noise[:, 0], z, {self.name: torch.ones_like(k)})
-
-    def units(self, z: Tensor, problem: Problem) -> dict[str, Callable[[], object]]:
-        return {self.name: lambda: z + z}
+        return StepResult(z + 0.01 * noise[:, 0], z)
 
 
 def compare(inputs: Inputs, options: argparse.Namespace) -> dict[str, Any]:
@@ -216,7 +212,9 @@ def estimate(inputs: Inputs) -> float:
     one = next(inputs.batches())
     problem = Problem(one.y[:1], inputs.measured.physics.take(torch.tensor([0]))).to(prior.device)
     z = torch.zeros(1, *prior.latent_shape((one.y.shape[2], one.y.shape[3])), device=prior.device)
-    return WORKING * max(image_bytes(call) for call in solver.units(z, problem).values()) / 2**20
+    with KeptMemory() as kept:
+        solver.step(z, torch.ones(1, dtype=torch.int64), problem, torch.zeros_like(z)[:, None])  # the last is guided
+    return WORKING * kept.bytes / 2**20
 
 
 def capacities(inputs: Inputs, options: argparse.Namespace) -> list[dict[str, Any]]:

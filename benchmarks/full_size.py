@@ -20,6 +20,7 @@ from diffusers import DDPMScheduler, UNet2DModel, VQModel
 from torch import Tensor
 
 from flashdiffusion import FlashPipeline, GaussianBlur, Settings
+from flashdiffusion.engine.stream import Stream, StreamOptions
 from flashdiffusion.pipeline import Batch, Restored
 from flashdiffusion.priors import DiffusersAutoencoder, LatentPrior
 from flashdiffusion.schedule import Grid
@@ -120,9 +121,8 @@ def race(
     synchronize(device)
     began = time.perf_counter()
     for batches in streams:
-        done += pipeline.stream(
-            batches, start=start, seed=seed, settings=settings, max_in_flight=max_in_flight, on_step=moved.append
-        )
+        options = StreamOptions("latent-dps", start, seed, settings, max_in_flight, on_step=moved.append)
+        done += Stream(pipeline, options).run(batches)
     synchronize(device)
     seconds = time.perf_counter() - began
     rows = max_in_flight or max(moved)

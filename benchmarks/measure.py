@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 
 from flashdiffusion import GaussianBlur
 from flashdiffusion.data import write_json
-from flashdiffusion.engine.slots import Job, run
+from flashdiffusion.engine.slots import Slots, Started
 from flashdiffusion.jobs.records import environment
 from flashdiffusion.solvers import LatentDPS, Problem, Solver
 
@@ -106,11 +106,10 @@ def step_in_parts(
 ) -> Tensor:
     """`solver.step` cut at its networks' boundaries, noise as the engine draws it; `mark(name)` follows each part."""
     z = z.detach().requires_grad_()
-    # Views, since torch's FLOP counter cannot hook leaves.
-    z0 = solver.prior.denoise(z.view_as(z), solver.grid.times[k].to(z.device, non_blocking=True))
+    z0 = solver.prior.denoise(z, solver.grid.times[k].to(z.device, non_blocking=True))
     mark("denoiser forward")
     inner = z0.detach().requires_grad_()
-    x = solver.prior.decode(inner.view_as(inner))
+    x = solver.prior.decode(inner)
     mark("decoder forward")
     outer = x.detach().requires_grad_()
     total = torch.stack([term(inner, outer, problem) for term in solver.terms]).sum()
@@ -218,7 +217,9 @@ def _count(work: Callable[[Callable[[str], None]], object]) -> dict[str, float]:
 
 def _engine_step(solver: LatentDPS, problem: Problem, z: Tensor, steps: int = 2) -> float:
     """Seconds of a step inside the engine, all images in flight together: the mean of those after the first."""
-    jobs = [Job(str(n), z[n], steps + 1, problem, n, solver, torch.Generator().manual_seed(n)) for n in range(len(z))]
+    started = [
+        Started(str(n), z[n], steps + 1, problem, n, solver, torch.Generator().manual_seed(n)) for n in range(len(z))
+    ]
     began: list[float] = []
 
     def moved(_: int) -> None:
@@ -226,7 +227,7 @@ def _engine_step(solver: LatentDPS, problem: Problem, z: Tensor, steps: int = 2)
             synchronize(z.device)
             began.append(time.perf_counter())
 
-    for _ in run([jobs], len(z), moved):
+    for _ in Slots(len(z), moved).run([started]):
         pass
     synchronize(z.device)
     return (time.perf_counter() - began[0]) / steps

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from flashdiffusion import FlashPipeline, FromNoise, GaussianBlur, InputError, Settings
-from flashdiffusion.pipeline import Batch
+from flashdiffusion.pipeline import Batch, Failed
 from flashdiffusion.solvers import LatentDPS, Transition
 
 FEW = Settings(eta=0.5, correction=1.0, mixing="paper", steps=12)
@@ -94,10 +94,9 @@ class _NoDecode:
 def test_images_that_cannot_be_decoded_are_failures(tiny_pipeline):
     y, physics = _measured(2)
     pipeline = copy.copy(tiny_pipeline)
-    pipeline.prior = pipeline.costs.prior = _NoDecode(tiny_pipeline.prior)
+    pipeline.prior = _NoDecode(tiny_pipeline.prior)
     batch = Batch(["a", "b"], y, physics, FEW)
     done = list(pipeline.stream([batch], solver="prior", start="estimate"))
-    pipeline.costs.prior = tiny_pipeline.prior
     assert sorted((one.id, one.failed, one.gflop) for one in done) == [
         ("a", "out of memory, even alone", 0.0),
         ("b", "out of memory, even alone", 0.0),
@@ -293,3 +292,77 @@ def test_what_a_source_of_batches_raises_comes_after_the_images_before_it(tiny_p
             for one in tiny_pipeline.stream(source(), max_in_flight=2, **options):
                 given.append(one.id)
         assert sorted(given) == list("abcdefgh"), options
+
+
+class _BadBackward(torch.autograd.Function):
+    """The identity, whose derivative is no better than what a user may write."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise KeyError("no derivative")
+
+
+class _Underivable:
+    A = staticmethod(_BadBackward.apply)
+
+
+@pytest.mark.parametrize("solver", ["latent-dps", "resample"])
+def test_a_derivative_that_raises_fails_its_images_alone(tiny_pipeline, solver):
+    y, physics = _measured(2)
+    few = Settings(steps=4)
+    batches = [Batch(list("ab"), y, _Underivable(), few), Batch(list("cd"), y, physics, few)]
+    done = {one.id: one.failed for one in tiny_pipeline.stream(batches, solver=solver, start="noise")}
+    assert done["c"] is done["d"] is None
+    assert all("KeyError" in done[name] and "no derivative" in done[name] for name in "ab")
+
+
+def test_what_a_batch_carries_comes_back_with_each_result_and_each_failure(tiny_pipeline):
+    y, physics = _measured(2)
+    broken = y.clone()
+    broken[1] = float("nan")
+    source = [
+        Failed("unread", "no such file", extra=0),
+        Batch(list("ab"), broken, physics, FEW, extra=[1, 2]),
+        Failed("unread too", "no such file", extra=3),
+    ]
+    done = {one.id: (one.index, one.extra, one.failed) for one in tiny_pipeline.stream(source)}
+    assert done["unread"] == (0, 0, "no such file") and done["unread too"] == (3, 3, "no such file")
+    assert done["a"] == (1, 1, None) and done["b"][:2] == (2, 2) and "NaN" in done["b"][2]
+
+
+class _Asked(torch.nn.Module):
+    """Counts the images that a network is shown."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network, self.images = network, 0
+
+    def forward(self, x):
+        self.images += len(x)
+        return self.network(x)
+
+
+def test_samples_share_one_severity_pass(tiny_pipeline):
+    y, physics = _measured(2)
+    pipeline = copy.copy(tiny_pipeline)
+    pipeline.severity_encoder = _Asked(tiny_pipeline.severity_encoder)
+    restored = pipeline(y, physics, settings=FEW, num_samples=3)
+    assert restored.samples.shape[:2] == (3, 2)
+    assert pipeline.severity_encoder.images == 2
+
+
+@pytest.mark.parametrize("max_in_flight", [None, 2])
+@pytest.mark.parametrize("method", ["latent-dps", "flash(psld)", "ae", "swinir"])
+def test_no_evaluation_is_made_for_the_count_alone(tiny_pipeline, method, max_in_flight):
+    y, physics = _measured(2)
+    pipeline = copy.copy(tiny_pipeline)
+    pipeline.prior = copy.copy(tiny_pipeline.prior)
+    seen = []
+    pipeline.prior.denoise = lambda z, i: seen.extend(i.tolist()) or tiny_pipeline.prior.denoise(z, i)
+    restored = pipeline(y, physics, method=method, settings=FEW, max_in_flight=max_in_flight)
+    assert len(seen) == int(restored.nfe.sum())
+    assert bool((restored.gflop > 0).all())

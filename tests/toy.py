@@ -4,10 +4,13 @@ Latents are N(0, s² I) with one s per channel, so E[z0 | z_i] = a s² / (a² s�
 true posterior and the true severity are all known.
 """
 
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from flashdiffusion.engine.slots import Job
+from flashdiffusion.engine.slots import Outcome, Slots, Started
 from flashdiffusion.schedule import NoiseSchedule
 from flashdiffusion.solvers import Problem, Solver
 
@@ -44,7 +47,12 @@ class ToyPrior:
         return self.std * torch.randn(shape, generator=generator, dtype=self.dtype)
 
 
-def jobs(z: Tensor, k: Tensor, problem: Problem, solver: Solver, seeds: list[int] | None = None) -> list[Job]:
-    """A job per row of a batch, each with a generator of its own seed (default: its row)."""
+def started(z: Tensor, k: Tensor, problem: Problem, solver: Solver, seeds: list[int] | None = None) -> list[Started]:
+    """The rows of a batch, each with a generator of its own seed (default: its row)."""
     own = [torch.Generator().manual_seed(seed) for seed in (range(len(z)) if seeds is None else seeds)]
-    return [Job(str(row), z[row], int(k[row]), problem, row, solver, own[row]) for row in range(len(z))]
+    return [Started(str(row), z[row], int(k[row]), problem, row, solver, own[row]) for row in range(len(z))]
+
+
+def run(batches: Iterable[Sequence[Started]], max_in_flight: Any = 16, *args: Any, **options: Any) -> Iterator[Outcome]:
+    """Every image from its own start to clean, in the engine's slots."""
+    return Slots(max_in_flight, *args, **options).run(batches)

@@ -9,7 +9,8 @@ from flashdiffusion.priors import DistilledDecoder, IdentityAutoencoder, LatentP
 from flashdiffusion.regression import Regressor
 from flashdiffusion.severity import SeverityEncoder
 from flashdiffusion.solvers import Gradient, Networks, Solver, StartRule, Transition
-from flashdiffusion.solvers.registry import SOLVERS, STARTS, Setting, build_solver, build_start, setting, settings_in
+from flashdiffusion.solvers.building import build_solver, build_start
+from flashdiffusion.solvers.registry import SOLVERS, STARTS, Setting, setting, settings_in
 
 # Settings that save arithmetic; what they cost is in docs/results.md.
 SAVINGS = tuple(one.name for one in settings_in(Gradient))

@@ -3,25 +3,26 @@ import torch
 
 from flashdiffusion.engine import capacity
 from flashdiffusion.engine.capacity import Capacity, Failure, Limit, in_parts
-from flashdiffusion.engine.memory import free_bytes, image_bytes
-from flashdiffusion.engine.slots import run
+from flashdiffusion.engine.memory import KeptMemory, free_bytes
 from flashdiffusion.errors import InputError, is_out_of_memory
 from flashdiffusion.physics import GaussianBlur
 from flashdiffusion.solvers import LatentDPS, Problem, Transition
-from toy import ToyPrior, jobs
+from toy import ToyPrior, run, started
 
 PRIOR = ToyPrior()
 SOLVER = LatentDPS(PRIOR, Transition(PRIOR.schedule.grid(50)), 0.5)
 
 
-def _one(side: int = 16):
-    z = torch.randn(12, side // 2, side // 2, dtype=torch.float64)
-    return SOLVER, Problem(torch.rand(1, 3, side, side).double(), GaussianBlur([1.0])), 0, z
+def _one(side: int = 16) -> tuple[torch.Tensor, Problem]:
+    z = torch.randn(1, 12, side // 2, side // 2, dtype=torch.float64)
+    return z, Problem(torch.rand(1, 3, side, side).double(), GaussianBlur([1.0]))
 
 
 def _needed(side: int = 16) -> int:
-    solver, problem, _, z = _one(side)
-    return max(image_bytes(call) for call in solver.units(z[None], problem).values())
+    z, problem = _one(side)
+    with KeptMemory() as kept:
+        SOLVER.step(z, torch.tensor([3]), problem, torch.zeros_like(z)[:, None])
+    return kept.bytes
 
 
 def test_bytes_grow_with_the_image():
@@ -32,31 +33,47 @@ def test_bytes_grow_with_the_image():
 def test_bytes_leave_parameters_out():
     layer = torch.nn.Linear(1000, 1000)
     x = torch.ones(1, 1000, requires_grad=True)
-    assert image_bytes(lambda: layer(x).square().sum()) < 10 * 4000
+    with KeptMemory() as kept:
+        layer(x).square().sum()
+    assert 0 < kept.bytes < 10 * 4000
 
 
-@pytest.mark.parametrize(("images", "expected"), [(0.1, 1), (5, 5), (1e6, capacity.BOUND_CPU)])
-def test_a_chosen_capacity_is_what_free_memory_holds(monkeypatch, images, expected):
+class _Counted(LatentDPS):
+    """Writes down how many images each step takes."""
+
+    def step(self, z, k, problem, noise):
+        SIZES.append(len(z))
+        return super().step(z, k, problem, noise)
+
+
+SIZES: list[int] = []
+
+
+@pytest.mark.parametrize(("images", "expected"), [(0.1, 1), (5, 5), (1e6, 12)])
+def test_the_first_image_tells_how_many_fit(monkeypatch, images, expected):
+    """It makes its step alone, and no image makes one that counts for nothing."""
     free = (images + 0.1) * _needed() * capacity.WORKING / capacity.USED
     monkeypatch.setattr(capacity, "free_bytes", lambda device: free)
-    chosen = Capacity()
-    chosen.fit("kind", *_one())
-    assert chosen.rows == chosen.limit("kind").rows == expected
+    SIZES.clear()
+    z, problem = _one()
+    many = problem.take(torch.zeros(12, dtype=torch.int64))
+    solver = _Counted(PRIOR, SOLVER.transition, 0.5)
+    list(run([started(z.expand(12, -1, -1, -1), torch.full((12,), 3), many, solver)], Capacity()))
+    assert SIZES[0] == 1 and max(SIZES) == expected
+    assert sum(SIZES) == 36
 
 
 def test_a_large_image_does_not_lower_the_capacity_of_small_ones(monkeypatch):
     monkeypatch.setattr(capacity, "free_bytes", lambda device: 6.1 * _needed() * capacity.WORKING / capacity.USED)
     chosen = Capacity()
-    chosen.fit("small", *_one(16))
-    chosen.fit("large", *_one(64))
+    chosen.fit("small", _needed(16), torch.device("cpu"))
+    chosen.fit("large", _needed(64), torch.device("cpu"))
     assert (chosen.limit("small").rows, chosen.limit("large").rows, chosen.rows) == (6, 1, 6)
 
 
-def test_a_given_capacity_stands(monkeypatch):
-    monkeypatch.setattr(capacity, "free_bytes", lambda device: 0)
+def test_a_given_capacity_stands():
     given = Capacity(40)
-    given.fit("kind", *_one())
-    assert given.rows == given.limit("kind").rows == 40
+    assert given.fits("kind") and given.rows == given.limit("kind").rows == 40
 
 
 class _Refusing:
@@ -72,21 +89,12 @@ class _Refusing:
     [(InputError("not these rows"), "not these rows"), (MemoryError(), "out of memory, even alone")],
 )
 def test_an_image_that_cannot_be_measured_stops_itself_alone(error, reason):
-    """With a chosen max_in_flight, which tries an image of each kind before the first step."""
-    _, problem, _, z = _one()
+    z, problem = _one()
     bad = Problem(problem.y, _Refusing(error))
-    batches = [jobs(z[None], torch.tensor([3]), bad, SOLVER), jobs(z[None], torch.tensor([3]), problem, SOLVER)]
-    outcomes = {outcome.job.problem is bad: outcome for outcome in run(batches, Capacity())}
+    batches = [started(z, torch.tensor([3]), bad, SOLVER), started(z, torch.tensor([3]), problem, SOLVER)]
+    outcomes = {outcome.started.problem is bad: outcome for outcome in run(batches, Capacity())}
     assert outcomes[True].failed == reason
     assert outcomes[False].failed is None and outcomes[False].nfe == 3
-
-
-def test_a_refused_image_does_not_bound_others_of_its_kind():
-    solver, problem, row, z = _one()
-    chosen = Capacity()
-    chosen.fit("refused", solver, Problem(problem.y, _Refusing(InputError("no"))), row, z)
-    chosen.fit("too large", solver, Problem(problem.y, _Refusing(MemoryError())), row, z)
-    assert (chosen.limit("refused").rows, chosen.limit("too large").rows) == (capacity.BOUND_CPU, 1)
 
 
 def test_one_row_is_tried_twice_since_others_may_have_held_the_memory():

@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from flashdiffusion.engine.lanes import Lanes
-from flashdiffusion.engine.slots import run
 from flashdiffusion.physics import GaussianBlur
 from flashdiffusion.solvers import LatentDPS, Problem, Transition
-from toy import ToyPrior, jobs
+from toy import ToyPrior, run, started
 
 
 @pytest.fixture
@@ -65,8 +64,8 @@ def test_lanes_change_nothing(four_threads):
             return super().step(z, k, problem, noise)
 
     watched = Watched(prior, solver.transition, 0.5)
-    wide = {o.job.row: o.z for o in run([jobs(z, k, problem, watched)], 10)}
-    alone = {o.job.row: o.z for o in run([jobs(z, k, problem, solver)], 1)}
+    wide = {o.started.row: o.z for o in run([started(z, k, problem, watched)], 10)}
+    alone = {o.started.row: o.z for o in run([started(z, k, problem, solver)], 1)}
     assert any("lane" in name for name in seen)
     for row, expected in alone.items():
         torch.testing.assert_close(wide[row], expected)

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from flashdiffusion.engine.capacity import Capacity
-from flashdiffusion.engine.slots import PATIENCE, run
+from flashdiffusion.engine.slots import PATIENCE
 from flashdiffusion.errors import InputError
 from flashdiffusion.physics import GaussianBlur, RandomInpainting
 from flashdiffusion.solvers import LatentDPS, Problem, StepResult, Transition
-from toy import ToyPrior, jobs
+from toy import ToyPrior, run, started
 
 PRIOR = ToyPrior()
 SOLVER = LatentDPS(PRIOR, Transition(PRIOR.schedule.grid(50)), 0.5)
@@ -30,7 +30,7 @@ def _batches(order: list[int], size: int, solver=SOLVER):
     for first in range(0, len(order), size):
         part = order[first : first + size]
         rows = torch.tensor(part)
-        yield jobs(z[rows], STARTS[rows], problem.take(rows), solver, part)
+        yield started(z[rows], STARTS[rows], problem.take(rows), solver, part)
 
 
 def _sequential():
@@ -55,7 +55,7 @@ def test_equals_the_sequential_loop_for_any_capacity_order_and_batches(max_in_fl
     expected = _sequential()
     seen = []
     for outcome in outcomes:
-        index = outcome.job.generator.initial_seed()
+        index = outcome.started.generator.initial_seed()
         torch.testing.assert_close(outcome.z, expected[index])
         assert outcome.nfe == STARTS[index] and outcome.failed is None
         seen.append(index)
@@ -64,7 +64,7 @@ def test_equals_the_sequential_loop_for_any_capacity_order_and_batches(max_in_fl
 
 def test_easy_images_leave_before_hard_ones():
     outcomes = list(run(_batches([2, 0, 3], 3), 3))
-    assert [outcome.job.k for outcome in outcomes] == [1, 7, 50]
+    assert [outcome.started.k for outcome in outcomes] == [1, 7, 50]
 
 
 def test_slots_are_refilled_across_batches():
@@ -79,7 +79,7 @@ def test_slots_are_refilled_across_batches():
 def test_the_longest_of_the_last_images_go_first():
     z, problem = _inputs(6)
     moved = []
-    list(run([jobs(z, torch.tensor([10, 10, 10, 10, 10, 50]), problem, SOLVER)], 2, moved.append))
+    list(run([started(z, torch.tensor([10, 10, 10, 10, 10, 50]), problem, SOLVER)], 2, moved.append))
     assert len(moved) == 50  # the five others fit beside the longest
 
 
@@ -90,7 +90,7 @@ def test_batches_are_asked_for_as_slots_come_free():
     def source():
         for number in range(40):
             asked.append(number)
-            yield jobs(z, torch.tensor([5, 5]), problem, SOLVER)
+            yield started(z, torch.tensor([5, 5]), problem, SOLVER)
 
     outcomes = run(source(), 2)
     for done in range(1, 41):
@@ -106,7 +106,7 @@ def test_finished_images_are_not_kept():
 
     def source():
         for _ in range(batches):
-            made = jobs(z, torch.tensor([2, 3]), Problem(problem.y.clone(), problem.physics), SOLVER)
+            made = started(z, torch.tensor([2, 3]), Problem(problem.y.clone(), problem.physics), SOLVER)
             seen.append(weakref.ref(made[0].problem))
             yield made
             del made
@@ -124,24 +124,24 @@ def test_images_of_other_sizes_physics_and_solvers_share_the_engine():
     other = LatentDPS(PRIOR, Transition(PRIOR.schedule.grid(20), 0.5), 0.2)
     zs = torch.randn(2, 12, 8, 12, dtype=torch.float64)
     batches = [
-        jobs(z, torch.tensor([6, 9]), problem, SOLVER),
-        jobs(zs, torch.tensor([4, 8]), Problem(wide.y.double(), wide.physics), SOLVER, [2, 3]),
-        jobs(z, torch.tensor([5, 5]), problem, other, [4, 5]),
-        jobs(z, torch.tensor([5, 5]), Problem(problem.y, _Identity()), SOLVER, [6, 7]),
+        started(z, torch.tensor([6, 9]), problem, SOLVER),
+        started(zs, torch.tensor([4, 8]), Problem(wide.y.double(), wide.physics), SOLVER, [2, 3]),
+        started(z, torch.tensor([5, 5]), problem, other, [4, 5]),
+        started(z, torch.tensor([5, 5]), Problem(problem.y, _Identity()), SOLVER, [6, 7]),
     ]
-    alone = {outcome.job: outcome.z for batch in batches for outcome in run([_again(batch)], 1)}
+    alone = {outcome.started: outcome.z for batch in batches for outcome in run([_again(batch)], 1)}
     expected = {job.generator.initial_seed(): z for job, z in alone.items()}
     together = list(run(batches, 5))
     assert len(together) == 8
     for outcome in together:
-        torch.testing.assert_close(outcome.z, expected[outcome.job.generator.initial_seed()])
+        torch.testing.assert_close(outcome.z, expected[outcome.started.generator.initial_seed()])
 
 
 def _again(batch):
     first = batch[0]
     z = torch.stack([job.z for job in batch])
     seeds = [job.generator.initial_seed() for job in batch]
-    return jobs(z, torch.tensor([job.k for job in batch]), first.problem, first.solver, seeds)
+    return started(z, torch.tensor([job.k for job in batch]), first.problem, first.solver, seeds)
 
 
 class _Identity:
@@ -154,17 +154,17 @@ def test_static_steps_are_filled_up_to_the_capacity():
         def step(self, z, k, problem, noise):
             assert len(z) == len(k) == len(problem) == len(noise)
             self.asked.append(len(z))
-            return StepResult(z + 0.1 * noise[:, 0], z, {"step": torch.ones_like(k)})
+            return StepResult(z + 0.1 * noise[:, 0], z)
 
     z, problem = _inputs()
     solver = Shapes()
     moved = []
-    static = list(run([jobs(z, STARTS, problem, solver)], 4, moved.append, static=True))
+    static = list(run([started(z, STARTS, problem, solver)], 4, moved.append, static=True))
     assert set(solver.asked) <= {1, 2, 4} and 3 in moved
-    expected = {o.job.row: o for o in run([jobs(z, STARTS, problem, _Steps())], 4)}
+    expected = {o.started.row: o for o in run([started(z, STARTS, problem, _Steps())], 4)}
     for outcome in static:
-        assert torch.equal(outcome.z, expected[outcome.job.row].z)
-        assert outcome.nfe == outcome.job.k == sum(outcome.work.values())
+        assert torch.equal(outcome.z, expected[outcome.started.row].z)
+        assert outcome.nfe == outcome.started.k
 
 
 def test_refuses_what_does_not_fit():
@@ -172,7 +172,7 @@ def test_refuses_what_does_not_fit():
     with pytest.raises(InputError, match="max_in_flight is 0; expected at least 1"):
         run([], 0)
     with pytest.raises(InputError, match="starts at 51; expected 0 to 50"):
-        jobs(z, STARTS + 1, problem, SOLVER)
+        started(z, STARTS + 1, problem, SOLVER)
 
 
 class _Steps:
@@ -191,10 +191,7 @@ class _Steps:
 
     def step(self, z, k, problem, noise):
         self.asked.append(k.tolist())
-        return StepResult(z + 0.1 * noise[:, 0], z, {"step": torch.ones_like(k)})
-
-    def units(self, z, problem):
-        return {"step": lambda: self.step(z, torch.ones(1), problem, z[:, None])}
+        return StepResult(z + 0.1 * noise[:, 0], z)
 
 
 class _CostlyThird(_Steps):
@@ -206,11 +203,14 @@ def test_costly_steps_wait_for_each_other_and_stall_nobody():
     z, problem = _inputs()
     solver = _CostlyThird()
     starts = torch.tensor([3, 5, 2, 1, 4, 3, 7])
-    outcomes = list(run([jobs(z, starts, problem, solver)], max_in_flight=7))
-    assert [outcome.nfe for outcome in sorted(outcomes, key=lambda o: o.job.row)] == starts.tolist()
+    outcomes = list(run([started(z, starts, problem, solver)], max_in_flight=7))
+    assert [outcome.nfe for outcome in sorted(outcomes, key=lambda o: o.started.row)] == starts.tolist()
     costly = [asked for asked in solver.asked if 3 in asked]
     assert costly == [[3, 3, 3, 3, 3]]  # one call for all five images that pass k = 3
-    assert [outcome.job.row for outcome in outcomes[:2]] == [3, 2]  # those without a costly step were done before it
+    assert [outcome.started.row for outcome in outcomes[:2]] == [
+        3,
+        2,
+    ]  # they had no costly step
 
 
 class _Small(_Steps):
@@ -239,8 +239,8 @@ def test_out_of_memory_is_answered_by_a_smaller_capacity(error):
     z, problem = _inputs()
     solver = _Small(error)
     max_in_flight = Capacity(7)
-    outcomes = {o.job.row: o.z for o in run([jobs(z, STARTS, problem, solver)], max_in_flight)}
-    expected = {o.job.row: o.z for o in run([jobs(z, STARTS, problem, _Steps())], 7)}
+    outcomes = {o.started.row: o.z for o in run([started(z, STARTS, problem, solver)], max_in_flight)}
+    expected = {o.started.row: o.z for o in run([started(z, STARTS, problem, _Steps())], 7)}
     assert outcomes.keys() == expected.keys()
     for row, z_end in expected.items():
         assert torch.equal(outcomes[row], z_end), "noise is drawn once, however often a step is tried"
@@ -255,9 +255,9 @@ def test_images_of_a_rare_size_are_not_left_behind():
     solver = _Steps()
 
     def source():
-        yield jobs(rare, torch.tensor([1]), wide, solver)
+        yield started(rare, torch.tensor([1]), wide, solver)
         for _ in range(100):
-            yield jobs(z, torch.tensor([4, 4]), problem, solver)
+            yield started(z, torch.tensor([4, 4]), problem, solver)
 
     done = [outcome.z.shape[-1] for outcome in run(source(), 4)]
     assert done.index(12) < 60, "of 201, though others are always the more"
@@ -269,7 +269,7 @@ def test_an_image_too_large_even_alone_is_given_up():
             raise self.error
 
     z, problem = _inputs(3)
-    outcomes = list(run([jobs(z, torch.tensor([2, 2, 2]), problem, Never(MemoryError()))], 3))
+    outcomes = list(run([started(z, torch.tensor([2, 2, 2]), problem, Never(MemoryError()))], 3))
     assert [outcome.failed for outcome in outcomes] == ["out of memory, even alone"] * 3
 
 
@@ -281,10 +281,10 @@ def test_an_image_whose_step_is_refused_is_given_up_and_the_others_go_on():
             return super().step(z, k, problem, noise)
 
     z, problem = _inputs()
-    outcomes = list(run([jobs(z, torch.tensor([3, 4, 2, 6, 1, 0, 3]), problem, Refusing())], 4))
-    failed = {outcome.job.row: outcome.failed for outcome in outcomes if outcome.failed}
+    outcomes = list(run([started(z, torch.tensor([3, 4, 2, 6, 1, 0, 3]), problem, Refusing())], 4))
+    failed = {outcome.started.row: outcome.failed for outcome in outcomes if outcome.failed}
     assert failed == {1: "no fourth step", 3: "no fourth step"}
-    assert sorted(outcome.job.row for outcome in outcomes) == [*range(7)]
+    assert sorted(outcome.started.row for outcome in outcomes) == [*range(7)]
 
 
 def test_an_error_of_the_code_itself_is_not_swallowed():
@@ -294,7 +294,7 @@ def test_an_error_of_the_code_itself_is_not_swallowed():
 
     z, problem = _inputs(2)
     with pytest.raises(RuntimeError, match="shapes do not match"):
-        list(run([jobs(z, torch.tensor([2, 2]), problem, Broken())], 2))
+        list(run([started(z, torch.tensor([2, 2]), problem, Broken())], 2))
 
 
 @pytest.mark.parametrize("max_in_flight", [1, 2, 16])
@@ -302,10 +302,10 @@ def test_batches_that_are_clean_at_the_start_do_not_end_the_run(max_in_flight):
     z, problem = _inputs(4)
     clean = torch.zeros(4, dtype=torch.int64)
     batches = [
-        jobs(z, clean, problem, SOLVER),
+        started(z, clean, problem, SOLVER),
         [],
-        jobs(z, STARTS[:4], problem, SOLVER),
-        jobs(z, clean, problem, SOLVER),
+        started(z, STARTS[:4], problem, SOLVER),
+        started(z, clean, problem, SOLVER),
     ]
     assert len(list(run(iter(batches), max_in_flight))) == 12
 
@@ -324,11 +324,11 @@ def test_no_image_waits_longer_than_its_patience_for_cheaper_ones(max_in_flight)
     cheap.asked = costly.asked = order
 
     def source():
-        yield jobs(z[:1], torch.tensor([3]), problem, costly)
+        yield started(z[:1], torch.tensor([3]), problem, costly)
         for _ in range(64):
-            yield jobs(z, torch.tensor([4] * 5), problem, cheap)
+            yield started(z, torch.tensor([4] * 5), problem, cheap)
 
-    served = [outcome.job.solver for outcome in run(source(), max_in_flight)]
+    served = [outcome.started.solver for outcome in run(source(), max_in_flight)]
     assert len(served) == 321
     steps = 3 * (PATIENCE + 1)  # of the engine, until it has made three of its own
     assert served.index(costly) <= steps * max_in_flight / 4 + max_in_flight
@@ -339,7 +339,7 @@ def test_costly_steps_wait_for_each_other_while_their_patience_lasts():
     z, problem = _inputs()
     cheap, costly = _Steps(), _Costly()
     starts = torch.tensor([PATIENCE + 10, 2, 2, 2, 2, 2, 2])
-    batch = jobs(z, starts, problem, costly)
-    batch[0] = jobs(z, starts, problem, cheap)[0]
+    batch = started(z, starts, problem, costly)
+    batch[0] = started(z, starts, problem, cheap)[0]
     list(run([batch], 7))
     assert costly.asked == [[2] * 6, [1] * 6]

@@ -210,8 +210,7 @@ def _latent_iterations(problem: Problem, rows: list[int]) -> list[int]:
     solver = ReSample(prior, Transition(prior.schedule.grid(500)), iterations=100)
     z = torch.zeros(len(rows), 12, 8, 8, dtype=torch.float64)
     noise = torch.zeros(len(rows), 2, 12, 8, 8, dtype=torch.float64)
-    work = solver.step(z, torch.full((len(rows),), 10), problem.take(torch.tensor(rows)), noise).work
-    return work["latent iteration"].tolist()
+    return solver.step(z, torch.full((len(rows),), 10), problem.take(torch.tensor(rows)), noise).iterations.tolist()
 
 
 @pytest.mark.parametrize("wrapped", [False, True])

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from flashdiffusion.engine.slots import run
 from flashdiffusion.errors import InputError
 from flashdiffusion.physics import GaussianBlur
 from flashdiffusion.severity import Severity
@@ -19,7 +18,7 @@ from flashdiffusion.solvers import (
     SNRMatch,
     Transition,
 )
-from toy import ToyPrior, jobs
+from toy import ToyPrior, run, started
 
 PRIOR = ToyPrior()
 GRID = PRIOR.schedule.grid()
@@ -131,8 +130,8 @@ def test_inversion_walks_each_image_to_its_own_step_and_back():
     start = DDIMInversion(KnownSeverity(z_hat, var))(_measured(3), PRIOR, GRID, _noise(3))
     assert torch.equal(start.k, GRID.match(var)) and torch.equal(start.nfe, start.k)
     back = LatentDPS(PRIOR, Transition(GRID, 0.0), 0.0)
-    for outcome in run([jobs(start.z, start.k, _measured(3), back)]):
-        torch.testing.assert_close(outcome.z, z_hat[outcome.job.row], rtol=0.02, atol=0.02)
+    for outcome in run([started(start.z, start.k, _measured(3), back)]):
+        torch.testing.assert_close(outcome.z, z_hat[outcome.started.row], rtol=0.02, atol=0.02)
     # What is in the estimate is scaled as the toy's exact probability flow scales it: by the marginal's deviation.
     std = (start.z.flatten(2).std(dim=2) / z_hat.flatten(2).std(dim=2))[:, :, None]
     abar = GRID.abar[start.k].view(3, 1, 1)

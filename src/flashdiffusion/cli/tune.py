@@ -70,8 +70,20 @@ def command(
             pipeline.method(solver, start, settings)
 
         def measure(settings: Settings) -> dict[str, Any]:
-            given = (pipeline, data, task, method.method, images.noise_std, seed, settings, metrics)
-            return means(evaluate(*given, max_in_flight=max_in_flight, progress=True))
+            return means(
+                evaluate(
+                    pipeline,
+                    data,
+                    task,
+                    method.method,
+                    progress=True,
+                    noise_std=images.noise_std,
+                    seed=seed,
+                    settings=settings,
+                    metrics=metrics,
+                    max_in_flight=max_in_flight,
+                )
+            )
 
         result: dict[str, Any] = {"command": ["flashdiffusion", *sys.argv[1:]]} | about
         result["environment"] = environment(pipeline.prior.device)

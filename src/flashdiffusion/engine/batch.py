@@ -1,6 +1,6 @@
 """Measurements in, one restored image out."""
 
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -18,28 +18,37 @@ from flashdiffusion.types import Physics
 class Batch:
     """Measurements y (B, ...) on the [0, 1] scale that came together: their names and their physics.
 
-    settings: hyperparameters for them; None leaves the choice to the pipeline.
+    settings: hyperparameters for them; None leaves the choice to the pipeline. extra: anything of each image that
+    its result is to carry. samples: how many results each is to have, which share what the severity encoder sees.
 
     Raises:
-        InputError: another number of names, or of the physics' parameters, than measurements.
+        InputError: another number of names, extras, or the physics' parameters, than measurements.
     """
 
     ids: Sequence[str]
     y: Tensor
     physics: Physics
     settings: Settings | None = None
+    extra: Sequence[Any] | None = None
+    samples: int = 1
 
     def __post_init__(self) -> None:
         if len(self.ids) != len(self.y):
             raise InputError(f"{len(self.ids)} ids for {len(self.y)} images; expected one per image")
         if isinstance(self.physics, BatchedPhysics):
             object.__setattr__(self, "physics", self.physics.expand(len(self.y)))
-        check_length(self.problem)
+        if self.extra is not None and len(self.extra) != len(self.y):
+            raise InputError(f"{len(self.extra)} extras for {len(self.y)} images; expected one per image")
+        if self.samples < 1:
+            raise InputError(f"{self.samples} samples of each image; expected at least 1")
+        self.problem.check_length()
 
     @classmethod
-    def of(cls, ids: Sequence[str], problem: Problem, settings: Settings | None = None) -> Self:
+    def of(
+        cls, ids: Sequence[str], problem: Problem, settings: Settings | None = None, extra: Sequence[Any] | None = None
+    ) -> Self:
         """Make a batch of a problem, and keep what is known of it."""
-        batch = cls(ids, problem.y, problem.physics, settings)
+        batch = cls(ids, problem.y, problem.physics, settings, extra)
         batch.__dict__["problem"] = problem
         return batch
 
@@ -49,10 +58,13 @@ class Batch:
         return Problem(self.y, self.physics)
 
 
-def check_length(problem: Problem) -> None:
-    """Raise InputError if the physics' parameters are for another number of images."""
-    if isinstance(problem.physics, Sized) and len(problem.physics) != len(problem):
-        raise InputError(f"physics has parameters for {len(problem.physics)} images; y has {len(problem)}")
+@dataclass(frozen=True)
+class Failed:
+    """An input of which there is no measurement; a stream gives it back as a failure, in its place."""
+
+    id: str
+    reason: str
+    extra: Any = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +75,7 @@ class Restored:
     severity: σ̂² in scaled latent units, None if no severity encoder was used. start_step: time of its start on the full
     schedule, 0 (clean) to N (noise), whatever the grid. nfe: denoiser evaluations run. gflop: arithmetic spent.
     seconds: its share of the wall-clock time of the calls it took part in. failed: why there is no image; its
-    arithmetic is not counted.
+    arithmetic is not counted. extra: what its batch said.
     """
 
     index: int
@@ -75,6 +87,7 @@ class Restored:
     gflop: float = 0.0
     seconds: float = 0.0
     failed: str | None = None
+    extra: Any = None
 
     def row(self) -> dict[str, Any]:
         """What it cost, as plain numbers."""

@@ -5,12 +5,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 
-from flashdiffusion.engine.memory import free_bytes, image_bytes, release
+from flashdiffusion.engine.memory import free_bytes, release
 from flashdiffusion.errors import FlashDiffusionError, InputError, is_out_of_memory
-from flashdiffusion.solvers.problem import Problem
-from flashdiffusion.solvers.solver import Solver
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")
@@ -35,7 +32,7 @@ class Capacity:
     """Images in flight, and how many of one kind step together.
 
     Args:
-        rows: a fixed number; None chooses one by what is free when the first images of a kind come (`fit`).
+        rows: a fixed number; None chooses one when the first image of a kind has made a step, alone (`fit`).
 
     Raises:
         InputError: rows < 1.
@@ -46,33 +43,27 @@ class Capacity:
             raise InputError(f"max_in_flight is {rows}; expected at least 1")
         self.given = rows
         self._limits: dict[Hashable, Limit] = {}
+        self._fitted: set[Hashable] = set()
 
     @property
     def rows(self) -> int:
         """Images in flight: as many as step together of the kind that allows the most."""
-        return max((limit.rows for limit in self._limits.values()), default=self.given or BOUND_CPU)
+        known = [limit.rows for kind, limit in self._limits.items() if self.fits(kind)]
+        return max(known, default=self.given or BOUND_CPU)
 
     def limit(self, kind: Hashable) -> Limit:
         """Of one kind of image: those that can share a step."""
-        return self._limits[kind]
+        return self._limits.setdefault(kind, Limit(self.given or 1))
 
-    def fit(self, kind: Hashable, solver: Solver, problem: Problem, row: int, z: Tensor) -> None:
-        """Set the limit of images like this one, z (c, h, w): the given one, or by what is free."""
-        if kind in self._limits:
-            return
-        self._limits[kind] = Limit(self.given or self._choose(solver, problem, row, z))
+    def fits(self, kind: Hashable) -> bool:
+        """Whether it is known how many of this kind fit."""
+        return self.given is not None or kind in self._fitted
 
-    def _choose(self, solver: Solver, problem: Problem, row: int, z: Tensor) -> int:
-        bound = BOUND_CPU if z.device.type == "cpu" else BOUND_GPU
-        try:
-            one = problem.take(torch.tensor([row]))
-            needed = max(image_bytes(call) for call in solver.units(z[None], one).values())
-        except (FlashDiffusionError, RuntimeError, MemoryError) as error:
-            if not isinstance(error, FlashDiffusionError) and not is_out_of_memory(error):
-                raise
-            # Its own step will say what is wrong, for it alone; others of its kind may be sound.
-            return 1 if is_out_of_memory(error) else bound
-        return max(1, min(bound, int(USED * free_bytes(z.device) / max(1, WORKING * needed))))
+    def fit(self, kind: Hashable, needed: float, device: torch.device) -> None:
+        """Set the limit of a kind whose images need so many bytes each, by what is free."""
+        bound = BOUND_CPU if device.type == "cpu" else BOUND_GPU
+        self.limit(kind).rows = max(1, min(bound, int(USED * free_bytes(device) / max(1, WORKING * needed))))
+        self._fitted.add(kind)
 
 
 @dataclass(frozen=True)

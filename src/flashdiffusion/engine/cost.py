@@ -1,73 +1,85 @@
-"""Arithmetic of a restored image: its start, the solver's units it ran, the last decode."""
+"""Arithmetic of images: the first real call of each kind is counted, and stands for the others."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from functools import partial
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
-from flashdiffusion.engine.slots import Outcome
-from flashdiffusion.errors import FlashDiffusionError
 from flashdiffusion.metrics import count_gflop
+from flashdiffusion.metrics.flops import FlopCounter
 from flashdiffusion.physics import BatchedPhysics
-from flashdiffusion.priors import LatentPrior
-from flashdiffusion.severity import SeverityEncoder
-from flashdiffusion.solvers import Problem, StartRule
+from flashdiffusion.solvers import Problem, Solver, StepResult
 from flashdiffusion.types import Physics
+
+Result = TypeVar("Result")
 
 
 class Costs:
-    """GFLOP per image; each kind of call is counted once per kind of image.
+    """GFLOP of images by kind of call; calls of one kind cost each of their images the same, inner iterations aside."""
 
-    Args:
-        prior: what every solver calls.
-        encoder: the severity encoder, if there is one.
-    """
+    def __init__(self) -> None:
+        self._fixed: dict[Hashable, float] = {}
+        self._each: dict[Hashable, float] = {}  # of an inner iteration
 
-    def __init__(self, prior: LatentPrior, encoder: SeverityEncoder | None) -> None:
-        self.prior, self.encoder = prior, encoder
-        self._counted: dict[tuple[object, ...], float] = {}
+    def known(self, kind: Hashable) -> bool:
+        """Whether a call of this kind was counted."""
+        return kind in self._fixed
 
-    @torch.no_grad()
-    def gflop(self, outcome: Outcome, rule: StartRule, operators: object, inverted: int | None) -> float:
-        """What an image took.
+    def call(
+        self,
+        kinds: Sequence[Hashable],
+        function: Callable[[], Result],
+        inner: Callable[[Result], Tensor | None] = lambda result: None,
+        each: Callable[[], float] = lambda: 0.0,
+    ) -> tuple[Result, list[float]]:
+        """What the function gives, and the GFLOP of each image.
 
         Args:
-            operators: what its physics is (`operators_of`).
-            inverted: denoiser evaluations of its start, None if the rule makes none.
+            kinds: one for each image; all are the same unless all are known.
+            inner: how many inner iterations each image took, int64 (B,).
+            each: GFLOP of one; asked once.
         """
-        job, solver = outcome.job, outcome.job.solver
-        z = job.z[None]
-        kind = (type(rule), type(getattr(rule, "estimate", None)), operators, job.problem.y.shape[1:], z.shape)
+        first = kinds[0]
+        if first in self._fixed:
+            result, counted = function(), None
+        else:
+            with FlopCounter() as counter:
+                result = function()
+            counted = counter.gflop / len(kinds)
+        iterations = inner(result)
+        counts = [0] * len(kinds) if iterations is None else iterations.tolist()
+        if any(counts) and first not in self._each:
+            self._each[first] = each()
+        if counted is not None:
+            self._fixed[first] = counted - self._each.get(first, 0.0) * sum(counts) / len(counts)
+        of_each = zip(kinds, counts, strict=True)
+        return result, [self._fixed[kind] + self._each.get(kind, 0.0) * count for kind, count in of_each]
 
-        def one() -> Problem:
-            return job.problem.take(torch.tensor([job.row]))
-
-        total = self._of(("last decode", z.shape), lambda: self.prior.decode(z))
-        if inverted is None:
-            total += self._of(("start", *kind), lambda: rule(one(), self.prior, solver.grid, z))
-        else:  # how far an inversion runs differs from image to image
-            i = torch.ones(1, dtype=torch.int64, device=z.device)
-            total += self._of(("severity", *kind), lambda: self.encoder and self.encoder(one().image))
-            total += inverted * self._of(("denoise", z.shape), lambda: self.prior.denoise(z, i))
-        for name, count in outcome.work.items():
-            total += count * self._of((name, *kind), partial(_call, name, lambda: solver.units(z, one())))
-        return total
-
-    def _of(self, key: tuple[object, ...], call: Callable[[], object]) -> float:
-        if key not in self._counted:
-            try:
-                self._counted[key] = count_gflop(call)
-            except FlashDiffusionError:  # a physics that fails now and then costs a figure, not the image
-                return float("nan")
-        return self._counted[key]
-
-
-def _call(name: str, units: Callable[[], Mapping[str, Callable[[], object]]]) -> object:
-    return units()[name]()
+    def step(
+        self, kinds: Sequence[Hashable], solver: Solver, z: Tensor, k: Tensor, problem: Problem, noise: Tensor
+    ) -> tuple[StepResult, list[float]]:
+        """A solver's step, and the GFLOP of each image."""
+        return self.call(
+            kinds,
+            lambda: solver.step(z, k, problem, noise),
+            lambda result: result.iterations,
+            lambda: _iteration(solver, z[:1], k[:1], problem.take(torch.tensor([0])), noise[:1]),
+        )
 
 
-def operators_of(physics: Physics, count: int) -> list[object]:
+def _iteration(solver: Any, z: Tensor, k: Tensor, problem: Problem, noise: Tensor) -> float:
+    """GFLOP of an inner iteration: by how much a step with two is more than one with one."""
+    far = Problem(problem.y + 10, problem.physics)  # so that the first iteration is not the last
+    once, twice = (count_gflop(partial(replace(solver, iterations=n).step, z, k, far, noise)) for n in (1, 2))
+    return twice - once
+
+
+def operators_of(physics: Physics, count: int) -> list[Hashable]:
     """What the arithmetic depends on, beside the size, for each of the `count` images: its operators."""
     if isinstance(physics, BatchedPhysics):
         return [str(described["physics"]) for described in physics.describe()]
-    return [type(getattr(physics, "physics", physics))] * count
+    one: Any = type(getattr(physics, "physics", physics))
+    return [one] * count

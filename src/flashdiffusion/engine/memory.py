@@ -1,8 +1,9 @@
-"""Memory: what is free, what a call on one image needs, how running out of it looks."""
+"""Memory: what is free, and what a call needs."""
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Self
 
 import psutil
 import torch
@@ -46,17 +47,27 @@ def _left_of_container() -> Iterator[int]:
             continue
 
 
-def image_bytes(call: Callable[[], object]) -> int:
-    """What autograd keeps during a call on one image, parameters aside: nearly all of the memory that it needs."""
-    kept: dict[int, int] = {}
+class KeptMemory:
+    """Counts what autograd keeps of what runs inside, parameters aside: nearly all of the memory that it needs."""
 
-    def pack(tensor: Tensor) -> Tensor:
+    def __init__(self) -> None:
+        self._kept: dict[int, int] = {}
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
+
+    def __enter__(self) -> Self:
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._hooks.__exit__(*error)
+
+    def _pack(self, tensor: Tensor) -> Tensor:
         if not isinstance(tensor if tensor._base is None else tensor._base, torch.nn.Parameter):
             storage = tensor.untyped_storage()
-            kept[storage.data_ptr()] = storage.nbytes()
+            self._kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
-    with torch.compiler.set_stance("force_eager"), hooks:  # else compiled networks are compiled anew for one image
-        call()
-    return sum(kept.values())
+    @property
+    def bytes(self) -> int:
+        """What was kept."""
+        return sum(self._kept.values())

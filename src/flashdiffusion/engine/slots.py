@@ -1,16 +1,20 @@
 """The engine: images at different times share each solver step, and leave as soon as they are done."""
 
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass
 from itertools import chain, groupby
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from flashdiffusion.engine.capacity import Capacity, Failure, in_parts
+from flashdiffusion.engine.cost import Costs
 from flashdiffusion.engine.lanes import Lanes
+from flashdiffusion.engine.memory import KeptMemory
 from flashdiffusion.errors import InputError
 from flashdiffusion.solvers.problem import Problem
 from flashdiffusion.solvers.solver import Solver, StepResult
@@ -23,10 +27,11 @@ PATIENCE = 20
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class Started:
     """An image to restore: row `row` of `problem`, from the latent z (c, h, w) at position k of the solver's grid.
 
-    generator: its own, on the CPU.
+    generator: its own, on the CPU. operators: what the arithmetic of its physics depends on, beside its size. extra:
+    anything that its outcome is to carry.
 
     Raises:
         InputError: k off the grid; 0 is allowed and takes no step.
@@ -39,6 +44,8 @@ class Job:
     row: int
     solver: Solver
     generator: torch.Generator
+    operators: Hashable = None
+    extra: Any = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.k <= len(self.solver.grid):
@@ -49,14 +56,14 @@ class Job:
 class Outcome:
     """An image that has left the engine.
 
-    z: its latent (c, h, w), the final one unless it failed. nfe: denoiser evaluations run for it. work: how often each
-    of the solver's `units` ran for it. seconds: its share of the steps it took part in. failed: why it was given up.
+    z: its latent (c, h, w), the final one unless it failed. nfe: denoiser evaluations run for it. gflop: arithmetic of
+    its steps. seconds: its share of the steps it took part in. failed: why it was given up.
     """
 
-    job: Job
+    started: Started
     z: Tensor
     nfe: int = 0
-    work: Counter[str] = field(default_factory=Counter)
+    gflop: float = 0.0
     seconds: float = 0.0
     failed: str | None = None
 
@@ -65,84 +72,84 @@ class Outcome:
 class _Slot:
     """An image in flight, `left` steps from clean."""
 
-    job: Job
+    started: Started
     z: Tensor
     left: int
     nfe: int = 0
-    work: Counter[str] = field(default_factory=Counter)
+    gflop: float = 0.0
     seconds: float = 0.0
     noise: Tensor | None = None  # of the next step, drawn once however often that step is tried
     waited: int = 0  # steps of others since its last
+    cost: float = 1.0  # of the next step
 
     @property
     def kind(self) -> Hashable:
         """Those of equal kind can share a step."""
-        return id(self.job.solver), self.job.z.shape, self.job.problem.kind
+        return id(self.started.solver), self.z.shape, self.started.problem.kind, self.cost
+
+    @property
+    def arithmetic(self) -> Hashable:
+        """Those for which it is equal cost the same."""
+        problem = self.started.problem
+        return self.started.solver.name, self.z.shape, problem.y.shape[1:], self.started.operators, self.cost
 
     def outcome(self, failed: str | None = None) -> Outcome:
-        return Outcome(self.job, self.z, self.nfe, self.work, self.seconds, failed)
+        return Outcome(self.started, self.z, self.nfe, self.gflop, self.seconds, failed)
 
 
-def run(
-    batches: Iterable[Sequence[Job]],
-    max_in_flight: int | Capacity = 16,
-    on_step: Callable[[int], None] | None = None,
-    static: bool = False,
-    on_estimates: Callable[[list[Job], Tensor], None] | None = None,
-) -> Iterator[Outcome]:
-    """Step every image from its own start to clean; yield each one as soon as it is done.
+class Slots:
+    """Images in flight, each with a slot, from its own start to clean.
 
     At most `max_in_flight` images are in flight; a finished one's slot goes to the next in line: first come, first
     served, and the longest first once no more are to come. A step takes those whose next step is the cheapest, so that
-    costly steps wait for each other and are made together, but none for more than `PATIENCE` steps. Batches are asked
-    for as slots come free. An image's noise comes from its own generator, so batches and order change nothing.
+    costly steps wait for each other and are made together, but none for more than `PATIENCE` steps. An image's noise
+    comes from its own generator, so batches and order change nothing.
 
-    A step that runs out of memory is made in halves, which bound the steps of that kind of image from then on. A
+    A step that runs out of memory is made in halves, which bound the steps of that kind of image from then on. An
     image that makes a step fail is given up with the reason, and the others go on.
 
     Args:
+        max_in_flight: images in flight at a time, >= 1, or a capacity that finds out.
         on_step: called with the number of images that each step moved.
-        on_estimates: called with the images that stepped together and their clean estimates z0 (n, c, h, w).
         static: fill every step up to a power of two, so that compiled networks see few shapes.
+        on_estimates: called with the images that stepped together and their clean estimates z0 (n, c, h, w).
+        costs: what is known of the arithmetic of steps, to be added to.
 
     Raises:
         InputError: max_in_flight < 1.
     """
-    slots = max_in_flight if isinstance(max_in_flight, Capacity) else Capacity(max_in_flight)
-    return _Engine(slots, on_step, static, on_estimates).run(iter(batches))
-
-
-class _Engine:
-    """State of one `run`."""
 
     def __init__(
         self,
-        max_in_flight: Capacity,
-        on_step: Callable[[int], None] | None,
-        static: bool,
-        on_estimates: Callable[[list[Job], Tensor], None] | None,
+        max_in_flight: int | Capacity = 16,
+        on_step: Callable[[int], None] | None = None,
+        static: bool = False,
+        on_estimates: Callable[[list[Started], Tensor], None] | None = None,
+        costs: Costs | None = None,
     ) -> None:
-        self.on_estimates = on_estimates
-        self.max_in_flight, self.on_step, self.static = max_in_flight, on_step, static
+        self.capacity = max_in_flight if isinstance(max_in_flight, Capacity) else Capacity(max_in_flight)
+        self.on_step, self.static, self.on_estimates = on_step, static, on_estimates
+        self.costs = Costs() if costs is None else costs
         self.lanes: Lanes | None = None
-        self.waiting: deque[Job] = deque()
+        self.waiting: deque[Started] = deque()
         self.slots: list[_Slot] = []
         self.joined: dict[tuple[_Slot, ...], Problem] = {}  # who stepped together last, and their measurements
 
-    def run(self, batches: Iterator[Sequence[Job]]) -> Iterator[Outcome]:
+    def run(self, batches: Iterable[Sequence[Started]]) -> Iterator[Outcome]:
+        """Restore all; each is yielded as soon as it is done. Batches are asked for as slots come free."""
         try:
-            yield from self._run(batches)
+            yield from self._run(iter(batches))
         finally:
             if self.lanes is not None:
                 self.lanes.close()
 
-    def _run(self, batches: Iterator[Sequence[Job]]) -> Iterator[Outcome]:
+    def _run(self, batches: Iterator[Sequence[Started]]) -> Iterator[Outcome]:
         more = True
         while True:
             # What slots need is waited for; what is to wait for a slot comes a batch at a step.
-            while more and len(self.waiting) + len(self.slots) < self.max_in_flight.rows:
+            while more and len(self.waiting) + len(self.slots) < self.capacity.rows:
                 more = self._receive(next(batches, None))
-            rows = self.max_in_flight.rows
+            rows = self.capacity.rows
             if more and len(self.waiting) < max(rows, min(LOOKAHEAD * rows, ENOUGH)):
                 more = self._receive(next(batches, None))
             yield from self._admit()
@@ -153,23 +160,21 @@ class _Engine:
                 yield from self._advance(self._next())
                 yield from self._retire()
 
-    def _receive(self, batch: Sequence[Job] | None) -> bool:
+    def _receive(self, batch: Sequence[Started] | None) -> bool:
         """Put a batch in line; without one, those in line are the last. Whether more may come."""
         if batch is None:
-            self.waiting = deque(sorted(self.waiting, key=lambda job: -job.k))
+            self.waiting = deque(sorted(self.waiting, key=lambda started: -started.k))
             return False
-        for job in batch:
-            self.max_in_flight.fit(_Slot(job, job.z, job.k).kind, job.solver, job.problem, job.row, job.z)
         self.waiting += batch
         return True
 
     def _admit(self) -> Iterator[Outcome]:
-        while self.waiting and len(self.slots) < self.max_in_flight.rows:
-            job = self.waiting.popleft()
-            if job.k == 0:
-                yield Outcome(job, job.z)
+        while self.waiting and len(self.slots) < self.capacity.rows:
+            started = self.waiting.popleft()
+            if started.k == 0:
+                yield Outcome(started, started.z)
             else:
-                self.slots.append(_Slot(job, job.z, job.k))
+                self.slots.append(_Slot(started, started.z, started.k))
 
     def _retire(self) -> Iterator[Outcome]:
         done = [slot for slot in self.slots if slot.left == 0]
@@ -178,19 +183,21 @@ class _Engine:
 
     def _next(self) -> list[_Slot]:
         """Images that can share a step: those of one who waited too long, else the cheapest, of equal cost the most."""
-        groups: dict[tuple[float, Hashable], list[_Slot]] = {}
-        for solver in {id(slot.job.solver): slot.job.solver for slot in self.slots}.values():
-            own = [slot for slot in self.slots if slot.job.solver is solver]
+        for solver in {id(slot.started.solver): slot.started.solver for slot in self.slots}.values():
+            own = [slot for slot in self.slots if slot.started.solver is solver]
             for slot, cost in zip(own, solver.cost(torch.tensor([slot.left for slot in own])).tolist(), strict=True):
-                groups.setdefault((cost, slot.kind), []).append(slot)
+                slot.cost = cost
+        groups: dict[Hashable, list[_Slot]] = {}
+        for slot in self.slots:
+            groups.setdefault(slot.kind, []).append(slot)
 
-        def urgency(group: tuple[float, Hashable]) -> tuple[int, float, int]:
-            waited = max(slot.waited for slot in groups[group])
-            return -waited if waited >= PATIENCE else 0, group[0], -len(groups[group])
+        def urgency(group: list[_Slot]) -> tuple[int, float, int]:
+            waited = max(slot.waited for slot in group)
+            return -waited if waited >= PATIENCE else 0, group[0].cost, -len(group)
 
-        _, kind = first = min(groups, key=urgency)
-        longest_waiting = sorted(groups[first], key=lambda slot: -slot.waited)
-        chosen = longest_waiting[: self.max_in_flight.limit(kind).rows]
+        first = min(groups.values(), key=urgency)
+        longest_waiting = sorted(first, key=lambda slot: -slot.waited)
+        chosen = longest_waiting[: self.capacity.limit(first[0].kind).rows]
         for slot in self.slots:
             slot.waited += 1
         for slot in chosen:
@@ -201,10 +208,11 @@ class _Engine:
         """Move them one step; give up those that cannot be."""
         began = time.perf_counter()
         outcomes = []
-        limit = self.max_in_flight.limit(chosen[0].kind)
+        limit = self.capacity.limit(chosen[0].kind)
         if self.lanes is None:
-            self.lanes = Lanes(chosen[0].z.device, self.max_in_flight.rows)
+            self.lanes = Lanes(chosen[0].z.device, self.capacity.rows)
         parts = [chosen] if self.static else self.lanes.split(chosen)
+        parts = [alike for part in parts for alike in self._counted_apart(part)]
         self.joined = {rows: self.joined[rows] for rows in map(tuple, parts) if rows in self.joined}
         done = self.lanes.map(lambda part: list(in_parts(self._step, part, limit)), parts)
         for rows, result in chain.from_iterable(done):
@@ -212,14 +220,14 @@ class _Engine:
                 outcomes += [slot.outcome(result.reason) for slot in rows]
                 self.slots = [slot for slot in self.slots if slot not in rows]
                 continue
+            step, gflop = result
             if self.on_estimates is not None:
-                self.on_estimates([slot.job for slot in rows], result.z0)
-            work = {name: count.tolist() for name, count in result.work.items()}
+                self.on_estimates([slot.started for slot in rows], step.z0[: len(rows)])
             for position, slot in enumerate(rows):
-                slot.z, slot.noise = result.z[position], None
+                slot.z, slot.noise = step.z[position], None
                 slot.left -= 1
                 slot.nfe += 1
-                slot.work.update({name: counts[position] for name, counts in work.items() if counts[position]})
+                slot.gflop += gflop[position]
         if self.on_step is not None:
             self.on_step(len(chosen))
         share = (time.perf_counter() - began) / len(chosen)
@@ -227,34 +235,46 @@ class _Engine:
             slot.seconds += share
         yield from outcomes
 
-    def _step(self, rows: list[_Slot]) -> StepResult:
-        """One step of all rows; with `static` the last one fills up the batch, and what that gives is dropped."""
+    def _counted_apart(self, rows: list[_Slot]) -> list[list[_Slot]]:
+        """The rows, but those whose arithmetic is not known yet apart, each kind of them by itself."""
+        parts: dict[Hashable, list[_Slot]] = {}
+        for slot in rows:
+            kind = slot.arithmetic
+            parts.setdefault(None if self.costs.known(kind) else kind, []).append(slot)
+        return list(parts.values())
+
+    def _step(self, rows: list[_Slot]) -> tuple[StepResult, list[float]]:
+        """One step of all rows and the GFLOP of each; with `static` the last one fills up the batch."""
         for slot in rows:
             if slot.noise is None:
-                shape = (slot.job.solver.draws, *slot.z.shape)
-                slot.noise = torch.randn(shape, generator=slot.job.generator)
+                shape = (slot.started.solver.draws, *slot.z.shape)
+                slot.noise = torch.randn(shape, generator=slot.started.generator)
         together = tuple(rows)
         problem = self.joined.get(together) or _join(rows)  # here, where what the physics refuses fails its image
         self.joined[together] = problem
-        count = len(rows)
         if self.static:
             torch.compiler.cudagraph_mark_step_begin()  # what the last step's graphs gave is no longer used
-        if self.static and (full := power_of_two(count)) > count:
-            filled = [*range(count), *[count - 1] * (full - count)]
-            rows, problem = [rows[n] for n in filled], problem.take(torch.tensor(filled))
+            filled = [*range(len(rows)), *[len(rows) - 1] * (power_of_two(len(rows)) - len(rows))]
+            if len(filled) > len(rows):
+                rows, problem = [rows[n] for n in filled], problem.take(torch.tensor(filled))
         z = torch.stack([slot.z for slot in rows])
         noise = _to_device(torch.stack([slot.noise for slot in rows if slot.noise is not None]), z)
         k = torch.tensor([slot.left for slot in rows])
-        result = rows[0].job.solver.step(z, k, problem, noise)
-        return StepResult(result.z[:count], result.z0[:count], {name: n[:count] for name, n in result.work.items()})
+        kinds = [slot.arithmetic for slot in rows]
+        fits = self.capacity.fits(rows[0].kind)
+        with nullcontext() if fits else KeptMemory() as kept:
+            result = self.costs.step(kinds, rows[0].started.solver, z, k, problem, noise)
+        if isinstance(kept, KeptMemory):
+            self.capacity.fit(rows[0].kind, kept.bytes / len(rows), z.device)
+        return result
 
 
 def _join(rows: Sequence[_Slot]) -> Problem:
     """Their measurements in one problem."""
     parts: list[Problem] = []
-    for _, own in groupby(rows, key=lambda slot: id(slot.job.problem)):
-        jobs = [slot.job for slot in own]
-        parts.append(jobs[0].problem.take(torch.tensor([job.row for job in jobs])))
+    for _, own in groupby(rows, key=lambda slot: id(slot.started.problem)):
+        started = [slot.started for slot in own]
+        parts.append(started[0].problem.take(torch.tensor([one.row for one in started])))
     return Problem.join(parts)
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from flashdiffusion.data import ImageDataset, encode_image
 from flashdiffusion.errors import InputError
 from flashdiffusion.jobs.job import Done, Item, ModelChoice
-from flashdiffusion.jobs.measuring import BOUND, Evaluated, check_options, evaluate
-from flashdiffusion.methods import Settings, parse_method
+from flashdiffusion.jobs.measuring import Evaluated, Measure, evaluate
+from flashdiffusion.methods import Settings
 from flashdiffusion.metrics import Metrics
 from flashdiffusion.physics import get_task
 from flashdiffusion.pipeline import FlashPipeline
@@ -55,13 +55,14 @@ class EvaluateWorker:
     def __init__(self, job: EvaluateJob) -> None:
         self.job = job
         self.task = get_task(job.task)
-        start, solver = ("", "") if job.method == BOUND else parse_method(job.method, [BOUND])
-        check_options(self.task, solver, job.noise_std, job.batch_size, job.max_in_flight)
+        self.options = {
+            name: getattr(job, name) for name in ("noise_std", "seed", "settings", "batch_size", "max_in_flight")
+        }
+        start, solver = Measure(self.task, job.method, **self.options).parts
         self.metrics = Metrics(job.weights)
         self.pipeline = job.model.open()
         self.data = open_data(self.pipeline, job.data, job.limit, cache_gib=0)  # each image is read once
-        if job.method != BOUND:
-            self.pipeline.method(solver, start, job.settings)
+        self.pipeline.method(solver, start, job.settings)
 
     def __call__(self, items: Iterable[Item]) -> Iterator[Done]:
         """Evaluate the items; each is given once, as soon as it is done."""
@@ -81,14 +82,10 @@ class EvaluateWorker:
             self.data,
             self.task,
             job.method,
-            noise_std=job.noise_std,
-            seed=job.seed,
-            settings=job.settings,
-            metrics=self.metrics,
-            batch_size=job.batch_size,
-            max_in_flight=job.max_in_flight,
-            progress=job.progress,
             rows=rows(),
+            progress=job.progress,
+            metrics=self.metrics,
+            **self.options,
         ):
             name = names.pop(one.index)
             if one.record is None:

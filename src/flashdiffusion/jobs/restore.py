@@ -1,6 +1,5 @@
 """Degraded images restored: read in the background, given as they finish."""
 
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +22,7 @@ from flashdiffusion.jobs.records import Record
 from flashdiffusion.methods import Settings, parse_method, used_settings
 from flashdiffusion.metrics import Metrics
 from flashdiffusion.physics import BatchedPhysics
-from flashdiffusion.pipeline import Batch, Restored
+from flashdiffusion.pipeline import Batch, Failed, Restored
 from flashdiffusion.presets import preset_for
 from flashdiffusion.solvers import Problem
 
@@ -105,55 +104,47 @@ class RestoreWorker:
             max_in_flight=self.job.max_in_flight,
             progress=self.job.progress,
         )
-        for done in mapped(run.done, restored, finishing_threads(self.pipeline.prior.device)):
-            yield from run.refused()
-            yield done
-        yield from run.refused()
+        return mapped(run.done, restored, finishing_threads(self.pipeline.prior.device))
 
 
 class _Run:
-    """Items on their way: `batches` is run in a thread, the rest where the results are wanted."""
+    """Items on their way: `batches` is run in a thread, `done` where the results are wanted."""
 
     def __init__(self, worker: RestoreWorker) -> None:
         self.job, self.pipeline, self.worker = worker.job, worker.pipeline, worker
-        self.known: dict[int, _Known] = {}  # by place in the stream
-        self.bad: deque[Done] = deque()
         self.quiet = self.job.fit or self.pipeline.sample_size is None
-        self.count = 0
 
     # -- in the thread that reads ---------------------------------------------------------------------------
 
-    def batches(self, items: Iterable[Item]) -> Iterator[Batch]:
+    def batches(self, items: Iterable[Item]) -> Iterator[Batch | Failed]:
+        settings = Settings(**self.job.given) if self.job.given else None
         for chunk in in_chunks(items, CHUNK):
             groups: dict[object, list[tuple[Measured, _Known]]] = {}
             for item in chunk:
-                if (read := self._read(item)) is not None:
-                    one = read[0].problem
-                    alike = (type(one.physics), one.y.shape, one.image.shape)
-                    groups.setdefault(alike, []).append(read)
+                read = self._read(item)
+                if isinstance(read, Failed):
+                    yield read
+                    continue
+                one = read[0].problem
+                groups.setdefault((type(one.physics), one.y.shape, one.image.shape), []).append(read)
             for group in groups.values():
-                for _, known in group:
-                    self.known[self.count] = known
-                    self.count += 1
                 problem = Problem.join([one.problem for one, _ in group])
-                settings = Settings(**self.job.given) if self.job.given else None
-                yield Batch.of([one.name for one, _ in group], problem, settings)
+                yield Batch.of([one.name for one, _ in group], problem, settings, [known for _, known in group])
 
-    def _read(self, item: Item) -> "tuple[Measured, _Known] | None":
+    def _read(self, item: Item) -> "tuple[Measured, _Known] | Failed":
         path, notes = Path(item.path), list[str]()
         try:
             one = self.worker.reader(path, item.name, notes.append)
             content = self.job.digest_of(item)
         except (FlashDiffusionError, OSError) as error:
-            self.bad.append(Done(item.index, item.name, reason=str(error), source=item.path, notes=tuple(notes)))
-            return None
+            return Failed(item.name, str(error), _Known(item, notes=tuple(notes), source=item.path))
         if not self.quiet and is_image(path) and (note := self._size_note(one)):
             notes.append(note)
             self.quiet = True
         physics = one.problem.physics
         degradation = physics.describe()[0] if isinstance(physics, BatchedPhysics) else None
         measured = one.problem.image[0].cpu().clone() if item.name in self.job.references else None
-        return one, _Known(item, degradation, content, tuple(notes), measured, one.fitted, one.grey)
+        return one, _Known(item, degradation, content, tuple(notes), None, measured, one.fitted, one.grey)
 
     def _size_note(self, one: Measured) -> str | None:
         side = self.pipeline.sample_size
@@ -168,18 +159,13 @@ class _Run:
 
     # -- where the results are wanted -----------------------------------------------------------------------
 
-    def refused(self) -> Iterator[Done]:
-        """Items that could not be read."""
-        while self.bad:
-            yield self.bad.popleft()
-
     @torch.no_grad()
     def done(self, restored: Restored) -> Done:
         """What a restored image comes to."""
-        known = self.known.pop(restored.index)
+        known: _Known = restored.extra
         item = known.item
         if restored.image is None:
-            return Done(item.index, item.name, reason=restored.failed, notes=known.notes)
+            return Done(item.index, item.name, reason=restored.failed, source=known.source, notes=known.notes)
         values, reason = restored.row(), None
         image = restored.image.mean(dim=0, keepdim=True) if known.grey else restored.image
         if known.measured is not None:
@@ -196,12 +182,16 @@ class _Run:
 
 @dataclass
 class _Known:
-    """What is kept of an item while its image is restored; measured: (3, H, W), to compare with the true image."""
+    """What is kept of an item while its image is restored.
+
+    measured: (3, H, W), to compare with the true image. source: the file, if it could not be read.
+    """
 
     item: Item
-    degradation: dict[str, Any] | None
-    digest: str
-    notes: tuple[str, ...]
+    degradation: dict[str, Any] | None = None
+    digest: str = ""
+    notes: tuple[str, ...] = ()
+    source: str | None = None
     measured: Tensor | None = None
     fitted: bool = False
     grey: bool = False

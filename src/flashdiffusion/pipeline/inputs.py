@@ -106,7 +106,7 @@ def range_note(y: Tensor, physics: Physics) -> str | None:
     std = noise_std_of(physics)
     noise = float(std.max()) if std is not None and len(std) else 0.0
     low, high = float(y.min()), float(y.max())
-    if low >= BELOW - 5 * noise or high > ABOVE:
+    if not (low < BELOW - 5 * noise and high <= ABOVE):  # also where it is no number
         return None
     return (
         f"measurements range from {low:.2f} to {high:.2f}, as if on the [-1, 1] scale; expected [0, 1]: "

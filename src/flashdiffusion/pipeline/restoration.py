@@ -1,6 +1,6 @@
 """Restored images, collected."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -105,8 +105,8 @@ class Restoration:
         )
 
     @classmethod
-    def collect(cls, parts: Sequence[Restored], size: tuple[int, int]) -> "Restoration":
-        """All images of a stream, of `size` (H, W), in the order in which they went in.
+    def collect(cls, parts: Iterable[Restored]) -> "Restoration":
+        """All images of a stream, of one size, in the order in which they went in.
 
         Raises:
             InputError: none of them could be restored; the reason of the first.
@@ -115,10 +115,8 @@ class Restoration:
         failed = {one.index: one.failed for one in rows if one.failed is not None}
         if len(failed) == len(rows):
             raise InputError(failed[0])
-        images = torch.full((len(rows), 3, *size), float("nan"))
-        for one in rows:
-            if one.image is not None:
-                images[one.index] = one.image
+        lost = torch.full_like(next(one.image for one in rows if one.image is not None), float("nan"))
+        images = torch.stack([lost if one.image is None else one.image for one in rows])
         known = [float("nan") if one.severity is None else one.severity for one in rows]
         return cls(
             images,

@@ -135,8 +135,7 @@ class Guided(ABC):
                 z0, descent = estimate(z, k, problem)
             elif len(rows):
                 z0[rows], descent[rows] = estimate(z[rows], k[rows], problem.take(rows))
-        work = {"prior": (~guided).long()} | ({self.name: guided.long()} if self.terms else {})
-        return StepResult(self.transition(z, z0, k, noise[:, 0]) - descent, z0, work)
+        return StepResult(self.transition(z, z0, k, noise[:, 0]) - descent, z0)
 
     def _times(self, z: Tensor, k: Tensor) -> Tensor:
         return self.grid.times[k].to(z.device, non_blocking=True)
@@ -150,12 +149,11 @@ class Guided(ABC):
         """Give ẑ0, and the gradient of the terms with respect to z."""
         with torch.enable_grad():
             z = z.detach().requires_grad_()
-            alias = z.view_as(z)  # torch's FLOP counter cannot hook a leaf
-            z0 = self.prior.denoise(alias, self._times(z, k)) if self.gradient.jacobian else self._constant(alias, k)
+            z0 = self.prior.denoise(z, self._times(z, k)) if self.gradient.jacobian else self._constant(z, k)
             x = self.gradient.decode(z0, self.prior)
             total = torch.stack([term(z0, x, problem) for term in self.terms]).sum()
             # Rows are independent, so the gradient of the sum holds each row's own gradient.
-            (descent,) = torch.autograd.grad(total, z)
+            descent = problem.gradient(total, z)
         return z0.detach(), descent
 
     def _constant(self, z: Tensor, k: Tensor) -> Tensor:
@@ -164,13 +162,6 @@ class Guided(ABC):
         with torch.no_grad():
             rest = self.prior.denoise(z, self._times(z, k)) - z / a
         return z / a + rest
-
-    def units(self, z: Tensor, problem: Problem) -> dict[str, Callable[[], object]]:
-        k = torch.ones(len(z), dtype=torch.int64)  # the last step, which is always guided
-        units: dict[str, Callable[[], object]] = {"prior": lambda: self.prior.denoise(z, self._times(z, k))}
-        if self.terms:
-            units[self.name] = lambda: self.step(z, k, problem, torch.zeros_like(z)[:, None])
-        return units
 
 
 def data_term(guidance: float) -> tuple[Term, ...]:

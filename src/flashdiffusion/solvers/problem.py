@@ -1,9 +1,9 @@
 """What is to be solved: measurements with their physics; the only place that takes rows of them."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence, Sized
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -49,6 +49,11 @@ class Problem:
     def name(self) -> str:
         """Name of the physics, for messages."""
         return str(getattr(self.physics, "name", type(self.physics).__name__))
+
+    def check_length(self) -> None:
+        """Raise InputError if the physics' parameters are for another number of images."""
+        if isinstance(self.physics, Sized) and len(self.physics) != len(self.y):
+            raise InputError(f"physics has parameters for {len(self.physics)} images; y has {len(self.y)}")
 
     @property
     def linear(self) -> bool:
@@ -182,6 +187,27 @@ class Problem:
         if not is_linear(self.physics):
             raise InputError(f"physics {self.name} has no A_adjoint; expected a linear one")
         return self._call(self.physics.A_adjoint, y)
+
+    def gradient(self, value: Tensor, of: Tensor) -> Tensor:
+        """∂value/∂of through the physics.
+
+        Raises:
+            InputError: the physics' own derivative fails.
+        """
+        (gradient,) = self._call(torch.autograd.grad, value, of)
+        return gradient
+
+    def seen_by(self, network: Callable[[Tensor], Result]) -> Result:
+        """What a network makes of the measurements as images, asked once."""
+        known = [result for other, result in self._seen if other is network]
+        if not known:
+            known = [network(self.image)]
+            self._seen.append((network, known[0]))
+        return known[0]
+
+    @cached_property
+    def _seen(self) -> list[tuple[Callable[[Tensor], Any], Any]]:
+        return []
 
     def _call(self, function: Callable[..., Result], *values: object) -> Result:
         """Call the physics; whatever it raises is a fault of these images alone."""

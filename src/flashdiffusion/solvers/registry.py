@@ -1,19 +1,14 @@
 """Solvers and start rules by name; their settings are read off the fields of their classes."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from flashdiffusion.errors import InputError
 from flashdiffusion.priors import DistilledDecoder, LatentPrior
 from flashdiffusion.regression import Regressor
 from flashdiffusion.severity import SeverityEncoder
-
-if TYPE_CHECKING:
-    from flashdiffusion.solvers.solver import Solver
-    from flashdiffusion.solvers.start import StartRule
-    from flashdiffusion.solvers.transition import Transition
 
 Class = TypeVar("Class", bound=type)
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
@@ -55,6 +50,17 @@ class Networks:
                 "with `flashdiffusion train severity` (models of pixels have none: take dps or ccdf(dps))"
             )
         return self.encoder
+
+    @property
+    def given_regressor(self) -> Regressor:
+        """The regressor.
+
+        Raises:
+            InputError: the model has none.
+        """
+        if self.regressor is None:
+            raise InputError("this model has no regressor; train one with `flashdiffusion train regressor`")
+        return self.regressor
 
 
 def setting(
@@ -159,46 +165,3 @@ def _register(table: dict[str, Registered], name: str, entry: Registered) -> Any
                 )
     table[name] = entry
     return cls
-
-
-def build_solver(name: str, networks: Networks, transition: "Transition", given: Mapping[str, Any]) -> "Solver":
-    """Build the solver of a registered name, on the transition's grid.
-
-    Raises:
-        InputError: a setting out of range.
-    """
-    entry = SOLVERS[name]
-    held = {"prior": networks.prior, "transition": transition, "decoder": networks.distilled_decoder}
-    solver: Solver = _build(entry.cls, entry.values(given), held)
-    return solver
-
-
-def build_start(name: str, networks: Networks, given: Mapping[str, Any]) -> "StartRule":
-    """Build the start rule of a registered name.
-
-    Raises:
-        InputError: a setting out of range, or a network that the model lacks.
-    """
-    cls, values = STARTS[name].cls, STARTS[name].values(given)
-    if hasattr(cls, "build"):
-        rule: StartRule = cls.build(networks, **values)
-        return rule
-    held = {"prior": networks.prior}
-    if any(one.name == "encoder" for one in fields(cls)):
-        held["encoder"] = networks.encoder_for(name)
-    rule = _build(cls, values, held)
-    return rule
-
-
-def _build(cls: Any, values: Mapping[str, Any], held: Mapping[str, Any]) -> Any:
-    arguments: dict[str, Any] = {}
-    for one in fields(cls):
-        if "part" in one.metadata:
-            arguments[one.name] = _build(one.metadata["part"], values, held)
-        elif "setting" in one.metadata:
-            arguments[one.name] = values[one.name]
-        elif one.init and one.name in held:
-            arguments[one.name] = held[one.name]
-        elif one.init and one.default is MISSING and one.default_factory is MISSING:
-            raise InputError(f"{cls.__name__}.{one.name} is no setting; expected one, or one of {', '.join(held)}")
-    return cls(**arguments)

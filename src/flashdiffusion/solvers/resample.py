@@ -8,7 +8,7 @@ here, prev     ᾱ_i and ᾱ at the next lower time of the grid
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -90,22 +90,15 @@ class ReSample:
     def step(self, z: Tensor, k: Tensor, problem: Problem, noise: Tensor) -> StepResult:
         z0 = self.prior.denoise(z, self.grid.times[k].to(z.device, non_blocking=True))
         step = self.transition(z, z0, k, noise[:, 0])
-        work = {name: torch.zeros_like(k) for name in ("decode", "encode", "pixel iteration", "latent iteration")}
-        work["denoise"] = torch.ones_like(k)
+        iterations = torch.zeros_like(k)
         in_pixels, in_latents = self._corrected(k)
-        corrections = (
-            ("pixel iteration", in_pixels, self._in_pixels),
-            ("latent iteration", in_latents, self._in_latents),
-        )
-        for name, chosen, correct in corrections:
+        for chosen, correct in ((in_pixels, self._in_pixels), (in_latents, self._in_latents)):
             rows = chosen.nonzero()[:, 0]
             if len(rows):
                 corrected, count = correct(z0[rows], problem.take(rows))
-                work[name][rows] = count.cpu()
+                iterations[rows] = count.cpu()
                 step[rows] = self._resample(step[rows], corrected, k[rows], noise[rows, 1])
-        for name in ("decode", "encode"):
-            work[name] += in_pixels
-        return StepResult(step, z0, work)
+        return StepResult(step, z0, iterations)
 
     def _in_pixels(self, z0: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
         """Find argmin_x from D0(z0), and encode it; count the inner steps of each image."""
@@ -122,7 +115,7 @@ class ReSample:
             return lambda u: part.residual(decode(u))
 
         target = problem.residual_variance
-        return minimise(start, residual_of, target, LEARNING_RATE, self.iterations, self.proximal)
+        return minimise(start, residual_of, target, LEARNING_RATE, self.iterations, self.proximal, problem.gradient)
 
     def _resample(self, step: Tensor, corrected: Tensor, k: Tensor, noise: Tensor) -> Tensor:
         here, prev = (self.grid.abar[index].to(step).view(-1, 1, 1, 1) for index in (k, k - 1))
@@ -131,16 +124,3 @@ class ReSample:
         mean = (variance * prev.sqrt() * corrected + (1 - prev) * step) / total
         resampled = mean + (variance * (1 - prev) / total).sqrt() * noise
         return torch.where(prev == 1, corrected, resampled)  # the last step ends on the estimate itself
-
-    def units(self, z: Tensor, problem: Problem) -> dict[str, Callable[[], object]]:
-        i = torch.ones(len(z), dtype=torch.int64, device=z.device)
-        x = torch.zeros_like(problem.image)
-        once = replace(self, iterations=1)
-        far = Problem(problem.y + 10, problem.physics)  # so that the iteration is not left out as done already
-        return {
-            "denoise": lambda: self.prior.denoise(z, i),
-            "decode": lambda: self.prior.decode(z),
-            "encode": lambda: self.prior.encode(x),
-            "pixel iteration": lambda: once._minimise(to_network_range(x), far, to_image_range),
-            "latent iteration": lambda: once._minimise(z, far, self.prior.decode),
-        }

@@ -1,8 +1,7 @@
 """What the engine asks of a solver: one reverse step, no loop, no randomness of its own."""
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
@@ -16,12 +15,13 @@ from flashdiffusion.solvers.problem import Problem
 class StepResult:
     """z: latents at the next time; z0: posterior mean at this one. Both (B, c, h, w).
 
-    work: how often each of the solver's `units` ran for each image, (B,) on the CPU by name.
+    iterations: of an inner problem that the step solved, for each image, int64 (B,); None if it has none. A solver
+    with inner problems is a dataclass whose field `iterations` bounds them.
     """
 
     z: Tensor
     z0: Tensor
-    work: Mapping[str, Tensor] = field(default_factory=dict)
+    iterations: Tensor | None = None
 
 
 class Solver(Protocol):
@@ -47,7 +47,10 @@ class Solver(Protocol):
         ...
 
     def cost(self, k: Tensor) -> Tensor:
-        """Rate the cost of a step from each of k (B,); the engine steps rows of equal cost together."""
+        """Rate the cost of a step from each of k (B,); the engine steps rows of equal cost together.
+
+        Steps of equal cost do the same arithmetic, inner iterations aside.
+        """
         ...
 
     def step(self, z: Tensor, k: Tensor, problem: Problem, noise: Tensor) -> StepResult:
@@ -57,10 +60,6 @@ class Solver(Protocol):
             k: int64 (B,) on the CPU, where the engine knows it: nothing then waits for the device.
             noise: (B, draws, c, h, w).
         """
-        ...
-
-    def units(self, z: Tensor, problem: Problem) -> dict[str, Callable[[], object]]:
-        """Calls whose arithmetic is counted, for one image; `StepResult.work` says how often each ran."""
         ...
 
 

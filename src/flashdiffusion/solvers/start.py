@@ -23,12 +23,14 @@ class Start:
     """z: start latents (B, c, h, w); k: grid positions, int64 (B,), 0 = already clean.
 
     severity: what was estimated, if anything. nfe: denoiser evaluations spent on the start, int64 (B,), None for none.
+    image: finished images (B, 3, H, W) where k = 0, so that z is not decoded; None if z says what they are.
     """
 
     z: Tensor
     k: Tensor
     severity: Severity | None = None
     nfe: Tensor | None = None
+    image: Tensor | None = None
 
 
 class StartRule(Protocol):
@@ -82,7 +84,7 @@ class SNRMatch:
 
     @torch.no_grad()
     def __call__(self, problem: Problem, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
-        severity = self.encoder(problem.image)
+        severity = problem.seen_by(self.encoder)
         z_hat, var = severity.z_hat, severity.var
         added = self.correction * var
         if self.mixing == "consistent":
@@ -110,7 +112,7 @@ class DDIMInversion:
 
     @torch.no_grad()
     def __call__(self, problem: Problem, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
-        severity = self.encoder(problem.image)
+        severity = problem.seen_by(self.encoder)
         k = grid.match(severity.var)
         z = severity.z_hat.clone()
         abar = grid.abar.to(device=z.device, dtype=z.dtype)
@@ -141,7 +143,7 @@ class EncodedEstimate:
     encoder: SeverityEncoder
 
     def __call__(self, problem: Problem, prior: LatentPrior) -> tuple[Tensor, Severity | None]:
-        severity = self.encoder(problem.image)
+        severity = problem.seen_by(self.encoder)
         return severity.z_hat, severity
 
 
@@ -152,7 +154,7 @@ class RegressedEstimate:
     regressor: Regressor
 
     def __call__(self, problem: Problem, prior: LatentPrior) -> tuple[Tensor, Severity | None]:
-        return prior.encode(self.regressor(problem.image).clamp(0, 1)), None
+        return prior.encode(problem.seen_by(self.regressor).clamp(0, 1)), None
 
 
 @register_start("ccdf")
@@ -205,12 +207,14 @@ class Encoded(Fixed):
         return cls(EncodedEstimate(networks.encoder_for("estimate")), start_step)
 
 
-@register_start("regression", alone="swinir", fixed={"start_step": 0})
-class Regressed(Fixed):
-    """A supervised network's restoration, no steps."""
+@register_start("regression", alone="swinir")
+@dataclass(frozen=True)
+class Regressed:
+    """A supervised network's restoration as it is, no steps."""
 
-    @classmethod
-    def build(cls, networks: Networks, start_step: int = 0) -> "Fixed":
-        if networks.regressor is None:
-            raise InputError("this model has no regressor; train one with `flashdiffusion train regressor`")
-        return cls(RegressedEstimate(networks.regressor), start_step)
+    regressor: Regressor
+
+    @torch.no_grad()
+    def __call__(self, problem: Problem, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
+        k = torch.zeros(len(problem), dtype=torch.int64)
+        return Start(noise, k, image=problem.seen_by(self.regressor))

@@ -1,0 +1,266 @@
+"""The networks under a pipeline: loaded, saved, moved, compiled, and asked what they can restore."""
+
+import copy
+from dataclasses import replace
+from importlib.resources import as_file, files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from flashdiffusion.data import ensure_directory
+from flashdiffusion.errors import CheckpointError, InputError
+from flashdiffusion.methods import Settings, make_solver, make_start
+from flashdiffusion.presets import Presets, preset_for
+from flashdiffusion.priors import (
+    DistilledDecoder,
+    LatentPrior,
+    load_component,
+    load_distilled_decoder,
+    read_index,
+    resolve_folder,
+    save_component,
+    write_index,
+)
+from flashdiffusion.published import find_published, load_published
+from flashdiffusion.regression import Regressor
+from flashdiffusion.severity import Severity, SeverityEncoder, load_severity_encoder
+from flashdiffusion.solvers import Problem, Solver, StartRule
+from flashdiffusion.types import Physics
+
+DEFAULT_MODEL = "faces-128"
+# How far noise may carry measurements beyond [0, 1]; images on a 0 to 255 scale lie far outside.
+RANGE = 3.0
+
+
+class Model:
+    """The networks that restore images: prior, severity encoder and what stands beside them.
+
+    Args:
+        prior: the latent diffusion prior.
+        severity_encoder: None if only the baseline start (`start="noise"`) will be used.
+        sample_size: side in pixels of the images that the model was trained on, if known.
+        regressor: a supervised restoration network, for the starts "ccdf" and "regression".
+        presets: settings tuned for the model, which live in its folder.
+        distilled_decoder: a small stand-in for the decoder, for the gradient, see `Gradient`.
+    """
+
+    def __init__(
+        self,
+        prior: LatentPrior,
+        severity_encoder: SeverityEncoder | None = None,
+        sample_size: int | None = None,
+        regressor: Regressor | None = None,
+        distilled_decoder: DistilledDecoder | None = None,
+        presets: Presets | None = None,
+    ) -> None:
+        self.prior = prior
+        self.presets = Presets() if presets is None else presets
+        self._warned = False
+        self.distilled_decoder = distilled_decoder.requires_grad_(False).eval() if distilled_decoder else None
+        self.regressor = regressor.requires_grad_(False).eval() if regressor else None
+        self.severity_encoder = severity_encoder.requires_grad_(False).eval() if severity_encoder else None
+        self.sample_size = sample_size
+        self.compiled = False
+
+    # -- loading and saving -----------------------------------------------------------------------------
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path | None = None,
+        revision: str | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Self:
+        """Load a model: the embedded default, an embedded one by name, a folder, or a hub id.
+
+        A folder is in diffusers' layout: `autoencoder` (or `vqvae`, `vae`), `denoiser` (or `unet`), `scheduler`,
+        and, for Flash starts, `severity_encoder`. Published checkpoints (docs/checkpoints.md) give a prior alone. Code
+        in pickled files is not executed.
+
+        Args:
+            device, dtype: where to put it, and in which precision; see `to`.
+
+        Raises:
+            CheckpointError: nothing there, or another layout.
+        """
+        with torch.inference_mode(False):  # its weights are for gradients too, wherever it is loaded
+            return cls._load(source, revision).to(device, dtype)
+
+    @classmethod
+    def _load(cls, source: str | Path | None, revision: str | None) -> Self:
+        if (embedded := _embedded(source)) is not None:
+            with as_file(embedded) as folder:
+                return cls._from_folder(folder)
+        name = str(source)
+        if find_published(name) is not None:
+            prior = load_published(name)
+            return cls(prior, sample_size=prior.sample_size, presets=_published(name))
+        if "/" not in name and not Path(name).exists():
+            expected = f"{DEFAULT_MODEL}, a folder in diffusers' layout, or a hub id owner/name"
+            raise CheckpointError(f"no model {name!r}; expected {expected}")
+        return cls._from_folder(resolve_folder(name, revision))
+
+    @classmethod
+    def _from_folder(cls, folder: Path) -> Self:
+        index = read_index(folder)
+        prior = LatentPrior.from_pretrained(folder)
+        encoder = None
+        if (folder / "severity_encoder").is_dir():
+            encoder = load_severity_encoder(folder / "severity_encoder", prior.autoencoder)
+        regressor = load_component(Regressor, folder / "regressor") if (folder / "regressor").is_dir() else None
+        distilled = None
+        if (folder / "distilled_decoder").is_dir():
+            distilled = load_distilled_decoder(folder / "distilled_decoder", prior.autoencoder)
+        size = index.get("sample_size", prior.sample_size if index else None)
+        return cls(prior, encoder, size, regressor, distilled, cls.presets_of(folder))
+
+    @staticmethod
+    def presets_of(source: str | Path | None = None) -> Presets:
+        """The settings of a model, without loading its networks; see `from_pretrained`."""
+        if (embedded := _embedded(source)) is not None:
+            with as_file(embedded) as folder:
+                return Presets.read(folder)
+        name = str(source)
+        if find_published(name) is not None:
+            return _published(name)
+        folder = resolve_folder(name)
+        own = Presets.read(folder)
+        index = read_index(folder)
+        return _published(name) if not own.table and index.get("_class_name") == "LDMPipeline" else own
+
+    def settings_for(self, physics: Physics, start: str, solver: str, given: Settings | None = None) -> Settings:
+        """The model's settings for a physics, with those given in place of its own; notes once if it is untuned."""
+        if given is None and not self._warned:
+            self._warned = True
+            self.presets.warn()
+        given = Settings() if given is None else given
+        return preset_for(self.presets, physics, start, solver, given.steps) | given
+
+    def save_pretrained(self, out: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Write the model as a folder that `from_pretrained` reads, its weights as `dtype` if given.
+
+        Raises:
+            InputError: `out` cannot be written.
+        """
+        if dtype is not None:
+            copy.deepcopy(self).to(dtype=dtype).save_pretrained(out)
+            return
+        out = ensure_directory(out)
+        self.prior.save_pretrained(out)
+        if self.severity_encoder is not None:
+            save_component(self.severity_encoder, out / "severity_encoder")
+        if self.regressor is not None:
+            save_component(self.regressor, out / "regressor")
+        if self.distilled_decoder is not None:
+            save_component(self.distilled_decoder, out / "distilled_decoder")
+        write_index(out, self.sample_size)
+        if self.presets.table and self.presets.tuned:
+            self.presets.write(out)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
+        """Move to a device or precision; returns self."""
+        for module in (self.prior, self.severity_encoder, self.regressor, self.distilled_decoder):
+            if module is not None and device is not None:
+                module.to(device=device)
+            if module is not None and dtype is not None:
+                torch.nn.Module.to(module, dtype=dtype)  # diffusers' own warns of layers that these models lack
+        return self
+
+    def half(self) -> Self:
+        """To float16; returns self."""
+        return self.to(dtype=torch.float16)
+
+    def cuda(self) -> Self:
+        """To the GPU; returns self."""
+        return self.to("cuda")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.prior.device
+
+    def compile(self, mode: str = "default", **options: Any) -> Self:
+        """Compile denoiser and decoder by `torch.compile`; returns self.
+
+        Steps are then filled up to a power of two of images, so that the networks see few shapes;
+        `mode="reduce-overhead"` makes CUDA graphs of them. It takes minutes and pays where launching kernels is what a
+        step waits for: on a GPU with small networks. On CPUs it does not (docs/results.md). For the guided solvers:
+        ReSample's inner problems and DDIM inversion take batches of any size, and each is compiled anew.
+
+        Args:
+            mode, options: see `torch.compile`.
+        """
+        for network in self.prior.compilable():
+            network.compile(mode=mode, dynamic=False, **options)
+        self.compiled = True
+        return self
+
+    @torch.inference_mode(False)
+    def check(self, problem: Problem) -> Problem:
+        """Put a problem on the model's device, in float32, and see that the model can restore it.
+
+        Raises:
+            InputError: nothing this model can restore: y of another kind than finite floats on the [0, 1] scale, or
+                for images of a size that it does not take.
+        """
+        y = problem.y
+        if not y.is_floating_point():
+            raise InputError(f"measurements of type {y.dtype}; expected floats on the [0, 1] scale")
+        if y.ndim < 2 or len(y) == 0:
+            raise InputError(f"measurements of shape {tuple(y.shape)}; expected (B, 3, H, W) with B >= 1")
+        if not bool(y.isfinite().all()):
+            rows = (~y.isfinite()).flatten(1).any(dim=1).nonzero().flatten().tolist()
+            which = f"measurements {rows}" if len(y) > 1 else "the measurement"
+            raise InputError(f"NaN or infinite values in {which}; expected finite numbers")
+        problem.check_length()
+        if y.is_inference():  # what is made in inference mode has no gradients
+            problem = replace(problem, y=y.clone())
+        problem = problem.to(self.device, torch.float32)
+        image = problem.image
+        low, high = float(image.min()), float(image.max())
+        if low < -RANGE or high > 1 + RANGE:
+            raise InputError(f"measurements range from {low:.3g} to {high:.3g}; expected the [0, 1] scale plus noise")
+        self.prior.latent_shape((image.shape[2], image.shape[3]))
+        return problem
+
+    @torch.no_grad()
+    def severity(self, y: Tensor, batch_size: int = 16) -> Severity:
+        """How damaged is each image? y (B, 3, H, W) on the [0, 1] scale.
+
+        Raises:
+            InputError: no severity encoder, or a y that it cannot take.
+        """
+        if self.severity_encoder is None:
+            raise InputError("this model has no severity encoder; train one with `flashdiffusion train severity`")
+        parts = [self.severity_encoder(part) for part in self.check(Problem(y)).image.split(batch_size)]
+        return Severity(torch.cat([p.z_hat for p in parts]), torch.cat([p.var for p in parts]))
+
+    def method(self, solver: str | Solver, start: str | StartRule, settings: Settings) -> tuple[Solver, StartRule]:
+        """Solver and start rule by their names; objects are given back.
+
+        Raises:
+            InputError: unknown names, a network that the model lacks, settings out of range.
+        """
+        engine = solver
+        if isinstance(engine, str):
+            engine = make_solver(engine, self.prior, settings, self.distilled_decoder)
+        if not isinstance(start, str):
+            return engine, start
+        return engine, make_start(start, self.prior, self.severity_encoder, settings, self.regressor)
+
+
+def _embedded(source: str | Path | None) -> Traversable | None:
+    """The folder of an embedded model: the default, or one by its name, unless there is a folder of that name."""
+    name = DEFAULT_MODEL if source is None else str(source)
+    folder = files("flashdiffusion") / "assets" / name
+    named = "/" not in name and not Path(name).exists() and folder.is_dir()
+    return folder if source is None or named else None
+
+
+def _published(name: str) -> Presets:
+    """Settings of a published checkpoint, by the images that its name says."""
+    return Presets.published("LSUN" if "lsun" in name.lower() else "FFHQ")
