@@ -475,7 +475,10 @@ def _more_weights(model: Path) -> None:
     ("change", "reason"),
     [
         (_empty, "has no folder denoiser or unet; expected a diffusers model folder"),
-        (_other_class, "denoiser holds a 'UNet2DConditionModel'; expected UNet2DModel"),
+        (
+            _other_class,
+            "holds a 'UNet2DConditionModel', which is given text or a class at each step; expected UNet2DModel",
+        ),
         (_truncated, "cannot be read as safetensors"),
         (_no_scheduler, "scheduler has no scheduler_config.json; expected a folder in diffusers' layout"),
         (_bad_schedule, "stairs"),

@@ -359,7 +359,10 @@ def test_a_missing_component_is_named(folder, name):
 def test_another_class_is_named(folder):
     path = folder / "denoiser" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"_class_name": "UNet2DConditionModel"}))
-    with pytest.raises(CheckpointError, match="holds a 'UNet2DConditionModel'; expected UNet2DModel"):
+    with pytest.raises(
+        CheckpointError,
+        match="holds a 'UNet2DConditionModel', which is given text or a class at each step; expected UNet2DModel",
+    ):
         load_component(UNet2DModel, folder / "denoiser")
 
 

@@ -8,8 +8,10 @@ import pickle
 import sys
 import types
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pytest
@@ -234,7 +236,6 @@ def test_a_missing_key_is_named(ldm, key):
         "first_stage_model.encoder.down.0.block.0.temb_proj.weight",
         "model.diffusion_model.input_blocks.1.2.norm.weight",
         "model_ema.surplus",
-        "cond_stage_model.embedding.weight",
         "surplus",
     ],
 )
@@ -335,3 +336,104 @@ def test_a_contradicting_guided_config_is_told(tmp_path, config, reason):
     torch.save(original.make_unet(), tmp_path / "model.pt")
     (tmp_path / "model.json").write_text(json.dumps(config))
     assert reason in _refusal(tmp_path / "model.pt")
+
+
+# -- conditional models ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("names", "value"),
+    [
+        (("cond_stage_config",), {"target": "ldm.modules.encoders.modules.ClassEmbedder"}),
+        (("cond_stage_config",), "__is_first_stage__"),
+        (("conditioning_key",), "crossattn"),
+    ],
+)
+def test_a_config_of_a_conditional_model_is_told(ldm, names, value):
+    message = _refusal(ldm(_set(*names, value=value)))
+    assert "a conditional model (" in message and str(value if isinstance(value, str) else value["target"]) in message
+    assert "which is given text, a class or an image at each step; expected an unconditional one" in message
+
+
+def test_weights_of_a_condition_are_told(ldm):
+    path = ldm(lambda tensors, config: tensors.update({"cond_stage_model.embedding.weight": torch.zeros(3, 2)}))
+    assert "a conditional model ('cond_stage_model.embedding.weight')" in _refusal(path)
+
+
+@pytest.mark.parametrize("key", ["label_emb.weight", "input_blocks.1.1.transformer_blocks.0.norm1.weight"])
+def test_weights_of_a_conditional_unet_are_told(ldm, tmp_path, key):
+    torch.save(original.make_unet() | {key: torch.zeros(3, 2)}, tmp_path / "guided.pt")
+    assert f"{key}: a conditional model, which is given a class or text" in _refusal(tmp_path / "guided.pt")
+    path = ldm(
+        lambda tensors, config: [
+            tensors.update({f"model.diffusion_model.{key}": torch.zeros(3, 2)}),
+            tensors.update(
+                {
+                    f"model_ema.diffusion_model.{key}".replace(".", "").replace("model_ema", "model_ema."): torch.zeros(
+                        3, 2
+                    )
+                }
+            ),
+        ]
+    )
+    assert f"{key}: a conditional model, which is given a class or text" in _refusal(path)
+
+
+# -- hostile files --------------------------------------------------------------------------------------
+
+_LAYER = "input_blocks.0.0.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda t: {k: torch.zeros(1).expand(10**6, *v.shape) for k, v in t.items()}, "asks for tensors of"),
+        (lambda t: t | {_LAYER: torch.zeros(32, 3, 3, 3, device="meta")}, "asks for tensors of"),
+        (lambda t: t | {_LAYER: torch.zeros(32, 3, 3, 3).to_sparse()}, "is no plain tensor"),
+        (lambda t: t | {_LAYER: torch.full((32, 3, 3, 3), float("nan"))}, f"the weights {_LAYER} hold NaN"),
+        (lambda t: t | {_LAYER: torch.zeros(32, 3, 3, 3).long()}, f"{_LAYER} has shape (32, 3, 3, 3) and torch.int64"),
+        (lambda t: t | {_LAYER: torch.tensor(1.0)}, f"{_LAYER} has shape (); expected 4 dimensions"),
+        (lambda t: t | {"output_blocks.99999999999.0.x": torch.zeros(1)}, "output_blocks.99999999999.0.x too many"),
+        (lambda t: t | {"output_blocks.²": torch.zeros(1)}, "too many for this layout"),
+        (lambda t: t | {"a\nb": torch.zeros(1)}, "has a key 'a\\nb'; expected names of tensors"),
+        (lambda t: t | {"x" * 10**6: torch.zeros(1)}, "expected names of tensors"),
+    ],
+)
+def test_tensors_that_ask_for_more_than_the_file_holds_are_told(tmp_path, change, reason):
+    torch.save(change(original.make_unet()), tmp_path / "model.pt")
+    assert reason in _refusal(tmp_path / "model.pt")
+
+
+def test_a_compressed_archive_is_told(tmp_path):
+    torch.save(original.make_unet(), tmp_path / "plain.pt")
+    with ZipFile(tmp_path / "plain.pt") as plain, ZipFile(tmp_path / "model.pt", "w", ZIP_DEFLATED) as packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    assert "is a compressed archive" in _refusal(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[" * 2_000, "nests too deeply"),
+        (
+            "a: &a [x, x]\n"
+            + "".join(f"{b}: &{b} [*{a}, *{a}, *{a}, *{a}]\n" for a, b in pairwise("abcdefghijklmnopq")),
+            "no section",
+        ),
+        ("image_size: 0x" + "f" * 10_000, "no section"),
+        ("x: " + "y" * 200_000, "expected at most 50000"),
+    ],
+    ids=["deep", "bomb", "number", "large"],
+)
+def test_a_hostile_config_is_told(ldm, text, reason):
+    path = ldm()
+    (path.parent / "config.yaml").write_text(text)
+    assert reason in _refusal(path)
+
+
+@pytest.mark.parametrize("value", [[[1] * 9] * 9, 1 << 10_000, {"a": None}, float("nan"), "x" * 10_000, -7, 10**12])
+@pytest.mark.parametrize("name", ["linear_start", "timesteps", "scale_factor"])
+def test_values_of_a_config_that_cannot_be_are_told_in_short(ldm, name, value):
+    message = _refusal(ldm(_set(name, value=value)))
+    assert name in message and len(message) < 500

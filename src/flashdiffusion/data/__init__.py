@@ -2,7 +2,15 @@
 
 from flashdiffusion.data.dataset import ImageDataset
 from flashdiffusion.data.decoding import decode_image
-from flashdiffusion.data.files import atomic_path, ensure_directory, ensure_file, read_bytes, write_bytes, write_json
+from flashdiffusion.data.files import (
+    atomic_path,
+    ensure_directory,
+    ensure_file,
+    expect_file,
+    read_bytes,
+    write_bytes,
+    write_json,
+)
 from flashdiffusion.data.images import (
     encode_image,
     fit_square,
@@ -21,6 +29,7 @@ __all__ = [
     "encode_image",
     "ensure_directory",
     "ensure_file",
+    "expect_file",
     "fit_square",
     "in_chunks",
     "load_image",

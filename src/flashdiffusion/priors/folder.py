@@ -106,7 +106,8 @@ def load_component(cls: type[T], folder: Path) -> T:
     """
     config = read_json(folder / "config.json")
     if (name := config.get("_class_name")) != cls.__name__:
-        raise CheckpointError(f"{folder} holds a {shown(name)}; expected {cls.__name__}")
+        kind = ", which is given text or a class at each step" if "Condition" in str(name) else ""
+        raise CheckpointError(f"{folder} holds a {shown(name)}{kind}; expected {cls.__name__}")
     for name in ("num_class_embeds", "class_embed_type"):
         if config.get(name) is not None:
             raise CheckpointError(

@@ -13,11 +13,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from flashdiffusion.errors import CheckpointError, brief
+from flashdiffusion.data import expect_file
+from flashdiffusion.errors import CheckpointError, blamed_on, brief, shown
 
 # What training frameworks leave beside the weights: callbacks, hyperparameters, paths. None of it is imported or
 # called; each name is answered by a stand-in that takes anything and does nothing.
 _BESIDE_WEIGHTS = ("pytorch_lightning.", "lightning.", "lightning_fabric.", "omegaconf.")
+_LONGEST = 200  # characters of a tensor's name
 _DEFAULTDICT = "collections.defaultdict"
 _PLAIN_NAMES = {
     "argparse.Namespace",
@@ -79,6 +81,8 @@ def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
         CheckpointError: no checkpoint, one with code in it (never executed), other content than tensors, or another
             SHA-256 than expected.
     """
+    with blamed_on(path):
+        size = expect_file(path)
     check_sha256(path, sha256)
     content = _load_safetensors(path) if path.suffix == ".safetensors" else _load_torch(path)
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
@@ -86,10 +90,16 @@ def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not content:
         raise CheckpointError(f"{path} holds a {type(content).__name__}; expected named tensors, or a `state_dict`")
     for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise CheckpointError(
-                f"{path}: {name} is a {type(value).__name__}; expected a tensor, as in a model's state_dict"
-            )
+        if not isinstance(name, str) or not name.isprintable() or len(name) > _LONGEST:
+            raise CheckpointError(f"{path} has a key {shown(name)}; expected names of tensors, as in a state_dict")
+        if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_nested or value.is_quantized:
+            kind = f"a {type(value).__name__}" if not isinstance(value, Tensor) else "no plain tensor"
+            raise CheckpointError(f"{path}: {name} is {kind}; expected a tensor, as in a model's state_dict")
+    # A few numbers in a pickle can stand for tensors of any size. Some weights may share their numbers.
+    if (asked := sum(value.nbytes for value in content.values())) > 2 * size or any(
+        v.is_meta for v in content.values()
+    ):
+        raise CheckpointError(f"{path} has {size} bytes and asks for tensors of {asked}; expected what it holds")
     return dict(content)
 
 
@@ -104,6 +114,8 @@ def _load_torch(path: Path) -> Any:
     names: list[str] = []
     try:
         if zipped := zipfile.is_zipfile(path):
+            if any(part.compress_type != zipfile.ZIP_STORED for part in zipfile.ZipFile(path).infolist()):
+                raise CheckpointError(f"{path} is a compressed archive; expected a file that torch.save wrote")
             names = torch.serialization.get_unsafe_globals_in_checkpoint(str(path))
         for name in names:
             if not name.startswith(_BESIDE_WEIGHTS) and name not in _PLAIN_NAMES:

@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flashdiffusion.errors import CheckpointError, brief
+from flashdiffusion.data import read_bytes
+from flashdiffusion.errors import CheckpointError, blamed_on, brief, shown
 
+LARGEST = 50_000  # bytes; those of the field have a few thousand, and YAML is read slowly
 LARGE = 1_000_000  # no size, number of channels or of steps comes near it; beyond it memory would run out
 
 
@@ -18,13 +20,14 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     import yaml
 
-    try:
-        text = path.read_text()
-        value = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except OSError as error:
-        raise CheckpointError(f"cannot read config {path}: {error.strerror or error}") from error
-    except (ValueError, yaml.YAMLError) as error:
-        raise CheckpointError(f"config {path} is neither YAML nor JSON: {brief(error, 120)}") from error
+    with blamed_on(f"cannot read config {path}"):
+        text = read_bytes(path, LARGEST).decode()
+        try:
+            value = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        except RecursionError:
+            raise CheckpointError(f"config {path} nests too deeply; expected names with values") from None
+        except (ValueError, yaml.YAMLError) as error:
+            raise CheckpointError(f"config {path} is neither YAML nor JSON: {brief(error, 120)}") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"config {path} holds a {type(value).__name__}; expected names with values")
     return value
@@ -49,7 +52,7 @@ def check_agreement(config: Mapping[str, Any], found: Mapping[str, Any], source:
     for name, value in found.items():
         if name in config and config[name] is not None and _plain(config[name]) != _plain(value):
             raise CheckpointError(
-                f"{source}: {name} is {config[name]}, but the weights have {_plain(value)}; "
+                f"{source}: {name} is {shown(config[name])}, but the weights have {_plain(value)}; "
                 "expected the config of this checkpoint"
             )
 
@@ -63,10 +66,10 @@ def number(config: Mapping[str, Any], name: str, default: float, source: str) ->
     value = config.get(name, default)
     try:
         found = float(value)
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         found = -1.0
-    if not 0 < found < float("inf"):
-        raise CheckpointError(f"{source}: {name} is {value!r}; expected a positive number")
+    if not 0 < found < LARGE:
+        raise CheckpointError(f"{source}: {name} is {shown(value)}; expected a positive number below {LARGE}")
     return found
 
 
@@ -80,7 +83,7 @@ def whole(config: Mapping[str, Any], name: str, source: str) -> int | None:
     if value is None or value == -1:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < LARGE:
-        raise CheckpointError(f"{source}: {name} is {value!r}; expected a whole number from 1 to {LARGE - 1}")
+        raise CheckpointError(f"{source}: {name} is {shown(value)}; expected a whole number from 1 to {LARGE - 1}")
     return value
 
 

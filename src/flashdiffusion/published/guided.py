@@ -7,7 +7,7 @@ from typing import Any
 from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor
 
-from flashdiffusion.errors import CheckpointError
+from flashdiffusion.errors import CheckpointError, shown
 from flashdiffusion.published.config import check_agreement, whole, with_sorted
 from flashdiffusion.published.keymap import KeyMap
 from flashdiffusion.published.unet import UNetShape, head_channels, load_unet
@@ -52,7 +52,7 @@ def _comparable(config: Mapping[str, Any], name: str) -> dict[str, Any]:
                 parts = [float(part) for part in str(values[key]).split(",") if part]
             except ValueError as error:
                 raise CheckpointError(
-                    f"{name}: {key} is {values[key]!r}; expected numbers with commas between"
+                    f"{name}: {key} is {shown(values[key])}; expected numbers with commas between"
                 ) from error
             values[key] = [int(part) if part.is_integer() else part for part in parts] or None
     return with_sorted(values, "attention_resolutions")
@@ -72,7 +72,7 @@ def _argued(found: Mapping[str, Any], shape: UNetShape, size: int | None) -> dic
 def _scheduler(config: Mapping[str, Any], shape: UNetShape, name: str) -> DDPMScheduler:
     kind = config.get("noise_schedule", "linear")
     if kind not in list(_SCHEDULES):
-        raise CheckpointError(f"{name}: noise_schedule is {kind!r}; expected {' or '.join(_SCHEDULES)}")
+        raise CheckpointError(f"{name}: noise_schedule is {shown(kind)}; expected {' or '.join(_SCHEDULES)}")
     steps = whole(config, "diffusion_steps", name) or 1000
     return DDPMScheduler(
         num_train_timesteps=steps,

@@ -105,9 +105,9 @@ class KeyMap:
 
 
 def indices(tensors: Iterable[str], prefix: str) -> int:
-    """How many numbered blocks `prefix`0, `prefix`1, ... the keys have: the highest number plus one."""
+    """How many numbered blocks `prefix`0, `prefix`1, ... the keys have, up to the first that is missing."""
     numbers = {key.removeprefix(prefix).split(".")[0] for key in tensors if key.startswith(prefix)}
-    return 1 + max((int(number) for number in numbers if number.isdigit()), default=-1)
+    return next(n for n in range(len(numbers) + 1) if str(n) not in numbers)
 
 
 def check_widths(keys: KeyMap, widths: Iterable[int]) -> None:

@@ -8,13 +8,14 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DModel, VQModel
 from torch import Tensor
 
-from flashdiffusion.errors import CheckpointError
+from flashdiffusion.errors import CheckpointError, shown
 from flashdiffusion.published.config import check_agreement, number, section, whole, with_sorted
 from flashdiffusion.published.first_stage import CODEBOOK, EncoderShape, load_first_stage
 from flashdiffusion.published.keymap import KeyMap
 from flashdiffusion.published.unet import UNetShape, head_channels, load_unet
 
 UNET, EMA, FIRST_STAGE = "model.diffusion_model.", "model_ema.", "first_stage_model."
+CONDITION = "cond_stage_model."
 # Constants of the schedule, which the config gives; `betas` is compared with it.
 _BUFFERS = {
     "alphas_cumprod",
@@ -57,6 +58,7 @@ def load_latent_diffusion(
     first = section(model, "first_stage_config", "params", source=name)
     ddconfig = section(first, "ddconfig", source=name)
 
+    _expect_unconditional(model, tensors, name)
     scheduler = _scheduler(model, tensors, name)
     scale_factor = number(model, "scale_factor", 1.0, name)
     if "scale_factor" in tensors:  # measured in training
@@ -77,6 +79,21 @@ def load_latent_diffusion(
     order = bool(unet.get("use_new_attention_order", False))
     denoiser = load_unet(weights, shape, head, whole(unet, "image_size", name), order)
     return load_first_stage(stage, scale_factor, resolution), denoiser, scheduler
+
+
+def _expect_unconditional(model: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str) -> None:
+    condition = model.get("cond_stage_config")
+    if isinstance(condition, Mapping):
+        condition = condition.get("target", "a network")
+    condition = None if condition == "__is_unconditional__" else condition
+    condition = (
+        condition or model.get("conditioning_key") or next((k for k in tensors if k.startswith(CONDITION)), None)
+    )
+    if condition is not None:
+        raise CheckpointError(
+            f"{name}: a conditional model ({shown(condition)}), which is given text, a class or an image at each step; "
+            "expected an unconditional one"
+        )
 
 
 def _denoiser_weights(keys: KeyMap) -> KeyMap:
@@ -128,9 +145,9 @@ def _check_first_stage(stage: KeyMap, first: Mapping[str, Any], ddconfig: Mappin
 def _scheduler(model: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str) -> DDPMScheduler:
     kind, prediction = model.get("beta_schedule", "linear"), model.get("parameterization", "eps")
     if kind not in list(_SCHEDULES):
-        raise CheckpointError(f"{name}: beta_schedule is {kind!r}; expected {' or '.join(_SCHEDULES)}")
+        raise CheckpointError(f"{name}: beta_schedule is {shown(kind)}; expected {' or '.join(_SCHEDULES)}")
     if prediction not in list(_PREDICTIONS):
-        raise CheckpointError(f"{name}: parameterization is {prediction!r}; expected {', '.join(_PREDICTIONS)}")
+        raise CheckpointError(f"{name}: parameterization is {shown(prediction)}; expected {', '.join(_PREDICTIONS)}")
     scheduler = DDPMScheduler(
         num_train_timesteps=whole(model, "timesteps", name) or 1000,
         beta_start=number(model, "linear_start", 1e-4, name),

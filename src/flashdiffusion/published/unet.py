@@ -47,7 +47,8 @@ class UNetShape:
         tensors, source = keys.left, keys.source
         if conditional := sorted(k for k in tensors if k.startswith("label_emb.") or ".transformer_blocks." in k):
             raise CheckpointError(
-                f"{source} has a key {keys.prefix}{conditional[0]}: a conditional model; expected an unconditional one"
+                f"{source} has a key {keys.prefix}{conditional[0]}: a conditional model, which is given a class or "
+                "text at each step; expected an unconditional one"
             )
         outputs = indices(tensors, "output_blocks.")
         ups = [n for n in range(outputs) if _has_upsampling(tensors, n)]
