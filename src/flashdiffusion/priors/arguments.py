@@ -24,7 +24,10 @@ def check_arguments(cls: type, config: Mapping[str, Any], source: str) -> None:
         if name == "encoder_config" and isinstance(value, Mapping):
             check_arguments(Encoder, value, f"{source}, encoder_config")
         elif not is_kind(value, kind) or value not in _ALLOWED.get(name, (value,)):
-            expected = " or ".join(map(str, _ALLOWED.get(name, ()))) or inspect.formatannotation(kind)
+            expected = (
+                " or ".join(map(str, _ALLOWED.get(name, ())))
+                or f"{inspect.formatannotation(kind)}, of size {LARGE} at most"
+            )
             raise CheckpointError(f"{source}: {name} is {shown(value)}; expected {expected}")
 
 
