@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEEPINV := .venv-deepinv
+DATA ?= src/flashdiffusion/assets/portrait.png
 
-.PHONY: setup demo test check clean
+.PHONY: setup demo test check clean test-deepinv deepinv-table
 
 setup: $(STAMP)
 
@@ -25,5 +27,17 @@ check: $(STAMP)
 test: check
 	$(BIN)/pytest
 
+# The real DeepInverse needs another torch, so it has an environment of its own.
+$(DEEPINV)/.installed: pyproject.toml constraints-deepinv.txt
+	$(PYTHON) -m venv $(DEEPINV)
+	$(DEEPINV)/bin/pip install --quiet --disable-pip-version-check -c constraints-deepinv.txt deepinv torchvision pytest scipy -e .
+	@touch $@
+
+test-deepinv: $(DEEPINV)/.installed
+	$(DEEPINV)/bin/pytest tests/deepinv
+
+deepinv-table: $(DEEPINV)/.installed
+	$(DEEPINV)/bin/python benchmarks/deepinverse.py --data $(DATA)
+
 clean:
-	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(DEEPINV) $(VENV) demo .pytest_cache .mypy_cache .ruff_cache

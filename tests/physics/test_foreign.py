@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from flashdiffusion import Settings
+from flashdiffusion import Batch, GaussianBlur, Settings
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics import WithParams, is_linear
+from flashdiffusion.physics import Compose, WithParams, flattened, is_linear
 from flashdiffusion.solvers import Problem, ReSample, Transition
 from flashdiffusion.types import LinearPhysics, Physics
 from toy import ToyPrior
@@ -355,3 +355,137 @@ def test_calls_from_several_threads_do_not_mix_their_parameters():
         for _ in range(5):
             measured = list(pool.map(lambda physics: float(physics.A(x).mean()), wrapped))
             assert measured == [float(n) for n in range(8)]
+
+
+# -- measurements in a unit of their own -------------------------------------------------------------------
+
+
+class InUnits(Projections):
+    """The same projections in another unit."""
+
+    def __init__(self, unit: float) -> None:
+        super().__init__(600, 768)
+        self.matrix, self.noise_std = unit * self.matrix, 0.2 * unit
+
+
+def test_steps_and_starts_do_not_depend_on_the_unit_of_measurements():
+    x, guess = _smooth(2, 3, 16, 16), _smooth(2, 3, 16, 16).flip(0)
+    y = InUnits(1.0).A(x)
+    one, other = Problem(y, InUnits(1.0)), Problem(1000 * y, InUnits(1000.0))
+    torch.testing.assert_close(other.loss(guess), one.loss(guess))
+    torch.testing.assert_close(other.residual_variance, one.residual_variance)
+    torch.testing.assert_close(other.back_projection(guess), one.back_projection(guess), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(other.image, one.image, rtol=1e-3, atol=1e-4)
+    length = torch.linalg.vector_norm(one.back_projection(guess).flatten(1), dim=1)
+    assert bool((length < torch.linalg.vector_norm((x - guess).flatten(1), dim=1)).all()), "no longer than the error"
+
+
+def test_what_was_found_of_the_unit_goes_with_the_rows():
+    physics = InUnits(7.0)
+    calls = []
+    plain = physics.A
+    physics.A = lambda x: calls.append(1) or plain(x)
+    problem = Problem(physics.A(_smooth(3, 3, 16, 16)), physics)
+    assert problem.image.shape == (3, 3, 16, 16) and problem.guessed.all()
+    calls.clear()
+    part = problem.take(torch.tensor([2, 0])).to("cpu")
+    torch.testing.assert_close(part.scale, problem.scale[[2, 0]])
+    torch.testing.assert_close(Problem.join([part, part.take(torch.tensor([1]))]).scale, problem.scale[[2, 0, 0]])
+    assert not calls
+
+
+def test_the_step_shrinks_where_noiseless_measurements_are_explained():
+    x = _smooth(1, 3, 16, 16)
+    physics = Projections(600, 768)
+    problem = Problem(physics.A(x), physics)
+
+    def length(error: float) -> float:
+        guess = (x + error * _smooth(1, 3, 16, 16)).requires_grad_()
+        (gradient,) = torch.autograd.grad(problem.loss(guess).sum(), guess)
+        return float(gradient.norm())
+
+    assert length(1e-4) < 0.1 * length(1e-1)
+
+
+# -- lists of measurements ---------------------------------------------------------------------------------
+
+
+class TensorList:
+    """DeepInverse's, as far as it is read."""
+
+    def __init__(self, x) -> None:
+        self.x = list(x)
+
+    def __getitem__(self, item):
+        return self.x[item]
+
+
+class Stacked:
+    """A blur and a pooled image, as DeepInverse stacks operators."""
+
+    def __init__(self) -> None:
+        self.physics_list = [_noisy([0.1, 0.3]), Pool()]
+
+    def A(self, x):
+        return TensorList(part.A(x) for part in self.physics_list)
+
+    def A_adjoint(self, y):
+        return sum(part.A_adjoint(y[n]) for n, part in enumerate(self.physics_list))
+
+
+def test_a_list_of_measurements_is_one_measurement():
+    x = _smooth(2, 3, 32, 32).double()
+    y, physics = flattened(Stacked().A(x), Stacked())
+    assert y.shape == (2, 3 * 32 * 32 + 3 * 16 * 16)
+    torch.testing.assert_close(physics.A(x), y)
+    torch.testing.assert_close((physics.A(x) * y).sum(), (x * physics.A_adjoint(y)).sum())
+    expected = torch.tensor([0.1, 0.3]).double().square() * 4 / 5
+    torch.testing.assert_close(Problem(y, physics).noise_variance, expected)
+    torch.testing.assert_close(Problem(y, physics).take(torch.tensor([1])).noise_variance, expected[[1]])
+    assert flattened(x, Stacked())[0] is x
+
+
+def test_a_list_of_measurements_is_restored_each_image_for_itself(tiny_pipeline):
+    x, physics = _smooth(2, 3, 32, 32), Stacked()
+    physics.physics_list[0] = Blur(_filters(1))
+    y = physics.A(x)
+    both = tiny_pipeline(y, physics, settings=Settings(steps=3), ids=["a", "b"])
+    own = TensorList(part[1:] for part in y.x)
+    (alone,) = tiny_pipeline.stream([Batch(["b"], own, physics)], settings=Settings(steps=3))
+    torch.testing.assert_close(alone.image, both.images[1], rtol=0, atol=1e-3)
+
+
+# -- theirs and ours ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("theirs_first", [True, False])
+def test_theirs_and_ours_are_composed(theirs_first, tiny_pipeline):
+    theirs, ours = Blur(_filters(1)), GaussianBlur([0.5, 2.0], noise_std=0.1)
+    physics = Compose(theirs, ours) if theirs_first else Compose(ours, theirs)
+    x = _smooth(2, 3, 32, 32)
+    y = physics.A(x)
+    torch.testing.assert_close(y, ours.A(theirs.A(x)) if theirs_first else theirs.A(ours.A(x)))
+    v = _random(2, 3, 32, 32, seed=5)
+    torch.testing.assert_close((y * v).sum(), (x * physics.A_adjoint(v)).sum())
+    problem = Problem(y, physics)
+    assert problem.linear and problem.noise_variance.tolist() == pytest.approx([0.01, 0.01] if theirs_first else [0, 0])
+    rows = torch.tensor([1])
+    torch.testing.assert_close(problem.take(rows).measure(x[rows]), y[rows])
+    assert tiny_pipeline(physics(x), physics, settings=Settings(steps=3)).images.isfinite().all()
+
+
+def test_a_composition_with_theirs_is_linear_only_if_both_are():
+    class Square:
+        def A(self, x):
+            return x**2
+
+    assert not is_linear(Compose(GaussianBlur(1.0), Square()))
+
+
+def test_an_a_adjoint_of_a_nonlinear_physics_of_deepinverse_is_none():
+    """PhaseRetrieval's is that of its linear part."""
+    base = type("Physics", (), {"__module__": "deepinv.physics.forward", "A": lambda self, x: x})
+    linear = type("LinearPhysics", (base,), {"__module__": "deepinv.physics.forward"})
+    adjoint = {"A_adjoint": lambda self, y: y}
+    assert not is_linear(type("PhaseRetrieval", (base,), adjoint)())
+    assert is_linear(type("Blur", (linear,), adjoint)())

@@ -18,6 +18,7 @@ from flashdiffusion.solvers import (
     SNRMatch,
     Transition,
 )
+from flashdiffusion.solvers.start import explained
 from toy import ToyPrior, run, started
 
 PRIOR = ToyPrior()
@@ -161,3 +162,30 @@ def test_a_fixed_start_that_is_not_clean_makes_a_step_on_every_grid():
     rule = Fixed(EncodedEstimate(KnownSeverity(_noise(1), torch.tensor([0.1]))), 4)
     for steps, k in ((1000, 4), (500, 2), (100, 1), (7, 1)):
         assert int(rule(_measured(1), PRIOR, PRIOR.schedule.grid(steps), _noise(1)).k[0]) == k
+
+
+class Mixes:
+    """Measurements that are no images: pixels mixed by an orthonormal matrix, in a unit of their own."""
+
+    matrix = 30 * torch.linalg.qr(torch.randn(768, 768, generator=torch.Generator().manual_seed(4)).double()).Q
+
+    def A(self, x):
+        return x.flatten(1) @ self.matrix.T
+
+    def A_adjoint(self, y):
+        return (y @ self.matrix).view(-1, 3, 16, 16)
+
+
+@pytest.mark.parametrize("error", [0.05, 0.5])
+def test_where_an_estimate_stands_for_y_its_residual_raises_the_start(error):
+    z = PRIOR.sample(2, 16, torch.Generator().manual_seed(1))
+    y = Mixes().A(PRIOR.decode(z))
+    norms = torch.full((2,), 30.0, dtype=torch.float64)
+    problem = Problem(y, Mixes(), lambda: (PRIOR.decode(z + error * _noise(2, 5)), norms))
+    told = torch.full((2,), 0.04)
+    found = explained(Severity(z, told), problem, PRIOR, _noise(2)).var
+    torch.testing.assert_close(found, torch.full((2,), max(0.04, error**2)), rtol=0.15, atol=0)
+    start = SNRMatch(KnownSeverity(z, told), mixing="consistent")(problem, PRIOR, GRID, _noise(2))
+    torch.testing.assert_close(start.severity.var, found)
+    image = PRIOR.decode(z)
+    assert explained(Severity(z, told), Problem(image, GaussianBlur(0.0)), PRIOR, _noise(2)).var is told

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flashdiffusion.errors import InputError
 from flashdiffusion.methods import Settings
-from flashdiffusion.physics import BatchedPhysics
+from flashdiffusion.physics import BatchedPhysics, flattened
 from flashdiffusion.solvers import Problem
 from flashdiffusion.types import Physics
 
@@ -33,6 +33,8 @@ class Batch:
     samples: int = 1
 
     def __post_init__(self) -> None:
+        for name, value in zip(("y", "physics"), flattened(self.y, self.physics), strict=True):
+            object.__setattr__(self, name, value)
         if len(self.ids) != len(self.y):
             raise InputError(f"{len(self.ids)} ids for {len(self.y)} images; expected one per image")
         if isinstance(self.physics, BatchedPhysics):

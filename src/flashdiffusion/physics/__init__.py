@@ -8,7 +8,7 @@ from flashdiffusion.physics.blur import GaussianBlur
 from flashdiffusion.physics.blur_kernel_space import BlurKernelSpace
 from flashdiffusion.physics.compose import Compose
 from flashdiffusion.physics.denoising import Denoising
-from flashdiffusion.physics.foreign import WithParams, is_linear, noise_std_of
+from flashdiffusion.physics.foreign import WithParams, flattened, is_linear, noise_std_of
 from flashdiffusion.physics.hdr import HDR
 from flashdiffusion.physics.inpainting import BoxInpainting, RandomInpainting
 from flashdiffusion.physics.jpeg import JPEG
@@ -48,6 +48,7 @@ __all__ = [
     "Task",
     "WithParams",
     "concatenate",
+    "flattened",
     "get_task",
     "is_linear",
     "noise_std_of",

@@ -11,17 +11,18 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
+from flashdiffusion.physics.deepinverse import DeepInverseMethods
 
 NoiseStd = float | Sequence[float] | Tensor
 PerImage = float | Sequence[float] | Tensor  # a parameter: one number for all images, or one for each
 
 
-class BatchedPhysics(ABC):
+class BatchedPhysics(DeepInverseMethods, ABC):
     """A degradation whose parameters are tensors with one row per image; a single row serves a batch of any size.
 
     `params` holds them all, so that taking rows, moving to a device, describing and saving need no code per operator.
-    DeepInverse's protocol: `A` and `physics(x) = A(x) + noise`; linear ones add `A_adjoint`. A subclass has a `name`
-    and a constructor whose arguments are the names of `params`, and `noise_std`.
+    `A` and `physics(x) = A(x) + noise`; linear ones add `A_adjoint`, and DeepInverse's protocol follows. A subclass has
+    a `name` and a constructor whose arguments are the names of `params`, and `noise_std`.
 
     Args:
         params: parameters by name, each (B, ...) or (1, ...).

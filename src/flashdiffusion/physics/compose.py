@@ -9,7 +9,7 @@ from torch import Tensor
 from flashdiffusion.errors import InputError
 from flashdiffusion.physics.base import BatchedPhysics, NoiseStd
 from flashdiffusion.physics.blur import GaussianBlur
-from flashdiffusion.physics.foreign import is_linear
+from flashdiffusion.physics.foreign import Chain, is_linear
 from flashdiffusion.physics.inpainting import RandomInpainting
 from flashdiffusion.physics.jpeg import JPEG
 from flashdiffusion.physics.mixed import concatenate
@@ -24,7 +24,7 @@ class Compose(BatchedPhysics):
 
     Its parameters are those of both, named `first.NAME` and `second.NAME`, and `kinds`: the names of the two
     operators, "gaussian-blur+jpeg", as bytes (B, n), from which a measurement file is read back. An operator of two
-    can be one of the two again.
+    can be one of the two again. If one of them is another library's, it is a `Chain`.
 
     Args:
         first: what happens to the image first; its noise is left out.
@@ -35,6 +35,11 @@ class Compose(BatchedPhysics):
     """
 
     name = "composed"
+
+    def __new__(cls, first: Any = None, second: Any = None) -> Any:
+        if all(part is None or isinstance(part, BatchedPhysics) for part in (first, second)):
+            return super().__new__(cls)
+        return Chain(first, second)
 
     def __init__(self, first: BatchedPhysics, second: BatchedPhysics) -> None:
         count = max(len(first), len(second))

@@ -14,6 +14,7 @@ from flashdiffusion.engine.stream import Stream, StreamOptions
 from flashdiffusion.errors import InputError
 from flashdiffusion.methods import Settings, parse_method
 from flashdiffusion.model import Model
+from flashdiffusion.physics import flattened
 from flashdiffusion.pipeline.inputs import Given, as_measurements, as_physics, note_range
 from flashdiffusion.pipeline.restoration import Restoration
 from flashdiffusion.priors import IdentityAutoencoder
@@ -53,6 +54,7 @@ class FlashPipeline(Model):
             InputError: y of the wrong shape or with NaN, a size the prior cannot take, unknown names, or no image
                 that could be restored.
         """
+        y, physics = flattened(y, physics)
         y, grey = as_measurements(y, physics)
         physics = as_physics(physics, len(y))
         note_range(y, physics)

@@ -178,7 +178,7 @@ def gluing_term(omega: float, prior: LatentPrior) -> tuple[Term, ...]:
     """Glue what was measured to the rest: ω ‖ẑ0 - E0(Aᵀy + (I - AᵀA) D0(ẑ0))‖₂, A linear; no term for ω = 0."""
 
     def term(z0: Tensor, x: Tensor, problem: Problem) -> Tensor:
-        return omega * norm(z0 - prior.encode(x + problem.adjoint(problem.y - problem.measure(x))))
+        return omega * norm(z0 - prior.encode(x + problem.back_projection(x)))
 
     return (term,) if omega else ()
 

@@ -12,12 +12,14 @@ from torch import Tensor
 
 from flashdiffusion.errors import FlashDiffusionError, InputError, brief, is_out_of_memory
 from flashdiffusion.physics import BatchedPhysics, WithParams, concatenate, is_linear, noise_std_of
+from flashdiffusion.physics.least_squares import least_squares, operator_norm
 from flashdiffusion.physics.operator import NEEDS_TORCH, is_of_numpy
-from flashdiffusion.solvers.least_squares import least_squares
 from flashdiffusion.types import Physics, RowwisePhysics
 
 # Part of the energy of y that an image may leave unexplained and still be taken for what y shows.
 UNLIKE = 0.1
+# Noise that step sizes are tuned at, on the [0, 1] scale.
+TUNED_NOISE = 0.05
 Result = TypeVar("Result")
 
 
@@ -39,8 +41,8 @@ class Problem:
 
     y: Tensor
     physics: Physics = field(default_factory=Unknown)
-    # Gives `image`, where that of the problem that this one was made of is known.
-    _known_image: Callable[[], Tensor] | None = field(default=None, repr=False, compare=False)
+    # Gives `_shown`, where that of the problem that this one was made of is known.
+    _known: Callable[[], tuple[Tensor, Tensor]] | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.y)
@@ -80,15 +82,16 @@ class Problem:
                 "image"
             )
 
-    @property
-    def _has_image(self) -> bool:
-        return self._known_image is not None or "image" in self.__dict__
+    def _carried(self, change: Callable[[Tensor], Tensor]) -> Callable[[], tuple[Tensor, Tensor]] | None:
+        """Carry what is known of this problem, changed as its rows are; nothing if it was not asked for yet."""
+        if self._known is None and "_shown" not in self.__dict__:
+            return None
+        return lambda: (change(self._shown[0]), change(self._shown[1]))
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Problem":
         """Put measurements, and the physics if it can be moved, on `device`, and y into the precision `dtype`."""
         physics = self._call(self.physics.to, device) if hasattr(self.physics, "to") else self.physics
-        known = (lambda: self.image.to(device, dtype)) if self._has_image else None
-        return Problem(self.y.to(device, dtype), physics, known)
+        return Problem(self.y.to(device, dtype), physics, self._carried(lambda value: value.to(device, dtype)))
 
     def take(self, rows: Tensor) -> "Problem":
         """Take some rows (int64 indices) of the batch."""
@@ -98,7 +101,7 @@ class Problem:
             physics = WithParams(physics)  # the same for every image but for its noise
         own = self._call(physics.take, rows) if isinstance(physics, RowwisePhysics) else physics
         y = self.y[rows.to(self.y.device, non_blocking=True)]
-        return Problem(y, own, (lambda: self.image[rows.to(self.image.device)]) if self._has_image else None)
+        return Problem(y, own, self._carried(lambda value: value[rows.to(value.device, non_blocking=True)]))
 
     @property
     def kind(self) -> Hashable:
@@ -116,14 +119,18 @@ class Problem:
         if len(parts) == 1:
             return parts[0]
         y = torch.cat([part.y for part in parts])
-        known = (lambda: torch.cat([part.image for part in parts])) if all(p._has_image for p in parts) else None
+
+        def together() -> tuple[Tensor, Tensor]:
+            return torch.cat([part._shown[0] for part in parts]), torch.cat([part._shown[1] for part in parts])
+
+        known = together if all(part._carried(torch.clone) for part in parts) else None
         ours = [part.physics for part in parts if isinstance(part.physics, BatchedPhysics)]
         foreign = [part.physics for part in parts if isinstance(part.physics, WithParams)]
         if ours:
             return cls(y, concatenate(ours), known)
         return cls(y, WithParams.join(foreign) if foreign else parts[0].physics, known)
 
-    @cached_property
+    @property
     def image(self) -> Tensor:
         """The measurements as images (B, 3, H, W) of the size to restore, for networks that take images.
 
@@ -135,32 +142,48 @@ class Problem:
         Raises:
             InputError: neither is an image.
         """
-        if self._known_image is not None:
-            return self._known_image()
-        if isinstance(self.physics, BatchedPhysics):
-            image = self._call(self.physics.image, self.y)
-        elif self.linear:
-            image = self._linear_image()
-        else:
-            image = self.y
+        image = self._shown[0]
         if image.ndim != 4 or image.shape[1] != 3 or len(image) == 0:
+            if self.linear and not isinstance(self.physics, BatchedPhysics):
+                what = f"physics {self.name} is one of x with shape {tuple(image.shape)}; expected images (B, 3, H, W)"
+                raise InputError(what)
             raise InputError(f"measurements of shape {tuple(self.y.shape)}; expected (B, 3, H, W) with B >= 1")
         return image
 
-    def _linear_image(self) -> Tensor:
-        shape = self.adjoint(self.y).shape
-        if len(shape) != 4 or shape[1] != 3:
-            raise InputError(f"physics {self.name} is one of x with shape {tuple(shape)}; expected images (B, 3, H, W)")
-        image = _enlarged(self.y, shape)
-        if image is None:
-            return least_squares(self.measure, self.adjoint, self.y).clamp(0, 1)
+    @cached_property
+    def _shown(self) -> tuple[Tensor, Tensor]:
+        """The image, and ‖A‖₂ of each image's operator where its y is no image, else 0, (B,)."""
+        if self._known is not None:
+            return self._known()
+        image, norms = self.y, self.y.new_zeros(len(self.y))
+        if isinstance(self.physics, BatchedPhysics):
+            image = self._call(self.physics.image, self.y)
+        elif self.linear:
+            image = self.adjoint(self.y)
+            if image.ndim == 4 and image.shape[1] == 3:
+                return self._seen_by(image)
+        return image, norms
+
+    @torch.no_grad()
+    def _seen_by(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """See y of a linear physics of images like these, and the norms."""
+        image, norms = _enlarged(self.y, like.shape), self.y.new_zeros(len(like))
+        rows = torch.arange(len(like), device=like.device) if image is None else self._unlike(image)
+        image = torch.empty_like(like) if image is None else image.clone()
+        if len(rows):
+            image[rows], norms[rows] = self.take(rows)._estimated(like[rows])
+        return image, norms
+
+    def _unlike(self, image: Tensor) -> Tensor:
+        """Find rows whose y is not what A makes of the image."""
         lost = (self.measure(image) - self.y).flatten(1).square().mean(1)
-        strange = (lost > UNLIKE * self.y.flatten(1).square().mean(1) + 2 * self.noise_variance).nonzero()[:, 0]
-        if len(strange):
-            part = self.take(strange)
-            image = image.clone()
-            image[strange] = least_squares(part.measure, part.adjoint, part.y).clamp(0, 1)
-        return image
+        return (lost > UNLIKE * self.y.flatten(1).square().mean(1) + 2 * self.noise_variance).nonzero()[:, 0]
+
+    def _estimated(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Estimate images by least squares, in which what is left of y is its noise; and ‖A‖₂."""
+        noise = self.noise_variance * self.y[0].numel()
+        image = least_squares(self.measure, self.adjoint, self.y, target=noise).clamp(0, 1)
+        return image, operator_norm(self.measure, self.adjoint, like).clamp(min=1e-12)
 
     def measure(self, x: Tensor) -> Tensor:
         """Give A(x).
@@ -226,9 +249,31 @@ class Problem:
     def residual(self, x: Tensor) -> Tensor:
         """Give r = A(x) - y on the [-1, 1] scale, as published step sizes are: twice that of the [0, 1] scale.
 
-        It is 0 where nothing was measured (`BatchedPhysics.measured`).
+        It is 0 where nothing was measured (`BatchedPhysics.measured`). Measurements that are no images have a unit of
+        their own: they and A are divided by ‖A‖₂, so that a step size means the same for any.
         """
-        return self._measured(2 * (self.measure(x) - self.y))
+        difference = self.measure(x) - self.y
+        return self._measured(2 * difference) if self._plain else 2 * _times(self.scale, difference)
+
+    def back_projection(self, x: Tensor) -> Tensor:
+        """Give Aᵀ(y - A(x)) of the A and y that `residual` compares."""
+        image = self.adjoint(self.y - self.measure(x))
+        return image if self._plain else _times(self.scale.square(), image)
+
+    @property
+    def _plain(self) -> bool:
+        """Whether measurements are on the scale of images, whatever they hold."""
+        return isinstance(self.physics, BatchedPhysics) or not self.linear
+
+    @property
+    def guessed(self) -> Tensor:
+        """Of which images `image` is a least-squares estimate, bool (B,): networks were not trained on such."""
+        return self.y.new_zeros(len(self), dtype=torch.bool) if self._plain else self._shown[1] > 0
+
+    @property
+    def scale(self) -> Tensor:
+        """What A and y are multiplied with in `residual`, (B,): 1 / ‖A‖₂ where y is no image, else 1."""
+        return torch.where(self.guessed, 1 / self._shown[1], 1) if not self._plain else self.y.new_ones(len(self))
 
     @property
     def _loses(self) -> bool:
@@ -245,24 +290,36 @@ class Problem:
     @property
     def residual_variance(self) -> Tensor:
         """The mean squared residual at the true image, (B,): 4 σ_y² of what was measured, on the [-1, 1] scale."""
-        return 4 * self.noise_variance * self._share
+        return 4 * self.noise_variance * self._share * self.scale.square()
 
     def loss(self, x: Tensor) -> Tensor:
         """Give ‖r‖₂ of each image, (B,).
 
         Published step sizes are for a residual with noise in every entry. Where nothing was measured, the noise that
-        would be expected there is added, which has no gradient: they mean the same for any mask.
+        would be expected there is added, which has no gradient: they mean the same for any mask. Where y is no image,
+        its noise is filled up to that of an image at which steps are tuned: with less, ∇‖r‖₂ would be as long at the
+        solution as far from it, and steps would lead away from it.
         """
         rows = self.residual(x).flatten(1)
+        missing = None
         if self._loses:
-            expected = 4 * self.noise_variance * (1 - self._share) * rows.shape[1]
-            rows = torch.cat([rows, expected.clamp(min=0).sqrt().to(rows)[:, None]], dim=1)
+            missing = 4 * self.noise_variance * (1 - self._share) * rows.shape[1]
+        elif not self._plain:
+            tuned = 4 * TUNED_NOISE**2 * x[0].numel()
+            missing = (tuned - self.residual_variance * rows.shape[1]) * self.guessed
+        if missing is not None:
+            rows = torch.cat([rows, missing.clamp(min=0).sqrt().to(rows)[:, None]], dim=1)
         return norm(rows)
 
 
 def norm(rows: Tensor) -> Tensor:
     """Take ‖·‖₂ of each row, (B,)."""
     return torch.linalg.vector_norm(rows.flatten(1), dim=1)
+
+
+def _times(factors: Tensor, values: Tensor) -> Tensor:
+    """Multiply each row of values (B, ...) with its factor (B,)."""
+    return factors.view(-1, *[1] * (values.ndim - 1)) * values
 
 
 def _enlarged(y: Tensor, shape: Sequence[int]) -> Tensor | None:

@@ -1,6 +1,6 @@
 """Where each image starts, and from what: the latent and its grid position come from one function."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -16,6 +16,8 @@ from flashdiffusion.solvers.registry import Networks, register_start, setting
 
 # c·σ̂² stays below 1, so that some of the estimate is left.
 MAX_MIX = 0.999
+# Standard deviation of the latent error by which it is tried what residual an error leaves.
+PROBE = 0.1
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,27 @@ class Start:
     severity: Severity | None = None
     nfe: Tensor | None = None
     image: Tensor | None = None
+
+
+def explained(severity: Severity, problem: Problem, prior: LatentPrior, noise: Tensor) -> Severity:
+    """Raise the severity to at least the variance of an error in ẑ that would leave the residual of `problem.image`.
+
+    Only where that is an estimate by least squares (`Problem.guessed`), whose damages the encoder was not trained on:
+    an estimate that explains y may start low, another may not, whatever it looks like.
+
+    Args:
+        noise: standard normal, the shape of the latents: the error that is tried.
+    """
+    rows = problem.guessed.nonzero()[:, 0]
+    if not len(rows):
+        return severity
+    part, z_hat = problem.take(rows), severity.z_hat[rows]
+    left = part.residual(part.image).flatten(1).square().mean(dim=1) - part.residual_variance
+    here, moved = (part.residual(prior.decode(z)).flatten(1) for z in (z_hat, z_hat + PROBE * noise[rows]))
+    of_unit_error = (moved - here).square().mean(dim=1) / PROBE**2
+    var = severity.var.clone()
+    var[rows] = var[rows].maximum((left / of_unit_error.clamp(min=1e-12)).to(var))
+    return replace(severity, var=var)
 
 
 class StartRule(Protocol):
@@ -84,7 +107,7 @@ class SNRMatch:
 
     @torch.no_grad()
     def __call__(self, problem: Problem, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
-        severity = problem.seen_by(self.encoder)
+        severity = explained(problem.seen_by(self.encoder), problem, prior, noise)
         z_hat, var = severity.z_hat, severity.var
         added = self.correction * var
         if self.mixing == "consistent":
@@ -112,7 +135,7 @@ class DDIMInversion:
 
     @torch.no_grad()
     def __call__(self, problem: Problem, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
-        severity = problem.seen_by(self.encoder)
+        severity = explained(problem.seen_by(self.encoder), problem, prior, noise)
         k = grid.match(severity.var)
         z = severity.z_hat.clone()
         abar = grid.abar.to(device=z.device, dtype=z.dtype)
