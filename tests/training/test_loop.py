@@ -26,14 +26,14 @@ class _Stop(Exception):
 
 def _stop_in_save(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """The run ends when it has logged `step` and is about to write its checkpoint."""
-    save = loop._Run._save
+    save = loop._Training._save
 
     def stopping(self):
         if self.step == step:
             raise _Stop
         save(self)
 
-    monkeypatch.setattr(loop._Run, "_save", stopping)
+    monkeypatch.setattr(loop._Training, "_save", stopping)
 
 
 def _assert_same_weights(a: Path, b: Path) -> None:

@@ -74,20 +74,20 @@ def test_only_precisions_that_are_served_are_taken(tmp_path, image_folder, recip
 
 def test_no_step_is_begun_that_would_end_after_the_time_box(tmp_path, monkeypatch, image_folder, recipe):
     steps = []
-    step = loop._Run._train_step
+    step = loop._Training._train_step
 
     def slow(self, x, progress):
         steps.append(self.seconds)
         time.sleep(0.6)
         return step(self, x, progress)
 
-    monkeypatch.setattr(loop._Run, "_train_step", slow)
+    monkeypatch.setattr(loop._Training, "_train_step", slow)
     train("autoencoder", [image_folder], recipe, tmp_path, max_minutes=1 / 60)
     assert len(steps) == 1
 
 
 def test_ctrl_c_ends_after_the_step_with_its_checkpoint(tmp_path, monkeypatch, image_folder, recipe, capsys):
-    step = loop._Run._train_step
+    step = loop._Training._train_step
 
     def interrupted(self, x, progress):
         if self.step == 2:
@@ -95,7 +95,7 @@ def test_ctrl_c_ends_after_the_step_with_its_checkpoint(tmp_path, monkeypatch, i
         return step(self, x, progress)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(loop._Run, "_train_step", interrupted)
+        patch.setattr(loop._Training, "_train_step", interrupted)
         train("autoencoder", [image_folder], recipe, tmp_path, max_steps=5)
     assert "interrupted: the checkpoint of step 3" in capsys.readouterr().err
     train("autoencoder", [image_folder], recipe, tmp_path, max_steps=5, resume=True)

@@ -142,7 +142,7 @@ def finishing_threads(device: torch.device) -> int:
 
 
 @dataclass(frozen=True)
-class _Known:
+class _Truth:
     """What is kept of an image while it is restored: its place in the data and what to compare with."""
 
     row: int
@@ -153,7 +153,7 @@ class _Known:
 
 
 def _finish(what: Measure, one: Restored) -> Evaluated:
-    known: _Known = one.extra
+    known: _Truth = one.extra
     record = None
     if one.image is not None and known.clean is not None and known.measured is not None:
         values: dict[str, Any] = {} if what.method == BOUND else one.row()
@@ -172,7 +172,7 @@ def _measured(
     for chunk in in_chunks(rows, what.batch_size):
         read = dict(zip(chunk, data.attempt(chunk), strict=True))
         images = {row: one for row, one in read.items() if isinstance(one, Tensor)}
-        yield from (Failed(data.ids[row], str(read[row]), _Known(row)) for row in read.keys() - images)
+        yield from (Failed(data.ids[row], str(read[row]), _Truth(row)) for row in read.keys() - images)
         if not images:
             continue
         ids = [data.ids[row] for row in images]
@@ -185,7 +185,7 @@ def _measured(
             severities = _true_severities(pipeline, clean, looks, together)
         described = measured.physics.describe()
         known = [
-            _Known(row, clean[n].clone(), looks[n].clone(), described[n], severities[n]) for n, row in enumerate(images)
+            _Truth(row, clean[n].clone(), looks[n].clone(), described[n], severities[n]) for n, row in enumerate(images)
         ]
         if what.method == BOUND:
             yield Batch(ids, clean, Unknown(), extra=known)

@@ -95,7 +95,7 @@ class RestoreWorker:
 
     def __call__(self, items: Iterable[Item]) -> Iterator[Done]:
         """Restore the items; each is given once, as soon as it is done."""
-        run = _Run(self)
+        run = _Reading(self)
         restored = self.pipeline.stream(
             run.batches(items),
             solver=self.solver,
@@ -107,7 +107,7 @@ class RestoreWorker:
         return mapped(run.done, restored, finishing_threads(self.pipeline.prior.device))
 
 
-class _Run:
+class _Reading:
     """Items on their way: `batches` is run in a thread, `done` where the results are wanted."""
 
     def __init__(self, worker: RestoreWorker) -> None:
@@ -119,7 +119,7 @@ class _Run:
     def batches(self, items: Iterable[Item]) -> Iterator[Batch | Failed]:
         settings = Settings(**self.job.given) if self.job.given else None
         for chunk in in_chunks(items, CHUNK):
-            groups: dict[object, list[tuple[Measured, _Known]]] = {}
+            groups: dict[object, list[tuple[Measured, _Source]]] = {}
             for item in chunk:
                 read = self._read(item)
                 if isinstance(read, Failed):
@@ -131,20 +131,20 @@ class _Run:
                 problem = Problem.join([one.problem for one, _ in group])
                 yield Batch.of([one.name for one, _ in group], problem, settings, [known for _, known in group])
 
-    def _read(self, item: Item) -> "tuple[Measured, _Known] | Failed":
+    def _read(self, item: Item) -> "tuple[Measured, _Source] | Failed":
         path, notes = Path(item.path), list[str]()
         try:
             one = self.worker.reader(path, item.name, notes.append)
             content = self.job.digest_of(item)
         except (FlashDiffusionError, OSError) as error:
-            return Failed(item.name, str(error), _Known(item, notes=tuple(notes), source=item.path))
+            return Failed(item.name, str(error), _Source(item, notes=tuple(notes), source=item.path))
         if not self.quiet and is_image(path) and (note := self._size_note(one)):
             notes.append(note)
             self.quiet = True
         physics = one.problem.physics
         degradation = physics.describe()[0] if isinstance(physics, BatchedPhysics) else None
         measured = one.problem.image[0].cpu().clone() if item.name in self.job.references else None
-        return one, _Known(item, degradation, content, tuple(notes), None, measured, one.fitted, one.grey)
+        return one, _Source(item, degradation, content, tuple(notes), None, measured, one.fitted, one.grey)
 
     def _size_note(self, one: Measured) -> str | None:
         side = self.pipeline.sample_size
@@ -162,7 +162,7 @@ class _Run:
     @torch.no_grad()
     def done(self, restored: Restored) -> Done:
         """What a restored image comes to."""
-        known: _Known = restored.extra
+        known: _Source = restored.extra
         item = known.item
         if restored.image is None:
             return Done(item.index, item.name, reason=restored.failed, source=known.source, notes=known.notes)
@@ -181,7 +181,7 @@ class _Run:
 
 
 @dataclass
-class _Known:
+class _Source:
     """What is kept of an item while its image is restored.
 
     measured: (3, H, W), to compare with the true image. source: the file, if it could not be read.

@@ -5,7 +5,6 @@ import math
 import shutil
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -22,9 +21,10 @@ from tqdm import tqdm
 from flashdiffusion.data import ImageDataset, ensure_directory, save_grid
 from flashdiffusion.errors import CheckpointError, InputError, note
 from flashdiffusion.priors.precision import is_fast
+from flashdiffusion.training.batches import Batches
 from flashdiffusion.training.checkpoint import read_checkpoint, write_checkpoint
 from flashdiffusion.training.config import Recipe
-from flashdiffusion.training.draws import Draws, step_seed
+from flashdiffusion.training.draws import Draws
 from flashdiffusion.training.interrupt import interruptible
 from flashdiffusion.training.log import CsvLog
 from flashdiffusion.training.stage import Stage
@@ -58,10 +58,10 @@ def train_stage(
         raise InputError(f"max-minutes is {max_minutes:g}; expected a positive number")
     if max_steps is not None and max_steps < 1:
         raise InputError(f"max-steps is {max_steps}; expected at least 1")
-    return _Run(stage, data, recipe, out, max_minutes, max_steps, resume).train()
+    return _Training(stage, data, recipe, out, max_minutes, max_steps, resume).train()
 
 
-class _Run:
+class _Training:
     """State of one `train_stage` call."""
 
     def __init__(
@@ -77,45 +77,25 @@ class _Run:
         self.stage, self.data, self.recipe, self.out = stage, data, recipe, out
         self.max_seconds, self.max_steps = max_minutes * 60, max_steps
         self.last_seconds = 0.0  # of the step before
-        if recipe.precision not in PRECISIONS:
-            raise InputError(f"precision is {recipe.precision!r}; expected {' or '.join(PRECISIONS)}")
-        AcceleratorState._reset_state()  # accelerate keeps the first run's precision for the whole process
-        unused = DistributedDataParallelKwargs(find_unused_parameters=len(stage.trainable()) > 1)
-        precision = recipe.precision
-        if precision == "bf16" and not torch.cuda.is_available() and not is_fast(torch.bfloat16, torch.device("cpu")):
-            note("this processor has no bfloat16 instructions and would take far longer; float32 is used")
-            precision = "no"
-        self.accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[unused])
+        self.step, self.seconds, self.skipped = 0, 0.0, 0
+        self.accelerator = _accelerator(recipe, len(stage.trainable()) > 1)
         self.device = self.accelerator.device
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         self.total = stage.config.loop.batch_size
         if self.total % world:
             raise InputError(f"batch size {self.total} cannot be shared by {world} processes; use a divisor")
         self.rows = slice(rank * self.total // world, (rank + 1) * self.total // world)
-
         stage.to(self.device)
         if recipe.channels_last:
             cast(Any, stage).to(memory_format=torch.channels_last)
-        modules = stage.trainable()
-        self.optimizers = {
-            phase: torch.optim.AdamW(
-                module.parameters(),
-                lr=stage.config.loop.lr,
-                betas=(0.9, 0.99),
-                weight_decay=stage.config.loop.weight_decay,
-            )
-            for phase, module in modules.items()
-        }
-        main = next(iter(modules.values()))
+        self.optimizers = _optimizers(stage)
+        self.main = next(iter(stage.trainable().values()))
         decay = stage.config.loop.ema_decay
-        self.ema = EMAModel(main.parameters(), decay=decay, use_ema_warmup=True, power=0.75) if decay else None
+        self.ema = EMAModel(self.main.parameters(), decay=decay, use_ema_warmup=True, power=0.75) if decay else None
         if self.ema:
             self.ema.to(self.device)
-        self.main = main
-        self.step, self.seconds, self.skipped = 0, 0.0, 0
         self.made_by = json.loads(json.dumps({"size": recipe.size, "seed": recipe.seed, **asdict(stage.config)}))
-        self.checkpoint = out / f"{stage.name}.ckpt"
-        self.csv = CsvLog(out / f"{stage.name}.csv")
+        self.checkpoint, self.csv = out / f"{stage.name}.ckpt", CsvLog(out / f"{stage.name}.csv")
         if self.accelerator.is_main_process:
             for left_over in out.glob(f".{stage.name}.*.tmp*"):  # of a killed run
                 left_over.unlink()
@@ -141,14 +121,17 @@ class _Run:
         )
         first_step = self.step
         log: dict[str, Tensor] = {}
-        with interruptible() as self.interrupted, ThreadPoolExecutor(max_workers=1) as loader:
-            for x in self._batches(loader):
+        with (
+            interruptible() as self.interrupted,
+            Batches(self.data, self.recipe.seed, self.total, self.rows) as batches,
+        ):
+            for x in batches.after(self.step):
                 log_due = self.step == first_step or time.monotonic() - last_log >= self.recipe.log_seconds
                 progress, log_due = self._agree(log_due)
                 if progress >= 1:
                     break
                 began = time.monotonic()
-                log = self._train_step(x, progress)
+                log = self._train_step(x.to(self.device, non_blocking=True), progress)
                 self.step += 1
                 now = time.monotonic()
                 self.last_seconds = now - began
@@ -224,29 +207,6 @@ class _Run:
                 f"{self.stage.name}: {MAX_SKIPPED} steps in a row gave no finite gradient at step {self.step}; the "
                 "checkpoint before them is kept: lower the learning rate, or train with precision 'no'"
             )
-
-    def _batches(self, loader: ThreadPoolExecutor) -> Iterator[Tensor]:
-        """This process's rows of each step's batch, decoded while the step before is computed."""
-        pending = loader.submit(self._batch, self.step)
-        step = self.step
-        while True:
-            x = pending.result()
-            step += 1
-            pending = loader.submit(self._batch, step)
-            yield x.to(self.device, non_blocking=True)
-
-    def _batch(self, step: int) -> Tensor:
-        """Images of a step: every epoch is a permutation that depends on (seed, epoch) alone."""
-        size = len(self.data)
-        positions = range(step * self.total, (step + 1) * self.total)[self.rows]
-        indices = [int(self._permutation(p // size)[p % size]) for p in positions]
-        return self.data.batch(indices, replace_damaged=True)
-
-    def _permutation(self, epoch: int) -> Tensor:
-        if getattr(self, "_epoch", None) != epoch:
-            generator = torch.Generator().manual_seed(step_seed(self.recipe.seed, epoch))
-            self._epoch, self._order = epoch, torch.randperm(len(self.data), generator=generator)
-        return self._order
 
     # -- what is written --------------------------------------------------------------------------------
 
@@ -338,3 +298,26 @@ class _Run:
             shutil.rmtree(self.out / folder.name, ignore_errors=True)
             folder.rename(self.out / folder.name)
         partial.rmdir()
+
+
+def _accelerator(recipe: Recipe, several: bool) -> Accelerator:
+    """What deals out the work, in the recipe's precision, or float32 where the processor lacks it.
+
+    Args:
+        several: whether a step trains one module of several, and leaves the others alone.
+    """
+    if recipe.precision not in PRECISIONS:
+        raise InputError(f"precision is {recipe.precision!r}; expected {' or '.join(PRECISIONS)}")
+    AcceleratorState._reset_state()  # accelerate keeps the first run's precision for the whole process
+    precision = recipe.precision
+    if precision == "bf16" and not torch.cuda.is_available() and not is_fast(torch.bfloat16, torch.device("cpu")):
+        note("this processor has no bfloat16 instructions and would take far longer; float32 is used")
+        precision = "no"
+    unused = DistributedDataParallelKwargs(find_unused_parameters=several)
+    return Accelerator(mixed_precision=precision, kwargs_handlers=[unused])
+
+
+def _optimizers(stage: Stage) -> dict[str, torch.optim.Optimizer]:
+    loop = stage.config.loop
+    options: dict[str, Any] = {"lr": loop.lr, "betas": (0.9, 0.99), "weight_decay": loop.weight_decay}
+    return {phase: torch.optim.AdamW(module.parameters(), **options) for phase, module in stage.trainable().items()}
