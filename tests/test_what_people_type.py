@@ -255,22 +255,43 @@ def test_a_function_with_its_adjoint_and_noise(tiny_pipeline):
         Operator(lambda x: x, noise_std=-1)
 
 
-class _Flipped:
+class _Object:
+    """A physics of the user's own, with a function of arrays as its A."""
+
+    def __init__(self, function):
+        self.function = function
+
     def A(self, x):
-        return np.roll(x, 1, axis=3)
+        return self.function(x)
 
 
-@pytest.mark.parametrize(
-    "physics",
-    [
-        Operator(lambda x: np.flip(x, axis=3)),
-        lambda x: np.roll(x, 1, axis=2),
-        lambda x: x.astype(np.float32),
-        _Flipped(),
-    ],
-    ids=["operator", "function", "method", "object"],
-)
-def test_an_operator_written_with_numpy_says_what_to_do(tiny_pipeline, physics):
-    assert tiny_pipeline(TENSOR, physics, method="ae").images.isfinite().all()
+# Each fails, or gives an array, in a way of its own when it is given a tensor.
+ON_ARRAYS = {
+    "function of numpy": lambda x: np.roll(x, 1, axis=2),
+    "method of arrays": lambda x: x.astype(np.float32),
+    "order of axes": lambda x: x.transpose(0, 1, 3, 2),
+    "step backwards": lambda x: x[..., ::-1],
+    "to numpy": lambda x: x.numpy() if isinstance(x, torch.Tensor) else x.missing,
+    "gives an array": lambda x: np.asarray(x.detach() if isinstance(x, torch.Tensor) else x),
+}
+
+
+@pytest.mark.parametrize("wrapped", [Operator, _Object, lambda function: function], ids=["Operator", "object", "as is"])
+@pytest.mark.parametrize("function", ON_ARRAYS.values(), ids=ON_ARRAYS)
+def test_an_operator_written_with_numpy_says_what_to_do(tiny_pipeline, wrapped, function):
+    assert tiny_pipeline(TENSOR, wrapped(function), method="ae").images.isfinite().all()
     with pytest.raises(InputError, match="written with numpy, and this method needs its gradient: write it with torch"):
+        tiny_pipeline(TENSOR, wrapped(function), start="noise", settings=FEW)
+
+
+@pytest.mark.parametrize("wrapped", [Operator, _Object])
+def test_measurements_without_a_gradient_say_what_to_do(tiny_pipeline, wrapped):
+    physics = wrapped(lambda x: torch.from_numpy(0.5 * x.detach().numpy()))
+    assert tiny_pipeline(TENSOR, physics, method="ae").images.isfinite().all()
+    with pytest.raises(InputError, match="measurements without a gradient, as numpy does: write it with torch"):
         tiny_pipeline(TENSOR, physics, start="noise", settings=FEW)
+
+
+def test_a_fault_of_a_torch_function_is_not_blamed_on_numpy(tiny_pipeline):
+    with pytest.raises(InputError, match=r"has no attribute 'missing'$"):
+        tiny_pipeline(TENSOR, _Object(lambda x: x.missing), start="noise", settings=FEW)

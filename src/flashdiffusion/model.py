@@ -17,7 +17,6 @@ from flashdiffusion.presets import Presets, preset_for
 from flashdiffusion.priors import (
     DistilledDecoder,
     LatentPrior,
-    load_component,
     load_distilled_decoder,
     read_index,
     resolve_folder,
@@ -25,7 +24,7 @@ from flashdiffusion.priors import (
     write_index,
 )
 from flashdiffusion.published import find_published, load_published
-from flashdiffusion.regression import Regressor
+from flashdiffusion.regression import Regressor, load_regressor
 from flashdiffusion.severity import Severity, SeverityEncoder, load_severity_encoder
 from flashdiffusion.solvers import Problem, Solver, StartRule
 from flashdiffusion.types import Physics
@@ -111,7 +110,7 @@ class Model:
         encoder = None
         if (folder / "severity_encoder").is_dir():
             encoder = load_severity_encoder(folder / "severity_encoder", prior.autoencoder)
-        regressor = load_component(Regressor, folder / "regressor") if (folder / "regressor").is_dir() else None
+        regressor = load_regressor(folder / "regressor") if (folder / "regressor").is_dir() else None
         distilled = None
         if (folder / "distilled_decoder").is_dir():
             distilled = load_distilled_decoder(folder / "distilled_decoder", prior.autoencoder)

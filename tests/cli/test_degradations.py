@@ -75,6 +75,15 @@ def test_degrade_draws_from_a_task(flash, tmp_path, image_folder, task):
     assert _size(tmp_path / "out" / "image-00.png") == (32, 32, 3)
 
 
+def test_noise_alone_is_a_task(flash, tmp_path, image_folder, tiny_model):
+    out = tmp_path / "results.json"
+    options = ("--task", "denoising", "--noise-std", 0.1, "--method", "ae", "--model", tiny_model, "--out", out)
+    assert flash("evaluate", "--data", image_folder, "--limit", 2, *options).code == 0
+    records = json.loads(out.read_text())["records"]
+    assert [row["degradation"] for row in records] == [{"physics": "denoising"}] * 2
+    assert all(row["measurement_psnr"] == pytest.approx(20, abs=1.5) for row in records)  # -20 log10(0.1)
+
+
 def test_what_was_drawn_must_be_known_to_restore_an_image(flash, tmp_path, image_folder, tiny_model):
     for written, known in {
         "motion-blur:std=2": "the camera's path; give motion-blur:length=NUMBER,angle=NUMBER or a measurement file",

@@ -49,6 +49,8 @@ def test_what_has_no_levels_is_refused():
     with pytest.raises(InputError, match="mixture has no level"):
         ordering_values(get_task("mixture"), 5)
     assert len(ordering_values(get_task("mixture"), 5, "noise")) == 5
+    with pytest.raises(InputError, match=r"denoising has no level of its own; .*--over noise"):
+        ordering_values(get_task("denoising"), 5)
     with pytest.raises(InputError, match=r"phase-retrieval has one level only, oversampling 2, .*with --over noise"):
         ordering_values(get_task("phase-retrieval"), 5)
     assert len(ordering_values(get_task("phase-retrieval"), 5, "noise")) == 5

@@ -10,7 +10,7 @@ from PIL import Image
 from flashdiffusion.data import MeasurementFile
 from flashdiffusion.errors import InputError
 from flashdiffusion.jobs.inputs import named_files
-from flashdiffusion.jobs.parse import own_file, parse_physics, read_physics
+from flashdiffusion.jobs.parse import check_files, own_file, parse_physics, read_physics
 
 LEFT = np.zeros((40, 48), np.uint8)
 LEFT[:, :24] = 255
@@ -51,6 +51,21 @@ def test_a_file_for_each_image_is_found_by_its_path_and_name(tmp_path):
         own_file(masks, images / "y.jpg")
     with pytest.raises(InputError, match=r"no file for .*z.jpg in .*masks"):
         own_file(masks, images / "z.jpg")
+
+
+def test_a_file_that_two_images_would_share_is_refused(tmp_path):
+    for place in ("masks", "images/a", "images/b"):
+        (tmp_path / place).mkdir(parents=True)
+    (tmp_path / "masks" / "x.png").touch()
+    images = [tmp_path / "images" / place / "x.png" for place in ("a", "b")]
+    text = f"random-inpainting:mask={tmp_path / 'masks'}"
+    check_files(text, images[:1])
+    with pytest.raises(InputError, match=r"masks/x.png is the file of both .*a/x.png and .*b/x.png; .*masks/b/x.png"):
+        check_files(text, images)
+    (tmp_path / "masks" / "b").mkdir()
+    (tmp_path / "masks" / "b" / "x.png").touch()
+    check_files(text, images)
+    check_files(f"blur:kernel={tmp_path / 'masks' / 'x.png'}", images)  # one file for all, as asked
 
 
 def _ratios(folder) -> list[float]:

@@ -101,6 +101,14 @@ def test_loaded_for_its_autoencoder_it_is_frozen(autoencoder, tmp_path):
     assert not distilled.training and not any(p.requires_grad for p in distilled.parameters())
 
 
+def test_one_that_fails_on_a_photograph_is_refused(autoencoder, tmp_path):
+    distilled = DistilledDecoder(8, 4, width=8)
+    torch.nn.init.constant_(distilled.tail.weight, 3e38)
+    save_component(distilled, tmp_path)
+    with pytest.raises(CheckpointError, match=r"its distilled decoder gives .* for a photograph; expected .*, finite"):
+        load_distilled_decoder(tmp_path, autoencoder)
+
+
 @pytest.mark.parametrize(("channels", "factor"), [(4, 4), (8, 2)])
 def test_beside_another_autoencoder_it_is_refused(autoencoder, tmp_path, channels, factor):
     save_component(DistilledDecoder(channels, factor, width=8), tmp_path)

@@ -5,7 +5,7 @@ import torch
 
 from flashdiffusion.errors import CheckpointError, InputError
 from flashdiffusion.priors import load_component
-from flashdiffusion.regression import Regressor
+from flashdiffusion.regression import Regressor, load_regressor
 from flashdiffusion.regression.swin import Windows, join, split
 
 
@@ -91,6 +91,15 @@ def test_saved_and_loaded_it_is_the_same(model, tmp_path):
     y = images(2, 3, 16, 24)
     assert torch.equal(load_component(Regressor, tmp_path / "regressor")(y), model(y))
     assert torch.equal(Regressor.from_pretrained(tmp_path / "regressor").eval()(y), model(y))
+
+
+def test_one_that_fails_on_a_photograph_is_refused(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    assert torch.equal(load_regressor(tmp_path)(images(1, 3, 16, 24)), model(images(1, 3, 16, 24)))
+    torch.nn.init.constant_(model.tail.weight, 3e38)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=r"its regressor gives .* for a photograph; expected .*, finite"):
+        load_regressor(tmp_path)
 
 
 def test_a_folder_of_another_config_or_class_is_refused(model, tmp_path):

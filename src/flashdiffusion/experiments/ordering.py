@@ -94,8 +94,8 @@ def ordering_values(
         raise unknown_name("ordering", over, OVER)
     if levels < 2:
         raise InputError(f"levels is {levels}; expected at least 2")
-    if over == "level" and not isinstance(task, Task):
-        raise InputError(f"task {task.name} has no level of its own; choose one of its tasks, or --over noise")
+    if over == "level" and task.level is None:
+        raise InputError(f"task {task.name} has no level of its own; choose a task that has one, or --over noise")
     varied = task if over == "level" and isinstance(task, Task) else None
     default = NOISE_LEVELS if varied is None else varied.ordering
     if varied is not None and default[0] == default[1] and low is None and high is None:

@@ -96,14 +96,21 @@ def own_files(text: str | None, image: Path) -> list[Path]:
 
 
 def check_files(text: str, images: Sequence[Path]) -> None:
-    """Raise InputError, with the names, if images have no file of their own in a folder that `text` names."""
-    missing, reason = [], None
+    """Raise InputError, with the names, unless each image has a file of its own in every folder that `text` names."""
+    missing, reason, served = [], None, dict[Path, Path]()
     for image in images:
         try:
-            own_files(text, image)
+            found = own_files(text, image)
         except InputError as error:
             missing.append(image.name)
             reason = reason or str(error)
+            continue
+        for file in found:
+            if (other := served.setdefault(file, image)) != image:
+                raise InputError(
+                    f"{file} is the file of both {other} and {image}; expected one for each image: lay them in folders "
+                    f"of the same names as the images', as in {file.parent / image.resolve().parent.name / file.name}"
+                )
     if missing:
         raise InputError(f"{reason}; {len(missing)} of {len(images)} images lack theirs: {', '.join(missing[:8])}")
 

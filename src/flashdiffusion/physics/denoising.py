@@ -4,6 +4,7 @@ from torch import Tensor
 
 from flashdiffusion.physics.base import BatchedPhysics, NoiseStd
 from flashdiffusion.physics.registry import Form, register_physics
+from flashdiffusion.physics.tasks import Task
 
 
 class Denoising(BatchedPhysics):
@@ -29,4 +30,9 @@ class Denoising(BatchedPhysics):
         return self.A(y)
 
 
-register_physics(Denoising, forms=[Form(Denoising)], examples=[lambda size: Denoising([0.05] * 4)])
+register_physics(
+    Denoising,
+    forms=[Form(Denoising)],
+    tasks=[Task("denoising", None, 0.0, 0.0, Denoising, ordering=(0.0, 0.0))],
+    examples=[lambda size: Denoising([0.05] * 4)],
+)

@@ -11,16 +11,16 @@ from torch import Tensor
 from flashdiffusion.errors import InputError, is_out_of_memory
 from flashdiffusion.physics.base import NoiseStd, checked_noise
 
-NEEDS_TORCH = (
-    "it is written with numpy, and this method needs its gradient: write it with torch functions, or take a method "
-    'that needs none, such as "ae"'
-)
+USE_TORCH = 'write it with torch functions, or take a method that needs no gradient, such as "ae"'
+NEEDS_TORCH = f"it is written with numpy, and this method needs its gradient: {USE_TORCH}"
 
 
-def is_of_numpy(error: Exception) -> bool:
-    """Whether a function failed because it is one of arrays, and was given a tensor."""
-    text = str(error)
-    return "numpy" in text or "'Tensor' object has no attribute" in text
+def takes_arrays(function: Callable[..., Any], x: Any) -> bool:
+    """Whether a function that failed with a tensor x gives an array when it is given one."""
+    try:
+        return isinstance(function(x.detach().cpu().numpy()), np.ndarray)
+    except Exception:  # it fails for a reason of its own
+        return False
 
 
 class Operator:
@@ -56,7 +56,7 @@ class Operator:
         try:
             y = function(x)
         except Exception as error:  # whatever a function of arrays raises when it is given a tensor
-            if is_out_of_memory(error) or not self._takes_arrays(function, x):
+            if is_out_of_memory(error) or not takes_arrays(function, x):
                 raise
             if x.requires_grad:
                 raise InputError(f"operator {self.name}: {NEEDS_TORCH}") from error
@@ -68,10 +68,3 @@ class Operator:
         if not isinstance(y, Tensor):
             raise InputError(f"operator {self.name} gives a {type(y).__name__}; expected a tensor")
         return y
-
-    @staticmethod
-    def _takes_arrays(function: Callable[[Any], Any], x: Tensor) -> bool:
-        try:
-            return isinstance(function(x.detach().cpu().numpy()), np.ndarray)
-        except Exception:  # it fails for a reason of its own
-            return False

@@ -22,16 +22,17 @@ def build(make: Callable[..., BatchedPhysics], **available: Any) -> BatchedPhysi
 
 @dataclass(frozen=True)
 class Task:
-    """A degradation with one scalar parameter (std, ratio), the level, drawn from U[low, high] per image.
+    """A degradation with one scalar parameter (std, ratio), the level, drawn from U[low, high] for each image.
 
-    make: builds the operator from the level (B,), which it has an argument for by the name `level`; it is given `size`
-    (H, W), `generator` (what else is random, such as a mask, comes from it) and `noise_std` if it has arguments of
-    these names. ordering: range of levels for ordering accuracy. levels: these alone, rising, of which those in the
-    range are equally likely; None for any number. physics: name of the operator, filled in by its registration.
+    level: name of the argument of `make` that takes the levels (B,); None for a degradation without a parameter.
+    make: builds the operator; it is also given `size` (H, W), `generator` (for whatever else is random, such as a mask)
+    and `noise_std` if it has arguments of these names. ordering: range of levels for ordering accuracy. levels: the
+    only levels, rising; those from low to high are equally likely; None for any number. physics: name of the operator,
+    filled in by its registration.
     """
 
     name: str
-    level: str
+    level: str | None
     low: float
     high: float
     make: Callable[..., BatchedPhysics]
@@ -55,7 +56,9 @@ class Task:
         self, level: Tensor, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd
     ) -> BatchedPhysics:
         """The operator of images with these levels (B,)."""
-        return build(self.make, **{self.level: level}, size=size, generator=generator, noise_std=noise_std)
+        named = {self.level: level} if self.level else {}
+        operator = build(self.make, **named, size=size, generator=generator, noise_std=noise_std)
+        return operator.expand(len(level))
 
     def at(
         self, level: float, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd
@@ -63,8 +66,10 @@ class Task:
         """The operator of one image at a given level.
 
         Raises:
-            InputError: a level that the operator refuses or that is none of the task's.
+            InputError: the task has no level, or not this one, or the operator refuses it.
         """
+        if self.level is None:
+            raise InputError(f"task {self.name} has no level; expected a task with one, or levels of noise")
         self.check_level(self.level, level)
         return self.build(torch.tensor([level]), size, generator, noise_std)
 

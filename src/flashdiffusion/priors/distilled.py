@@ -3,14 +3,16 @@
 import math
 from pathlib import Path
 
+import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from flashdiffusion.errors import CheckpointError, InputError
+from flashdiffusion.errors import CheckpointError, InputError, blamed_on
 from flashdiffusion.priors.autoencoder import DiffusersAutoencoder, IdentityAutoencoder, to_image_range
 from flashdiffusion.priors.folder import load_component
+from flashdiffusion.priors.trial import check_output, photograph
 
 _GROUPS = 8
 
@@ -71,12 +73,13 @@ class DistilledDecoder(ModelMixin, ConfigMixin):
         return to_image_range(F.pixel_shuffle(self.tail(F.silu(h)), self.config.factor).to(z.dtype))
 
 
+@torch.no_grad()
 def load_distilled_decoder(folder: Path, autoencoder: DiffusersAutoencoder | IdentityAutoencoder) -> DistilledDecoder:
     """The distilled decoder of an autoencoder, from its folder; its parameters are frozen.
 
     Raises:
         CheckpointError: missing, of another class, weights that do not fit the config, or of an autoencoder with other
-            latent channels or another factor.
+            latent channels or another factor; or it fails on a photograph's latents.
     """
     model = load_component(DistilledDecoder, folder)
     own, other = (model.config.latent_channels, model.config.factor), (autoencoder.channels, autoencoder.factor)
@@ -85,4 +88,7 @@ def load_distilled_decoder(folder: Path, autoencoder: DiffusersAutoencoder | Ide
             f"{folder}: distilled decoder of {own[0]} latent channels and factor {own[1]} beside an autoencoder of "
             f"{other[0]} and {other[1]}; expected equal numbers"
         )
+    with blamed_on(folder):
+        x = photograph(autoencoder.factor)
+        check_output(folder, "distilled decoder", model(autoencoder.encode(x)), x.shape)
     return model.requires_grad_(False)

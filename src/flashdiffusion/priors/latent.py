@@ -1,9 +1,7 @@
 """The latent diffusion prior as one denoiser convention: z at time i -> estimate of the clean z0."""
 
-import math
 import warnings
 from collections.abc import Mapping
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Self, cast
 
@@ -11,15 +9,15 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DModel, VQModel
 from torch import Tensor
 
-from flashdiffusion.data import ensure_directory, load_image
+from flashdiffusion.data import ensure_directory
 from flashdiffusion.errors import CheckpointError, InputError, SizeError, blamed_on, shown
 from flashdiffusion.priors.autoencoder import DiffusersAutoencoder, IdentityAutoencoder
 from flashdiffusion.priors.folder import check_files, load_component, read_json, resolve_folder, save_component
 from flashdiffusion.priors.precision import KeepsFloat32Buffers
+from flashdiffusion.priors.trial import check_output, photograph
 from flashdiffusion.schedule import NoiseSchedule
 
 _AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
-SIDE = 64  # pixels, about, of the image that a loaded model is tried on
 LARGEST_UNIT = 1024
 FAR = 3.0  # a model's own scale stays within this factor of 1 on any one photograph
 _PREDICTIONS = ("epsilon", "v_prediction", "sample")
@@ -142,7 +140,7 @@ class LatentPrior(KeepsFloat32Buffers):
 
     @torch.no_grad()
     def tried(self, source: str) -> Self:
-        """Itself, after each network has run on a small photograph: not all that a config gets wrong fails before.
+        """Run each network on a small photograph, and return the prior itself.
 
         Warns of latents whose standard deviation is far from 1, as by a scaling factor that is not the model's own.
 
@@ -151,22 +149,17 @@ class LatentPrior(KeepsFloat32Buffers):
         """
         if self.unit > LARGEST_UNIT:
             raise CheckpointError(f"{source} halves images down to 1/{self.unit}; expected 1/{LARGEST_UNIT} at most")
-        side = math.ceil(SIDE / self.unit) * self.unit
-        with as_file(files("flashdiffusion") / "assets" / "portrait.png") as path:
-            x = load_image(path, side)[None].to(self.device)
+        x = photograph(self.unit).to(self.device)
+        shape = (1, *self.latent_shape((x.shape[2], x.shape[3])))
         with blamed_on(f"{source}: its networks fail on an image"):
             z = self.encode(x)
             outputs = {
-                "autoencoder's encoder": (z, (1, *self.latent_shape((side, side)))),
+                "autoencoder's encoder": (z, shape),
                 "denoiser": (self.denoise(z, torch.tensor([len(self.schedule) // 2 + 1])), z.shape),
                 "autoencoder's decoder": (self.decode(z), x.shape),
             }
-        for name, (output, shape) in outputs.items():
-            if output.shape != shape or not bool(output.isfinite().all()):
-                raise CheckpointError(
-                    f"{source}: its {name} gives {tuple(output.shape)} of {float(output.min()):.3g} to "
-                    f"{float(output.max()):.3g} for an image of {side} pixels; expected {tuple(shape)}, finite"
-                )
+        for name, (output, expected) in outputs.items():
+            check_output(source, name, output, expected)
         self._check_scale(float(z.std()), source)
         return self
 

@@ -1,5 +1,5 @@
 """Restoration by supervised regression, the baseline without a diffusion prior."""
 
-from flashdiffusion.regression.regressor import Regressor
+from flashdiffusion.regression.regressor import Regressor, load_regressor
 
-__all__ = ["Regressor"]
+__all__ = ["Regressor", "load_regressor"]

@@ -1,14 +1,18 @@
 """The regressor: degraded image -> clean image in one call."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from flashdiffusion.errors import InputError, shown
+from flashdiffusion.errors import InputError, blamed_on, shown
+from flashdiffusion.priors import load_component
 from flashdiffusion.priors.autoencoder import to_network_range
+from flashdiffusion.priors.trial import check_output, photograph
 from flashdiffusion.regression.swin import SwinGroup, Windows
 
 LARGEST_UNIT = 1024  # pixels of a window's side
@@ -79,3 +83,17 @@ class Regressor(ModelMixin, ConfigMixin):
         deep = shallow + self.body_conv(self.norm(h).permute(0, 3, 1, 2))
         correction = F.pixel_shuffle(self.tail(deep), stride)[:, :, :height, :width]
         return y + correction.to(y.dtype)
+
+
+@torch.no_grad()
+def load_regressor(folder: Path) -> Regressor:
+    """The regressor of a folder.
+
+    Raises:
+        CheckpointError: missing, of another class, weights that do not fit the config, or it fails on a photograph.
+    """
+    model = load_component(Regressor, folder)
+    with blamed_on(folder):
+        x = photograph()
+        check_output(folder, "regressor", model(x), x.shape)
+    return model

@@ -13,7 +13,7 @@ from torch import Tensor
 from flashdiffusion.errors import FlashDiffusionError, InputError, brief, is_out_of_memory
 from flashdiffusion.physics import BatchedPhysics, WithParams, concatenate, is_linear, noise_std_of
 from flashdiffusion.physics.least_squares import least_squares, operator_norm
-from flashdiffusion.physics.operator import NEEDS_TORCH, is_of_numpy
+from flashdiffusion.physics.operator import NEEDS_TORCH, USE_TORCH, takes_arrays
 from flashdiffusion.types import Physics, RowwisePhysics
 
 # Part of the energy of y that an image may leave unexplained and still be taken for what y shows.
@@ -189,7 +189,8 @@ class Problem:
         """Give A(x).
 
         Raises:
-            InputError: the physics cannot take these rows, or gives measurements of another shape than y.
+            InputError: the physics cannot take these rows, or gives measurements of another shape than y or, where x
+                needs a gradient, without one.
         """
         measured = self._call(self.physics.A, x)
         if not isinstance(measured, Tensor):
@@ -199,6 +200,8 @@ class Problem:
             raise InputError(
                 f"physics {self.name} gives measurements of shape {tuple(measured.shape)}; y has {tuple(self.y.shape)}"
             )
+        if x.requires_grad and torch.is_grad_enabled() and not measured.requires_grad:
+            raise InputError(f"physics {self.name} gives measurements without a gradient, as numpy does: {USE_TORCH}")
         return measured
 
     def adjoint(self, y: Tensor) -> Tensor:
@@ -241,7 +244,8 @@ class Problem:
         except Exception as error:
             if is_out_of_memory(error):
                 raise
-            advice = f"; {NEEDS_TORCH}" if is_of_numpy(error) else ""
+            # torch has no class of error for a tensor that numpy cannot take, and says "numpy".
+            advice = f"; {NEEDS_TORCH}" if "numpy" in str(error) or takes_arrays(function, *values[:1]) else ""
             if not advice and isinstance(error, RuntimeError) and not isinstance(self.physics, RowwisePhysics):
                 advice = "; pass parameters that differ from image to image through flashdiffusion.WithParams"
             raise InputError(f"physics {self.name} failed: {type(error).__name__}: {brief(error)}{advice}") from error
