@@ -106,10 +106,11 @@ def step_in_parts(
 ) -> Tensor:
     """`solver.step` cut at its networks' boundaries, noise as the engine draws it; `mark(name)` follows each part."""
     z = z.detach().requires_grad_()
-    z0 = solver.prior.denoise(z, solver.grid.times[k].to(z.device, non_blocking=True))
+    # Views, since torch's FlopCounterMode cannot hook leaves.
+    z0 = solver.prior.denoise(z.view_as(z), solver.grid.times[k].to(z.device, non_blocking=True))
     mark("denoiser forward")
     inner = z0.detach().requires_grad_()
-    x = solver.prior.decode(inner)
+    x = solver.prior.decode(inner.view_as(inner))
     mark("decoder forward")
     outer = x.detach().requires_grad_()
     total = torch.stack([term(inner, outer, problem) for term in solver.terms]).sum()

@@ -16,7 +16,7 @@ def test_the_engine_is_compared_with_the_loop(tmp_path, tiny_model, image_folder
 
     out = tmp_path / "engine.json"
     given = ["--data", str(image_folder), "--model", str(tiny_model), "--out", str(out), "--device", "cpu"]
-    given += ["--precision", "float32", "--eta", "0.3"]
+    given += ["--precision", "float32", "--guidance", "0.3"]
     main(
         [
             *given,
