@@ -3,9 +3,10 @@ import copy
 import pytest
 import torch
 
-from flashdiffusion import FlashPipeline, FromNoise, GaussianBlur, InputError, Settings
+from flashdiffusion import FlashPipeline, FromNoise, GaussianBlur, InputError, Operator, Settings
+from flashdiffusion.physics import Mixed
 from flashdiffusion.pipeline import Batch, Failed
-from flashdiffusion.solvers import LatentDPS, Transition
+from flashdiffusion.solvers import LatentDPS, Start, Transition
 
 FEW = Settings(eta=0.5, correction=1.0, mixing="paper", steps=12)
 
@@ -366,3 +367,94 @@ def test_no_evaluation_is_made_for_the_count_alone(tiny_pipeline, method, max_in
     restored = pipeline(y, physics, method=method, settings=FEW, max_in_flight=max_in_flight)
     assert len(seen) == int(restored.nfe.sum())
     assert bool((restored.gflop > 0).all())
+
+
+class _Rowwise:
+    """A user's own physics with parameters of each image, that knows nothing of being joined."""
+
+    def __init__(self, factors):
+        self.factors = factors
+
+    def A(self, x):
+        return x * self.factors.view(-1, 1, 1, 1)
+
+    def take(self, rows):
+        return _Rowwise(self.factors[rows])
+
+
+def test_a_users_own_rows_are_never_taken_for_those_of_another_batch(tiny_pipeline):
+    y, _ = _measured(2)
+    shared = _Rowwise(torch.tensor([0.5, 1.0]))
+    together = list(tiny_pipeline.stream([Batch(["a", "b"], y, shared, FEW), Batch(["c", "d"], y, shared, FEW)]))
+    for batch in (["a", "b"], ["c", "d"]):
+        alone = tiny_pipeline(y, shared, ids=batch, settings=FEW)
+        for one in together:
+            if one.id in batch:
+                torch.testing.assert_close(one.image, alone.images[batch.index(one.id)], atol=1e-4, rtol=0)
+
+
+def test_a_mixture_of_one_kind_keeps_its_order(tiny_pipeline):
+    y, physics = _measured(2)
+    swapped = Mixed([(torch.tensor([1, 0]), physics.take(torch.tensor([1, 0])))])
+    expected = tiny_pipeline(y, physics, settings=FEW)
+    torch.testing.assert_close(tiny_pipeline(y, swapped, settings=FEW).images, expected.images, atol=1e-4, rtol=0)
+
+
+class _Rule:
+    """A start rule that gives whatever it is told to."""
+
+    def __init__(self, k, image=None):
+        self.k, self.image = k, image
+
+    def __call__(self, problem, prior, grid, noise):
+        if self.k is None:
+            raise ValueError("a fault of the rule")
+        return Start(noise, torch.full((len(problem),), self.k), image=self.image)
+
+
+def test_an_image_of_a_start_counts_where_there_are_no_steps_and_is_checked(tiny_pipeline):
+    y, physics = _measured(2)
+    image = torch.rand(2, 3, 32, 32)
+    finished = tiny_pipeline(y, physics, start=_Rule(0, image), settings=FEW)
+    assert torch.equal(finished.images, image) and finished.nfe.tolist() == [0, 0]
+    stepped = tiny_pipeline(y, physics, start=_Rule(2, image), settings=FEW)
+    assert not torch.equal(stepped.images, image) and stepped.nfe.tolist() == [2, 2]
+    image[1] = float("nan")
+    with pytest.warns(UserWarning, match="diverged"):
+        assert list(tiny_pipeline(y, physics, start=_Rule(0, image), settings=FEW).failed) == [1]
+
+
+def test_a_start_off_the_grid_fails_its_images_and_a_rule_that_raises_comes_last(tiny_pipeline):
+    y, physics = _measured(2)
+    with pytest.raises(InputError, match="expected 0 to 12"):
+        tiny_pipeline(y, physics, start=_Rule(13), settings=FEW)
+    rule = _Rule(1)
+
+    def source():
+        yield Batch(["a", "b"], y, physics, FEW)
+        rule.k = None
+        yield Batch(["c", "d"], y, physics, FEW)
+
+    given = []
+    with pytest.raises(ValueError, match="a fault of the rule"):
+        for one in tiny_pipeline.stream(source(), start=rule):
+            given.append(one.id)
+    assert sorted(given) == ["a", "b"]
+
+
+def test_no_images_are_refused(tiny_pipeline):
+    with pytest.raises(InputError, match="expected at least one image"):
+        tiny_pipeline(torch.zeros(0, 3, 32, 32), GaussianBlur(1.0))
+
+
+def test_arithmetic_of_each_physics_is_its_own(tiny_pipeline):
+    """Two functions in one stream, in both orders."""
+    y, _ = _measured(1)
+    weight = torch.randn(3, 3, 9, 9) / 100
+    small, large = Operator(lambda x: x), Operator(lambda x: torch.nn.functional.conv2d(x, weight, padding=4))
+    found = []
+    for order in ((small, large), (large, small)):
+        batches = [Batch([str(id(one))], y, one, FEW) for one in order]
+        found.append({one.id: one.gflop for one in tiny_pipeline.stream(batches, start="noise")})
+    assert found[0] == pytest.approx(found[1])
+    assert found[0][str(id(large))] > found[0][str(id(small))]

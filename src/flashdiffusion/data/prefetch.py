@@ -26,7 +26,7 @@ def prefetched(items: Iterable[Item]) -> Iterator[Item]:
 def mapped(call: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
     """`call` of each item, in their order, by threads that work while the next items are made; 0: by this one.
 
-    An interrupt while an item is made comes after the results of those before it.
+    An error or interrupt while an item is made comes after the results of those before it.
     """
     if threads == 0:
         yield from map(call, items)
@@ -38,7 +38,9 @@ def mapped(call: Callable[[Item], Result], items: Iterable[Item], threads: int) 
                 pending.append(executor.submit(call, item))
                 while pending and (pending[0].done() or len(pending) > BEHIND * threads):
                     yield pending.popleft().result()
-        except KeyboardInterrupt:
+        except GeneratorExit:
+            raise
+        except BaseException:  # an interrupt too: what is done is not lost
             yield from (one.result() for one in pending)
             raise
         yield from (one.result() for one in pending)

@@ -35,6 +35,8 @@ class Batch:
     def __post_init__(self) -> None:
         for name, value in zip(("y", "physics"), flattened(self.y, self.physics), strict=True):
             object.__setattr__(self, name, value)
+        if len(self.y) == 0:
+            raise InputError(f"measurements of shape {tuple(self.y.shape)}; expected at least one image")
         if len(self.ids) != len(self.y):
             raise InputError(f"{len(self.ids)} ids for {len(self.y)} images; expected one per image")
         if isinstance(self.physics, BatchedPhysics):
@@ -51,7 +53,8 @@ class Batch:
     ) -> Self:
         """Make a batch of a problem, and keep what is known of it."""
         batch = cls(ids, problem.y, problem.physics, settings, extra)
-        batch.__dict__["problem"] = problem
+        if batch.physics is problem.physics:  # else it was expanded to the batch
+            batch.__dict__["problem"] = problem
         return batch
 
     @cached_property

@@ -51,8 +51,8 @@ class Costs:
             counted = counter.gflop / len(kinds)
         iterations = inner(result)
         counts = [0] * len(kinds) if iterations is None else iterations.tolist()
-        if any(counts) and first not in self._each:
-            self._each[first] = each()
+        if any(counts) and any(kind not in self._each for kind in kinds):
+            self._each |= dict.fromkeys(kinds, each())
         if counted is not None:
             self._fixed[first] = counted - self._each.get(first, 0.0) * sum(counts) / len(counts)
         of_each = zip(kinds, counts, strict=True)
@@ -81,5 +81,5 @@ def operators_of(physics: Physics, count: int) -> list[Hashable]:
     """What the arithmetic depends on, beside the size, for each of the `count` images: its operators."""
     if isinstance(physics, BatchedPhysics):
         return [str(described["physics"]) for described in physics.describe()]
-    one: Any = type(getattr(physics, "physics", physics))
+    one = id(getattr(physics, "physics", physics))
     return [one] * count

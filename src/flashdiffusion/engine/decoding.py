@@ -44,7 +44,6 @@ class Decoding:
         """Decode them; give what is there: these on a CPU, and on a GPU those before, whose copies are done."""
         for shape in {outcome.z.shape: None for outcome in outcomes}:
             alike = [outcome for outcome in outcomes if outcome.z.shape == shape]
-            began = time.perf_counter()
             for part, result in in_parts(self._decode, alike, self.limit):
                 if isinstance(result, Failure):
                     yield from (Decoded(outcome, None, failed=result.reason) for outcome in part)
@@ -52,8 +51,8 @@ class Decoding:
                 event = torch.cuda.Event() if self.cuda else None
                 if event is not None:
                     event.record(torch.cuda.current_stream(self.prior.device))
-                seconds = (time.perf_counter() - began) / len(alike)
-                done = [Decoded(*one, seconds) for one in zip(part, *result, strict=True)]
+                images, gflop, seconds = result
+                done = [Decoded(*one, seconds) for one in zip(part, images, gflop, strict=True)]
                 self.copying.append((done, event))
         yield from self._copied(1 if self.cuda else 0)
 
@@ -62,13 +61,16 @@ class Decoding:
         return self._copied(0)
 
     @torch.no_grad()
-    def _decode(self, outcomes: list[Outcome]) -> tuple[Tensor, list[float]]:
+    def _decode(self, outcomes: list[Outcome]) -> tuple[Tensor, list[float], float]:
+        """Images, and the GFLOP and seconds of each."""
+        began = time.perf_counter()
         z = torch.stack([outcome.z for outcome in outcomes])
         if self.static:
             z = torch.cat([z, z[-1:].expand(power_of_two(len(z)) - len(z), *z.shape[1:])])
         images, gflop = self.costs.call([("decode", z.shape[1:])] * len(z), lambda: self.prior.decode(z))
         images = images[: len(outcomes)].float().clamp(0, 1)
-        return images.to("cpu", non_blocking=self.cuda), gflop[: len(outcomes)]
+        images = images.to("cpu", non_blocking=self.cuda)
+        return images, gflop[: len(outcomes)], (time.perf_counter() - began) / len(outcomes)
 
     def _copied(self, left: int) -> Iterator[Decoded]:
         """Images whose copies are done, but for the `left` copies started last."""

@@ -91,7 +91,7 @@ class _Slot:
     def arithmetic(self) -> Hashable:
         """Those for which it is equal cost the same."""
         problem = self.started.problem
-        return self.started.solver.name, self.z.shape, problem.y.shape[1:], self.started.operators, self.cost
+        return id(self.started.solver), self.z.shape, problem.y.shape[1:], self.started.operators, self.cost
 
     def outcome(self, failed: str | None = None) -> Outcome:
         return Outcome(self.started, self.z, self.nfe, self.gflop, self.seconds, failed)

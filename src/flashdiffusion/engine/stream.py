@@ -118,10 +118,14 @@ class Stream:
             if isinstance(batch, Failed):
                 self.taken += 1
                 self.failed.append(Restored(first, batch.id, failed=batch.reason, extra=batch.extra))
-                yield []
-            else:
-                self.taken += len(batch.y) * batch.samples
-                yield self._begin(batch, first)
+                continue
+            try:
+                started = self._begin(batch, first)
+            except Exception as error:
+                self.broken = error  # a fault of a start rule, not of an image
+                return
+            self.taken += len(batch.y) * batch.samples
+            yield started
 
     @torch.no_grad()
     def _begin(self, batch: Batch, first: int) -> list[Started]:
@@ -142,7 +146,7 @@ class Stream:
         """All samples of some rows."""
         began = time.perf_counter()
         whole = batch.problem
-        problem = self.model.check(whole if len(rows) == len(whole) else whole.take(torch.tensor(rows)))
+        problem = self.model.check(whole if rows == [*range(len(whole))] else whole.take(torch.tensor(rows)))
         solver, rule = self._method(batch, problem.physics)
         solver.check(problem)
         if isinstance(problem.physics, BatchedPhysics):
@@ -154,12 +158,14 @@ class Stream:
             generators = [image_generator(self.options.seed, one.id, "sampling") for one in known]
             start, gflop = self._begun(problem, solver, rule, generators, operators[0])
             k, seconds = start.k.tolist(), (time.perf_counter() - began) / len(rows)
-            times = solver.grid.times[start.k.cpu()].tolist()
+            times = solver.grid.times[start.k.clamp(0, len(solver.grid)).cpu()].tolist()  # `Started` checks k
             severities = start.severity.var.float().tolist() if start.severity else [None] * len(rows)
             nfe = [0] * len(rows) if start.nfe is None else start.nfe.tolist()
             for n, one in enumerate(known):
                 one = replace(one, severity=severities[n], start_step=times[n], nfe=nfe[n], gflop=gflop[n])
-                extra = _Begun(replace(one, seconds=seconds), None if start.image is None else start.image[n])
+                extra = _Begun(
+                    replace(one, seconds=seconds), start.image[n] if start.image is not None and k[n] == 0 else None
+                )
                 started.append(
                     Started(one.id, start.z[n], k[n], problem, n, solver, generators[n], operators[n], extra)
                 )
@@ -211,7 +217,7 @@ class Stream:
             if outcome.failed is not None:
                 yield _result(outcome, failed=outcome.failed)
             elif (image := outcome.started.extra.image) is not None:
-                yield _result(outcome, image.float().clamp(0, 1).cpu())
+                yield from self._delivered([Decoded(outcome, image.float().clamp(0, 1).cpu())])
             else:
                 latents.append(outcome)
         yield from self._delivered(self.decoding.decode(latents))
@@ -233,7 +239,7 @@ class Stream:
 
 def _alike(batch: Batch) -> list[Sequence[int]]:
     """Rows whose settings are the same: those of each part of a mixture, else all."""
-    if isinstance(batch.physics, Mixed):
+    if isinstance(batch.physics, Mixed) and len(batch.physics.parts) > 1:
         return [rows.tolist() for rows, _ in batch.physics.parts]
     return [range(len(batch.y))]
 

@@ -1,11 +1,35 @@
 """Arithmetic of a call, by the formulas of torch's own counter."""
 
 from collections.abc import Callable
+from threading import Lock
 from typing import Any, Self
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
+
+
+class _Eager:
+    """What is compiled runs as it was written while anybody is in; torch's own switch is one for all threads."""
+
+    def __init__(self) -> None:
+        self._lock, self._inside = Lock(), 0
+
+    def enter(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._stance = torch.compiler.set_stance("force_eager")
+                self._stance.__enter__()
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._stance.__exit__(None, None, None)
+
+
+_EAGER = _Eager()
 
 
 class FlopCounter(TorchDispatchMode):
@@ -26,14 +50,13 @@ class FlopCounter(TorchDispatchMode):
         return self.flop / 1e9
 
     def __enter__(self) -> Self:
-        self._eager = torch.compiler.set_stance("force_eager")
-        self._eager.__enter__()
+        _EAGER.enter()
         super().__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
         super().__exit__(*error)
-        self._eager.__exit__(*error)
+        _EAGER.leave()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

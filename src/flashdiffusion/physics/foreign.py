@@ -110,8 +110,10 @@ class Chain:
         return noise_std_of(self.second)
 
     def __call__(self, x: Tensor) -> Tensor:
-        second = self.second.physics if isinstance(self.second, WithParams) else self.second
-        return second(self.first.A(x))  # a library's own noise, whatever it is
+        measured = self.first.A(x)
+        if isinstance(self.second, WithParams):
+            return self.second.physics(measured, **self.second.params)  # a library's own noise, whatever it is
+        return self.second(measured)
 
     def A(self, x: Tensor) -> Tensor:
         return self.second.A(self.first.A(x))

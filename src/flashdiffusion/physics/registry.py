@@ -81,8 +81,9 @@ def register_physics(
     name = cls.name
     if not name.replace("-", "").isalnum() or name != name.lower():
         raise InputError(f"name {name!r}; expected lower-case letters, digits and dashes")
-    if name in PHYSICS and PHYSICS[name].cls.__qualname__ != cls.__qualname__:
-        raise InputError(f"the name {name!r} is taken by {PHYSICS[name].cls.__name__}; choose another")
+    known = PHYSICS[name].cls if name in PHYSICS else cls
+    if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+        raise InputError(f"the name {name!r} is taken by {known.__name__}; choose another")
     for task in tasks:
         register_task(replace(task, physics=name))
     PHYSICS[name] = Registered(cls, forms, tasks, examples)

@@ -56,10 +56,10 @@ class FlashPipeline(Model):
         """
         y, physics = flattened(y, physics)
         y, grey = as_measurements(y, physics)
-        physics = as_physics(physics, len(y))
-        note_range(y, physics)
         names = [str(i) for i in range(len(y))] if ids is None else list(ids)
-        restoration = Restoration.collect(self.stream([Batch(names, y, physics, samples=num_samples)], **options))
+        batch = Batch(names, y, as_physics(physics, len(y)), samples=num_samples)
+        note_range(batch.y, batch.physics)
+        restoration = Restoration.collect(self.stream([batch], **options))
         if restoration.failed:
             named = "; ".join(f"{restoration.ids[row]}: {reason}" for row, reason in restoration.failed.items())
             warnings.warn(f"{len(restoration.failed)} of {len(restoration)} images failed: {named}", stacklevel=2)

@@ -111,7 +111,8 @@ class Problem:
             return BatchedPhysics, *y
         if isinstance(self.physics, WithParams):
             return self.physics.kind, *y
-        return id(self.physics), *y
+        # Rows of a user's own physics can be taken, but not joined to others.
+        return id(self if isinstance(self.physics, RowwisePhysics) else self.physics), *y
 
     @classmethod
     def join(cls, parts: "Sequence[Problem]") -> "Problem":
