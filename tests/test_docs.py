@@ -15,8 +15,8 @@ import flashdiffusion
 from flashdiffusion import FlashPipeline
 from flashdiffusion.cli.app import app
 from flashdiffusion.data import load_image, save_image
-from flashdiffusion.methods import parse_method
-from flashdiffusion.physics import get_task
+from flashdiffusion.methods import SOLVERS, parse_method
+from flashdiffusion.physics import PHYSICS, TASKS, get_task
 from flashdiffusion.schedule import NoiseSchedule
 from test_architecture import ORDER
 
@@ -74,6 +74,12 @@ def test_commands_have_the_options_they_are_shown_with(page):
         for option, check in (("--method", parse_method), ("--task", get_task)):
             if option in arguments and (value := arguments[arguments.index(option) + 1]).islower() and value != "bound":
                 check(value)
+
+
+def test_every_degradation_task_and_solver_has_its_line():
+    listed = set(re.findall(r"^\| `([^`]+)`", (ROOT / "docs" / "degradations.md").read_text(), re.MULTILINE))
+    assert {name for name, one in PHYSICS.items() if one.forms} | TASKS.keys() <= listed
+    assert SOLVERS.keys() <= set(re.findall(r"[\w-]+", (ROOT / "README.md").read_text()))
 
 
 def _anchors(page: Path) -> set[str]:
