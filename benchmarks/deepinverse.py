@@ -160,6 +160,8 @@ def theirs_with_us(pipe: FlashPipeline, name: str, x: Tensor, **settings: Any) -
         physics = CASES[name](x.shape[-1])
     except ImportError as error:
         return f"not tried: DeepInverse needs a further package ({brief(error)})"
+    except Exception as error:  # arguments that this version does not take
+        return f"not made: {type(error).__name__}: {brief(error)}"
     try:
         y = physics(x)
     except Exception as error:  # whatever it says of x
