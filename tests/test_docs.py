@@ -49,7 +49,7 @@ def test_code_runs(tiny_pipeline, monkeypatch, tmp_path, image_folder):
     save_image(load_image(next(image_folder.iterdir()), 32), "face.png")
     monkeypatch.setattr(FlashPipeline, "from_pretrained", lambda *source: tiny_pipeline)
     whole = NoiseSchedule.grid
-    monkeypatch.setattr(NoiseSchedule, "grid", lambda schedule, steps=None: whole(schedule, 4))
+    monkeypatch.setattr(NoiseSchedule, "grid", lambda schedule, steps=None: whole(schedule, 2))
     names: dict[str, object] = {}
     for page in (ROOT / "README.md", ROOT / "docs" / "degradations.md"):
         assert _code(page)
