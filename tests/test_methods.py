@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from flashdiffusion.errors import CheckpointError, InputError, UntunedWarning
-from flashdiffusion.experiments.tune import default_grid
 from flashdiffusion.methods import (
     SOLVERS,
     STARTS,
@@ -20,6 +19,7 @@ from flashdiffusion.methods import (
     parse_method,
     parse_settings,
     settings_of,
+    tuning_grid,
 )
 from flashdiffusion.physics import JPEG, TASKS, Compose, GaussianBlur, concatenate
 from flashdiffusion.pipeline import FlashPipeline
@@ -322,7 +322,7 @@ def own():
 def test_a_users_solver_and_start_work_by_name(own, tiny_pipeline):
     assert parse_method("halfway(shrinking)") == ("halfway", "shrinking") and "flash(shrinking)" in methods()
     assert settings_of("halfway", "shrinking") >= {"shrinkage", "height", "steps"}
-    assert default_grid("halfway(shrinking)") == {"shrinkage": [0.25, 0.5]}
+    assert tuning_grid(*parse_method("halfway(shrinking)")) == {"shrinkage": [0.25, 0.5]}
     assert all_settings()["shrinkage"].tune == (0.25, 0.5)
     settings = Settings(steps=4, shrinkage=0.25, height=0.75)
     solver, start = tiny_pipeline.method("shrinking", "halfway", settings)

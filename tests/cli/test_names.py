@@ -5,6 +5,9 @@ import os
 
 from PIL import Image
 
+from flashdiffusion.cli.tables import print_records
+from flashdiffusion.jobs.records import Record
+
 NAMES = [b"a.png", b"caf\xe9.png", b"n" * 251 + b".png", "\N{SNOWMAN}.png".encode(), b"line\nbreak.png"]
 
 
@@ -22,3 +25,13 @@ def test_degrade_and_restore_files_of_any_name(flash, tmp_path, tiny_model):
         assert ended.code == 0, ended.err
         results = json.loads((out / "results.json").read_text())
         assert len(results["records"]) == len(NAMES) and len(list(out.glob("*.png"))) == len(NAMES)
+
+
+def test_a_table_shows_its_figures_beside_long_names(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    records = [Record("n" * 246, severity=0.25, start_step=120, nfe=7, gflop=23.5, seconds=1.5), Record("m", nfe=9)]
+    print_records("names", records, as_json=False)
+    out = capsys.readouterr().out
+    assert out.count("n" * 24) == 10 and "  m  " in out
+    for figure in ("0.25", "120", "7", "23.5", "1.5", "9"):
+        assert f" {figure} " in out

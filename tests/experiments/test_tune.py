@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.experiments.tune import Trial, best, combinations, default_grid, means, search
+from flashdiffusion.experiments.tune import Trial, best, combinations, means, search
 from flashdiffusion.jobs.measuring import Evaluated
 from flashdiffusion.jobs.records import Record
-from flashdiffusion.methods import Settings, methods, parse_method, parse_settings, settings_of
+from flashdiffusion.methods import Settings, methods, parse_method, parse_settings, settings_of, tuning_grid
 
 
 def _measure(calls):
@@ -56,9 +56,9 @@ def test_a_grid_that_is_none_is_refused(text, reason):
 
 def test_every_method_has_a_default_grid_of_its_own_settings():
     for method in methods():
-        assert default_grid(method).keys() <= settings_of(*parse_method(method))
-    assert default_grid("flash(psld)").keys() == {"guidance", "omega", "correction"}
-    assert default_grid("ccdf(dps)").keys() == {"guidance", "start_step"}
+        assert tuning_grid(*parse_method(method)).keys() <= settings_of(*parse_method(method))
+    assert tuning_grid("flash", "psld").keys() == {"guidance", "omega", "correction"}
+    assert tuning_grid("ccdf", "dps").keys() == {"guidance", "start_step"}
 
 
 def test_the_command_resumes_and_refuses_another_search(tmp_path, monkeypatch, capsys, image_folder, tiny_model):

@@ -1,6 +1,7 @@
 """Masks as files on the command line: any name, one for each image, the image's own alpha, fitted as the image is."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,6 +32,8 @@ def test_any_file_name_can_be_quoted(tmp_path, name, monkeypatch):
 def test_what_is_not_quoted_is_said():
     with pytest.raises(InputError, match=r"'b.png' of random-inpainting .* quoted, as in mask=\"a,b.png\""):
         read_physics("random-inpainting:mask=a,b.png")
+    with pytest.raises(InputError, match=r"a,b.png\"$"):  # nothing of images that would lack a file
+        check_files("random-inpainting:mask=a,b.png", [Path("image.png")])
 
 
 def test_a_home_folder_is_found(tmp_path, monkeypatch):

@@ -15,7 +15,7 @@ def test_means_over_what_all_images_have():
 
 def test_infinite_values_are_null_and_still_json():
     records = [Record("a", metrics={"psnr": float("inf")}), Record("b", metrics={"psnr": 30.0})]
-    result = report(["evaluate"], torch.device("cpu"), {"seed": 0}, records)
+    result = report(torch.device("cpu"), {"seed": 0}, records)
     again = json.loads(json.dumps(result, allow_nan=False))
     assert again["records"][0]["psnr"] is None
     assert again["mean"]["psnr"] is None

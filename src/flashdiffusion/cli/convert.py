@@ -1,15 +1,12 @@
 """`flashdiffusion convert`."""
 
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from flashdiffusion.pipeline import FlashPipeline
     from flashdiffusion.priors import LatentPrior
     from flashdiffusion.severity import SeverityEncoder
 
@@ -38,11 +35,10 @@ def command(
 
     Of a folder of this library its severity encoder and regressor are kept; --severity replaces the former.
     """
-    from flashdiffusion.data import ensure_directory
+    from flashdiffusion.data import atomic_path, ensure_directory
     from flashdiffusion.errors import InputError
-    from flashdiffusion.pipeline import FlashPipeline
-    from flashdiffusion.priors import DiffusersAutoencoder, check_files, resolve_folder
-    from flashdiffusion.published import find_published, load_published
+    from flashdiffusion.priors import DiffusersAutoencoder
+    from flashdiffusion.published import find_published
 
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"out is {out}, which is there already; expected a new folder")
@@ -50,20 +46,13 @@ def command(
         raise InputError(f"no severity encoder at {severity}; expected the .ckpt published with the paper")
     file = find_published(source)
     hashes, own = _hashes(sha256 or [], file, severity)
-    if file is not None:
-        pipeline = FlashPipeline(load_published(file, config, hashes.get(file.name)))
-    elif config is not None:
-        raise InputError(f"config {config} given for {source}; expected none: folders have their own")
-    else:
-        there = resolve_folder(source, revision)
-        check_files(there, hashes)
-        pipeline = FlashPipeline.from_pretrained(there)  # with all that a folder of this library holds
+    pipeline = _opened(source, file, config, revision, hashes)
     if severity is not None:
         pipeline.severity_encoder = _severity(severity, pipeline.prior, own)
     if pipeline.sample_size is None:
         pipeline.sample_size = pipeline.prior.sample_size
     ensure_directory(out.parent)
-    with _atomic_folder(out) as folder:
+    with atomic_path(out) as folder:
         pipeline.save_pretrained(folder)
     parts = "prior and severity encoder"
     if pipeline.severity_encoder is None:
@@ -72,6 +61,28 @@ def command(
     if pipeline.regressor is not None:
         parts += "; regressor too"
     print(f"{source} converted in {out} ({parts}); use it with --model {out}")
+
+
+def _opened(
+    source: str, file: Path | None, config: Path | None, revision: str | None, hashes: dict[str, str]
+) -> "FlashPipeline":
+    """A published file, or a folder or hub id with all that it holds.
+
+    Raises:
+        InputError: none of these, or a config beside a folder's own.
+    """
+    from flashdiffusion.errors import InputError
+    from flashdiffusion.pipeline import FlashPipeline
+    from flashdiffusion.priors import check_files, resolve_folder
+    from flashdiffusion.published import load_published
+
+    if file is not None:
+        return FlashPipeline(load_published(file, config, hashes.get(file.name)))
+    if config is not None:
+        raise InputError(f"config {config} given for {source}; expected none: folders have their own")
+    folder = resolve_folder(source, revision)
+    check_files(folder, hashes)
+    return FlashPipeline.from_pretrained(folder)
 
 
 def _hashes(given: list[str], file: Path | None, severity: Path | None) -> tuple[dict[str, str], str | None]:
@@ -114,14 +125,3 @@ def _severity(path: Path, prior: "LatentPrior", sha256: str | None) -> "Severity
         )
     encoder = load_published_severity(path, float(gain.flatten()[0]), sha256)
     return check_latents(encoder, prior.autoencoder, path)
-
-
-@contextmanager
-def _atomic_folder(out: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `out`, renamed to `out` only if the block succeeds."""
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        temporary.replace(out)  # onto nothing, or an empty folder
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

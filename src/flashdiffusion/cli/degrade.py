@@ -1,6 +1,5 @@
 """`flashdiffusion degrade`."""
 
-import sys
 from collections.abc import Callable, Mapping
 from math import isqrt
 from pathlib import Path
@@ -31,7 +30,7 @@ def command(
     noise_std: NoiseStd = 0.05,
     size: Annotated[int, typer.Option(help="Crop to a square and resize to this side; 0 keeps the size.")] = 128,
     seed: Seed = 0,
-) -> None:
+) -> int:
     """Degrade images: writes NAME.safetensors (the exact measurement), NAME.png (to look at) and degrade.json."""
     import torch
 
@@ -39,31 +38,18 @@ def command(
     from flashdiffusion.data.images import LARGEST_AREA
     from flashdiffusion.data.measurements import SUFFIX
     from flashdiffusion.jobs.lock import locked
-    from flashdiffusion.jobs.parse import check_files, parse_physics
     from flashdiffusion.jobs.records import report
-    from flashdiffusion.physics import get_task
     from flashdiffusion.seeds import image_generator
 
     if size < 0 or size * size > LARGEST_AREA:
         raise InputError(
             f"size is {size}; expected a side of 1 to {isqrt(LARGEST_AREA)} pixels, or 0 to keep each image's own"
         )
-    chosen = get_task(task)
-
-    def make_physics(
-        path: Path, shape: tuple[int, int], original: tuple[int, int], generator: "Generator"
-    ) -> "BatchedPhysics":
-        if physics:
-            return parse_physics(physics, shape, generator, noise_std, path, original)
-        return chosen.draw(1, shape, generator, noise_std)
-
+    make_physics = _physics(physics, task, noise_std)
     files = named(inputs)
-    paths = [*files.values()]
     if physics:
-        check_files(physics, paths)
-    _check(
-        make_physics(paths[0], (1, 1), (1, 1), image_generator(seed, "")), physics
-    )  # what no image can use fails here, once
+        _check(physics, [*files.values()])
+    make_physics(next(iter(files.values())), (1, 1), (1, 1), image_generator(seed, ""))  # refused for all, once
     keep_inputs(files, out, ".png", SUFFIX)
     folder = ensure_directory(out)
     failures, records = Failures(), []
@@ -75,8 +61,34 @@ def command(
                 records.append(_degrade(path, source, folder / name, size, make_physics, image_generator(seed, name)))
         if records:
             about = {"noise_std": noise_std, "seed": seed, "size": size}
-            write_json(folder / "degrade.json", report(sys.argv[1:], torch.device("cpu"), about, records))
-    raise typer.Exit(failures.finish(len(files)))
+            write_json(folder / "degrade.json", report(torch.device("cpu"), about, records))
+    return failures.finish(len(files))
+
+
+def _physics(text: str | None, task: str, noise_std: float) -> "MakePhysics":
+    """What makes an image's operator: as `text` says, or drawn from the task."""
+    from flashdiffusion.jobs.parse import parse_physics
+    from flashdiffusion.physics import get_task
+
+    chosen = get_task(task)
+    if text:
+        return lambda path, size, original, rng: parse_physics(text, size, rng, noise_std, path, original)
+    return lambda path, size, original, rng: chosen.draw(1, size, rng, noise_std)
+
+
+def _check(physics: str, files: list[Path]) -> None:
+    """Raise InputError for images without a file of their own, or what a measurement file would not hold."""
+    from flashdiffusion.jobs.parse import check_files, read_physics
+    from flashdiffusion.physics import BlurKernelSpace
+
+    check_files(physics, files)
+    names = [one.name for one in read_physics(physics)]
+    if len(names) > 1 and BlurKernelSpace.name in names:
+        raise InputError(
+            f"physics {physics!r}: a measurement file of a composition does not hold the network of "
+            f"{BlurKernelSpace.name}, so that it could not be restored; give {BlurKernelSpace.name} alone, or "
+            "nonlinear-blur, which needs no network, instead"
+        )
 
 
 def _degrade(
@@ -115,24 +127,3 @@ def _note_earlier(folder: Path, files: Mapping[str, Path]) -> None:
             f"{folder} holds {len(there)} measurements of an earlier run; replaced: {len(there & files.keys())}; kept, "
             f"and restored with the others: {len(there - files.keys())}; degrade.json lists this run alone"
         )
-
-
-def _check(physics: "BatchedPhysics", text: str | None) -> None:
-    """Raise InputError for a composition whose network a measurement file would not hold."""
-    from flashdiffusion.physics import BlurKernelSpace, Compose
-
-    if isinstance(physics, Compose) and _needs_network(physics):
-        raise InputError(
-            f"physics {text!r}: a measurement file of a composition does not hold the network of "
-            f"{BlurKernelSpace.name}, so that it could not be restored; give {BlurKernelSpace.name} alone, or "
-            "nonlinear-blur, which needs no network, instead"
-        )
-
-
-def _needs_network(physics: "BatchedPhysics") -> bool:
-    """Whether an operator, or one that it is composed of, has a network beside its parameters."""
-    from flashdiffusion.physics import BlurKernelSpace, Compose
-
-    if isinstance(physics, Compose):
-        return _needs_network(physics.first) or _needs_network(physics.second)
-    return isinstance(physics, BlurKernelSpace)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flashdiffusion.cli.inputs import Failures
 from flashdiffusion.cli.options import RunOptions
-from flashdiffusion.errors import InputError, note, unknown_name
+from flashdiffusion.errors import InputError, note
 
 if TYPE_CHECKING:
     from flashdiffusion.jobs import Done, EvaluateJob, Item, RestoreJob
@@ -17,18 +17,6 @@ if TYPE_CHECKING:
     from flashdiffusion.jobs.records import Record
 
     Job = RestoreJob | EvaluateJob
-
-ENGINES = ("local", "ray")
-
-
-def check_engine(run: RunOptions) -> None:
-    """Raise InputError for an unknown engine, or options of another."""
-    if run.engine not in ENGINES:
-        raise unknown_name("engine", run.engine, ENGINES)
-    given = {"--workers": run.workers, "--address": run.address}
-    unused = [option for option, value in given.items() if value is not None]
-    if run.engine == "local" and unused:
-        raise InputError(f"{', '.join(unused)}: for --engine ray; the local engine is this process alone")
 
 
 def _start(job: "Job", items: "Sequence[Item]", run: RunOptions) -> "Iterator[Done]":
@@ -95,7 +83,7 @@ class Delivery:
             names = [name for name in rows if name not in asked] + [name for name in asked if name in rows]
             if records := [Record.from_json(rows[name]) for name in names]:
                 about = {**self.about, **more(records)}
-                result = report(sys.argv[1:], self.job.model.torch_device, about, records, failed)
+                result = report(self.job.model.torch_device, about, records, failed)
                 self._writing(journal, lambda: journal.finish(result))
             return records
 

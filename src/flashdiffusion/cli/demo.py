@@ -1,12 +1,11 @@
 """`flashdiffusion demo`."""
 
-import sys
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flashdiffusion.cli.common import print_records
 from flashdiffusion.cli.options import Json, ModelOptions, Out, Seed
+from flashdiffusion.cli.tables import print_records
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +29,7 @@ def command(
     from flashdiffusion.jobs.lock import locked
     from flashdiffusion.jobs.quality import compare
     from flashdiffusion.jobs.records import Record, report
-    from flashdiffusion.metrics import Metrics, psnr
+    from flashdiffusion.metrics import Metrics
     from flashdiffusion.physics import GaussianBlur
     from flashdiffusion.seeds import image_generator
 
@@ -41,9 +40,9 @@ def command(
             clean = load_image(path, pipeline.sample_size or 128)
         names = [f"blur-{std:g}" for std in STRENGTHS]
         physics = GaussianBlur(STRENGTHS, NOISE_STD)
-        parts = [GaussianBlur([std], NOISE_STD) for std in STRENGTHS]
+        parts = [physics.take(torch.tensor([i])) for i in range(len(names))]
         y = torch.cat([p(clean[None], image_generator(seed, n)) for p, n in zip(parts, names, strict=True)])
-        estimate = pipeline(y, physics, start="estimate", solver="prior", ids=names, seed=seed)
+        estimate = pipeline(y, physics, start="estimate", solver="prior", ids=names, seed=seed).images
         result = pipeline(y, physics, ids=names, seed=seed, progress=True)
         metrics = Metrics()
         records = [
@@ -54,46 +53,36 @@ def command(
         for i, name in enumerate(names):
             save_image(y[i], folder / f"{name}-measured.png")
             save_image(result.images[i], folder / f"{name}-restored.png")
-        estimated = psnr(estimate.images, clean.expand_as(estimate.images)).tolist()
-        _overview(folder / "overview.png", clean, y, estimate.images, result.images, records, estimated)
+        _overview(folder / "overview.png", records, y, estimate, result.images, clean.expand_as(y))
         about = {"model": model.model or "embedded", "method": "flash(latent-dps)", "seed": seed}
-        write_json(folder / "results.json", report(sys.argv[1:], pipeline.prior.device, about, records))
+        write_json(folder / "results.json", report(pipeline.prior.device, about, records))
     print_records("Flash(Latent-DPS): the worse the image, the more steps", records, as_json)
     if not as_json:
         print(f"images: {folder}/  overview: {folder / 'overview.png'}")
         print("next: flashdiffusion degrade YOUR.jpg --out measured; flashdiffusion restore measured --out restored")
 
 
-def _overview(
-    path: Path,
-    clean: "Tensor",
-    measured: "Tensor",
-    estimate: "Tensor",
-    restored: "Tensor",
-    records: "list[Record]",
-    estimated: list[float],
-) -> None:
-    """One figure: a row per strength; measured, decoded estimate, restored, true."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+def _overview(path: Path, records: "list[Record]", *columns: "Tensor") -> None:
+    """One figure: a row per strength; measured, decoded estimate, restored, true, each (B, 3, H, W)."""
     from matplotlib.figure import Figure
 
     from flashdiffusion.data import atomic_path
     from flashdiffusion.data.images import to_pil
+    from flashdiffusion.metrics import psnr
 
     titles = ("measured", "severity encoder's estimate", "restored", "true image")
-    figure = Figure(figsize=(2.6 * len(titles), 2.75 * len(records)), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(len(records), len(titles), squeeze=False)
-    for row, record in enumerate(records):
-        images = (measured[row], estimate[row], restored[row], clean)
-        for axis, title, image in zip(axes[row], titles, images, strict=True):
-            axis.imshow(to_pil(image), interpolation="nearest")
-            axis.set_xticks([])
-            axis.set_yticks([])
-            if row == 0:
-                axis.set_title(title, fontsize=10)
-        axes[row][0].set_xlabel(f"{record.id}: {record.measurement_psnr:.1f} dB", fontsize=9)
-        axes[row][1].set_xlabel(f"severity {record.severity:.3f}, {estimated[row]:.1f} dB", fontsize=9)
-        axes[row][2].set_xlabel(f"{record.nfe} steps, {record.metrics['psnr']:.1f} dB", fontsize=9)
+    figure = Figure(figsize=(2.6 * len(columns), 2.75 * len(records)), layout="constrained")
+    axes = figure.subplots(len(records), len(columns), squeeze=False)
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=10)
+    estimated = psnr(columns[1], columns[-1]).tolist()
+    for row, one in enumerate(records):
+        before, after = f"{one.measurement_psnr:.1f} dB", f"{one.metrics['psnr']:.1f} dB"
+        guess = f"severity {one.severity:.3f}, {estimated[row]:.1f} dB"
+        captions = (f"{one.id}: {before}", guess, f"{one.nfe} steps, {after}", "")
+        for axis, images, caption in zip(axes[row], columns, captions, strict=True):
+            axis.imshow(to_pil(images[row]), interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+            axis.set_xlabel(caption, fontsize=9)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110)

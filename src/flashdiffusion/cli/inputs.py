@@ -5,8 +5,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flashdiffusion.errors import FlashDiffusionError, InputError, note
+
+if TYPE_CHECKING:
+    from flashdiffusion.data import ImageDataset
 
 LONGEST = 235  # bytes of a name, so that it fits into the 255 of a file's with a number and .safetensors
 
@@ -84,6 +88,13 @@ def expand(inputs: Iterable[Path]) -> list[Path]:
             note(text)
         files += measurements or images or arrays
     return files
+
+
+def noted(images: "ImageDataset") -> "ImageDataset":
+    """The images; what was passed over is noted."""
+    for text in images.notes:
+        note(text)
+    return images
 
 
 def keep_inputs(files: Mapping[str, Path], out: Path, *suffixes: str) -> None:

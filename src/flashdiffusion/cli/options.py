@@ -1,12 +1,14 @@
 """The options of all commands, each written once, in the sets that commands share."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from flashdiffusion.errors import InputError, unknown_name
 
 if TYPE_CHECKING:
     from flashdiffusion.jobs import ModelChoice
@@ -24,7 +26,6 @@ Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 NoiseStd = Annotated[float, typer.Option(help="Noise standard deviation on the [0, 1] scale.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Fit = Annotated[bool, typer.Option("--fit", help="Crop and resize images to the model's size.")]
-Lpips = Annotated[Path | None, typer.Option(help="LPIPS weights (safetensors); without them: no LPIPS.")]
 Limit = Annotated[int | None, typer.Option(help="Use the first images only; default: all.")]
 Data = Annotated[list[Path], typer.Option(help="Folder of images or .tar shard; repeat for more.")]
 Resume = Annotated[
@@ -86,8 +87,34 @@ class TaskOptions:
 
 
 @dataclass(frozen=True)
+class QualityOptions:
+    """Metrics that need weights."""
+
+    lpips: Annotated[Path | None, typer.Option(help="LPIPS weights (safetensors); without them: no LPIPS.")] = None
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """Weights files by metric."""
+        return {"lpips": str(self.lpips)} if self.lpips else {}
+
+    def about(self) -> dict[str, Any]:
+        """What results depend on, for their file.
+
+        Raises:
+            InputError: weights that are none.
+        """
+        from flashdiffusion.metrics import Metrics
+
+        return {"lpips_net": None, **Metrics(self.weights).nets}
+
+
+@dataclass(frozen=True)
 class RunOptions:
-    """Where many images are made, and how a run is continued."""
+    """Where many images are made, and how a run is continued.
+
+    Raises:
+        InputError: unknown engine, or options of another.
+    """
 
     resume: Resume = False
     max_in_flight: MaxInFlight = None
@@ -111,6 +138,13 @@ class RunOptions:
             rich_help_panel=RUN,
         ),
     ] = None
+
+    def __post_init__(self) -> None:
+        if self.engine not in (engines := ("local", "ray")):
+            raise unknown_name("engine", self.engine, engines)
+        given = {"--workers": self.workers, "--address": self.address}
+        if self.engine == "local" and (unused := [option for option, value in given.items() if value is not None]):
+            raise InputError(f"{', '.join(unused)}: for --engine ray; the local engine is this process alone")
 
 
 @dataclass(frozen=True)
@@ -136,7 +170,6 @@ class _MethodOptions:
         Raises:
             InputError: no such setting, a value that is none of it, or one given twice.
         """
-        from flashdiffusion.errors import InputError
         from flashdiffusion.methods import all_settings, parse_settings
 
         own = {name: value for name in all_settings() if (value := getattr(self, name, None)) is not None}
@@ -149,6 +182,51 @@ class _MethodOptions:
                     raise InputError(f"--set {text}: {name} is given {times}; expected once")
                 own[name] = values[0]
         return own
+
+    def parts(self, bound: bool = False) -> tuple[str, str]:
+        """Start and solver.
+
+        Args:
+            bound: whether it may be the bound, which needs the true image.
+
+        Raises:
+            InputError: unknown method, or settings given that it does not use.
+        """
+        from flashdiffusion.jobs.measuring import BOUND
+        from flashdiffusion.methods import parse_method
+
+        if self.method != BOUND:
+            start, solver = parse_method(self.method, [BOUND] if bound else [])
+        elif bound:
+            start, solver = "estimate", "prior"
+        else:
+            raise InputError(
+                f"method {BOUND} restores nothing: it is the autoencoder alone on the true image, for `evaluate` only; "
+                "choose another, e.g. flash(latent-dps)"
+            )
+        self.check_used(self.given, start, solver)
+        return start, solver
+
+    def check_used(self, names: Iterable[str], start: str, solver: str, given_as: str = "") -> None:
+        """Raise InputError if a start and a solver use other settings than those of these names.
+
+        Args:
+            given_as: where the names were given, if not as options of their own.
+        """
+        from flashdiffusion.methods import all_settings, settings_of
+
+        used = settings_of(start, solver)
+        if unused := [name for name in names if name not in used]:
+            written = [name for name in all_settings() if name in used], unused
+            known, wrong = (", ".join(names if given_as else map(option_of, names)) for names in written)
+            raise InputError(
+                f"{given_as}{wrong}: not used by method {self.method}, which takes {known or 'no settings'}"
+            )
+
+
+def option_of(setting: str) -> str:
+    """The option that gives a setting."""
+    return f"--{setting.replace('_', '-')}"
 
 
 def declared_settings() -> Iterator[tuple[str, type, str, str]]:

@@ -1,12 +1,10 @@
 """`flashdiffusion ordering`."""
 
-import sys
 from typing import Annotated
 
 import typer
 
-from flashdiffusion.cli.common import noted
-from flashdiffusion.cli.inputs import Failures
+from flashdiffusion.cli.inputs import Failures, noted
 from flashdiffusion.cli.options import ModelOptions, OutFile, Seed, TaskOptions
 from flashdiffusion.errors import note
 
@@ -24,53 +22,37 @@ def command(
     ] = None,
     limit: Annotated[int, typer.Option(help="Number of images.")] = 100,
     seed: Seed = 0,
-) -> None:
+) -> int:
     """Ordering accuracy of the severity encoder: does severity rise with the degradation?"""
-    import torch
     from tqdm import tqdm
 
     from flashdiffusion.data import ensure_file, write_json
     from flashdiffusion.experiments import measure_ordering
-    from flashdiffusion.experiments.ordering import LEVELS, ordering_values
+    from flashdiffusion.experiments.ordering import LEVELS, ordering_values, summarise
     from flashdiffusion.jobs.evaluate import open_data
-    from flashdiffusion.jobs.records import environment
+    from flashdiffusion.jobs.records import made_by
     from flashdiffusion.physics import get_task
 
-    chosen = get_task(images.task)
-    values = ordering_values(chosen, LEVELS if levels is None else levels, over, low, high, images.noise_std)
+    task = get_task(images.task)
+    values = ordering_values(task, LEVELS if levels is None else levels, over, low, high, images.noise_std)
     if levels not in {None, len(values)}:
         own = ", ".join(f"{value:g}" for value in values)
         note(f"task {images.task} is measured at its own levels {own}, not {levels}")
     ensure_file(out)
     pipeline = model.choice().open()
     data = noted(open_data(pipeline, images.data, limit))
-    found = tqdm(
-        measure_ordering(pipeline, data, chosen, images.noise_std, values, seed, over),
-        total=len(data),
-        unit="image",
-    )
-    varied = str(chosen.level) if over == "level" else "noise_std"
     rows, failures = [], Failures()
-    for row in found:
+    found = measure_ordering(pipeline, data, task, images.noise_std, values, seed, over)
+    for row in tqdm(found, total=len(data), unit="image"):
         if row.failed is None:
             rows.append(row)
         else:
             failures.reasons.append((row.id, row.failed))
     if rows:
-        severities = torch.tensor([row.severities for row in rows]).mean(dim=0).tolist()
-        accuracy = sum(row.accuracy for row in rows) / len(rows)
-        result = {
-            "command": ["flashdiffusion", *sys.argv[1:]],
-            "environment": environment(pipeline.prior.device),
-            "model": model.model or "embedded",
-            "task": images.task,
-            "over": over,
-            "noise_std": images.noise_std if over == "level" else None,
-            "seed": seed,
-            "ordering_accuracy": round(accuracy, 5),
-            "levels": [{varied: v, "mean_severity": m} for v, m in zip(values, severities, strict=True)],
-            "records": [{"id": r.id, "accuracy": r.accuracy, "severities": r.severities} for r in rows],
-        }
-        write_json(out, result)
-        print(f"ordering accuracy {accuracy:.4f} over {len(rows)} images and {len(values)} levels; written to {out}")
-    raise typer.Exit(failures.finish(len(data)))
+        result = summarise(rows, values, str(task.level) if over == "level" else "noise_std")
+        std = images.noise_std if over == "level" else None
+        about = model.about() | images.about() | {"over": over, "noise_std": std, "seed": seed}
+        write_json(out, made_by(pipeline.prior.device, about) | result)
+        accuracy = f"{result['ordering_accuracy']:.4f} over {len(rows)} images and {len(values)} levels"
+        print(f"ordering accuracy {accuracy}; written to {out}")
+    return failures.finish(len(data))

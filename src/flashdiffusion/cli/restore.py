@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flashdiffusion.cli.common import nets_of, print_records, start_and_solver
-from flashdiffusion.cli.delivery import Delivery, check_engine
+from flashdiffusion.cli.delivery import Delivery
 from flashdiffusion.cli.inputs import keep_inputs, named
 from flashdiffusion.cli.options import (
     Fit,
     Inputs,
     Json,
-    Lpips,
     MethodOptions,
     ModelOptions,
     NoiseStd,
     Out,
     Physics,
+    QualityOptions,
     RunOptions,
     Seed,
 )
 from flashdiffusion.cli.references import references
+from flashdiffusion.cli.tables import print_records
 from flashdiffusion.errors import InputError, note
 
 if TYPE_CHECKING:
@@ -64,13 +64,12 @@ class DamageOptions:
 
 
 @dataclass(frozen=True)
-class TruthOptions:
+class TruthOptions(QualityOptions):
     """What results are compared with."""
 
     reference: Annotated[
         Path | None, typer.Option(help="Folder of the true images, by name: adds PSNR, SSIM and PSNR before.")
     ] = None
-    lpips: Lpips = None
 
     def check(self, out: Path) -> None:
         """Raise InputError if there is nothing to compare with, or it would be written over."""
@@ -89,7 +88,7 @@ class TruthOptions:
         """What results depend on, for their file."""
         from flashdiffusion.jobs.inputs import place
 
-        return {"reference": place(self.reference)}
+        return {"reference": place(self.reference)} | super().about()
 
 
 def command(
@@ -103,28 +102,24 @@ def command(
     fit: Fit = False,
     as_json: Json = False,
     seed: Seed = 0,
-) -> None:
+) -> int:
     """Restore images: writes NAME.png for each, and results.json with one record per image."""
     from flashdiffusion.data import ensure_directory, write_bytes
     from flashdiffusion.data.measurements import SUFFIX
     from flashdiffusion.jobs import Item, RestoreJob
 
-    check_engine(run)
-    start_and_solver(method)
+    method.parts()
     truth.check(out)
     files = named(inputs)
     unknown = [path for path in files.values() if path.suffix != SUFFIX]  # what damaged it, they do not say
     damage.check(unknown, seed)
     keep_inputs(files, out, ".png")
     folder = ensure_directory(out)
-    weights = {"lpips": str(truth.lpips)} if truth.lpips else {}
-    nets = nets_of(weights)
-    given, choice = method.given, model.choice(method.regressor, run.compile)
+    about = model.about(method.regressor) | damage.about() | truth.about()
+    about |= {"method": method.method, "seed": seed, "given": method.given, "fit": fit}
     true_images = {name: str(path) for name, path in truth.images(inputs, files).items()}
-    options = (damage.physics, damage.noise_std, seed, given, fit, true_images, weights, run.max_in_flight)
-    job = RestoreJob(choice, method.method, *options)
-    about = model.about(method.regressor) | damage.about() | truth.about() | nets
-    about |= {"method": method.method, "seed": seed, "given": given, "fit": fit}
+    options = (damage.physics, damage.noise_std, seed, method.given, fit, true_images, truth.weights, run.max_in_flight)
+    job = RestoreJob(model.choice(method.regressor, run.compile), method.method, *options)
 
     def settings_of(records: "list[Record]") -> dict[str, Any]:
         kinds = {record.degradation["physics"] for record in records if record.degradation}
@@ -141,4 +136,4 @@ def command(
         if damage.physics is not None and not unknown and not damage.physics.startswith("blur-kernel-space"):
             note("measurement files know their physics; --physics is for images")
         print_records(f"{method.method}: images and results.json in {folder}", records, as_json)
-    raise typer.Exit(delivery.failures.finish(len(files)))
+    return delivery.failures.finish(len(files))

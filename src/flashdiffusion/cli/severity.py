@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from flashdiffusion.cli.common import print_records, write_csv
 from flashdiffusion.cli.inputs import Failures, named
 from flashdiffusion.cli.options import Fit, Inputs, Json, ModelOptions, Physics
+from flashdiffusion.cli.tables import print_records, write_csv
 from flashdiffusion.errors import note
 
 
@@ -19,7 +19,7 @@ def command(
     sort: Annotated[bool, typer.Option("--sort", help="Print the most damaged image first.")] = False,
     csv: Annotated[Path | None, typer.Option(help="Write the table to this CSV file too.")] = None,
     as_json: Json = False,
-) -> None:
+) -> int:
     """How badly damaged is each image? Prints the severity and the step that Flash would start at."""
     from flashdiffusion.data import ensure_file
     from flashdiffusion.jobs.measured import Reader
@@ -42,4 +42,4 @@ def command(
         print_records("severity", records, as_json)
         if csv is not None:
             write_csv(csv, records)
-    raise typer.Exit(failures.finish(len(files)))
+    return failures.finish(len(files))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -32,14 +33,17 @@ def unique(names: Iterable[str]) -> list[str]:
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, renamed to `path` only if the block succeeds."""
+    """Yield a temporary path beside `path`, for a file or a folder, renamed to `path` only if the block succeeds."""
     path = Path(path)
     temporary = path.with_name(f".{cut(path.name, 200)}.{os.getpid()}.tmp{cut(path.suffix, 30)}")
     try:
         yield temporary
-        temporary.replace(path)
+        temporary.replace(path)  # a folder: onto nothing, or an empty one
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
 
 
 def ensure_directory(path: str | Path) -> Path:

@@ -1,8 +1,9 @@
 """Does severity rise with the degradation? Ordering accuracy of the severity encoder on a task."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,6 +70,21 @@ def _with_noise(clean: Tensor, image_id: str, name: str, task: Task | Mixture, s
     """The image by its own operator, the same for every noise level, with noise of its own at each."""
     physics = task.draw(1, (clean.shape[2], clean.shape[3]), image_generator(seed, image_id), std)
     return physics.image(physics(clean, image_generator(seed, name)))
+
+
+def summarise(rows: Sequence[Ordering], values: Sequence[float], varied: str) -> dict[str, Any]:
+    """Ordering accuracy over images, and the mean severity at each level.
+
+    Args:
+        values: what `measure_ordering` was given.
+        varied: what they are called.
+    """
+    severities = torch.tensor([row.severities for row in rows]).mean(dim=0).tolist()
+    return {
+        "ordering_accuracy": round(sum(row.accuracy for row in rows) / len(rows), 5),
+        "levels": [{varied: v, "mean_severity": m} for v, m in zip(values, severities, strict=True)],
+        "records": [{"id": r.id, "accuracy": r.accuracy, "severities": r.severities} for r in rows],
+    }
 
 
 def ordering_values(

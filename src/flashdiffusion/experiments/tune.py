@@ -8,7 +8,7 @@ from typing import Any
 from flashdiffusion.errors import InputError
 from flashdiffusion.jobs.measuring import Evaluated
 from flashdiffusion.jobs.records import plain, summarise
-from flashdiffusion.methods import Settings, parse_method, tuning_grid
+from flashdiffusion.methods import Settings
 from flashdiffusion.metrics import all_metrics, get_metric
 
 
@@ -21,15 +21,6 @@ class Trial:
 
     def to_json(self) -> dict[str, Any]:
         return {"settings": dict(self.settings), "mean": dict(self.mean)}
-
-
-def default_grid(method: str) -> dict[str, list[Any]]:
-    """Values to try for a method, by setting.
-
-    Raises:
-        InputError: unknown method.
-    """
-    return tuning_grid(*parse_method(method))
 
 
 def combinations(grid: Mapping[str, Sequence[Any]], base: Settings) -> list[Settings]:

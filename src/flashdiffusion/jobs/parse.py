@@ -97,6 +97,7 @@ def own_files(text: str | None, image: Path) -> list[Path]:
 
 def check_files(text: str, images: Sequence[Path]) -> None:
     """Raise InputError, with the names, unless each image has a file of its own in every folder that `text` names."""
+    read_physics(text)  # whose faults are no image's
     missing, reason, served = [], None, dict[Path, Path]()
     for image in images:
         try:

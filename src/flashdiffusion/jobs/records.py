@@ -2,6 +2,7 @@
 
 import math
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
@@ -115,8 +116,12 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
+def made_by(device: torch.device, about: Mapping[str, Any]) -> dict[str, Any]:
+    """What every results file starts with: the command, where it ran, and what it was about."""
+    return {"command": ["flashdiffusion", *sys.argv[1:]], "environment": environment(device), **about}
+
+
 def report(
-    command: Sequence[str],
     device: torch.device,
     about: Mapping[str, Any],
     records: Sequence[Record],
@@ -124,9 +129,7 @@ def report(
 ) -> dict[str, Any]:
     """What a results file holds: how it was made, the means, a record per image, why others failed."""
     return {
-        "command": ["flashdiffusion", *command],
-        "environment": environment(device),
-        **about,
+        **made_by(device, about),
         "mean": summarise(records),
         "records": [record.to_json() for record in records],
         "failed": [{"id": name, "reason": reason} for name, reason in (failed or {}).items()],

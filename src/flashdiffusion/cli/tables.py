@@ -1,0 +1,75 @@
+"""Records of images as a table, as JSON or as CSV."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from flashdiffusion.errors import note
+
+if TYPE_CHECKING:
+    from flashdiffusion.jobs.records import Record
+
+LONGEST = 24  # characters of a name in one line of the table, so that figures have room
+
+
+def print_records(title: str, records: "Sequence[Record]", as_json: bool) -> None:
+    """A table of what is known of the images, or the same as JSON."""
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from flashdiffusion.jobs.records import summarise
+    from flashdiffusion.metrics import all_metrics
+
+    if as_json:
+        print(json.dumps({"records": [record.to_json() for record in records], "mean": summarise(records)}, indent=2))
+        return
+    headings = {"measurement_psnr": "PSNR before", "severity": "σ̂²"}
+    headings |= {name: metric.heading for name, metric in all_metrics().items()}
+    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD)
+    columns, rows = _table(records)
+    for column in columns:
+        heading = headings.get(column, column.replace("_", " "))
+        longest = min(LONGEST, max(len(record.id) for record in records)) if column == "id" else None
+        justify: Literal["left", "right"] = "right" if longest is None else "left"
+        table.add_column(heading, justify=justify, overflow="fold", min_width=longest, max_width=longest)
+    for row in rows:
+        table.add_row(*(escape(shown(row.get(column))) for column in columns))
+    Console().print(table)
+    for reason in dict.fromkeys(reason for record in records for reason in (record.missing or {}).values()):
+        note(reason)
+
+
+def write_csv(path: Path, records: "Sequence[Record]") -> None:
+    """The same table as a CSV file, written atomically, with the file of each image."""
+    from flashdiffusion.data import atomic_path
+
+    columns, rows = _table(records)
+    with atomic_path(path) as temporary, temporary.open("w", newline="", errors="surrogateescape") as stream:
+        writer = csv.DictWriter(stream, [*columns, "file"], extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _table(records: "Sequence[Record]") -> tuple[list[str], list[dict[str, Any]]]:
+    """Columns with figures, and rows of records."""
+    from flashdiffusion.jobs.records import NO_FIGURES
+
+    rows = [record.to_json() for record in records]
+    return list({key: None for row in rows for key in row if key not in NO_FIGURES or key == "id"}), rows
+
+
+def figures(mean: Mapping[str, Any]) -> str:
+    """Means in one line, those that are known."""
+    known = {key: value for key, value in mean.items() if isinstance(value, (int, float))}
+    return ", ".join(f"{key} {shown(value)}" for key, value in known.items())
+
+
+def shown(value: Any) -> str:
+    """A number in four digits, "-" for what is not known."""
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
