@@ -54,7 +54,8 @@ class _Stream:
             for n, one in enumerate(original(pipeline, batches, **options)):
                 if n == self.interrupt:
                     raise KeyboardInterrupt
-                self.ids.append(one.id)
+                if one.failed is None:  # what could not be read travels along, and is no work
+                    self.ids.append(one.id)
                 yield replace(one, image=None, failed="it diverged") if one.id in self.diverging else one
 
         monkeypatch.setattr(FlashPipeline, "stream", stream)
