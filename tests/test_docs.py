@@ -23,6 +23,7 @@ from test_architecture import ORDER
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 COMMANDS = typer.main.get_command(app).commands
+NOT_OURS = {"--help", "--plugin", "--cpu", "--num_processes"}  # of every command, of the program, of accelerate
 # Files that only their owners have; the code around them is not run.
 NOT_HERE = (".ckpt", ".pth", "/shared/", "runs/mine")
 
@@ -74,6 +75,12 @@ def test_commands_have_the_options_they_are_shown_with(page):
         for option, check in (("--method", parse_method), ("--task", get_task)):
             if option in arguments and (value := arguments[arguments.index(option) + 1]).islower() and value != "bound":
                 check(value)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_options_that_it_speaks_of_exist(page):
+    known = {option for one in COMMANDS.values() for par in one.params for option in (*par.opts, *par.secondary_opts)}
+    assert set(re.findall(r"`(--[a-z][\w-]*)", page.read_text())) <= known | NOT_OURS
 
 
 def test_every_degradation_task_and_solver_has_its_line():
