@@ -19,7 +19,7 @@ from flashdiffusion.pipeline import FlashPipeline
 from flashdiffusion.pipeline.inputs import as_measurements, range_note
 from flashdiffusion.seeds import image_generator
 from flashdiffusion.solvers import Problem
-from flashdiffusion.solvers.problem import Unknown
+from flashdiffusion.solvers.rows import Unknown
 
 Note = Callable[[str], None]
 

@@ -23,7 +23,7 @@ from flashdiffusion.priors import LatentPrior
 from flashdiffusion.schedule import Grid
 from flashdiffusion.severity import true_severity
 from flashdiffusion.solvers import Problem, Start, StartRule
-from flashdiffusion.solvers.problem import Unknown
+from flashdiffusion.solvers.rows import Unknown
 
 # Not a method: what the autoencoder alone makes of the clean image, the bound of every latent method.
 BOUND = "bound"

@@ -1,0 +1,185 @@
+"""Measurements with the physics that made them: rows of them are taken, joined and moved."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Sequence, Sized
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Self, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flashdiffusion.errors import FlashDiffusionError, InputError, brief, is_out_of_memory
+from flashdiffusion.physics import BatchedPhysics, WithParams, concatenate, is_linear, noise_std_of
+from flashdiffusion.physics.operator import NEEDS_TORCH, USE_TORCH, takes_arrays
+from flashdiffusion.types import Physics, RowwisePhysics
+
+Result = TypeVar("Result")
+
+
+class Unknown:
+    """Stands for a physics that is not known."""
+
+    name = "unknown"
+
+    def A(self, x: Tensor) -> Tensor:
+        raise InputError("the physics of these measurements is not known; expected one")
+
+
+@dataclass(frozen=True)
+class Rows(ABC):
+    """Measurements y (B, ...) on the [0, 1] scale and the physics that made them.
+
+    A physics without `take` is taken to be the same for every image. Whatever a physics raises is an InputError.
+    """
+
+    y: Tensor
+    physics: Physics = field(default_factory=Unknown)
+    # Gives `_shown`, where that of the problem that this one was made of is known.
+    _known: Callable[[], tuple[Tensor, Tensor]] | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    @abstractmethod
+    def _shown(self) -> tuple[Tensor, Tensor]:
+        """Tensors with a row for each image that are made of y once, and carried by take, join and to."""
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    @property
+    def name(self) -> str:
+        """Name of the physics, for messages."""
+        return str(getattr(self.physics, "name", type(self.physics).__name__))
+
+    def check_length(self) -> None:
+        """Raise InputError if the physics' parameters are for another number of images."""
+        if isinstance(self.physics, Sized) and len(self.physics) != len(self.y):
+            raise InputError(f"physics has parameters for {len(self.physics)} images; y has {len(self.y)}")
+
+    @property
+    def linear(self) -> bool:
+        """Whether the physics has an adjoint."""
+        return is_linear(self.physics)
+
+    @property
+    def noise_variance(self) -> Tensor:
+        """σ_y² of each image on the [0, 1] scale, (B,); 0 where the physics does not say (`noise_std_of`).
+
+        Raises:
+            InputError: another number of noise levels than images.
+        """
+        std = noise_std_of(self.physics)
+        if std is None:
+            return self.y.new_zeros(len(self))
+        self._check_noise(std)
+        return std.to(self.y).square().expand(len(self))
+
+    def _check_noise(self, std: Tensor) -> None:
+        if len(std) not in {1, len(self)}:
+            raise InputError(
+                f"physics {self.name} has {len(std)} noise levels for {len(self)} images; expected one, or one per "
+                "image"
+            )
+
+    def _carried(self, change: Callable[[Tensor], Tensor]) -> Callable[[], tuple[Tensor, Tensor]] | None:
+        """Carry what is known of this problem, changed as its rows are; nothing if it was not asked for yet."""
+        if self._known is None and "_shown" not in self.__dict__:
+            return None
+        return lambda: (change(self._shown[0]), change(self._shown[1]))
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Self:
+        """Put measurements, and the physics if it can be moved, on `device`, and y into the precision `dtype`."""
+        physics = self._call(self.physics.to, device) if hasattr(self.physics, "to") else self.physics
+        return type(self)(self.y.to(device, dtype), physics, self._carried(lambda value: value.to(device, dtype)))
+
+    def take(self, rows: Tensor) -> Self:
+        """Take some rows (int64 indices) of the batch."""
+        physics = self.physics
+        if not isinstance(physics, RowwisePhysics) and (std := noise_std_of(physics)) is not None and len(std) > 1:
+            self._check_noise(std)
+            physics = WithParams(physics)  # the same for every image but for its noise
+        own = self._call(physics.take, rows) if isinstance(physics, RowwisePhysics) else physics
+        y = self.y[rows.to(self.y.device, non_blocking=True)]
+        return type(self)(y, own, self._carried(lambda value: value[rows.to(value.device, non_blocking=True)]))
+
+    @property
+    def kind(self) -> Hashable:
+        """What problems must have in common to be joined."""
+        y = (self.y.shape[1:], self.y.dtype)
+        if isinstance(self.physics, BatchedPhysics):
+            return BatchedPhysics, *y
+        if isinstance(self.physics, WithParams):
+            return self.physics.kind, *y
+        # Rows of a user's own physics can be taken, but not joined to others.
+        return id(self if isinstance(self.physics, RowwisePhysics) else self.physics), *y
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """Make one problem of several of one kind, in their order."""
+        if len(parts) == 1:
+            return parts[0]
+        y = torch.cat([part.y for part in parts])
+
+        def together() -> tuple[Tensor, Tensor]:
+            return torch.cat([part._shown[0] for part in parts]), torch.cat([part._shown[1] for part in parts])
+
+        known = together if all(part._carried(torch.clone) for part in parts) else None
+        ours = [part.physics for part in parts if isinstance(part.physics, BatchedPhysics)]
+        foreign = [part.physics for part in parts if isinstance(part.physics, WithParams)]
+        if ours:
+            return cls(y, concatenate(ours), known)
+        return cls(y, WithParams.join(foreign) if foreign else parts[0].physics, known)
+
+    def measure(self, x: Tensor) -> Tensor:
+        """Give A(x).
+
+        Raises:
+            InputError: the physics cannot take these rows, or gives measurements of another shape than y or, where x
+                needs a gradient, without one.
+        """
+        measured = self._call(self.physics.A, x)
+        if not isinstance(measured, Tensor):
+            advice = f"; {NEEDS_TORCH}" if isinstance(measured, np.ndarray) else ""
+            raise InputError(f"physics {self.name} gives a {type(measured).__name__}; expected a tensor like y{advice}")
+        if measured.shape != self.y.shape:
+            raise InputError(
+                f"physics {self.name} gives measurements of shape {tuple(measured.shape)}; y has {tuple(self.y.shape)}"
+            )
+        if x.requires_grad and torch.is_grad_enabled() and not measured.requires_grad:
+            raise InputError(f"physics {self.name} gives measurements without a gradient, as numpy does: {USE_TORCH}")
+        return measured
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """Give Aᵀy.
+
+        Raises:
+            InputError: the physics is not linear, or cannot take these rows.
+        """
+        if not is_linear(self.physics):
+            raise InputError(f"physics {self.name} has no A_adjoint; expected a linear one")
+        return self._call(self.physics.A_adjoint, y)
+
+    def gradient(self, value: Tensor, of: Tensor) -> Tensor:
+        """∂value/∂of through the physics.
+
+        Raises:
+            InputError: the physics' own derivative fails.
+        """
+        (gradient,) = self._call(torch.autograd.grad, value, of)
+        return gradient
+
+    def _call(self, function: Callable[..., Result], *values: object) -> Result:
+        """Call the physics; whatever it raises is a fault of these images alone."""
+        try:
+            return function(*values)
+        except FlashDiffusionError:
+            raise
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            # torch has no class of error for a tensor that numpy cannot take, and says "numpy".
+            advice = f"; {NEEDS_TORCH}" if "numpy" in str(error) or takes_arrays(function, *values[:1]) else ""
+            if not advice and isinstance(error, RuntimeError) and not isinstance(self.physics, RowwisePhysics):
+                advice = "; pass parameters that differ from image to image through flashdiffusion.WithParams"
+            raise InputError(f"physics {self.name} failed: {type(error).__name__}: {brief(error)}{advice}") from error
