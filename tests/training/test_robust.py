@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from flashdiffusion.data import ImageDataset
 from flashdiffusion.errors import CheckpointError, InputError
 from flashdiffusion.priors import IdentityAutoencoder
-from flashdiffusion.training import loop
+from flashdiffusion.training import loop, setup
 from flashdiffusion.training.autoencoder import AutoencoderStage
 from flashdiffusion.training.denoiser import DenoiserStage
 from flashdiffusion.training.run import train
@@ -119,7 +119,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch, image_fol
 
 
 def test_training_without_the_instructions_is_in_float32(tmp_path, monkeypatch, image_folder, recipe, capsys):
-    monkeypatch.setattr(loop, "is_fast", lambda dtype, device: False)
+    monkeypatch.setattr(setup, "is_fast", lambda dtype, device: False)
     train("autoencoder", [image_folder], replace(recipe, precision="bf16"), tmp_path, max_steps=1)
     assert "no bfloat16 instructions" in capsys.readouterr().err
 

@@ -2,37 +2,30 @@
 
 import json
 import math
-import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, broadcast_object_list
+from accelerate.utils import broadcast_object_list
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 from tqdm import tqdm
 
-from flashdiffusion.data import ImageDataset, ensure_directory, save_grid
+from flashdiffusion.data import ImageDataset, ensure_directory
 from flashdiffusion.errors import CheckpointError, InputError, note
-from flashdiffusion.priors.precision import is_fast
 from flashdiffusion.training.batches import Batches
 from flashdiffusion.training.checkpoint import read_checkpoint, write_checkpoint
 from flashdiffusion.training.config import Recipe
 from flashdiffusion.training.draws import Draws
 from flashdiffusion.training.interrupt import interruptible
 from flashdiffusion.training.log import CsvLog
+from flashdiffusion.training.results import StageResults
+from flashdiffusion.training.setup import make_accelerator, make_optimizers
 from flashdiffusion.training.stage import Stage
 
-GRID_IMAGES = 8
 MAX_SKIPPED = 20
-PRECISIONS = ("no", "bf16")
-FINISH_IMAGES = 256
 
 
 def train_stage(
@@ -78,7 +71,7 @@ class _Training:
         self.max_seconds, self.max_steps = max_minutes * 60, max_steps
         self.last_seconds = 0.0  # of the step before
         self.step, self.seconds, self.skipped = 0, 0.0, 0
-        self.accelerator = _accelerator(recipe, len(stage.trainable()) > 1)
+        self.accelerator = make_accelerator(recipe, len(stage.trainable()) > 1)
         self.device = self.accelerator.device
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         self.total = stage.config.loop.batch_size
@@ -88,12 +81,13 @@ class _Training:
         stage.to(self.device)
         if recipe.channels_last:
             cast(Any, stage).to(memory_format=torch.channels_last)
-        self.optimizers = _optimizers(stage)
+        self.optimizers = make_optimizers(stage)
         self.main = next(iter(stage.trainable().values()))
         decay = stage.config.loop.ema_decay
         self.ema = EMAModel(self.main.parameters(), decay=decay, use_ema_warmup=True, power=0.75) if decay else None
         if self.ema:
             self.ema.to(self.device)
+        self.results = StageResults(stage, data, recipe.seed, self.device, self.ema, out)
         self.made_by = json.loads(json.dumps({"size": recipe.size, "seed": recipe.seed, **asdict(stage.config)}))
         self.checkpoint, self.csv = out / f"{stage.name}.ckpt", CsvLog(out / f"{stage.name}.csv")
         if self.accelerator.is_main_process:
@@ -147,7 +141,8 @@ class _Training:
                     self._save()
                     last_save = now
                 if now - last_grid > self.recipe.grid_minutes * 60:
-                    self._grid()
+                    if self.accelerator.is_main_process:
+                        self.results.grid()
                     last_grid = now
         bar.close()
         if log:
@@ -156,7 +151,11 @@ class _Training:
         if self.interrupted.is_set():
             note(f"interrupted: the checkpoint of step {self.step} is in {self.out}; --resume continues")
             raise KeyboardInterrupt
-        return self._finish()
+        if self.accelerator.is_main_process:
+            self.results.grid()
+            self.results.finish()
+        self.accelerator.wait_for_everyone()
+        return self.out
 
     def _agree(self, log_due: bool) -> tuple[float, bool]:
         """Part of the run that is over, in [0, 1], and whether this step is logged, by the first process's clock.
@@ -248,76 +247,3 @@ class _Training:
             self.step, self.seconds = state["step"], state["seconds"]
         except (KeyError, RuntimeError, ValueError, TypeError) as error:
             raise CheckpointError(f"{self.checkpoint} cannot be resumed from: {error}") from error
-
-    def _sample_images(self, count: int) -> Tensor:
-        """Images from all over the data, not from its first folder alone."""
-        indices = torch.linspace(0, len(self.data) - 1, min(count, len(self.data))).long().tolist()
-        return self.data.batch(indices, replace_damaged=True).to(self.device)
-
-    @torch.no_grad()
-    def _grid(self) -> None:
-        if not self.accelerator.is_main_process:
-            return
-        x = self._sample_images(GRID_IMAGES)
-        draws = Draws(self.recipe.seed, 0, len(x), slice(None), self.device)
-        self.stage.eval()
-        with self._averaged():
-            save_grid(self.stage.grid(x, draws), self.out / f"{self.stage.name}-samples.png")
-        self.stage.train()
-
-    @contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """Within, the trained module holds its EMA weights."""
-        if self.ema:
-            self.ema.store(self.main.parameters())
-            self.ema.copy_to(self.main.parameters())
-        try:
-            yield
-        finally:
-            if self.ema:
-                self.ema.restore(self.main.parameters())
-
-    @torch.no_grad()
-    def _finish(self) -> Path:
-        self._grid()
-        self.stage.eval()
-        if self.accelerator.is_main_process:
-            with self._averaged():
-                self.stage.finish(self._sample_images(FINISH_IMAGES))
-                self._save_folders()
-        self.accelerator.wait_for_everyone()
-        return self.out
-
-    def _save_folders(self) -> None:
-        """Write the trained folders beside `out`'s and rename them, so that a kill leaves no half-written one."""
-        partial = self.out / f".{self.stage.name}.tmp"
-        shutil.rmtree(partial, ignore_errors=True)
-        self.stage.save(partial)
-        # Last the one that marks the stage as done: denoiser after scheduler.
-        for folder in sorted(partial.iterdir(), reverse=True):
-            shutil.rmtree(self.out / folder.name, ignore_errors=True)
-            folder.rename(self.out / folder.name)
-        partial.rmdir()
-
-
-def _accelerator(recipe: Recipe, several: bool) -> Accelerator:
-    """What deals out the work, in the recipe's precision, or float32 where the processor lacks it.
-
-    Args:
-        several: whether a step trains one module of several, and leaves the others alone.
-    """
-    if recipe.precision not in PRECISIONS:
-        raise InputError(f"precision is {recipe.precision!r}; expected {' or '.join(PRECISIONS)}")
-    AcceleratorState._reset_state()  # accelerate keeps the first run's precision for the whole process
-    precision = recipe.precision
-    if precision == "bf16" and not torch.cuda.is_available() and not is_fast(torch.bfloat16, torch.device("cpu")):
-        note("this processor has no bfloat16 instructions and would take far longer; float32 is used")
-        precision = "no"
-    unused = DistributedDataParallelKwargs(find_unused_parameters=several)
-    return Accelerator(mixed_precision=precision, kwargs_handlers=[unused])
-
-
-def _optimizers(stage: Stage) -> dict[str, torch.optim.Optimizer]:
-    loop = stage.config.loop
-    options: dict[str, Any] = {"lr": loop.lr, "betas": (0.9, 0.99), "weight_decay": loop.weight_decay}
-    return {phase: torch.optim.AdamW(module.parameters(), **options) for phase, module in stage.trainable().items()}
