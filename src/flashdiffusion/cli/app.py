@@ -4,7 +4,6 @@ import io
 import os
 import sys
 import warnings
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +26,8 @@ for module in (demo, degrade, restore, severity, evaluate, ordering, tune, train
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version
+
         print(f"flashdiffusion {version('flashdiffusion')}")
         raise typer.Exit()
 
