@@ -107,26 +107,23 @@ def preset_for(presets: Presets, task: str | Physics, start: str, solver: str, s
     Args:
         steps: length of the time grid, if it is not the method's own.
     """
-    names = _names_of_task(task) if isinstance(task, str) else _names(task)
     start = start if start in _OWN_PRESETS else "flash"
     grid = Settings() if steps is None else Settings(steps=steps)
     for method in (method_name(start, solver), method_name(start, "latent-dps"), method_name("flash", solver)):
-        for known in (*names, _DEFAULT_TASK):
+        for known in (*_names(task), _DEFAULT_TASK):
             for length in (steps, None):
                 if (known, method, length) in presets.table:
                     return Settings(**presets.table[known, method, length].settings) | grid
     return grid
 
 
-def _names_of_task(task: str) -> list[str]:
-    """Name the task, its parts, and the operator that it draws."""
-    return [task, *task.split("+"), *([TASKS[task].physics] if task in TASKS else [])]
-
-
-def _names(physics: Physics) -> list[str]:
-    if isinstance(physics, Compose):
-        return _names(physics.first) + _names(physics.second)
-    return [str(getattr(physics, "name", _DEFAULT_TASK))]
+def _names(task: str | Physics) -> list[str]:
+    """Name a task, its parts and the operator that it draws; or a physics, or the parts of a composition."""
+    if isinstance(task, str):
+        return [task, *task.split("+"), *([TASKS[task].physics] if task in TASKS else [])]
+    if isinstance(task, Compose):
+        return _names(task.first) + _names(task.second)
+    return [str(getattr(task, "name", _DEFAULT_TASK))]
 
 
 PUBLISHED_IMAGES = ("FFHQ", "LSUN")

@@ -50,7 +50,7 @@ def test_refuses_lines_that_are_none(length, angle):
 def test_refuses_kernels_that_are_none_and_small_images():
     with pytest.raises(InputError, match="kernel of shape"):
         MotionBlur(torch.ones(1, 1, 5, 5))
-    with pytest.raises(InputError, match="no distribution"):
+    with pytest.raises(InputError, match="not a distribution"):
         MotionBlur(torch.ones(1, 1, 31, 31))
     with pytest.raises(InputError, match="more than 15"):
         MotionBlur.from_line([1.0], [0.0]).A(torch.zeros(1, 3, 15, 40))

@@ -43,7 +43,7 @@ def test_refuses_std_out_of_range(bad):
 
 def test_refuses_kernels_and_responses_that_are_none():
     kernel = _drawn([1.0]).params["kernel"]
-    with pytest.raises(InputError, match="no distribution"):
+    with pytest.raises(InputError, match="not a distribution"):
         CameraShake(2 * kernel)
     for gamma in (0.0, float("nan")):
         with pytest.raises(InputError, match="gamma is"):

@@ -28,7 +28,7 @@ _NUMBERS = _FLOATS | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 1
 
 
 def read_array(path: str | Path) -> Tensor:
-    """The measurement in a file as float32 with its channels first, (..., H, W); of several arrays, see `_choose`.
+    """Read a measurement as float32 (..., H, W), channels first; `_choose` picks one of several arrays.
 
     Raises:
         InputError: missing, damaged, too large, without an array to choose, or of another type than uint8, uint16
@@ -52,7 +52,7 @@ def read_array(path: str | Path) -> Tensor:
 
 
 def from_numpy(array: np.ndarray) -> Tensor:
-    """An array as float32 in [0, 1] with its channels first.
+    """Convert an array to float32 in [0, 1], channels first.
 
     Raises:
         InputError: another type than uint8, uint16 and floats.
@@ -72,10 +72,10 @@ def _expect_size(shape: tuple[int, ...], path: Path) -> None:
 
 
 def _choose(names: Iterable[str], path: Path) -> str:
-    """`y` or `measurement`, or the only one.
+    """Choose `y` or `measurement`, or the only array there is.
 
     Raises:
-        InputError: neither.
+        InputError: several arrays of other names, or none.
     """
     names = list(names)
     for name in (*_NAMES, *(names if len(names) == 1 else ())):
@@ -110,7 +110,7 @@ def _pt(data: bytes, path: Path) -> Tensor:
 
 
 def _unpacked(data: bytes, path: Path) -> zipfile.ZipFile:
-    """The archive, whose parts come to no more than they may."""
+    """Open a zip archive whose unpacked size is within the limit."""
     if not zipfile.is_zipfile(io.BytesIO(data)):
         raise InputError(f"{path} is no archive; expected a file of numpy.savez, or of today's torch.save")
     packed = zipfile.ZipFile(io.BytesIO(data))
@@ -140,7 +140,7 @@ def _mat(data: bytes, path: Path) -> np.ndarray:
 
 
 def _expect_unpackable(data: bytes, path: Path) -> None:
-    """Refuse a .mat file one of whose packed elements unpacks to more than it may."""
+    """Refuse a .mat file in which an element unpacks to more than the limit."""
     order = {b"IM": "<", b"MI": ">"}.get(data[126:128])
     at = 128 if order else len(data)  # version 4 has no such mark, and packs nothing
     while at + 8 <= len(data):

@@ -11,7 +11,6 @@ from pathlib import Path, PurePosixPath
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from flashdiffusion.data.decoding import SUFFIXES, decode_image
 from flashdiffusion.data.files import expect_file
@@ -60,7 +59,7 @@ def _entries(path: Path, notes: list[str]) -> list[_Entry]:
 
 
 def _members(path: Path) -> tuple[list[_Entry], PassedOver]:
-    """The images of a tar shard; one whose headers lead backwards or past its end is refused."""
+    """List the images of a tar shard; refuse one whose headers point backwards or past its end."""
     size, passed, entries, last = expect_file(path), PassedOver(), list[_Entry](), -1
     try:
         with tarfile.open(path, "r:") as shard:  # compressed, its offsets would not be those of the file
@@ -77,7 +76,7 @@ def _members(path: Path) -> tuple[list[_Entry], PassedOver]:
     return entries, passed
 
 
-class ImageDataset(Dataset[Tensor]):
+class ImageDataset:
     """Images of folders, uncompressed tar shards and files, centre-cropped and resized to a square.
 
     Items are uint8 (3, size, size); `ids[i]` names image i; `notes` says what was passed over. Decoded images
@@ -120,18 +119,15 @@ class ImageDataset(Dataset[Tensor]):
         return item
 
     def digest(self, index: int) -> str:
-        """Hash of the bytes of an image.
+        """Hash the bytes of an image.
 
         Raises:
             InputError: it cannot be read.
         """
         return hashlib.blake2b(self._entries[index].read(), digest_size=16).hexdigest()
 
-    def __getitems__(self, indices: Sequence[int]) -> list[Tensor]:
-        return list(self._pool.map(self.__getitem__, indices))
-
     def batch(self, indices: Sequence[int], replace_damaged: bool = False) -> Tensor:
-        """Images as float32 (B, 3, size, size) in [0, 1].
+        """Read images as float32 (B, 3, size, size) in [0, 1].
 
         Args:
             replace_damaged: put the next readable image in the place of one that cannot be read, and say so.
@@ -139,9 +135,8 @@ class ImageDataset(Dataset[Tensor]):
         Raises:
             InputError: an image cannot be read (with `replace_damaged`: none can).
         """
-        if not replace_damaged:
-            return torch.stack(self.__getitems__(indices)).float() / 255
-        return torch.stack(list(self._pool.map(self._nearest_readable, indices))).float() / 255
+        read = self._nearest_readable if replace_damaged else self.__getitem__
+        return torch.stack(list(self._pool.map(read, indices))).float() / 255
 
     def _nearest_readable(self, index: int) -> Tensor:
         for offset in range(len(self)):
@@ -156,7 +151,7 @@ class ImageDataset(Dataset[Tensor]):
         raise InputError("none of the images can be read")
 
     def attempt(self, indices: Sequence[int]) -> list[Tensor | InputError]:
-        """Each image as uint8 (3, size, size), or why it cannot be read; decoded by several threads."""
+        """Read each image as uint8 (3, size, size), in several threads; give the error for one that cannot be read."""
 
         def read(index: int) -> Tensor | InputError:
             try:
@@ -165,14 +160,3 @@ class ImageDataset(Dataset[Tensor]):
                 return error
 
         return list(self._pool.map(read, indices))
-
-    def readable(self, indices: Sequence[int]) -> tuple[list[int], list[tuple[str, str]]]:
-        """The indices whose images can be decoded, and (id, reason) of the others."""
-        good, failed = [], []
-        for index in indices:
-            try:
-                self[index]
-                good.append(index)
-            except InputError as error:
-                failed.append((self.ids[index], str(error)))
-        return good, failed

@@ -1,4 +1,4 @@
-"""The bytes of an image file to pixels: only raster formats, whatever the file's metadata holds."""
+"""Decodes image files: raster formats alone, whatever their metadata holds."""
 
 import io
 import warnings
@@ -35,10 +35,10 @@ _ALPHA = {"RGBA", "LA", "PA", "RGBa", "La"}
 
 
 def decode_image(data: bytes, name: str) -> Image.Image:
-    """Decode an image to 8-bit sRGB, or to mode F with values in [0, 255] where it is grey of 16 bits.
+    """Decode an image to 8-bit sRGB; 16-bit grey becomes mode F with values in [0, 255].
 
     Colour profiles are applied, the camera's rotation too; alpha is laid on white; of several frames the first is
-    taken. In the result's `info`, "mode" is the mode that it had, "grey" whether it was grey, and "notes" holds what
+    taken. In the result's `info`, "mode" is the mode of the file, "grey" whether it was grey, and "notes" holds what
     the user should be told. Metadata that cannot be read costs the image its metadata, nothing else.
 
     Raises:
@@ -64,7 +64,7 @@ def decode_image(data: bytes, name: str) -> Image.Image:
 
 
 def decode_as_stored(data: bytes, name: str, notes: list[str]) -> Image.Image:
-    """An image in its own mode, numbers as the file has them; `notes` is told of metadata that was left out.
+    """Decode an image in its own mode, with the file's own values; add to `notes` if metadata was left out.
 
     Raises:
         InputError: as `decode_image`.
@@ -102,7 +102,7 @@ def _loaded(data: bytes, name: str, bare: bool = False) -> Image.Image:
 
 
 def _loaded_bare(data: bytes, name: str, reason: InputError) -> Image.Image:
-    """The image without its metadata; the reason is raised if that was not what kept it from being read."""
+    """Decode an image without its metadata; raise `reason` if that does not help."""
     pixels_alone = stripped(data)
     if pixels_alone == data and data[:2] not in {b"II", b"MM"}:  # TIFF: its metadata is read after the pixels
         raise reason
@@ -113,7 +113,7 @@ def _loaded_bare(data: bytes, name: str, reason: InputError) -> Image.Image:
 
 
 def _expect_depth(image: Image.Image, name: str) -> None:
-    """Refuse depths that Pillow would cut to 8 bits in silence, or whose range is not known."""
+    """Refuse depths that Pillow would silently cut to 8 bits, or whose range is unknown."""
     raw = [
         part
         for tile in getattr(image, "tile", [])
@@ -164,7 +164,7 @@ def _frames(image: Image.Image) -> int:
 
 
 def _in_srgb(image: Image.Image, profile: bytes, notes: list[str]) -> Image.Image:
-    """The colours as sRGB has them; as they are, with a note, if the profile cannot be used."""
+    """Convert the colours to sRGB; if the profile cannot be used, keep them and add a note."""
     if image.mode not in {"L", "CMYK"}:
         image = image.convert("RGB")
     try:

@@ -1,4 +1,4 @@
-"""Reading plain files only; writing files so that no half-written one is ever seen under its final name."""
+"""Reads regular files only; writes files so that a half-written one never has its final name."""
 
 import json
 import os
@@ -14,14 +14,14 @@ from flashdiffusion.errors import InputError
 
 
 def cut(name: str, length: int) -> str:
-    """The start of a name that has at most `length` bytes on disk, which takes 255."""
+    """Cut a name to at most `length` bytes on disk, where 255 is the limit."""
     while len(os.fsencode(name)) > length:
         name = name[:-1]
     return name
 
 
 def unique(names: Iterable[str]) -> list[str]:
-    """The names, with a number where they repeat."""
+    """Make names unique by adding numbers to those that repeat."""
     taken: dict[str, None] = {}
     for given in names:
         name, n = given, 2
@@ -47,7 +47,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def ensure_directory(path: str | Path) -> Path:
-    """Create an output folder and prove that it can be written to.
+    """Create an output folder and check that it is writable.
 
     Raises:
         InputError: `path` is a file, or cannot be created or written.
@@ -64,7 +64,7 @@ def ensure_directory(path: str | Path) -> Path:
 
 
 def ensure_file(path: str | Path) -> Path:
-    """Create the folder of an output file, and prove that the file can be written into it.
+    """Create the folder of an output file and check that it is writable.
 
     Raises:
         InputError: `path` is a folder, or its folder cannot be created or written.
@@ -77,7 +77,7 @@ def ensure_file(path: str | Path) -> Path:
 
 
 def expect_file(path: str | Path) -> int:
-    """The size of a file that can be opened without waiting.
+    """Return the size in bytes of a regular file, which opens without waiting.
 
     Raises:
         InputError: there is none, or it is a folder, pipe, socket or device.
@@ -93,7 +93,7 @@ def expect_file(path: str | Path) -> int:
 
 
 def read_bytes(path: str | Path, limit: int) -> bytes:
-    """The contents of a plain file.
+    """Read a regular file.
 
     Raises:
         InputError: see `expect_file`; unreadable, or of more than `limit` bytes.
@@ -114,6 +114,4 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically; NaN and infinities are refused."""
-    text = json.dumps(value, indent=2, allow_nan=False)
-    with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n")
+    write_bytes(path, f"{json.dumps(value, indent=2, allow_nan=False)}\n".encode())

@@ -27,7 +27,7 @@ def fit_square(image: Image.Image, size: int) -> Image.Image:
 
 
 def to_uint8_tensor(image: Image.Image) -> Tensor:
-    """Decoded image to a uint8 tensor (3, H, W)."""
+    """Convert a decoded image to a uint8 tensor (3, H, W)."""
     return (to_tensor(image) * 255).round().to(torch.uint8)
 
 
@@ -41,7 +41,7 @@ def read_image(path: str | Path) -> Image.Image:
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """Decoded image to float32 (3, H, W) in [0, 1]."""
+    """Convert a decoded image to float32 (3, H, W) in [0, 1]."""
     values = torch.from_numpy(np.array(image)).float() / 255
     if values.ndim == 2:  # mode F
         return values.clamp(0, 1).expand(3, -1, -1).contiguous()
@@ -59,13 +59,13 @@ def load_image(path: str | Path, size: int | None = None) -> Tensor:
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """Float RGB (3, H, W) or grey (1, H, W) in [0, 1] (values outside are clipped) to an 8-bit image."""
+    """Convert float RGB (3, H, W) or grey (1, H, W) to an 8-bit image; values are clipped to [0, 1]."""
     array = (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
     return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
 
 
 def encode_image(image: Tensor) -> bytes:
-    """Float RGB (3, H, W) or grey (1, H, W) in [0, 1] as the bytes of a PNG file."""
+    """Encode float RGB (3, H, W) or grey (1, H, W) in [0, 1] as PNG."""
     stream = io.BytesIO()
     to_pil(image).save(stream, "PNG")
     return stream.getvalue()

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from flashdiffusion.data.files import atomic_path, expect_file, read_bytes
+from flashdiffusion.data.files import expect_file, read_bytes, write_bytes
 from flashdiffusion.errors import CheckpointError, InputError, brief
 
 SUFFIX = ".safetensors"
@@ -39,14 +39,12 @@ class MeasurementFile:
 
     def save(self, path: str | Path) -> None:
         """Write the file, atomically."""
-        tensors = {"y": self.y.contiguous()} | {
-            f"params.{key}": value.contiguous() for key, value in self.params.items()
-        }
+        tensors = {"y": self.y} | {f"params.{key}": value for key, value in self.params.items()}
         about = {"id": self.id, "physics": self.physics, "noise_std": self.noise_std, "source": self.source}
         about |= {"fitted": self.fitted, "grey": self.grey}
+        # Not save_file, which takes names in UTF-8 alone.
         metadata = {"format": _FORMAT, "version": str(_VERSION), "measurement": json.dumps(about)}
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(save(tensors, metadata))  # not save_file, which takes names in UTF-8 alone
+        write_bytes(path, save({key: value.contiguous() for key, value in tensors.items()}, metadata))
 
     @classmethod
     def load(cls, path: str | Path) -> "MeasurementFile":
@@ -92,13 +90,13 @@ def _expect_values(key: str, value: Tensor, path: Path) -> None:
 
 
 def _metadata(data: bytes) -> dict[str, str]:
-    """What the header of a safetensors file says beside its tensors."""
+    """Read the metadata in the header of a safetensors file."""
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     return dict(header.get("__metadata__", {}))
 
 
 def source_of(path: Path) -> str | None:
-    """The `source` of a measurement file, without reading its tensors; None for one that cannot be read."""
+    """Read the `source` of a measurement file but not its tensors; None if it cannot be read."""
     try:
         size = expect_file(path)
         with path.open("rb") as stream:

@@ -7,7 +7,7 @@ _KEPT = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 
 
 def stripped(data: bytes) -> bytes:
-    """The file with nothing but what its pixels need; as it is if it is neither PNG nor JPEG, or damaged."""
+    """Strip a PNG or JPEG file down to what its pixels need; other or damaged files are returned unchanged."""
     try:
         if data.startswith(_PNG):
             return _png(data)
@@ -29,7 +29,7 @@ def _png(data: bytes) -> bytes:
 
 
 def _jpeg(data: bytes) -> bytes:
-    """Without comments and application segments, but for Adobe's, which says what the colours are."""
+    """Drop comments and application segments, except Adobe's, which gives the colour transform."""
     kept, at = [data[:2]], 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker, length = struct.unpack_from(">xBH", data, at)

@@ -1,4 +1,4 @@
-"""Items in a row: made while others are used, worked on while others are made, taken together."""
+"""Iterators that read ahead, map in threads and split into chunks."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +13,7 @@ BEHIND = 16  # items per thread that may wait for their results
 
 
 def prefetched(items: Iterable[Item]) -> Iterator[Item]:
-    """The same items, each made by a thread while the one before it is used; never more than one ahead."""
+    """Yield the items, making the next one in a thread while the current one is used."""
     end: Any = object()
     iterator = iter(items)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch") as executor:
@@ -24,7 +24,7 @@ def prefetched(items: Iterable[Item]) -> Iterator[Item]:
 
 
 def mapped(call: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:
-    """`call` of each item, in their order, by threads that work while the next items are made; 0: by this one.
+    """Map `call` over the items in order, in threads that work while later items are made; 0: in this thread.
 
     An error or interrupt while an item is made comes after the results of those before it.
     """
@@ -47,7 +47,7 @@ def mapped(call: Callable[[Item], Result], items: Iterable[Item], threads: int) 
 
 
 def in_chunks(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """The same items, `size` at a time; the last chunk may be shorter."""
+    """Yield the items in lists of `size`; the last list may be shorter."""
     iterator = iter(items)
     while chunk := list(islice(iterator, size)):
         yield chunk

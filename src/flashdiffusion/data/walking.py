@@ -1,4 +1,4 @@
-"""What a folder or a tar shard holds: the same files for every command."""
+"""Which files a folder or tar shard holds, the same for every command."""
 
 import os
 from collections import deque
@@ -21,7 +21,7 @@ class PassedOver:
     others: dict[str, int] = field(default_factory=dict)
 
     def takes(self, path: PurePosixPath, suffixes: Collection[str]) -> bool:
-        """Whether a file is one of these suffixes; counted if not."""
+        """Tell whether a file has one of these suffixes; count it if not."""
         if any(is_side(part) for part in path.parts):
             self.hidden += 1
         elif (suffix := path.suffix.lower()) in suffixes:
@@ -31,7 +31,7 @@ class PassedOver:
         return False
 
     def say(self, where: str | Path) -> str | None:
-        """One line for the user, None if nothing was passed over."""
+        """Describe in one line what was passed over; None if nothing was."""
         parts = []
         if self.others:
             kinds = ", ".join(sorted(self.others)[:5]) + (", ..." if len(self.others) > 5 else "")
@@ -42,12 +42,12 @@ class PassedOver:
 
 
 def is_side(name: str) -> bool:
-    """Whether a file or folder is hidden, or another program's."""
+    """Tell whether a file or folder is hidden or belongs to another program."""
     return (name.startswith(".") and name not in {".", ".."}) or name.lower() in _SIDE
 
 
 def walk(folder: Path, suffixes: Collection[str]) -> tuple[list[Path], PassedOver]:
-    """The files below a folder with one of the suffixes, sorted; links to folders are followed, each folder once.
+    """Find files with one of the suffixes below a folder, sorted; links are followed, each folder is read once.
 
     Raises:
         InputError: a folder that cannot be read.

@@ -49,11 +49,11 @@ def measure_ordering(
             drawn from the task once.
     """
     for i, image_id in enumerate(data.ids):
-        _, failed = data.readable([i])
-        if failed:
-            yield Ordering(image_id, [], 0.0, failed[0][1])
+        (image,) = data.attempt([i])
+        if isinstance(image, InputError):
+            yield Ordering(image_id, [], 0.0, str(image))
             continue
-        clean = data.batch([i])
+        clean = image[None].float() / 255
         ys = []
         for n, value in enumerate(values):
             name = f"{image_id}@{n}"

@@ -46,7 +46,7 @@ class FlopCounter(TorchDispatchMode):
 
     @property
     def gflop(self) -> float:
-        """What was counted."""
+        """The count in GFLOP."""
         return self.flop / 1e9
 
     def __enter__(self) -> Self:
@@ -75,7 +75,7 @@ class FlopCounter(TorchDispatchMode):
 
 
 def count_gflop(call: Callable[[], object]) -> float:
-    """GFLOP of one call, see `FlopCounter`."""
+    """Count the GFLOP of one call, see `FlopCounter`."""
     with FlopCounter() as counter:
         call()
     return counter.gflop

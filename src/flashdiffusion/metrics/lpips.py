@@ -3,7 +3,8 @@
 torchmetrics' own LPIPS imports torchvision, which has no build for every torch; hence this one.
 """
 
-from dataclasses import dataclass
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -53,18 +54,11 @@ def _squeezenet() -> list[nn.Module]:
     ]
 
 
-@dataclass(frozen=True)
-class _Net:
-    layers: list[nn.Module]
-    taps: tuple[int, ...]
-    widths: tuple[int, ...]
-
-
-def _nets() -> dict[str, _Net]:
-    return {
-        "alex": _Net(_alexnet(), (1, 4, 7, 9, 11), (64, 192, 384, 256, 256)),
-        "squeeze": _Net(_squeezenet(), (1, 4, 7, 9, 10, 11, 12), (64, 128, 256, 384, 384, 512, 512)),
-    }
+# Layers; which of them are compared, and their channels.
+_NETS: dict[str, tuple[Callable[[], list[nn.Module]], tuple[int, ...], tuple[int, ...]]] = {
+    "alex": (_alexnet, (1, 4, 7, 9, 11), (64, 192, 384, 256, 256)),
+    "squeeze": (_squeezenet, (1, 4, 7, 9, 10, 11, 12), (64, 128, 256, 384, 384, 512, 512)),
+}
 
 
 class LPIPS(nn.Module):
@@ -79,10 +73,10 @@ class LPIPS(nn.Module):
 
     def __init__(self, net: str) -> None:
         super().__init__()
-        layout = _nets()[net]
-        self.net, self._taps = net, layout.taps
-        self.features = nn.ModuleList(layout.layers)
-        self.heads = nn.ModuleList(nn.Conv2d(width, 1, 1, bias=False) for width in layout.widths)
+        self.net = net
+        layers, self._taps, widths = _NETS[net]
+        self.features = nn.ModuleList(layers())
+        self.heads = nn.ModuleList(nn.Conv2d(width, 1, 1, bias=False) for width in widths)
         self.register_buffer("mean", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()
@@ -103,7 +97,9 @@ class LPIPS(nn.Module):
             raise CheckpointError(f"{path} is not a safetensors file: {error}") from error
         model = cls("squeeze" if "features.3.squeeze.weight" in state else "alex")
         try:
-            model.load_state_dict({_rename(key): value for key, value in state.items()})
+            model.load_state_dict(
+                {re.sub(r"^lin(\d+).*", r"heads.\1.weight", key): value for key, value in state.items()}
+            )
         except RuntimeError as error:
             raise CheckpointError(f"{path}: not LPIPS weights of AlexNet or SqueezeNet 1.1: {error}") from error
         return model
@@ -126,14 +122,6 @@ class LPIPS(nn.Module):
 
 def _unit(h: Tensor) -> Tensor:
     return h / (h.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)
-
-
-def _rename(key: str) -> str:
-    """`lin0.weight` and the like -> `heads.0.weight`."""
-    if key.startswith("lin"):
-        number = key[3:].split(".")[0]
-        return f"heads.{number}.weight"
-    return key
 
 
 # AlexNet's strides leave nothing of smaller images.

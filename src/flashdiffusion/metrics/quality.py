@@ -6,14 +6,14 @@ from flashdiffusion.metrics.registry import Metric, register
 
 
 def psnr(x: Tensor, reference: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of images in [0, 1], (B, 3, H, W) x 2 -> (B,); inf where they are equal."""
+    """Compute PSNR in dB of images in [0, 1], (B, 3, H, W) x 2 -> (B,); inf where they are equal."""
     from torchmetrics.functional.image import peak_signal_noise_ratio
 
     return peak_signal_noise_ratio(x, reference, data_range=1.0, reduction="none", dim=(1, 2, 3))
 
 
 def ssim(x: Tensor, reference: Tensor) -> Tensor:
-    """Structural similarity (Gaussian window, std 1.5) of images in [0, 1], (B, 3, H, W) x 2 -> (B,)."""
+    """Compute SSIM (Gaussian window, std 1.5) of images in [0, 1], (B, 3, H, W) x 2 -> (B,)."""
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     values = structural_similarity_index_measure(x, reference, data_range=1.0, reduction="none")

@@ -1,4 +1,4 @@
-"""What a metric is, all that are known, and those of them that a run can measure."""
+"""Metrics, their registry, and those that a run can measure."""
 
 import importlib
 import pkgutil
@@ -39,7 +39,7 @@ _FIRST = ("psnr", "ssim", "lpips")  # in tables; others follow as they were regi
 
 
 def register(metric: Metric) -> Metric:
-    """Make a metric known: whatever compares images measures it from then on.
+    """Register a metric: every comparison of images measures it from then on.
 
     Raises:
         InputError: neither `compare` nor `load`, or both.
@@ -56,13 +56,13 @@ def unregister(name: str) -> None:
 
 
 def all_metrics() -> dict[str, Metric]:
-    """Every known metric by name: PSNR, SSIM and LPIPS, then the others as they were registered."""
+    """Return all metrics by name: PSNR, SSIM, LPIPS, then the others in order of registration."""
     _discover()
     return {name: _METRICS[name] for name in dict.fromkeys((*_FIRST, *_METRICS))}
 
 
 def get_metric(name: str) -> Metric:
-    """The metric of that name.
+    """Return the metric of this name.
 
     Raises:
         InputError: there is none.
@@ -114,7 +114,7 @@ class Metrics:
 
     @torch.no_grad()
     def __call__(self, restored: Tensor, truth: Tensor) -> Quality:
-        """Figures of one image, (3, H, W) x 2 in [0, 1]."""
+        """Measure one image, (3, H, W) x 2 in [0, 1]."""
         quality = Quality()
         height, width = truth.shape[1:]
         for name, compare in self.compare.items():
@@ -126,6 +126,6 @@ class Metrics:
 
     @property
     def nets(self) -> dict[str, str]:
-        """Which network each metric with weights uses, if it says so: `{"lpips_net": "alex"}`."""
+        """Network of each metric that names its own: `{"lpips_net": "alex"}`."""
         nets = {f"{name}_net": getattr(compare, "net", None) for name, compare in self.compare.items()}
         return {name: net for name, net in nets.items() if net is not None}

@@ -59,10 +59,10 @@ class BatchedPhysics(DeepInverseMethods, ABC):
 
     @abstractmethod
     def A(self, x: Tensor) -> Tensor:
-        """The noise-free measurement of x (B, C, H, W); raises InputError for another number of images."""
+        """Measure x (B, C, H, W) without noise; raises InputError for another number of images."""
 
     def describe(self) -> list[dict[str, float | str]]:
-        """The parameters of each image that are numbers, for records."""
+        """Describe each image's operator by its scalar parameters, for records."""
         numbers = {key: value.tolist() for key, value in self.params.items() if value.ndim == 1}
         return [
             {"physics": self.name} | {key: round(values[row], 4) for key, values in numbers.items()}
@@ -71,7 +71,7 @@ class BatchedPhysics(DeepInverseMethods, ABC):
 
     @classmethod
     def from_params(cls, params: dict[str, Tensor], noise_std: NoiseStd) -> Self:
-        """The inverse of reading `params`: rebuild from saved tensors (raises InputError if they do not fit)."""
+        """Rebuild from saved `params`; raises InputError if they do not fit."""
         names = [name for name in signature(cls).parameters if name != "noise_std"]
         if set(params) != set(names):
             plural = "parameters" if len(names) > 1 else "parameter"
@@ -80,47 +80,40 @@ class BatchedPhysics(DeepInverseMethods, ABC):
         return cls(**arguments)
 
     def image(self, y: Tensor) -> Tensor:
-        """Measurements as images (B, C, H, W) of the size of x, for networks that take images; y if it is one."""
+        """Show measurements as images (B, C, H, W) of the size of x, for networks; y itself if it is one."""
         return self.measured(y)
 
     def measured(self, y: Tensor) -> Tensor:
-        """y with 0 where nothing was measured: what a file holds there is no data. Linear and per image."""
+        """Set y to 0 where nothing was measured and a file's values are no data. Linear, per image."""
         return y
 
     def __call__(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """A(x) + n, n ~ N(0, noise_std² I).
-
-        The noise is drawn in float32 on the generator's device (the CPU without one), so that a seed means the same
-        noise whatever device and precision x has.
-        """
-        y = self.A(x)
-        device = generator.device if generator is not None else "cpu"
-        noise = torch.randn(y.shape, generator=generator, device=device).to(y)
-        return y + self.noise_std.to(y).view(-1, *[1] * (y.ndim - 1)) * noise
+        """A(x) + n, n ~ N(0, noise_std² I), see `add_noise`."""
+        return add_noise(self.A(x), self.noise_std, generator)
 
     def take(self, rows: Tensor) -> "BatchedPhysics":
-        """The physics of some rows (int64 indices) of the batch; waits for no device if they are on the CPU."""
+        """Select rows (int64 indices) of the batch; does not wait for the device if they are on the CPU."""
         return self._map(lambda value: value[rows.to(value.device, non_blocking=True)])._with(
             noise_std=self.noise_std[rows.cpu()]
         )
 
     def expand(self, count: int) -> "BatchedPhysics":
-        """The physics of `count` images, if it is one for all of them."""
+        """Repeat the physics of one image for `count` images."""
         return self.take(torch.zeros(count, dtype=torch.int64)) if len(self) == 1 < count else self
 
     def to(self, device: torch.device | str) -> "BatchedPhysics":
-        """The same physics with its parameters on `device`."""
+        """Copy with the parameters on `device`."""
         return self._map(lambda value: value.to(device))
 
     @property
     def kind(self) -> Hashable:
-        """Operators of equal kind can be joined to one."""
+        """Operators of equal kind can be joined into one."""
         shapes = tuple((key, value.shape[1:]) for key, value in self.params.items())
         return type(self), shapes
 
     @classmethod
     def join(cls, parts: "Sequence[BatchedPhysics]") -> "BatchedPhysics":
-        """One physics for the images of several of one kind, in their order; `concatenate` joins different kinds."""
+        """Join operators of one kind, in order; `concatenate` joins different kinds."""
         first, *others = parts
         known = [key for key in first._derived if all(key in other._derived for other in others)]
         return first._with(
@@ -134,15 +127,15 @@ class BatchedPhysics(DeepInverseMethods, ABC):
         return self._with(params=params, _derived=derived)
 
     def _with(self, **attributes: Any) -> Self:
-        """A copy with other attributes: what was checked and computed when the user made it is not done again."""
+        """Copy with these attributes, without repeating checks and computations."""
         made = copy(self)
         vars(made).update(attributes)
         return made
 
     def derived(self, key: Hashable, like: Tensor, make: Callable[[], Tensor]) -> Tensor:
-        """A tensor (B, ...) computed from the parameters, on the device of `like`, and in its type if it is of floats.
+        """Compute a tensor (B, ...) from the parameters; give it on the device of `like`, floats in its type.
 
-        It is made once; rows that are taken, joined or moved copy theirs.
+        It is computed once; rows that are taken, joined or moved copy it.
         """
         if key not in self._derived:
             with torch.inference_mode(False), torch.no_grad():
@@ -159,8 +152,18 @@ class BatchedPhysics(DeepInverseMethods, ABC):
             )
 
 
+def add_noise(y: Tensor, std: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Add Gaussian noise of std (1,) or (B,) to y (B, ...).
+
+    It is drawn in float32 on the generator's device (the CPU without one), so that a seed means the same noise for any
+    device and precision of y.
+    """
+    noise = torch.randn(y.shape, generator=generator, device=generator.device if generator else "cpu").to(y)
+    return y + std.to(y).view(-1, *[1] * (y.ndim - 1)) * noise
+
+
 def checked_noise(noise_std: NoiseStd, scale_of_images: bool = True) -> Tensor:
-    """Noise levels as float64 (n,) on the CPU.
+    """Convert noise levels to float64 (n,) on the CPU.
 
     Raises:
         InputError: one that is negative or not finite, or above 1 on the scale of images.
@@ -180,14 +183,14 @@ def checked_noise(noise_std: NoiseStd, scale_of_images: bool = True) -> Tensor:
 def per_image(
     what: str, value: PerImage, expected: str, valid: Callable[[Tensor], Tensor], dtype: torch.dtype | None = None
 ) -> Tensor:
-    """Numbers as a tensor (B,), or (1,) of one number.
+    """Convert numbers to a tensor (B,), one number to (1,).
 
     Args:
-        what: names them in the error.
-        valid: which of them are `expected`.
+        what: their name in the error.
+        valid: tells which numbers are `expected`.
 
     Raises:
-        InputError: numbers that are not valid.
+        InputError: an invalid number.
     """
     tensor = torch.as_tensor(value, dtype=dtype)
     tensor = tensor[None] if tensor.ndim == 0 else tensor
@@ -197,17 +200,17 @@ def per_image(
 
 
 def between(low: float, high: float) -> Callable[[Tensor], Tensor]:
-    """For `per_image`: numbers from `low` to `high`."""
+    """Accept finite numbers from `low` to `high`, for `per_image`."""
     return lambda tensor: tensor.isfinite() & (tensor >= low) & (tensor <= high)
 
 
 def whole(low: float, high: float = float("inf")) -> Callable[[Tensor], Tensor]:
-    """For `per_image`: whole numbers from `low` to `high`."""
+    """Accept whole numbers from `low` to `high`, for `per_image`."""
     return lambda tensor: between(low, high)(tensor) & (tensor == tensor.round())
 
 
 def constant(make: Callable[..., Tensor], like: Tensor, *values: int) -> Tensor:
-    """What `make` gives for the values, in the type and on the device of `like`; it is made and sent there once."""
+    """Return `make(*values)` in the type and on the device of `like`; it is made and sent there once."""
     return _constant(make, values, like.device, like.dtype)
 
 
@@ -218,7 +221,7 @@ def _constant(make: Callable[..., Tensor], values: tuple[int, ...], device: torc
 
 
 def shared(what: str, numbers: Tensor) -> float:
-    """The one number that all images of a batch have, as their measurements are to have one size.
+    """Return the number that all images of a batch share, so that their measurements have one size.
 
     Raises:
         InputError: several numbers.

@@ -48,12 +48,12 @@ class GaussianBlur(BatchedPhysics):
         return torch.einsum("bji,bcjk,bkl->bcil", rows, y, columns)
 
     def _matrix(self, size: int, like: Tensor) -> Tensor:
-        """(B, size, size): reflect-pad and filter along one axis."""
+        """Matrices (B, size, size) that reflect-pad and filter along one axis."""
         return self.derived(size, like, lambda: filter_matrix(self.params["std"], size))
 
 
 def filter_matrix(std: Tensor, size: int) -> Tensor:
-    """Matrices (B, size, size) of "reflect, then filter" along an axis, float32 on the device of std (B,).
+    """Build matrices (B, size, size) of "reflect, then filter" along an axis, float32 on the device of std (B,).
 
     Raises:
         InputError: an axis no longer than half the kernel.

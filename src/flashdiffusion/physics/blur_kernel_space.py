@@ -51,7 +51,7 @@ class BlurKernelSpace(BatchedPhysics):
         generator: torch.Generator,
         noise_std: NoiseStd = 0.05,
     ) -> Self:
-        """Random codes, N(0, 1.2²), for `count` images of `size` (H, W)."""
+        """Draw codes from N(0, 1.2²) for `count` images of `size` (H, W)."""
         shape = (count, CODE_CHANNELS, size[0] // STRIDE, size[1] // STRIDE)
         return cls(network, CODE_STD * torch.randn(shape, generator=generator, device=generator.device), noise_std)
 
@@ -85,7 +85,7 @@ class BlurKernelSpace(BatchedPhysics):
         return super().kind, id(self.network)
 
 
-@lru_cache(maxsize=1)  # one network for all images of a command
+@lru_cache(maxsize=1)  # all images of a command share the network
 def _network(path: Path) -> KernelWizard:
     return KernelWizard.from_file(path)
 

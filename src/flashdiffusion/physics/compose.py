@@ -23,8 +23,8 @@ class Compose(BatchedPhysics):
     """y = second.A(first.A(x)), with the noise of the second alone; linear (it has `A_adjoint`) if both are.
 
     Its parameters are those of both, named `first.NAME` and `second.NAME`, and `kinds`: the names of the two
-    operators, "gaussian-blur+jpeg", as bytes (B, n), from which a measurement file is read back. An operator of two
-    can be one of the two again. If one of them is another library's, it is a `Chain`.
+    operators, "gaussian-blur+jpeg", as bytes (B, n), so that a measurement file can be read back. Compositions nest.
+    If one of the two is another library's, the result is a `Chain`.
 
     Args:
         first: what happens to the image first; its noise is left out.
@@ -76,7 +76,7 @@ class Compose(BatchedPhysics):
         return cls(part("first.", first, 0.0), part("second.", second, noise_std))
 
     def describe(self) -> list[dict[str, float | str]]:
-        """Parameters of both; one of the second that the first has too is named `second.NAME`."""
+        """Describe both; a parameter of the second that the first also has is named `second.NAME`."""
         described = []
         for one, two in zip(self.first.describe(), self.second.describe(), strict=True):
             about: dict[str, float | str] = {"physics": f"{one['physics']}+{two['physics']}"}

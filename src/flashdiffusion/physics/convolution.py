@@ -8,7 +8,7 @@ from flashdiffusion.errors import InputError
 
 
 def convolve(x: Tensor, kernel: Tensor) -> Tensor:
-    """Each image of x (B, C, H, W) with its own kernel (B or 1, 1, h, w), sides odd; differentiable, same size.
+    """Convolve x (B, C, H, W) with kernels (B or 1, 1, h, w) of odd sides; differentiable, same size.
 
     Raises:
         InputError: an image smaller than half the kernel.
@@ -28,7 +28,7 @@ def convolve(x: Tensor, kernel: Tensor) -> Tensor:
 
 
 def kernel_std(kernel: Tensor) -> Tensor:
-    """Standard deviation along an axis, in pixels, of kernels (B, 1, h, w): (B,)."""
+    """Compute the standard deviation along an axis, in pixels, of kernels (B, 1, h, w) -> (B,)."""
     variance = torch.zeros(len(kernel), dtype=kernel.dtype, device=kernel.device)
     for axis in (2, 3):
         offset = torch.arange(kernel.shape[axis], dtype=kernel.dtype, device=kernel.device) - kernel.shape[axis] // 2

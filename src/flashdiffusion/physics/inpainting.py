@@ -14,12 +14,12 @@ from flashdiffusion.physics.tasks import Task
 
 
 class _Inpainting(BatchedPhysics):
-    """Pixels are lost, all channels together; they read 0 (plus noise, which is not looked at)."""
+    """Pixels are lost, all channels together; they read 0 (plus noise, which is ignored)."""
 
     loses = True
 
     def lost(self, x: Tensor) -> Tensor:
-        """Which pixels of x (B, C, H, W) are lost, bool (B or 1, 1, H, W)."""
+        """Tell which pixels of x (B, C, H, W) are lost, bool (B or 1, 1, H, W)."""
         raise NotImplementedError
 
     def A(self, x: Tensor) -> Tensor:
@@ -34,8 +34,7 @@ class _Inpainting(BatchedPhysics):
 
 
 class RandomInpainting(_Inpainting):
-    """Random pixels are dropped, all channels together; dropped pixels read 0 (plus noise, which is not
-    looked at).
+    """Random pixels are dropped, all channels together; they read 0 (plus noise, which is ignored).
 
     Args:
         mask: (B, 1, H, W), 1 where a pixel was kept and 0 where it was dropped.
@@ -80,9 +79,9 @@ class RandomInpainting(_Inpainting):
         image: Path | None = None,
         original: tuple[int, int] | None = None,
     ) -> Self:
-        """The mask of an image file, see `read_mask`; "alpha", unless there is such a file, is that of `image` itself.
+        """Read a mask from an image file, see `read_mask`; "alpha", if no such file exists, is that of `image` itself.
 
-        A mask of the `original` size of an image that was cropped and resized to `size` is so too.
+        If the image was cropped and resized to `size`, a mask of its `original` size is too.
 
         Raises:
             InputError: as `read_mask`.
@@ -107,8 +106,7 @@ class RandomInpainting(_Inpainting):
 
 
 class BoxInpainting(_Inpainting):
-    """The pixels of a box are lost, all channels together; they read 0 (plus noise, which is not
-    looked at).
+    """The pixels of a box are lost, all channels together; they read 0 (plus noise, which is ignored).
 
     Args:
         top: first row of the box, in pixels from the top: whole numbers, one for all images or one per image.
@@ -118,7 +116,7 @@ class BoxInpainting(_Inpainting):
         noise_std: σ_y on the [0, 1] scale.
 
     Raises:
-        InputError: negative or broken numbers, different numbers of them, or a box that does not fit the images.
+        InputError: negative or fractional numbers, different numbers of them, or a box that does not fit the images.
     """
 
     name = "box-inpainting"

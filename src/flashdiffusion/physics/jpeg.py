@@ -28,10 +28,7 @@ _CHROMA = (
     (18, 21, 26, 66, 99, 99, 99, 99),
     (24, 26, 56, 99, 99, 99, 99, 99),
     (47, 66, 99, 99, 99, 99, 99, 99),
-    (99, 99, 99, 99, 99, 99, 99, 99),
-    (99, 99, 99, 99, 99, 99, 99, 99),
-    (99, 99, 99, 99, 99, 99, 99, 99),
-    (99, 99, 99, 99, 99, 99, 99, 99),
+    *((99,) * 8,) * 4,
 )
 # RGB -> Y, Cb, Cr of JFIF, chroma about 0.
 _YCC = (
@@ -81,7 +78,7 @@ class JPEG(BatchedPhysics):
         return rgb[:, :, :height, :width].clamp(0, 1)
 
     def _quantise(self, planes: Tensor, table: Table) -> Tensor:
-        """Planes (B, C, 8 n, 8 m) in grey levels, through the rounding of their blocks' coefficients."""
+        """Round the DCT coefficients of the 8 x 8 blocks of planes (B, C, 8 n, 8 m) in grey levels."""
         b, c, height, width = planes.shape
         basis = constant(_dct, planes)
         blocks = planes.view(b, c, height // 8, 8, width // 8, 8).transpose(3, 4)  # (B, C, n, m, 8, 8)
@@ -107,7 +104,7 @@ def _to_rgb() -> Tensor:
 
 
 def _dct() -> Tensor:
-    """The orthonormal DCT-II of 8 points, (frequency, position)."""
+    """Build the orthonormal DCT-II of 8 points, (frequency, position)."""
     position, frequency = torch.arange(8, dtype=torch.float64), torch.arange(8, dtype=torch.float64)[:, None]
     basis = torch.cos(math.pi * (2 * position + 1) * frequency / 16) / 2
     basis[0] /= math.sqrt(2)

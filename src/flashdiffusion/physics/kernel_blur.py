@@ -1,4 +1,4 @@
-"""Blur with kernels of the user's own."""
+"""Blur with the user's own kernels."""
 
 from pathlib import Path
 from typing import Self
@@ -52,7 +52,7 @@ class Blur(BatchedPhysics):
 
     @classmethod
     def from_file(cls, kernel: Path, noise_std: NoiseStd = 0.05) -> Self:
-        """The kernel of an image file."""
+        """Read the kernel from an image or array file."""
         return cls(kernel, noise_std)
 
     def describe(self) -> list[dict[str, float | str]]:

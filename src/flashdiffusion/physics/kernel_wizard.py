@@ -1,6 +1,5 @@
 """The blur-kernel-space network of Tran et al.: a sharp image and a kernel code -> a blurred image."""
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -15,7 +14,7 @@ STRIDE = 128  # pixels per entry of the code: two strided convolutions, then a U
 _FEATURES = 64
 _WIDTHS = (64, 64, 128, 256, 512, 512)  # of the U-Net, from the features to its deepest level
 _FRONT_BLOCKS, _BACK_BLOCKS = 10, 20
-_UNUSED = "kernel_extractor."  # finds the code of a pair of images
+_UNUSED = "kernel_extractor."  # estimates the code from a pair of images
 
 
 class KernelWizard(nn.Module):
@@ -32,35 +31,26 @@ class KernelWizard(nn.Module):
         front = [_Residual(width) for _ in range(_FRONT_BLOCKS)]
         back = [_Residual(width) for _ in range(_BACK_BLOCKS)]
         self.feature_extractor = nn.Sequential(
-            nn.Conv2d(3, width, 3, padding=1),
-            nn.LeakyReLU(0.1),
-            nn.Conv2d(width, width, 3, stride=2, padding=1),
-            nn.LeakyReLU(0.1),
-            nn.Conv2d(width, width, 3, stride=2, padding=1),
-            nn.LeakyReLU(0.1),
+            *(nn.Conv2d(3, width, 3, padding=1), nn.LeakyReLU(0.1)),
+            *(nn.Conv2d(width, width, 3, stride=2, padding=1), nn.LeakyReLU(0.1)),
+            *(nn.Conv2d(width, width, 3, stride=2, padding=1), nn.LeakyReLU(0.1)),
             *front,
         )
-        self.adapter = _Adapter()
+        self.adapter = nn.ModuleDict({"model": _Level(0)})
         self.recon_trunk = nn.Sequential(
             *back,
-            nn.Conv2d(width, 4 * width, 3, padding=1),
-            nn.PixelShuffle(2),
-            nn.LeakyReLU(0.1),
-            nn.Conv2d(width, 4 * width, 3, padding=1),
-            nn.PixelShuffle(2),
-            nn.LeakyReLU(0.1),
-            nn.Conv2d(width, width, 3, padding=1),
-            nn.LeakyReLU(0.1),
-            nn.Conv2d(width, 3, 3, padding=1),
+            *(nn.Conv2d(width, 4 * width, 3, padding=1), nn.PixelShuffle(2), nn.LeakyReLU(0.1)),
+            *(nn.Conv2d(width, 4 * width, 3, padding=1), nn.PixelShuffle(2), nn.LeakyReLU(0.1)),
+            *(nn.Conv2d(width, width, 3, padding=1), nn.LeakyReLU(0.1), nn.Conv2d(width, 3, 3, padding=1)),
         )
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        """x (B, 3, H, W) in [0, 1] and code (B, 512, H / 128, W / 128) -> blurred (B, 3, H, W), not clipped."""
-        return x + self.recon_trunk(self.adapter(self.feature_extractor(x), code))
+        """Blur x (B, 3, H, W) in [0, 1] by code (B, 512, H / 128, W / 128) -> (B, 3, H, W), not clipped."""
+        return x + self.recon_trunk(self.adapter["model"](self.feature_extractor(x), code))
 
     @classmethod
     def from_file(cls, path: str | Path) -> "KernelWizard":
-        """The network with the weights of a file, `.safetensors` or PyTorch's, ready for use.
+        """Load the network from a `.safetensors` or PyTorch file, ready for use.
 
         Raises:
             InputError: no such file.
@@ -71,11 +61,8 @@ class KernelWizard(nn.Module):
             raise InputError(f"no blur-kernel-space weights at {path}; expected the published GOPRO_wVAE.pth")
         network = cls()
         try:
-            weights: Mapping[str, Tensor]
-            if path.suffix == ".safetensors":
-                weights = load_file(path)
-            else:
-                weights = torch.load(path, map_location="cpu", weights_only=True)
+            safe = path.suffix == ".safetensors"
+            weights = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
             network.load_state_dict({key: value for key, value in weights.items() if not key.startswith(_UNUSED)})
         except Exception as error:  # torch raises many kinds for files that are no checkpoints
             raise CheckpointError(
@@ -94,31 +81,18 @@ class _Residual(nn.Module):
         return x + self.conv2(F.relu(self.conv1(x)))
 
 
-class _Adapter(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.model = _Level(0)
-
-    def forward(self, features: Tensor, code: Tensor) -> Tensor:
-        return self.model(features, code)
-
-
 class _Level(nn.Module):
     """One level of the U-Net: down, the level below (or, at the deepest, the code beside it), up."""
 
     def __init__(self, depth: int) -> None:
         super().__init__()
         outer, inner = _WIDTHS[depth], _WIDTHS[depth + 1]
-        first = depth == 0
-        down: list[nn.Module] = [nn.Conv2d(outer, inner, 4, stride=2, padding=1, bias=False)]
-        up: list[nn.Module] = [nn.ReLU(), nn.ConvTranspose2d(2 * inner, outer, 4, stride=2, padding=1, bias=first)]
-        self.down = nn.Sequential(*down) if first else nn.Sequential(nn.LeakyReLU(0.2), *down)
-        if depth + 2 < len(_WIDTHS):
-            self.submodule: _Level | None = _Level(depth + 1)
-        else:
-            self.submodule = None
-        self.up = nn.Sequential(*up, nn.Tanh()) if first else nn.Sequential(*up)
-        self.first = first
+        self.first = depth == 0
+        down = nn.Conv2d(outer, inner, 4, stride=2, padding=1, bias=False)
+        up = nn.ConvTranspose2d(2 * inner, outer, 4, stride=2, padding=1, bias=self.first)
+        self.down = nn.Sequential(down) if self.first else nn.Sequential(nn.LeakyReLU(0.2), down)
+        self.submodule = _Level(depth + 1) if depth + 2 < len(_WIDTHS) else None
+        self.up = nn.Sequential(nn.ReLU(), up, nn.Tanh()) if self.first else nn.Sequential(nn.ReLU(), up)
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
         below = self.down(x)

@@ -23,7 +23,7 @@ def fit_mask(mask: Tensor, height: int, width: int) -> Tensor:
 
 
 def read_mask(path: str | Path, channel: str | None = None) -> Tensor:
-    """1 where a pixel was kept and 0 where it was lost, float32 (1, 1, H, W).
+    """Read a mask: 1 where a pixel was kept and 0 where it was lost, float32 (1, 1, H, W).
 
     The file has two levels, whatever they are (0 and 1, 0 and 127, 0 and 255): the brighter one is kept. Where alpha
     varies and colour does not, alpha is the mask, and transparent is lost.
@@ -32,8 +32,8 @@ def read_mask(path: str | Path, channel: str | None = None) -> Tensor:
         channel: "alpha" for alpha, whatever the colours.
 
     Raises:
-        InputError: unreadable, a mask for each channel, one level that says nothing, more than two, or no alpha where
-            it is asked for.
+        InputError: an unreadable file, channels that differ, a single level other than the lowest or highest, more than
+            two levels, or no alpha where it is asked for.
     """
     image = decode_as_stored(read_bytes(path, LARGEST_FILE), str(path), [])
     has_alpha = image.mode in {"LA", "La", "PA", "RGBA", "RGBa"} or "transparency" in image.info

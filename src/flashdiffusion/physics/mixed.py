@@ -37,7 +37,7 @@ class Mixed(BatchedPhysics):
 
     @classmethod
     def _of(cls, parts: Parts) -> Self:
-        """Of rows on the CPU that are known to make up a batch."""
+        """Build from rows on the CPU that are known to make up a batch."""
         made = cls.__new__(cls)
         made.parts = _flat(parts)
         made.order = torch.cat([rows for rows, _ in made.parts]).argsort()
@@ -74,7 +74,7 @@ class Mixed(BatchedPhysics):
         return self._each(lambda part: part.measured, y)
 
     def _each(self, call: Callable[[Any], Callable[[Tensor], Tensor]], values: Tensor) -> Tensor:
-        """What each image's own operator makes of its row."""
+        """Apply each image's own operator to its row."""
 
         def there(rows: Tensor) -> Tensor:
             return rows.to(values.device, non_blocking=True)
@@ -90,7 +90,7 @@ class Mixed(BatchedPhysics):
         return [described[place] for place in self.order.tolist()]
 
     def take(self, rows: Tensor) -> BatchedPhysics:
-        """The physics of some rows; rows of one kind alone are that kind."""
+        """Select rows; if all are of one kind, the result is that kind."""
         rows = rows.cpu()
         taken = []
         for own, part in self.parts:
@@ -108,7 +108,7 @@ class Mixed(BatchedPhysics):
 
 
 def _flat(parts: Parts) -> list[tuple[Tensor, BatchedPhysics]]:
-    """The same with the parts of those that are mixed themselves in their place."""
+    """Replace each mixed operator by its parts."""
     flat: list[tuple[Tensor, BatchedPhysics]] = []
     for rows, part in parts:
         flat += [(rows[own], inner) for own, inner in part.parts] if isinstance(part, Mixed) else [(rows, part)]
@@ -116,7 +116,7 @@ def _flat(parts: Parts) -> list[tuple[Tensor, BatchedPhysics]]:
 
 
 def concatenate(parts: Sequence[BatchedPhysics]) -> BatchedPhysics:
-    """One physics for the images of several, in their order; of one kind if all of them are."""
+    """Join operators in order; if all are of one kind, the result is that kind."""
     ends = torch.tensor([len(part) for part in parts]).cumsum(0).tolist()
     whole = [(torch.arange(end - len(part), end), part) for end, part in zip(ends, parts, strict=True)]
     kinds: dict[Hashable, list[tuple[Tensor, BatchedPhysics]]] = {}

@@ -12,7 +12,7 @@ from flashdiffusion.physics.nonlinear_blur import RADIUS, check_kernel, draw_ker
 from flashdiffusion.physics.registry import Form, register_physics
 from flashdiffusion.physics.tasks import Task
 
-_POINTS = 512  # of a line, when it is drawn into the kernel
+_POINTS = 512  # of a line that is rendered into the kernel
 
 
 class MotionBlur(Blur):
@@ -25,7 +25,7 @@ class MotionBlur(Blur):
         noise_std: σ_y on the [0, 1] scale.
 
     Raises:
-        InputError: a kernel that is none, or an image of 15 pixels a side or less.
+        InputError: a kernel of another shape or sum, or an image of 15 pixels a side or less.
     """
 
     name = "motion-blur"
@@ -36,7 +36,7 @@ class MotionBlur(Blur):
 
     @classmethod
     def from_line(cls, length: PerImage, angle: PerImage = 0.0, noise_std: NoiseStd = 0.05) -> Self:
-        """Straight paths of `length` pixels at `angle` degrees, counter-clockwise from the horizontal.
+        """Blur along straight paths of `length` pixels at `angle` degrees, counter-clockwise from the horizontal.
 
         Raises:
             InputError: a length that is negative or above 30, an angle that is not finite, or another number of them.

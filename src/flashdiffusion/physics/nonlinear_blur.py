@@ -16,7 +16,7 @@ from flashdiffusion.physics.tasks import Task
 RADIUS = 15  # pixels; a trajectory is scaled down where it would leave the kernel
 GAMMA = 2.2
 _STEPS = 64  # of the random walk
-_POINTS = 8  # per step, when it is drawn into the kernel
+_POINTS = 8  # per step, rendered into the kernel
 _INERTIA = 0.9
 _DARKEST = 1e-6  # below it the response's slope is taken as constant: it is infinite at 0
 
@@ -33,7 +33,7 @@ class CameraShake(BatchedPhysics):
         noise_std: σ_y on the [0, 1] scale.
 
     Raises:
-        InputError: a kernel or gamma that is none, or an image too small to reflect.
+        InputError: a kernel of another shape or sum, a gamma that is not above 0, or an image too small to reflect.
     """
 
     name = "nonlinear-blur"
@@ -69,11 +69,11 @@ def check_kernel(kernel: Tensor) -> None:
         raise InputError(f"kernel of shape {tuple(kernel.shape)}; expected (B, 1, {side}, {side})")
     total = kernel.sum(dim=(1, 2, 3))
     if not bool((kernel >= 0).all()) or not torch.allclose(total, torch.ones_like(total), atol=1e-4):
-        raise InputError("kernel is no distribution; expected values >= 0 that sum to 1 for every image")
+        raise InputError("kernel is not a distribution; expected values >= 0 that sum to 1 for every image")
 
 
 def draw_kernels(std: PerImage, generator: torch.Generator) -> Tensor:
-    """Kernels (B, 1, 31, 31) of random camera shakes: walks with inertia, drawn with bilinear weights.
+    """Draw kernels (B, 1, 31, 31) of random camera shakes: walks with inertia, rendered with bilinear weights.
 
     Raises:
         InputError: a std that is negative or above 10 pixels.
@@ -90,13 +90,13 @@ def draw_kernels(std: PerImage, generator: torch.Generator) -> Tensor:
     path = path - path.mean(dim=2, keepdim=True)
     spread = path.square().mean(dim=(1, 2)).sqrt().view(-1, 1, 1)
     path = path * (std.view(-1, 1, 1) / spread)
-    # One that would leave the kernel is scaled back into it.
+    # A path that would leave the kernel is scaled down to fit.
     path = path * (RADIUS / path.abs().amax(dim=(1, 2), keepdim=True).clamp(min=RADIUS))
     return rasterise(path + RADIUS)
 
 
 def rasterise(path: Tensor) -> Tensor:
-    """Points (B, 2, T) in pixels -> (B, 1, 31, 31): each adds 1/T, shared by its four nearest pixels."""
+    """Render points (B, 2, T) in pixels to (B, 1, 31, 31): each adds 1/T, split among its four nearest pixels."""
     side = 2 * RADIUS + 1
     low = path.floor().clamp(0, side - 2)
     part = path - low

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.errors import InputError, is_out_of_memory
-from flashdiffusion.physics.base import NoiseStd, checked_noise
+from flashdiffusion.physics.base import NoiseStd, add_noise, checked_noise
 
 USE_TORCH = 'write it with torch functions, or take a method that needs no gradient, such as "ae"'
 NEEDS_TORCH = f"it is written with numpy, and this method needs its gradient: {USE_TORCH}"
 
 
 def takes_arrays(function: Callable[..., Any], x: Any) -> bool:
-    """Whether a function that failed with a tensor x gives an array when it is given one."""
+    """Tell whether a function that failed with a tensor x gives an array when it is given one."""
     try:
         return isinstance(function(x.detach().cpu().numpy()), np.ndarray)
     except Exception:  # it fails for a reason of its own
@@ -47,10 +47,8 @@ class Operator:
             self.A_adjoint: Callable[[Tensor], Tensor] = partial(self._call, adjoint)
 
     def __call__(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """A(x) + n, n ~ N(0, noise_std² I) in float32 from the generator."""
-        y = self.A(x)
-        noise = torch.randn(y.shape, generator=generator, device=generator.device if generator else "cpu").to(y)
-        return y + self.noise_std.to(y).view(-1, *[1] * (y.ndim - 1)) * noise
+        """A(x) + n, n ~ N(0, noise_std² I), see `add_noise`."""
+        return add_noise(self.A(x), self.noise_std, generator)
 
     def _call(self, function: Callable[[Any], Any], x: Tensor) -> Tensor:
         try:

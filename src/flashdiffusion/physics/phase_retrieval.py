@@ -50,7 +50,7 @@ class PhaseRetrieval(BatchedPhysics):
         return torch.fft.fft2(F.pad(x, (columns, columns, rows, rows)), norm="ortho").abs()
 
     def image(self, y: Tensor) -> Tensor:
-        """The inverse transform with all phases 0, cut to the size of x and clipped to [0, 1]: finite, hardly like x.
+        """Invert with all phases 0, cut to the size of x and clip to [0, 1]: finite, but hardly like x.
 
         Raises:
             InputError: a y that no image measures at this oversampling.
@@ -66,7 +66,7 @@ class PhaseRetrieval(BatchedPhysics):
         return int(self._oversampling / 8 * size)
 
     def _size_before(self, padded: int) -> int:
-        """The size of an axis that is padded to `padded`."""
+        """Find the size of an axis that is padded to `padded`."""
         guess = round(padded / (1 + self._oversampling / 4))
         for size in (guess, guess + 1, guess - 1, guess + 2, guess - 2):
             if size + 2 * self._padding(size) == padded:

@@ -1,4 +1,4 @@
-"""Degradations by name: one call beside the class tells the command line, the tasks and the tests what it is."""
+"""Degradations by name: one call beside the class registers it for the command line, tasks and tests."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from flashdiffusion.physics.base import BatchedPhysics
 from flashdiffusion.physics.tasks import Task, build, register_task
 
 Class = TypeVar("Class", bound=type[BatchedPhysics])
-# What a form is given besides its own parameters, where it asks for them by these names.
+# Arguments that a form is given besides its own parameters, if it has them.
 CONTEXT = {"size", "generator", "noise_std", "image", "original"}
 Example = Callable[[tuple[int, int]], BatchedPhysics]
 
@@ -30,22 +30,22 @@ class Form:
 
     @property
     def parameters(self) -> dict[str, Parameter]:
-        """Its own parameters by name."""
+        """The form's own parameters by name."""
         known = signature(self.make, eval_str=True).parameters
         return {name: one for name, one in known.items() if name not in CONTEXT}
 
     @property
     def files(self) -> set[str]:
-        """Those of the parameters that are files."""
+        """Names of the parameters that are files."""
         return {name for name, one in self.parameters.items() if one.annotation is Path}
 
     @property
     def needed(self) -> set[str]:
-        """Those of the parameters that may not be left out."""
+        """Names of the required parameters."""
         return {name for name, one in self.parameters.items() if one.default is Parameter.empty}
 
     def build(self, values: dict[str, Any], **context: Any) -> BatchedPhysics:
-        """The operator, from its parameters and what all forms are given."""
+        """Build the operator from its parameters and from what every form is given."""
         return build(self.make, **values, **context)
 
 
@@ -68,7 +68,7 @@ PHYSICS: dict[str, Registered] = {}
 def register_physics(
     cls: Class, *, forms: Sequence[Form] = (), tasks: Sequence[Task] = (), examples: Sequence[Example] = ()
 ) -> Class:
-    """Make a degradation known by its `name`: to the command line, measurement files, tasks and the contract tests.
+    """Register a degradation by its `name` for the command line, measurement files, tasks and the contract tests.
 
     Args:
         forms: how it is written on the command line.
@@ -91,7 +91,7 @@ def register_physics(
 
 
 def get_physics(name: str) -> Registered:
-    """The degradation of that name.
+    """Return the degradation of this name.
 
     Raises:
         InputError: there is none.

@@ -56,7 +56,7 @@ class SuperResolution(BatchedPhysics):
         return self._matrix(height, y).mT @ y @ self._matrix(width, y)
 
     def image(self, y: Tensor) -> Tensor:
-        """y enlarged (bicubic) to the size of x."""
+        """Enlarge y (bicubic) to the size of x."""
         self.check_batch(y)
         return F.interpolate(y, scale_factor=self.factor, mode="bicubic")
 
@@ -65,7 +65,7 @@ class SuperResolution(BatchedPhysics):
 
 
 def downsampling_matrix(size: int, factor: int) -> Tensor:
-    """(size / factor, size): bicubic downsampling along an axis."""
+    """Build the matrix (size / factor, size) of bicubic downsampling along an axis."""
     identity = torch.eye(size, dtype=torch.float64)[None, None]
     return F.interpolate(identity, size=(size // factor, size), mode="bicubic", antialias=True)[0, 0]
 

@@ -15,7 +15,7 @@ from flashdiffusion.seeds import image_generator
 
 
 def build(make: Callable[..., BatchedPhysics], **available: Any) -> BatchedPhysics:
-    """What `make` builds from those of the values that it has arguments for."""
+    """Call `make` with those of the values that it has arguments for."""
     names = signature(make).parameters
     return make(**{name: value for name, value in available.items() if name in names})
 
@@ -43,7 +43,7 @@ class Task:
     def draw(
         self, count: int, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd
     ) -> BatchedPhysics:
-        """Fresh parameters for `count` images, on the generator's device."""
+        """Draw parameters for `count` images, on the generator's device."""
         unit = torch.rand(count, generator=generator, device=generator.device)
         if self.levels is None:
             level = self.low + (self.high - self.low) * unit
@@ -55,7 +55,7 @@ class Task:
     def build(
         self, level: Tensor, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd
     ) -> BatchedPhysics:
-        """The operator of images with these levels (B,)."""
+        """Build the operator for levels (B,)."""
         named = {self.level: level} if self.level else {}
         operator = build(self.make, **named, size=size, generator=generator, noise_std=noise_std)
         return operator.expand(len(level))
@@ -63,7 +63,7 @@ class Task:
     def at(
         self, level: float, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd
     ) -> BatchedPhysics:
-        """The operator of one image at a given level.
+        """Build the operator of one image at a given level.
 
         Raises:
             InputError: the task has no level, or not this one, or the operator refuses it.
@@ -74,7 +74,7 @@ class Task:
         return self.build(torch.tensor([level]), size, generator, noise_std)
 
     def check_level(self, name: str, level: float) -> None:
-        """Raise InputError, which calls the level by `name`, unless it is one of `levels`, if the task has such."""
+        """Raise InputError, naming the level `name`, if the task has `levels` and this is none of them."""
         if self.levels is not None and level not in self.levels:
             known = ", ".join(f"{one:g}" for one in self.levels)
             raise InputError(f"{name} is {level:g}; expected one of the levels of task {self.name}: {known}")
@@ -97,7 +97,7 @@ class Mixture:
     def draw(
         self, count: int, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd
     ) -> BatchedPhysics:
-        """Fresh operators for `count` images, on the generator's device."""
+        """Draw operators for `count` images, on the generator's device."""
         kinds = torch.randint(len(self.tasks), (count,), generator=generator, device=generator.device).cpu()
         std = torch.as_tensor(noise_std, dtype=torch.float64, device="cpu").expand(count)
         parts = []
@@ -117,7 +117,7 @@ TASKS: dict[str, Task | Mixture] = {}
 
 
 def register_task(task: Task | Mixture) -> None:
-    """Make a task known by its name.
+    """Register a task by its name.
 
     Raises:
         InputError: it is taken.
@@ -128,7 +128,7 @@ def register_task(task: Task | Mixture) -> None:
 
 
 def get_task(name: str) -> Task | Mixture:
-    """The task of that name.
+    """Return the task of this name.
 
     Raises:
         InputError: unknown name.
@@ -140,20 +140,8 @@ def get_task(name: str) -> Task | Mixture:
 
 # The paper's four degradations. Inpainting also with few pixels lost, so that a severity encoder trained on the mixture
 # knows the whole scale.
-register_task(
-    Mixture(
-        "mixture",
-        (
-            "gaussian-blur",
-            "gaussian-blur-fixed",
-            "nonlinear-blur",
-            "nonlinear-blur",
-            "random-inpainting",
-            "random-inpainting-any",
-            "gaussian-blur",
-        ),
-    )
-)
+_PARTS = "gaussian-blur gaussian-blur-fixed nonlinear-blur nonlinear-blur random-inpainting random-inpainting-any"
+register_task(Mixture("mixture", (*_PARTS.split(), "gaussian-blur")))
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def check_arguments(cls: type, config: Mapping[str, Any], source: str) -> None:
 
 
 def is_kind(value: object, kind: Any) -> bool:
-    """Whether a value of a JSON file is of an annotated type, finite and of no absurd size; True for other types."""
+    """Tell whether a JSON value has an annotated type, is finite and of a sane size; True for other types."""
     origin, options = get_origin(kind), get_args(kind)
     if kind in (bool, str, NoneType) or origin is dict:
         return isinstance(value, origin or kind)

@@ -91,7 +91,7 @@ class DiffusersAutoencoder(KeepsFloat32Buffers):
 
 
 def _per_channel(config: Mapping[str, Any], name: str, default: float, channels: int) -> Tensor:
-    """A config's numbers, one for each channel, float32 (1, channels, 1, 1)."""
+    """Read a config's numbers, one for each channel, as float32 (1, channels, 1, 1)."""
     values = [default] * channels if config.get(name) is None else config[name]
     if not is_kind(values, list[float]) or len(values) != channels:
         raise InputError(f"{name} is {shown(values)}; expected {channels} numbers")

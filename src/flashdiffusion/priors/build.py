@@ -18,7 +18,7 @@ T = TypeVar("T", bound=nn.Module)
 def build(
     make: Callable[[], T], tensors: Mapping[str, Tensor], source: str, names: Mapping[str, str] | None = None
 ) -> T:
-    """The network that `make` gives, with these weights as float32, in eval mode.
+    """Build the network that `make` gives, with these weights as float32, in eval mode.
 
     `make` runs on torch's meta device, where layers of any size take no memory, and not for longer than there are
     weights; what is allocated then has the size of the weights.
@@ -65,7 +65,7 @@ def build(
 
 @contextmanager
 def _at_most(count: int) -> Iterator[None]:
-    """Raise in this thread when more parameters than that are made; a config can ask for any number of layers."""
+    """Raise in this thread if more parameters are made: a config can ask for any number of layers."""
     made, thread = 0, threading.get_ident()
 
     def hook(module: nn.Module, name: str, parameter: Any) -> None:
@@ -83,7 +83,7 @@ def _at_most(count: int) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without diffusers' warnings of values in a config that it has no use for."""
+    """Silence diffusers' warnings about config values that it does not use."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:

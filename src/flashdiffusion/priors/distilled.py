@@ -75,7 +75,7 @@ class DistilledDecoder(ModelMixin, ConfigMixin):
 
 @torch.no_grad()
 def load_distilled_decoder(folder: Path, autoencoder: DiffusersAutoencoder | IdentityAutoencoder) -> DistilledDecoder:
-    """The distilled decoder of an autoencoder, from its folder; its parameters are frozen.
+    """Load the distilled decoder of an autoencoder from its folder, with frozen parameters.
 
     Raises:
         CheckpointError: missing, of another class, weights that do not fit the config, or of an autoencoder with other

@@ -24,12 +24,12 @@ _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": 
 
 
 def resolve_folder(source: str | Path, revision: str | None = None) -> Path:
-    """A local folder as it is, or the downloaded snapshot of a hub id `owner/name` at a revision (branch, tag, commit).
+    """Return a local folder, or download a hub id `owner/name` at a revision (branch, tag, commit).
 
-    Of the hub's components that have no safetensors the pickled weights are fetched.
+    Pickled weights are fetched for components that have no safetensors.
 
     Raises:
-        CheckpointError: neither.
+        CheckpointError: no such folder, or the download failed.
     """
     path = Path(source)
     if path.is_dir():
@@ -42,12 +42,11 @@ def resolve_folder(source: str | Path, revision: str | None = None) -> Path:
             f"no model folder {source}; expected a folder in diffusers' layout, or a hub id owner/name"
         )
     try:
-        found = _download(str(source), revision)
+        return _download(str(source), revision)
     except Exception as error:
         raise CheckpointError(
             f"no folder {source} here, and downloading the hub model of that id failed: {brief(error)}"
         ) from error
-    return found
 
 
 def _download(source: str, revision: str | None) -> Path:
@@ -67,7 +66,7 @@ def check_files(folder: Path, sha256: Mapping[str, str]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a model folder.
+    """Read a JSON object from a model folder.
 
     Raises:
         CheckpointError: missing or not a JSON object.
@@ -81,7 +80,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def parse_json(path: Path) -> Any:
-    """What a JSON file of a model says.
+    """Read a JSON file of a model.
 
     Raises:
         CheckpointError: unreadable, larger than any such file, or not JSON.
@@ -97,7 +96,7 @@ def parse_json(path: Path) -> Any:
 
 
 def load_component(cls: type[T], folder: Path) -> T:
-    """A diffusers model from its folder, every weight accounted for.
+    """Load a diffusers model from its folder, with every weight accounted for.
 
     Safetensors if there are any, else pickled weights, of which only tensors are read: code in them is not executed.
 
@@ -131,7 +130,7 @@ def _weights(folder: Path) -> dict[str, Tensor]:
 
 
 def save_component(model: Any, folder: Path) -> None:
-    """Write a diffusers model as safetensors; its config keeps no path of this machine."""
+    """Write a diffusers model as safetensors, without local paths in its config."""
     model.save_pretrained(folder)
     config = read_json(folder / "config.json")
     write_json(folder / "config.json", {key: value for key, value in config.items() if key != "_name_or_path"})
@@ -157,7 +156,7 @@ def write_index(folder: Path, sample_size: int | None) -> None:
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """What `model_index.json` says; nothing if there is none.
+    """Read `model_index.json`; empty if there is none.
 
     Raises:
         CheckpointError: not JSON, or a sample_size that is no number of pixels.

@@ -24,7 +24,7 @@ _PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
 def load_autoencoder(folder: Path) -> DiffusersAutoencoder:
-    """A KL or VQ autoencoder from its folder in diffusers' layout.
+    """Load a KL or VQ autoencoder from its folder in diffusers' layout.
 
     Raises:
         CheckpointError: missing, of another class, or weights that do not fit the config.
@@ -103,7 +103,7 @@ class LatentPrior(KeepsFloat32Buffers):
         return self.autoencoder.factor * 2 ** (len(self.denoiser.config.block_out_channels) - 1)
 
     def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
-        """(c, h, w) of images of `size` pixels.
+        """Return the latent shape (c, h, w) of images of `size` (H, W) pixels.
 
         Raises:
             SizeError: a size that the networks cannot take.
@@ -123,7 +123,7 @@ class LatentPrior(KeepsFloat32Buffers):
         return self.autoencoder.decode(z)
 
     def denoise(self, z: Tensor, i: Tensor) -> Tensor:
-        """Posterior mean ẑ0(z_i), differentiable in z.
+        """Estimate the posterior mean ẑ0(z_i), differentiable in z.
 
         Args:
             z: z_i, (B, c, h, w).

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def is_fast(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether a device computes in this type; a processor without the instructions takes some forty times longer."""
+    """Tell whether a device computes in this type; a CPU without the instructions is some forty times slower."""
     if device.type != "cpu" or dtype == torch.float32:
         return True
     # torch's own question before it hands a half-precision convolution to oneDNN; its name may change.

@@ -1,4 +1,4 @@
-"""Tensors out of a checkpoint file, without ever running the code that a pickle can hold."""
+"""Reads tensors from checkpoint files, without ever running code in a pickle."""
 
 import hashlib
 import re
@@ -73,7 +73,7 @@ def check_sha256(path: Path, expected: str | None) -> None:
 
 
 def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
-    """The named tensors of a .ckpt, .pt, .pth, .bin or .safetensors file, on the CPU.
+    """Read the named tensors of a .ckpt, .pt, .pth, .bin or .safetensors file, on the CPU.
 
     A lightning checkpoint gives its `state_dict`.
 
@@ -136,10 +136,10 @@ def _load_torch(path: Path) -> Any:
 
 
 def _foreign_name(path: Path) -> str | None:
-    """The first name that is not torch's in a bare pickle or a file of torch < 1.6, which are read but not run."""
+    """Find the first name foreign to torch in a bare pickle or a file of torch < 1.6, without running it."""
     texts: list[str] = []
     with path.open("rb") as file:
-        for _ in range(4):  # such files are several pickles in a row; the fourth is the content
+        for _ in range(4):  # such files hold consecutive pickles; the fourth is the content
             try:
                 for opcode, argument, _ in genops(file):
                     if opcode.name in ("GLOBAL", "INST", "STACK_GLOBAL"):

@@ -12,7 +12,7 @@ SIDE = 64  # pixels, about, of the photograph
 
 
 def photograph(unit: int = 1) -> Tensor:
-    """A photograph (1, 3, side, side) in [0, 1]; its side is a multiple of `unit` pixels."""
+    """Load a photograph (1, 3, side, side) in [0, 1], its side a multiple of `unit` pixels."""
     with as_file(files("flashdiffusion") / "assets" / "portrait.png") as path:
         return load_image(path, -(-SIDE // unit) * unit)[None]
 

@@ -7,16 +7,16 @@ from typing import Any
 
 from flashdiffusion.data import read_bytes
 from flashdiffusion.errors import CheckpointError, blamed_on, brief, shown
+from flashdiffusion.priors.arguments import LARGE
 
 LARGEST = 50_000  # bytes; those of the field have a few thousand, and YAML is read slowly
-LARGE = 1_000_000  # no size, number of channels or of steps comes near it; beyond it memory would run out
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """A YAML or JSON mapping; names of classes in it stay text.
+    """Read a YAML or JSON mapping; class names in it stay text.
 
     Raises:
-        CheckpointError: missing, or no such mapping.
+        CheckpointError: missing, or not a mapping.
     """
     import yaml
 
@@ -34,7 +34,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def section(config: Mapping[str, Any], *names: str, source: str) -> dict[str, Any]:
-    """A nested mapping of a config.
+    """Return a nested mapping of a config.
 
     Raises:
         CheckpointError: not there.
@@ -58,10 +58,10 @@ def check_agreement(config: Mapping[str, Any], found: Mapping[str, Any], source:
 
 
 def number(config: Mapping[str, Any], name: str, default: float, source: str) -> float:
-    """A positive number of a config; text such as "1e-4", which YAML does not take for a number, is one too.
+    """Read a positive number of a config; text such as "1e-4", which YAML leaves as text, counts as one.
 
     Raises:
-        CheckpointError: it is none.
+        CheckpointError: it is not one.
     """
     value = config.get(name, default)
     try:
@@ -74,7 +74,7 @@ def number(config: Mapping[str, Any], name: str, default: float, source: str) ->
 
 
 def whole(config: Mapping[str, Any], name: str, source: str) -> int | None:
-    """A whole number of at least 1 and below a million; None if it is not given, or given as none or -1.
+    """Read a whole number from 1 to below a million; None if it is missing, null or -1.
 
     Raises:
         CheckpointError: something else.
@@ -88,7 +88,7 @@ def whole(config: Mapping[str, Any], name: str, source: str) -> int | None:
 
 
 def with_sorted(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The config with a list of numbers in order, for a value whose order means nothing."""
+    """Sort a list of numbers in a config, where its order means nothing."""
     value = config.get(name)
     numbers = isinstance(value, list) and all(isinstance(one, int | float) for one in value)
     return dict(config) | ({name: sorted(value)} if numbers and value is not None else {})

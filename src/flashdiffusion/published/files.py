@@ -9,7 +9,7 @@ MODEL = "model.ckpt"
 
 
 def find_published(source: str | Path) -> Path | None:
-    """The checkpoint file that `source` is, or holds as model.ckpt; None for folders in diffusers' layout and hub ids.
+    """Find the checkpoint file that `source` is or holds; None for folders in diffusers' layout and hub ids.
 
     Raises:
         CheckpointError: it is named as a file, but is none; or a file of another kind.
@@ -25,7 +25,7 @@ def find_published(source: str | Path) -> Path | None:
 
 
 def find_config(checkpoint: Path, names: tuple[str, ...] = ()) -> Path | None:
-    """The config beside a checkpoint: of the same name, or one of `names`."""
+    """Find the config beside a checkpoint: one of the same name, or of `names`."""
     same = [checkpoint.with_suffix(suffix) for suffix in (".yaml", ".yml", ".json")]
     for path in [*same, *(checkpoint.with_name(name) for name in names)]:
         if path.is_file():

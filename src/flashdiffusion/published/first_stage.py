@@ -27,7 +27,7 @@ class EncoderShape:
 
     @classmethod
     def of(cls, keys: KeyMap, prefix: str) -> "EncoderShape":
-        """Infer it from `prefix`conv_in.weight and so on.
+        """Infer the shape from the weights under `prefix`.
 
         Raises:
             CheckpointError: these are no weights of such an encoder.
@@ -48,7 +48,7 @@ class EncoderShape:
         )
 
     def arguments(self) -> dict[str, object]:
-        """Those of diffusers' Encoder, but for the channels it gives."""
+        """Give the arguments of diffusers' Encoder, except its output channels."""
         kinds = ["AttnDownEncoderBlock2D" if attends else "DownEncoderBlock2D" for attends in self.attention]
         return {
             "in_channels": self.in_channels,
@@ -128,7 +128,7 @@ def load_first_stage(keys: KeyMap, scale_factor: float, resolution: int | None) 
 
 
 def map_attention(keys: KeyMap, old: str, new: str) -> None:
-    """One head over all places; its 1x1 convolutions are linear layers in diffusers."""
+    """Move single-head attention; its 1x1 convolutions are linear layers in diffusers."""
     for theirs, ours in _ATTENTION.items():
         keys.layer(f"{old}.{theirs}", f"{new}.{ours}", linear=theirs != "norm")
 

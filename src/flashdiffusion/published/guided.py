@@ -21,7 +21,7 @@ _SCHEDULES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
 def load_guided(
     tensors: dict[str, Tensor], config: Mapping[str, Any], path: Path, config_path: Path | None
 ) -> tuple[UNet2DModel, DDPMScheduler]:
-    """Denoiser and schedule of a pixel-space checkpoint; there is no autoencoder.
+    """Load denoiser and schedule of a pixel-space checkpoint, which has no autoencoder.
 
     What the weights do not show is taken from the config, else as in the FFHQ model of DPS: heads of 64 channels, each
     with its own queries, keys and values side by side; 1000 steps, beta linear from 1e-4 to 0.02; ε is predicted.
@@ -44,7 +44,7 @@ def load_guided(
 
 
 def _comparable(config: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The config with lists that guided-diffusion writes as text ("16,8") as lists."""
+    """Parse the lists that guided-diffusion writes as text ("16,8")."""
     values = dict(config)
     for key in ("channel_mult", "attention_resolutions"):
         if isinstance(values.get(key), str | int):
@@ -59,7 +59,7 @@ def _comparable(config: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _argued(found: Mapping[str, Any], shape: UNetShape, size: int | None) -> dict[str, Any]:
-    """The weights' arguments under the names of guided-diffusion's command line."""
+    """Rename what the weights show to the options of guided-diffusion's command line."""
     values = dict(found) | {
         "num_channels": found["model_channels"],
         "learn_sigma": shape.out_channels == 2 * shape.in_channels,

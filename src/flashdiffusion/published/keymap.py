@@ -39,17 +39,17 @@ class KeyMap:
         return self.left.pop(key)
 
     def has(self, layer: str) -> bool:
-        """Is anything of an optional layer there?"""
+        """Tell whether an optional layer has a weight or bias."""
         return f"{layer}.weight" in self.left or f"{layer}.bias" in self.left
 
     def missing(self, key: str) -> CheckpointError:
-        """The error for a key that should be there."""
+        """Make the error for a missing key."""
         return CheckpointError(
             f"{self.source} has no key {self.prefix}{key}; expected it in this layout: is the file complete?"
         )
 
     def shape(self, key: str, ndim: int) -> tuple[int, ...]:
-        """The shape of a tensor that the model's own shape is read from.
+        """Return the shape of a tensor from which the model's layout is inferred.
 
         Raises:
             CheckpointError: no such tensor, or one of another number of dimensions.
@@ -99,13 +99,13 @@ class KeyMap:
             )
 
     def build(self, make: Callable[[], T]) -> T:
-        """The network that `make` gives, with what was moved; see `priors.build`."""
+        """Build the network that `make` gives, with the moved tensors; see `priors.build`."""
         names = {name: self.prefix + key for name, key in self._origin.items()}
         return build(make, self.moved, self.source, names)
 
 
 def indices(tensors: Iterable[str], prefix: str) -> int:
-    """How many numbered blocks `prefix`0, `prefix`1, ... the keys have, up to the first that is missing."""
+    """Count the numbered blocks `prefix`0, `prefix`1, ..., up to the first missing one."""
     numbers = {key.removeprefix(prefix).split(".")[0] for key in tensors if key.startswith(prefix)}
     return next(n for n in range(len(numbers) + 1) if str(n) not in numbers)
 

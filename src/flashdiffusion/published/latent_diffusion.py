@@ -18,20 +18,9 @@ UNET, EMA, FIRST_STAGE = "model.diffusion_model.", "model_ema.", "first_stage_mo
 CONDITION = "cond_stage_model."
 # Constants of the schedule, which the config gives; `betas` is compared with it.
 _BUFFERS = {
-    "alphas_cumprod",
-    "alphas_cumprod_prev",
-    "betas",
-    "log_one_minus_alphas_cumprod",
-    "logvar",
-    "lvlb_weights",
-    "posterior_log_variance_clipped",
-    "posterior_mean_coef1",
-    "posterior_mean_coef2",
-    "posterior_variance",
-    "scale_factor",
-    "sqrt_alphas_cumprod",
-    "sqrt_one_minus_alphas_cumprod",
-    "sqrt_recip_alphas_cumprod",
+    *("alphas_cumprod", "alphas_cumprod_prev", "betas", "log_one_minus_alphas_cumprod", "logvar", "lvlb_weights"),
+    *("posterior_log_variance_clipped", "posterior_mean_coef1", "posterior_mean_coef2", "posterior_variance"),
+    *("scale_factor", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod"),
     "sqrt_recipm1_alphas_cumprod",
 }
 _PREDICTIONS = {"eps": "epsilon", "x0": "sample", "v": "v_prediction"}
@@ -41,7 +30,7 @@ _SCHEDULES = {"linear": "scaled_linear", "sqrt_linear": "linear"}  # CompVis' "l
 def load_latent_diffusion(
     tensors: dict[str, Tensor], config: Mapping[str, Any], path: Path, config_path: Path
 ) -> tuple[AutoencoderKL | VQModel, UNet2DModel, DDPMScheduler]:
-    """Autoencoder, denoiser (its moving average if there is one) and schedule of a latent-diffusion checkpoint.
+    """Load autoencoder, denoiser (its moving average if there is one) and schedule of a checkpoint.
 
     Args:
         tensors: the checkpoint's.
@@ -97,7 +86,7 @@ def _expect_unconditional(model: Mapping[str, Any], tensors: Mapping[str, Tensor
 
 
 def _denoiser_weights(keys: KeyMap) -> KeyMap:
-    """The UNet's tensors by their own names; the moving average has them without dots."""
+    """Collect the UNet's tensors by name; the moving average has the names without dots."""
     weights = _split(keys, UNET)
     if not weights.left:
         raise CheckpointError(f"{keys.source} has no key {UNET}*; expected a latent-diffusion checkpoint")
@@ -117,7 +106,7 @@ def _denoiser_weights(keys: KeyMap) -> KeyMap:
 
 
 def _split(keys: KeyMap, prefix: str) -> KeyMap:
-    """Take all tensors under a prefix away, under their names without it."""
+    """Take out all tensors under a prefix, and drop it from their names."""
     found = {k.removeprefix(prefix): keys.left.pop(k) for k in list(keys.left) if k.startswith(prefix)}
     return KeyMap(found, keys.source, prefix)
 

@@ -1,4 +1,4 @@
-"""Which layout is it? A checkpoint file as a prior."""
+"""Loads a checkpoint file as a prior, whichever layout it has."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -43,7 +43,7 @@ def load_published(source: str | Path, config: str | Path | None = None, sha256:
 
 
 def _likeness(keys: Iterable[str]) -> str:
-    """What the keys look like, for those who took one file for another."""
+    """Guess what the file is from its keys, for the error message."""
     names = list(keys)
     if any(name.endswith("std_conv.weight") for name in names):
         return "is a severity encoder (it goes to --severity)"

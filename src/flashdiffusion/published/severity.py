@@ -20,7 +20,7 @@ _BESIDE = ("pretrained_autoencoder.", "fwd_operator.", "noise_schedule.")
 
 
 def load_published_severity(path: str | Path, scale_factor: float = 1.0, sha256: str | None = None) -> SeverityEncoder:
-    """A published `.ckpt` (or `*_light.ckpt`) as a severity encoder with the paper's head.
+    """Load a published `.ckpt` (or `*_light.ckpt`) as a severity encoder with the paper's head.
 
     Args:
         path: the checkpoint; what else lightning keeps in it is neither needed nor executed.
@@ -48,7 +48,7 @@ def load_published_severity(path: str | Path, scale_factor: float = 1.0, sha256:
 
 
 def _own_tensors(tensors: dict[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Those of the severity encoder by its own names; the training module calls it `encoder`, light files nothing."""
+    """Select the severity encoder's tensors, without the prefix that full checkpoints have and light ones lack."""
     heads = [key for key in tensors if key == HEAD or key.endswith("." + HEAD)]
     if len(heads) != 1:
         raise CheckpointError(
@@ -62,6 +62,6 @@ def _own_tensors(tensors: dict[str, Tensor], source: str) -> dict[str, Tensor]:
 
 
 def _scale(tensors: dict[str, Tensor], s: float) -> None:
-    """Let ẑ be in scaled units, s ẑ, and σ̂² with it: s² mean((W ẑ + b)²) = mean((W s ẑ + s b)²)."""
+    """Rescale ẑ to s ẑ, and σ̂² with it: s² mean((W ẑ + b)²) = mean((W s ẑ + s b)²)."""
     for name in ("quant_conv.weight", "quant_conv.bias", "var_conv.bias"):
         tensors[name] = tensors[name] * s

@@ -39,7 +39,7 @@ class UNetShape:
 
     @classmethod
     def of(cls, keys: KeyMap) -> "UNetShape":
-        """Infer it.
+        """Infer the shape from the weights.
 
         Raises:
             CheckpointError: these are no weights of such a UNet, or one that needs more than image and time.
@@ -74,7 +74,7 @@ class UNetShape:
         )
 
     def described(self) -> dict[str, Any]:
-        """The same under the names of guided-diffusion's arguments."""
+        """Describe the shape by guided-diffusion's argument names."""
         base = self.model_channels
         multiples = [w // base if w % base == 0 else w / base for w in self.widths]
         return {
@@ -88,12 +88,12 @@ class UNetShape:
 
     @property
     def downsamplings(self) -> list[int]:
-        """Those at which there is attention: what latent-diffusion calls attention_resolutions."""
+        """Downsampling factors with attention, latent-diffusion's attention_resolutions."""
         return [2**i for i, attends in enumerate(self.attention) if attends]
 
 
 def head_channels(shape: UNetShape, config: Mapping[str, Any], source: str, default: int | None = None) -> int:
-    """Channels of an attention head: no weight shows them, `num_head_channels` or `num_heads` of the config does.
+    """Find the channels of an attention head, which only `num_head_channels` or `num_heads` of the config shows.
 
     Raises:
         CheckpointError: neither is given, or one that diffusers' UNet cannot express.
@@ -105,10 +105,10 @@ def head_channels(shape: UNetShape, config: Mapping[str, Any], source: str, defa
             raise CheckpointError(f"{source} has neither num_head_channels nor num_heads; expected one of them")
         channels = default
     upsample = whole(config, "num_heads_upsample", source)
-    if channels is None and upsample not in (None, heads):
-        raise CheckpointError(f"{source}: num_heads_upsample is {upsample}; expected {heads}, as num_heads")
     if channels is None:
         assert heads is not None
+        if upsample not in (None, heads):
+            raise CheckpointError(f"{source}: num_heads_upsample is {upsample}; expected {heads}, as num_heads")
         if len(widths) > 1:
             raise CheckpointError(
                 f"{source}: num_heads is {heads} for attention over {sorted(widths)} channels; diffusers' UNet has one "
@@ -125,7 +125,7 @@ def head_channels(shape: UNetShape, config: Mapping[str, Any], source: str, defa
 def load_unet(
     keys: KeyMap, shape: UNetShape, head: int, sample_size: int | None, new_attention_order: bool = False
 ) -> UNet2DModel:
-    """The denoiser of a checkpoint whose keys are exactly those of the UNet.
+    """Load the denoiser of a checkpoint whose keys are exactly those of the UNet.
 
     Args:
         keys: its tensors.
@@ -163,26 +163,23 @@ def load_unet(
         if i > 0:
             old = f"output_blocks.{(last - i + 1) * (shape.blocks + 1) - 1}.{2 if shape.attention[i] else 1}"
             _map_resampling(keys, old, f"{up}.upsamplers.0", "conv")
-    for number, new in ((0, "resnets.0"), (2, "resnets.1")):
-        _map_resnet(keys, f"middle_block.{number}", f"mid_block.{new}")
+    _map_resnet(keys, "middle_block.0", "mid_block.resnets.0")
+    _map_resnet(keys, "middle_block.2", "mid_block.resnets.1")
     _map_attention(keys, "middle_block.1", "mid_block.attentions.0", head, new_attention_order)
     keys.finish()
     return keys.build(lambda: UNet2DModel(**_arguments(shape, head, sample_size)))
 
 
 def _arguments(shape: UNetShape, head: int, sample_size: int | None) -> dict[str, Any]:
-    plain = ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D")
-    if not shape.resblock_updown:
-        plain = ("DownBlock2D", "UpBlock2D")
-    resampling = "resnet" if shape.resblock_updown else "conv"
+    kind, resampling = ("Resnet{}sampleBlock2D", "resnet") if shape.resblock_updown else ("{}Block2D", "conv")
     return {
         "sample_size": sample_size,
         "in_channels": shape.in_channels,
         "out_channels": shape.out_channels,
         "block_out_channels": list(shape.widths),
         "layers_per_block": shape.blocks,
-        "down_block_types": ["AttnDownBlock2D" if attends else plain[0] for attends in shape.attention],
-        "up_block_types": ["AttnUpBlock2D" if attends else plain[1] for attends in reversed(shape.attention)],
+        "down_block_types": ["AttnDownBlock2D" if attends else kind.format("Down") for attends in shape.attention],
+        "up_block_types": ["AttnUpBlock2D" if attends else kind.format("Up") for attends in reversed(shape.attention)],
         "downsample_type": resampling,
         "upsample_type": resampling,
         "resnet_time_scale_shift": "scale_shift" if shape.scale_shift else "default",

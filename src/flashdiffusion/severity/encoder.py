@@ -81,7 +81,7 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
             self.log_var = nn.Sequential(nn.Conv2d(2 * width, width, 1), nn.SiLU(), nn.Conv2d(width, 1, 1))
 
     def forward(self, y: Tensor) -> Severity:
-        """Measurements y (B, 3, H, W) on the [0, 1] scale (noise may leave it) -> Severity, ẑ in the type of y."""
+        """Estimate severity of y (B, 3, H, W) on the [0, 1] scale (noise may leave it), with ẑ in the type of y."""
         raw = self.encoder(to_network_range(y).to(self.dtype))
         for block in self.refine:
             raw = block(raw, None)
@@ -122,7 +122,7 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
         return model
 
     def start_from(self, other: "SeverityEncoder") -> None:
-        """Take over the weights of a trained encoder for the same latents; more refining layers than it has are kept.
+        """Copy the weights of a trained encoder for the same latents; refining layers that it lacks are kept.
 
         Raises:
             InputError: an encoder of another shape.
@@ -137,7 +137,7 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def _set_quant_conv(self, autoencoder: DiffusersAutoencoder) -> None:
-        """quant_conv, cut to the posterior mean, followed by the latents' standardisation."""
+        """Set quant_conv to the autoencoder's, cut to the posterior mean, then the latents' standardisation."""
         source = autoencoder.model.quant_conv
         c = self.config.latent_channels
         weight, bias = self.quant_conv.weight, self.quant_conv.bias
@@ -153,7 +153,7 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
 
 
 def load_severity_encoder(folder: Path, autoencoder: DiffusersAutoencoder | IdentityAutoencoder) -> SeverityEncoder:
-    """The severity encoder of an autoencoder, from its folder.
+    """Load the severity encoder of an autoencoder from its folder.
 
     Raises:
         CheckpointError: missing, of another class, weights that do not fit the config, or made for other latents.
@@ -165,7 +165,7 @@ def load_severity_encoder(folder: Path, autoencoder: DiffusersAutoencoder | Iden
 def check_latents(
     encoder: SeverityEncoder, autoencoder: DiffusersAutoencoder | IdentityAutoencoder, source: Path
 ) -> SeverityEncoder:
-    """The encoder, if it gives latents like the autoencoder's; else raises CheckpointError."""
+    """Return the encoder if it gives latents like the autoencoder's; else raise CheckpointError."""
     side = max(64, autoencoder.factor)
     with blamed_on(source):
         z_hat = encoder(torch.full((1, 3, side, side), 0.5)).z_hat

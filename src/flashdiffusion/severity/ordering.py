@@ -6,7 +6,7 @@ from flashdiffusion.errors import InputError
 
 
 def ordering_accuracy(severities: Tensor) -> Tensor:
-    """Share of the level pairs (i < j) with severity_i < severity_j, per image.
+    """Compute the share of level pairs (i < j) with severity_i < severity_j, per image.
 
     Args:
         severities: (B, n), one column per level of degradation, mildest first.
