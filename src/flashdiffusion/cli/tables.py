@@ -4,14 +4,14 @@ import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from flashdiffusion.errors import note
 
 if TYPE_CHECKING:
     from flashdiffusion.jobs.records import Record
 
-LONGEST = 24  # characters of a name in one line of the table, so that figures have room
+SHORTEST, LONGEST = 8, 24  # characters of a name in one line of the table, so that figures have room
 
 
 def print_records(title: str, records: "Sequence[Record]", as_json: bool) -> None:
@@ -33,12 +33,17 @@ def print_records(title: str, records: "Sequence[Record]", as_json: bool) -> Non
     columns, rows = _table(records)
     for column in columns:
         heading = headings.get(column, column.replace("_", " "))
-        longest = min(LONGEST, max(len(record.id) for record in records)) if column == "id" else None
-        justify: Literal["left", "right"] = "right" if longest is None else "left"
-        table.add_column(heading, justify=justify, overflow="fold", min_width=longest, max_width=longest)
+        if column == "id":
+            longest = min(LONGEST, max(len(record.id) for record in records))
+            table.add_column(heading, overflow="fold", min_width=min(SHORTEST, longest), max_width=longest)
+        else:
+            table.add_column(heading, justify="right", min_width=max(map(len, heading.split())))
     for row in rows:
         table.add_row(*(escape(shown(row.get(column))) for column in columns))
-    Console().print(table)
+    console = Console()
+    # Rich would leave out the last columns.
+    console.width = max(console.width, table.__rich_measure__(console, console.options.update(width=1000)).minimum)
+    console.print(table)
     for reason in dict.fromkeys(reason for record in records for reason in (record.missing or {}).values()):
         note(reason)
 
