@@ -54,6 +54,7 @@ def test_the_first_image_tells_how_many_fit(monkeypatch, images, expected):
     """It makes its step alone, and no image makes one that counts for nothing."""
     free = (images + 0.1) * _needed() * capacity.WORKING / capacity.USED
     monkeypatch.setattr(capacity, "free_bytes", lambda device: free)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # one lane
     SIZES.clear()
     z, problem = _one()
     many = problem.take(torch.zeros(12, dtype=torch.int64))

@@ -68,7 +68,7 @@ def test_a_stopped_and_resumed_run_equals_a_whole_one(tmp_path, monkeypatch, ima
 
 def test_a_folder_of_another_stage_is_refused(tmp_path, image_folder, recipe):
     train("regressor", [image_folder], recipe, tmp_path, max_steps=1)
-    with pytest.raises(CheckpointError, match="holds a Regressor; expected SeverityEncoder"):
+    with pytest.raises(CheckpointError, match="holds a 'Regressor'; expected SeverityEncoder"):
         load_component(SeverityEncoder, tmp_path / "regressor")
 
 
