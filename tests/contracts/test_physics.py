@@ -110,6 +110,13 @@ def test_adjoint_is_the_gradient(linear):
     torch.testing.assert_close(gradient, linear.A_adjoint(y))
 
 
+def test_adjoint_is_the_same_in_inference_mode(linear):
+    y = _like_y(linear)
+    expected = linear.A_adjoint(y)
+    with torch.inference_mode():
+        torch.testing.assert_close(linear.A_adjoint(y.clone()), expected)
+
+
 def test_adjoint_is_differentiable_with_gradients_on_or_off(linear):
     y, x = _like_y(linear), _x()
     with torch.no_grad():

@@ -19,7 +19,8 @@ class Batch:
     """Measurements y (B, ...) on the [0, 1] scale that came together: their names and their physics.
 
     settings: hyperparameters for them; None leaves the choice to the pipeline. extra: anything of each image that
-    its result is to carry. samples: how many results each is to have, which share what the severity encoder sees.
+    its result is to carry. samples: how many results each is to have; they share one pass of the severity encoder,
+    and none starts if one cannot.
 
     Raises:
         InputError: another number of names, extras, or the physics' parameters, than measurements.

@@ -18,8 +18,8 @@ class GaussianNoise:
     def __init__(self, sigma: Tensor) -> None:
         self.sigma = sigma
 
-    def __call__(self, y: Tensor) -> Tensor:
-        return y + self.sigma.to(y) * torch.randn_like(y)
+    def __call__(self, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return y + self.sigma.to(y) * torch.randn(y.shape, generator=generator).to(y)
 
 
 class DeepInverseMethods:

@@ -1,7 +1,6 @@
 """Blur with the user's own kernels."""
 
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import torch
@@ -50,11 +49,6 @@ class Blur(BatchedPhysics):
         height, width = values.shape[2:]
         super().__init__({"kernel": F.pad(values, (0, 1 - width % 2, 0, 1 - height % 2))}, noise_std)
 
-    @classmethod
-    def from_file(cls, kernel: Path, noise_std: NoiseStd = 0.05) -> Self:
-        """Read the kernel from an image or array file."""
-        return cls(kernel, noise_std)
-
     def describe(self) -> list[dict[str, float | str]]:
         return [{"physics": self.name, "std": round(s, 4)} for s in kernel_std(self.params["kernel"]).tolist()]
 
@@ -65,14 +59,19 @@ class Blur(BatchedPhysics):
     def A_adjoint(self, y: Tensor) -> Tensor:
         self.check_batch(y)
         # A is linear: its vector-Jacobian product, at any point, is the adjoint, borders included.
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
+            y = y.clone() if y.is_inference() else y
             x = torch.zeros_like(y, requires_grad=True)
             (adjoint,) = torch.autograd.grad(self.A(x), x, y, create_graph=y.requires_grad)
         return adjoint
 
 
+def _from_file(kernel: Path, noise_std: NoiseStd) -> Blur:
+    return Blur(kernel, noise_std)
+
+
 register_physics(
     Blur,
-    forms=[Form(Blur.from_file)],
+    forms=[Form(_from_file)],
     examples=[lambda size: Blur(torch.rand(4, 5, 8, generator=torch.Generator().manual_seed(3)))],
 )
