@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from flashdiffusion import Blur, Denoising, FlashPipeline, GaussianBlur, InputError, MotionBlur, Operator, Settings
+from flashdiffusion.physics import RandomInpainting
 from flashdiffusion.pipeline import Batch
 
 FEW = Settings(eta=0.5, correction=1.0, steps=6)
@@ -295,3 +296,58 @@ def test_measurements_without_a_gradient_say_what_to_do(tiny_pipeline, wrapped):
 def test_a_fault_of_a_torch_function_is_not_blamed_on_numpy(tiny_pipeline):
     with pytest.raises(InputError, match=r"has no attribute 'missing'$"):
         tiny_pipeline(TENSOR, _Object(lambda x: x.missing), start="noise", settings=FEW)
+
+
+def test_a_function_in_a_stream_fails_alone_or_works(tiny_pipeline):
+    y = torch.rand(1, 3, 32, 32)
+
+    def bad(x):
+        raise KeyError("no such thing")
+
+    batches = [
+        Batch(["good"], y, lambda x: x * 0.5, FEW),
+        Batch(["bad"], y, bad, FEW),
+        Batch(["ours"], y, GaussianBlur(1.0), FEW),
+    ]
+    failed = {one.id: one.failed for one in tiny_pipeline.stream(batches)}
+    assert failed["good"] is failed["ours"] is None and "no such thing" in failed["bad"]
+
+
+@pytest.mark.parametrize(
+    ("physics", "message"),
+    [
+        (GaussianBlur, r"expected one with its parameters, GaussianBlur\("),
+        ("gaussian-blur:std=2", "such as GaussianBlur"),
+    ],
+)
+def test_what_is_no_physics_is_told_what_would_be(tiny_pipeline, physics, message):
+    with pytest.raises(InputError, match=message):
+        tiny_pipeline(torch.rand(1, 3, 32, 32), physics)
+
+
+def test_an_empty_list_is_called_that(tiny_pipeline):
+    with pytest.raises(InputError, match="empty list"):
+        tiny_pipeline([], GaussianBlur(1.0))
+
+
+def test_masks_come_in_any_shape_and_from_a_file(tmp_path):
+    mask = (torch.rand(8, 6) > 0.5).float()
+    expected = RandomInpainting(mask[None, None]).params["mask"]
+    for given in (mask, mask[None], mask.numpy()):
+        assert torch.equal(RandomInpainting(given).params["mask"], expected)
+    Image.fromarray((mask.numpy() * 255).astype("uint8")).save(tmp_path / "mask.png")
+    assert torch.equal(RandomInpainting.from_file(tmp_path / "mask.png").params["mask"], expected)
+    assert torch.equal(RandomInpainting.from_file(str(tmp_path / "mask.png")).params["mask"], expected)
+    with pytest.raises(InputError, match="from_file"):
+        RandomInpainting("mask.png")
+
+
+def test_a_result_is_shown_in_a_line(tiny_pipeline):
+    shown = repr(tiny_pipeline(torch.rand(2, 3, 32, 48), GaussianBlur(1.0), settings=FEW, num_samples=2))
+    assert shown.startswith("Restoration(2 images of 48x32, 2 samples of each, nfe ") and "\n" not in shown
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a device that is missing")
+def test_a_missing_device_is_told_in_a_line():
+    with pytest.raises(InputError, match="device 'cuda' cannot be used here"):
+        FlashPipeline.from_pretrained(device="cuda")

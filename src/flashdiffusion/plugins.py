@@ -21,9 +21,11 @@ def load_plugins(files: Iterable[str | Path]) -> None:
         name = f"flashdiffusion_plugin_{path.stem}"
         if LOADED.get(name) == str(path):
             continue
-        spec = spec_from_file_location(name, path)
-        if name in LOADED or not path.is_file() or spec is None or spec.loader is None:
-            raise InputError(f"plugin {file}: expected a Python file, of another name than each other's")
+        spec = spec_from_file_location(name, path) if path.is_file() else None
+        if spec is None or spec.loader is None:
+            raise InputError(f"plugin {file}: no such Python file")
+        if name in LOADED:
+            raise InputError(f"plugin {file} has the name of {LOADED[name]}; rename one of them")
         module = sys.modules[name] = module_from_spec(spec)
         try:
             spec.loader.exec_module(module)

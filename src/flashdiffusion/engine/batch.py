@@ -9,7 +9,8 @@ from torch import Tensor
 
 from flashdiffusion.errors import InputError
 from flashdiffusion.methods import Settings
-from flashdiffusion.physics import BatchedPhysics, flattened
+from flashdiffusion.physics import flattened
+from flashdiffusion.physics.operator import as_physics
 from flashdiffusion.solvers import Problem
 from flashdiffusion.types import Physics
 
@@ -40,8 +41,7 @@ class Batch:
             raise InputError(f"measurements of shape {tuple(self.y.shape)}; expected at least one image")
         if len(self.ids) != len(self.y):
             raise InputError(f"{len(self.ids)} ids for {len(self.y)} images; expected one per image")
-        if isinstance(self.physics, BatchedPhysics):
-            object.__setattr__(self, "physics", self.physics.expand(len(self.y)))
+        object.__setattr__(self, "physics", as_physics(self.physics, len(self.y)))
         if self.extra is not None and len(self.extra) != len(self.y):
             raise InputError(f"{len(self.extra)} extras for {len(self.y)} images; expected one per image")
         if self.samples < 1:

@@ -164,7 +164,10 @@ class Reader:
         elif file.physics in PHYSICS:
             physics = PHYSICS[file.physics].cls.from_params(file.params, file.noise_std)
         else:
-            raise InputError(f"{path} was made by {file.physics!r}; this library knows {', '.join(PHYSICS)}")
+            raise InputError(
+                f"{path} was made by {file.physics!r}; this library knows {', '.join(PHYSICS)}; if it is of a file of "
+                "yours, give --plugin FILE"
+            )
         return Measured(path, name, _problem(file.y[None], physics), file.fitted, file.grey)
 
     def _physics_of(

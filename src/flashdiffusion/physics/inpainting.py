@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,7 +38,8 @@ class RandomInpainting(_Inpainting):
     """Random pixels are dropped, all channels together; they read 0 (plus noise, which is ignored).
 
     Args:
-        mask: (B, 1, H, W), 1 where a pixel was kept and 0 where it was dropped.
+        mask: 1 where a pixel was kept and 0 where it was dropped, a tensor or array: (B, 1, H, W), (B, H, W), or (H, W)
+            for all images. `RandomInpainting.from_file(path)` reads an image file.
         noise_std: σ_y on the [0, 1] scale.
 
     Raises:
@@ -46,9 +48,14 @@ class RandomInpainting(_Inpainting):
 
     name = "random-inpainting"
 
-    def __init__(self, mask: Tensor, noise_std: NoiseStd = 0.05) -> None:
+    def __init__(self, mask: Tensor | np.ndarray, noise_std: NoiseStd = 0.05) -> None:
+        if isinstance(mask, (str, Path)):
+            raise InputError(f"mask is {str(mask)!r}; expected a tensor, or RandomInpainting.from_file(path)")
+        mask = torch.as_tensor(mask)
+        mask = mask[None] if mask.ndim == 2 else mask
+        mask = mask[:, None] if mask.ndim == 3 else mask
         if mask.ndim != 4 or mask.shape[1] != 1:
-            raise InputError(f"mask of shape {tuple(mask.shape)}; expected (B, 1, H, W)")
+            raise InputError(f"mask of shape {tuple(mask.shape)}; expected (B, 1, H, W), (B, H, W) or (H, W)")
         if not bool(((mask == 0) | (mask == 1)).all()):
             raise InputError("mask has values other than 0 (dropped) and 1 (kept)")
         super().__init__({"mask": mask.float()}, noise_std)
@@ -86,6 +93,7 @@ class RandomInpainting(_Inpainting):
         Raises:
             InputError: as `read_mask`.
         """
+        mask = Path(mask)  # or a str
         own = str(mask) == ALPHA and image is not None and not mask.exists()
         kept = read_mask(image, ALPHA) if own and image is not None else read_mask(mask)
         if size is not None and kept.shape[2:] == original:

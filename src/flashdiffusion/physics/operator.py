@@ -2,14 +2,15 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from flashdiffusion.errors import InputError, is_out_of_memory
-from flashdiffusion.physics.base import NoiseStd, add_noise, checked_noise
+from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, add_noise, checked_noise
+from flashdiffusion.types import Physics
 
 USE_TORCH = 'write it with torch functions, or take a method that needs no gradient, such as "ae"'
 NEEDS_TORCH = f"it is written with numpy, and this method needs its gradient: {USE_TORCH}"
@@ -66,3 +67,24 @@ class Operator:
         if not isinstance(y, Tensor):
             raise InputError(f"operator {self.name} gives a {type(y).__name__}; expected a tensor")
         return y
+
+
+def as_physics(physics: Any, count: int) -> Physics:
+    """Take a physics for `count` images: a function is wrapped, one of ours for a single image serves them all.
+
+    Raises:
+        InputError: neither a function nor an object with `A(x)`.
+    """
+    if isinstance(physics, BatchedPhysics):
+        return physics.expand(count)
+    if isinstance(physics, type):
+        name = physics.__name__
+        raise InputError(f"physics is the class {name}; expected one with its parameters, {name}(...)")
+    if hasattr(physics, "A"):
+        return cast(Physics, physics)
+    if not callable(physics):
+        raise InputError(
+            f"physics is a {type(physics).__name__}; expected an object with A(x), such as GaussianBlur(2.0), or a "
+            "function x -> A(x)"
+        )
+    return Operator(physics, noise_std=0.0)

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Sequence, Sized
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,28 +13,13 @@ from torch import Tensor
 from flashdiffusion.data.arrays import ARRAYS, from_numpy, read_array
 from flashdiffusion.data.images import read_image, to_tensor
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics import BatchedPhysics, Operator, is_linear, noise_std_of
+from flashdiffusion.physics import BatchedPhysics, is_linear, noise_std_of
 from flashdiffusion.types import Physics
 
 Given = Tensor | np.ndarray | Image.Image | str | Path | Sequence[Any]
 _GREY = {"1", "L", "LA"}
 # Values below this, beyond five standard deviations of the noise, are no noise; nor are values up to this above 1.
 BELOW, ABOVE = -0.3, 1.3
-
-
-def as_physics(physics: Any, count: int) -> Physics:
-    """A physics for `count` images: a function is wrapped, one of ours for a single image serves them all.
-
-    Raises:
-        InputError: neither a function nor an object with `A(x)`.
-    """
-    if hasattr(physics, "A"):
-        return physics.expand(count) if isinstance(physics, BatchedPhysics) else cast(Physics, physics)
-    if not callable(physics):
-        raise InputError(
-            f"physics is a {type(physics).__name__}; expected an object with A(x), or a function x -> A(x)"
-        )
-    return Operator(physics, noise_std=0.0)
 
 
 def as_measurements(value: Given, physics: Any) -> tuple[Tensor, bool]:
@@ -48,6 +33,8 @@ def as_measurements(value: Given, physics: Any) -> tuple[Tensor, bool]:
         InputError: another type, or images of different sizes in a list.
     """
     if isinstance(value, (list, tuple)):
+        if not value:
+            raise InputError("measurements are an empty list; expected at least one image")
         parts = [as_measurements(one, physics) for one in value]
         shapes = {tuple(part.shape[1:]) for part, _ in parts}
         if len(shapes) != 1:

@@ -15,7 +15,7 @@ from flashdiffusion.errors import InputError
 from flashdiffusion.methods import Settings, parse_method
 from flashdiffusion.model import Model
 from flashdiffusion.physics import flattened
-from flashdiffusion.pipeline.inputs import Given, as_measurements, as_physics, note_range
+from flashdiffusion.pipeline.inputs import Given, as_measurements, note_range
 from flashdiffusion.pipeline.restoration import Restoration
 from flashdiffusion.priors import IdentityAutoencoder
 from flashdiffusion.solvers import Solver, StartRule
@@ -57,7 +57,7 @@ class FlashPipeline(Model):
         y, physics = flattened(y, physics)
         y, grey = as_measurements(y, physics)
         names = [str(i) for i in range(len(y))] if ids is None else list(ids)
-        batch = Batch(names, y, as_physics(physics, len(y)), samples=num_samples)
+        batch = Batch(names, y, physics, samples=num_samples)
         note_range(batch.y, batch.physics)
         restoration = Restoration.collect(self.stream([batch], **options))
         if restoration.failed:
@@ -102,7 +102,8 @@ class FlashPipeline(Model):
             progress: show a progress bar, if standard error is a terminal.
             callback: for a live view: `callback(step, estimate, ids)` is called after each step with its number, what
                 the images that it moved would be if they ended now (n, 3, H, W), decoded, in [0, 1], and their ids.
-            hyperparameters: single settings by name, such as `guidance=4, steps=100`, in place of those in `settings`.
+            hyperparameters: single settings by name, such as `guidance=4`, in place of those in `settings`. `steps` is
+                the length of the whole grid from noise to clean, of which a Flash start makes a part.
 
         Raises:
             InputError: at once, not at the first image: unknown names, settings out of range, max_in_flight < 1.

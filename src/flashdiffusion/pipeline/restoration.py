@@ -16,7 +16,7 @@ from flashdiffusion.engine.batch import Restored
 from flashdiffusion.errors import InputError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Restoration:
     """Restored images; every field is on the CPU and has one row per image.
 
@@ -37,6 +37,12 @@ class Restoration:
     failed: dict[int, str] = field(default_factory=dict)
     ids: tuple[str, ...] = ()
     samples: Tensor | None = None
+
+    def __repr__(self) -> str:
+        size = "x".join(map(str, self.images.shape[:0:-1][:2]))
+        samples = "" if self.samples is None else f", {len(self.samples)} samples of each"
+        steps = f"nfe {int(self.nfe.min())} to {int(self.nfe.max())}"
+        return f"Restoration({len(self)} images of {size}{samples}, {steps}, {len(self.failed)} failed)"
 
     def __len__(self) -> int:
         return len(self.images)
@@ -65,6 +71,8 @@ class Restoration:
 
     def save(self, folder: str | Path) -> list[Path]:
         """Write each image as folder/ID.png, or by its number where there are no ids; returns the files.
+
+        Of several samples the first is written; `samples`, `mean` and `std` have the rest.
 
         Raises:
             InputError: the folder cannot be written.
