@@ -124,6 +124,6 @@ def test_on_the_command_line(flash, tmp_path, own, image_folder, tiny_model):
 def test_a_file_that_fails_is_named(flash, tmp_path):
     broken = tmp_path / "broken.py"
     broken.write_text("import nothing_of_this_name")
-    for path, reason in ((broken, "failed: ModuleNotFoundError"), (tmp_path / "absent.py", "expected a Python file")):
+    for path, reason in ((broken, "failed: ModuleNotFoundError"), (tmp_path / "absent.py", "no such Python file")):
         ended = flash("--plugin", path, "severity", tmp_path)
         assert ended.code == 2 and f"plugin {path}" in ended.err and reason in ended.err
