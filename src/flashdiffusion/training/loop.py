@@ -105,14 +105,7 @@ class _Training:
     def train(self) -> Path:
         started = last_log = last_save = last_grid = time.monotonic()
         before = self.seconds
-        bar = tqdm(
-            total=round(self.max_seconds / 60, 1),
-            initial=round(self.seconds / 60, 1),
-            desc=self.stage.name,
-            unit="min",
-            disable=not self.accelerator.is_main_process,
-            bar_format="{desc} {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} min{postfix}",
-        )
+        bar = self._bar()
         first_step = self.step
         log: dict[str, Tensor] = {}
         with (
@@ -156,6 +149,17 @@ class _Training:
             self.results.finish()
         self.accelerator.wait_for_everyone()
         return self.out
+
+    def _bar(self) -> Any:
+        """Minutes of the time box, shown by the first process."""
+        return tqdm(
+            total=round(self.max_seconds / 60, 1),
+            initial=round(self.seconds / 60, 1),
+            desc=self.stage.name,
+            unit="min",
+            disable=not self.accelerator.is_main_process,
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} min{postfix}",
+        )
 
     def _agree(self, log_due: bool) -> tuple[float, bool]:
         """Part of the run that is over, in [0, 1], and whether this step is logged, by the first process's clock.
