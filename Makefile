@@ -25,7 +25,7 @@ check: $(STAMP)
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 # The real DeepInverse needs another torch, so it has an environment of its own.
 $(DEEPINV)/.installed: pyproject.toml constraints-deepinv.txt

@@ -20,7 +20,8 @@ IMAGES = 12
 
 @pytest.fixture(scope="session", autouse=True)
 def _few_threads():
-    torch.set_num_threads(min(2, torch.get_num_threads()))
+    # Beside another process of tests, threads would fight for the cores.
+    torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, torch.get_num_threads()))
 
 
 def smooth_image(generator: np.random.Generator, width: int = 48, height: int = 40) -> Image.Image:
