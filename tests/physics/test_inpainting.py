@@ -30,7 +30,7 @@ def test_refuses_ratio_out_of_range(bad):
 
 def test_refuses_masks_that_are_none():
     with pytest.raises(InputError, match="shape"):
-        RandomInpainting(torch.ones(1, 8, 8))
+        RandomInpainting(torch.ones(1, 3, 8, 8))
     with pytest.raises(InputError, match="other than 0"):
         RandomInpainting(torch.full((1, 1, 8, 8), 0.5))
     with pytest.raises(InputError, match="one size"):
