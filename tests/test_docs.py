@@ -133,3 +133,10 @@ def test_the_types_it_names_exist():
             if arguments:
                 given = set(arguments.split(", "))
                 assert given <= set(signature(getattr(cls, member)).parameters), f"{owner}.{member}({arguments})"
+
+
+def test_records_name_no_path_of_the_machine_that_made_them():
+    records = sorted((ROOT / "benchmarks" / "results").rglob("*.json"))
+    assert records
+    for record in records:
+        assert not re.search(r'"(/|[A-Z]:\\\\|~)', record.read_text()), record

@@ -4,6 +4,7 @@ import json
 import resource
 import time
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -102,16 +103,23 @@ def _load(folder: Path) -> None:
         pipeline.regressor(y)
 
 
+@contextmanager
+def _restored(path):
+    """Gives the bytes of a file, and writes them back at the end."""
+    whole = path.read_bytes()
+    try:
+        yield whole
+    finally:
+        path.write_bytes(whole)
+
+
 @FEW
 @given(data=st.data())
 def test_configs_of_a_model(model, data):
     path = data.draw(st.sampled_from(sorted(model.rglob("*.json"))))
-    text = path.read_text()
-    try:
-        path.write_text(_changed(data, text))
+    with _restored(path) as whole:
+        path.write_text(_changed(data, whole.decode()))
         _accepted_or_refused(lambda: _load(model))
-    finally:
-        path.write_text(text)
 
 
 def _with_header(data: bytes, change) -> bytes:
@@ -125,12 +133,9 @@ def _with_header(data: bytes, change) -> bytes:
 @given(data=st.data())
 def test_headers_of_weights(model, data):
     path = data.draw(st.sampled_from(sorted(model.rglob("*.safetensors"))))
-    whole = path.read_bytes()
-    try:
+    with _restored(path) as whole:
         path.write_bytes(_with_header(whole, lambda text: _changed(data, text)))
         _accepted_or_refused(lambda: _load(model))
-    finally:
-        path.write_bytes(whole)
 
 
 @FEW

@@ -64,7 +64,7 @@ class NoiseSchedule:
             return cls(DDPMScheduler(**known).alphas_cumprod)
         except InputError as error:
             raise InputError(f"{shown(known)}: {error}") from error
-        except Exception as error:  # diffusers: NotImplementedError for a beta schedule that it does not know
+        except Exception as error:  # diffusers and torch raise many kinds for values that make no schedule
             raise InputError(f"no noise schedule from {shown(known)}: {brief(error)}") from error
 
     def grid(self, steps: int | None = None) -> "Grid":

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import tarfile
+from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,6 +126,22 @@ def test_what_a_file_holds_says_whether_it_is_done(restore, stream, measured, tm
     os.utime(measured / "image-00.safetensors", ns=(old.st_atime_ns, old.st_mtime_ns))
     assert restore("--resume").code == 0 and stream.taken() == ["image-00"], "of the same size and time, but another"
     assert restore("--resume", inputs=tmp_path / "copy").code == 0 and stream.taken() == ["image-00"]
+
+
+def test_records_say_paths_as_they_were_given_and_are_compared_by_the_place(flash, image_folder, tiny_model, tmp_path):
+    """Others read a results file too: no path of this machine goes in that the user did not write."""
+    with chdir(tmp_path):
+        shutil.copytree(image_folder, "images")
+        shutil.copytree(tiny_model, "model")
+        options = ("--method", "ae", "--limit", 2, "--out", "results.json", "--resume")
+        for data, model in (("images", "model"), ("./images/", tmp_path / "model"), (tmp_path / "images", "./model")):
+            ended = flash("evaluate", "--data", data, "--model", model, *options)
+            assert ended.code == 0, ended.err
+            written = json.loads(Path("results.json").read_text())
+            assert (written["data"], written["model"]) == ([str(Path(data))], str(model))
+        shutil.copytree("images", "others")
+        ended = flash("evaluate", "--data", "others", "--model", "model", *options)
+        assert ended.code == 2 and "another data" in ended.err
 
 
 def test_a_true_image_or_a_mask_that_changed_is_noticed(flash, stream, image_folder, tiny_model, tmp_path, monkeypatch):

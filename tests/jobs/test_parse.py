@@ -85,22 +85,13 @@ def test_the_noise_of_a_composition_is_that_of_its_last():
         ("gaussian-blur:std=2+jpg:quality=3", "std of gaussian-blur is '2[+]jpg:quality=3'"),
         ("gaussian-blur:std=2+jpeg", "expected jpeg:quality=NUMBER"),
         ("blur-kernel-space:weights=absent.pth", "no blur-kernel-space weights at absent.pth"),
-    ],
-)
-def test_names_what_is_wrong(text, message):
-    with pytest.raises(InputError, match=message):
-        _parse(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
+        # What it would have to guess:
         ("gaussian-blur:std=2,std=3", "std of gaussian-blur is given as 2 and as 3; expected it once"),
         ("hdr:noise_std=0.1,noise_std=0.1", "noise_std of hdr is given as 0.1 and as 0.1; expected it once"),
         ("gaussian-blur:2", "'2' of gaussian-blur is no PARAMETER=VALUE; expected gaussian-blur:std=NUMBER"),
         ("jpeg:quality", "'quality' of jpeg is no PARAMETER=VALUE"),
     ],
 )
-def test_refuses_what_it_would_have_to_guess(text, message):
+def test_names_what_is_wrong(text, message):
     with pytest.raises(InputError, match=message):
         _parse(text)

@@ -66,9 +66,7 @@ class ModelOptions:
 
     def about(self, regressor: str | None = None) -> dict[str, Any]:
         """What results depend on, for their file."""
-        from flashdiffusion.jobs.inputs import place
-
-        return {"model": place(self.model) or "embedded", "precision": self.precision, "regressor": place(regressor)}
+        return {"model": self.model or "embedded", "precision": self.precision, "regressor": regressor}
 
 
 @dataclass(frozen=True)
@@ -81,9 +79,7 @@ class TaskOptions:
 
     def about(self) -> dict[str, Any]:
         """What results depend on, for their file."""
-        from flashdiffusion.jobs.inputs import place
-
-        return {"data": [place(path) for path in self.data], "task": self.task, "noise_std": self.noise_std}
+        return {"data": [str(path) for path in self.data], "task": self.task, "noise_std": self.noise_std}
 
 
 @dataclass(frozen=True)

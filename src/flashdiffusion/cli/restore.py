@@ -86,9 +86,7 @@ class TruthOptions(QualityOptions):
 
     def about(self) -> dict[str, Any]:
         """What results depend on, for their file."""
-        from flashdiffusion.jobs.inputs import place
-
-        return {"reference": place(self.reference)} | super().about()
+        return {"reference": self.reference and str(self.reference)} | super().about()
 
 
 def command(

@@ -123,13 +123,14 @@ def _read(out: Path, about: dict[str, Any]) -> "list[Trial]":
         InputError: another file, or another search.
     """
     from flashdiffusion.experiments.tune import Trial
+    from flashdiffusion.jobs.inputs import placed
     from flashdiffusion.methods import Settings
 
     if not out.exists():
         return []
     try:
         earlier = json.loads(out.read_text())
-        different = [key for key in about if earlier[key] != about[key]]
+        different = [key for key in about if placed(earlier[key]) != placed(about[key])]
         trials = [Trial(Settings(**one["settings"]), one["mean"]) for one in earlier["trials"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{out} is no tuning result ({error}); choose another --out") from error

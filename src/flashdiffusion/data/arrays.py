@@ -127,7 +127,7 @@ def _mat(data: bytes, path: Path) -> np.ndarray:
     _expect_unpackable(data, path)
     try:
         there = {name: (shape, kind) for name, shape, kind in whosmat(io.BytesIO(data)) if kind in _NUMBERS}
-    except NotImplementedError as error:
+    except NotImplementedError as error:  # what scipy raises for HDF5
         raise InputError(
             f"{path} is of MATLAB 7.3, which is HDF5; in MATLAB, save(FILE, 'y', '-v7') writes one that can be read"
         ) from error

@@ -54,7 +54,7 @@ def decode_image(data: bytes, name: str) -> Image.Image:
             notes.append(f"has {frames} frames; the first is taken")
     try:
         pixels = _pixels(image, notes)
-    except Exception as error:
+    except Exception as error:  # of a damaged file Pillow raises anything
         raise InputError(f"{name}: cannot convert mode {image.mode} to RGB ({brief(error)})") from error
     if turn is not None:
         pixels = pixels.transpose(turn)
@@ -97,7 +97,7 @@ def _loaded(data: bytes, name: str, bare: bool = False) -> Image.Image:
         raise InputError(f"{name}: not an image that can be read; expected one of {', '.join(FORMATS)}") from error
     except InputError:
         raise
-    except Exception as error:
+    except Exception as error:  # of a damaged file Pillow raises anything
         raise InputError(f"{name}: damaged or truncated image ({brief(error)})") from error
 
 
@@ -132,7 +132,7 @@ def _expect_depth(image: Image.Image, name: str) -> None:
 def _turn(image: Image.Image, notes: list[str]) -> Image.Transpose | None:
     try:
         return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception as error:
+    except Exception as error:  # of a damaged file Pillow raises anything
         notes.append(f"has EXIF that cannot be read ({brief(error, 80)}); it is left out")
         return None
 
@@ -173,6 +173,6 @@ def _in_srgb(image: Image.Image, profile: bytes, notes: list[str]) -> Image.Imag
         converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
         assert converted is not None
         return converted
-    except Exception as error:
+    except Exception as error:  # of a damaged file Pillow raises anything
         notes.append(f"has a colour profile that cannot be applied ({brief(error, 80)}); its colours are taken as sRGB")
         return image.convert("RGB")

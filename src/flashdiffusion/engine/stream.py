@@ -111,8 +111,8 @@ class Stream:
                 batch = next(source)
             except StopIteration:
                 return
-            except Exception as error:
-                self.broken = error  # raised by `run`, after the images that are on their way
+            except Exception as error:  # whatever the source raises: `run` does, after the images on their way
+                self.broken = error
                 return
             first = self.taken
             if isinstance(batch, Failed):
@@ -121,8 +121,8 @@ class Stream:
                 continue
             try:
                 started = self._begin(batch, first)
-            except Exception as error:
-                self.broken = error  # a fault of a start rule, not of an image
+            except Exception as error:  # a fault of a start rule, not of an image
+                self.broken = error
                 return
             self.taken += len(batch.y) * batch.samples
             yield started

@@ -1,7 +1,10 @@
 """Which input an image was made of: its content counts, not how its path is written."""
 
 import hashlib
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from flashdiffusion.data.files import expect_file
 from flashdiffusion.jobs.parse import read_physics
@@ -22,11 +25,19 @@ def digest(*files: str | Path) -> str:
     return total.hexdigest()
 
 
-def place(name: str | Path | None) -> str | None:
-    """A folder or file by its absolute path, through links; a name that is neither as it is."""
-    if name is None:
-        return None
-    return str(Path(name).resolve()) if Path(name).exists() else str(name)
+def placed(about: Any) -> Any:
+    """What a run is about, its files and folders by their absolute paths, however they were written; to compare.
+
+    Records hold paths as they were given: others read them too.
+    """
+    if isinstance(about, Mapping):
+        return {placed(key): placed(value) for key, value in about.items()}
+    if isinstance(about, (list, tuple)):
+        return [placed(value) for value in about]
+    if isinstance(about, str):
+        with suppress(OSError):  # no file has so long a name
+            return str(Path(about).resolve()) if Path(about).exists() else about
+    return about
 
 
 def named_files(physics: str | None) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import Any, TextIO
 
 from flashdiffusion.data.files import write_json
 from flashdiffusion.errors import InputError
+from flashdiffusion.jobs.inputs import placed
 
 Row = dict[str, Any]
 
@@ -113,11 +114,11 @@ class Journal:
 
     def _check(self, path: Path, earlier: Row) -> None:
         old, new = _flat({key: earlier.get(key) for key in self.about}), _flat(self.about)
-        different = [
-            f"{key} ({_shown(old.get(key))}, now {_shown(new.get(key))})"
-            for key in new | old
-            if old.get(key) != new.get(key)
-        ]
+        different = []
+        for key, (name, _) in (old | new).items():
+            before, now = (side[key][1] if key in side else None for side in (old, new))
+            if placed(before) != placed(now):
+                different.append(f"{name} ({_shown(before)}, now {_shown(now)})")
         if different:
             raise InputError(
                 f"{path} holds a run with another {', '.join(different)}; give the same options, choose another --out, "
@@ -132,11 +133,12 @@ class Journal:
         return value
 
 
-def _flat(about: Row) -> Row:
-    """The same with the values of inner objects by names of their own."""
-    flat: Row = {}
+def _flat(about: Row) -> dict[tuple[str, str], tuple[str, Any]]:
+    """The values, those of inner objects by keys of their own, each with its name as it was given."""
+    flat: dict[tuple[str, str], tuple[str, Any]] = {}
     for key, value in about.items():
-        flat |= {f"{key} {name}": inner for name, inner in value.items()} if isinstance(value, dict) else {key: value}
+        inner = value if isinstance(value, dict) else {"": value}
+        flat |= {(key, name and placed(name)): (f"{key} {name}".strip(), one) for name, one in inner.items()}
     return flat
 
 

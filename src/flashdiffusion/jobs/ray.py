@@ -43,7 +43,7 @@ def run_on_ray(
             result is asked for.
     """
     try:
-        import ray.data  # noqa: F401
+        import ray.data  # noqa: F401  # whether it is there
     except ImportError as error:
         raise InputError("engine ray needs Ray: pip install 'flashdiffusion[ray]'") from error
     if workers is not None and workers < 1:

@@ -93,7 +93,7 @@ class LPIPS(nn.Module):
             raise CheckpointError(f"no LPIPS weights at {path}; give a safetensors file (docs/training.md)")
         try:
             state = load_file(path)
-        except Exception as error:
+        except Exception as error:  # safetensors has classes of its own, and lets others through
             raise CheckpointError(f"{path} is not a safetensors file: {error}") from error
         model = cls("squeeze" if "features.3.squeeze.weight" in state else "alex")
         try:

@@ -49,9 +49,19 @@ class BatchedPhysics(DeepInverseMethods, ABC):
         if set(rows.values()) - {1, count}:
             raise InputError(f"{self.name} with {rows} rows; expected one of each parameter, or one per image")
         with torch.inference_mode(False):  # tensors of inference mode could not be part of a gradient
-            self.params = {key: value.expand(count, *value.shape[1:]).clone() for key, value in params.items()}
-            self.noise_std = std.expand(count).clone()
+            self._params = {key: value.expand(count, *value.shape[1:]).clone() for key, value in params.items()}
+            self._noise_std = std.expand(count).clone()
         self._derived: dict[Hashable, Tensor] = {}
+
+    @property
+    def params(self) -> dict[str, Tensor]:
+        """Parameters by name, each with a row per image."""
+        return self._params
+
+    @property
+    def noise_std(self) -> Tensor:
+        """σ_y of each image, float64 (B,) on the CPU."""
+        return self._noise_std
 
     def __len__(self) -> int:
         """Number of images that the parameters are for."""
@@ -94,7 +104,7 @@ class BatchedPhysics(DeepInverseMethods, ABC):
     def take(self, rows: Tensor) -> "BatchedPhysics":
         """Select rows (int64 indices) of the batch; does not wait for the device if they are on the CPU."""
         return self._map(lambda value: value[rows.to(value.device, non_blocking=True)])._with(
-            noise_std=self.noise_std[rows.cpu()]
+            _noise_std=self.noise_std[rows.cpu()]
         )
 
     def expand(self, count: int) -> "BatchedPhysics":
@@ -117,14 +127,14 @@ class BatchedPhysics(DeepInverseMethods, ABC):
         first, *others = parts
         known = [key for key in first._derived if all(key in other._derived for other in others)]
         return first._with(
-            params={key: torch.cat([part.params[key] for part in parts]) for key in first.params},
-            noise_std=torch.cat([part.noise_std for part in parts]),
+            _params={key: torch.cat([part.params[key] for part in parts]) for key in first.params},
+            _noise_std=torch.cat([part.noise_std for part in parts]),
             _derived={key: torch.cat([part._derived[key] for part in parts]) for key in known},
         )
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
         params, derived = ({key: change(value) for key, value in held.items()} for held in (self.params, self._derived))
-        return self._with(params=params, _derived=derived)
+        return self._with(_params=params, _derived=derived)
 
     def _with(self, **attributes: Any) -> Self:
         """Copy with these attributes, without repeating checks and computations."""

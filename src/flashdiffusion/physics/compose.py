@@ -49,11 +49,11 @@ class Compose(BatchedPhysics):
         self.gives_images, self.loses = first.gives_images and second.gives_images, second.loses
 
     @property
-    def noise_std(self) -> Tensor:  # type: ignore[override]  # read off the second, never set
+    def noise_std(self) -> Tensor:
         return self.second.noise_std
 
     @property
-    def params(self) -> dict[str, Tensor]:  # type: ignore[override]  # made to be saved
+    def params(self) -> dict[str, Tensor]:
         kinds = torch.tensor(list(f"{self.first.name}+{self.second.name}".encode()), dtype=torch.uint8)
         params = {"kinds": kinds.expand(len(self), -1).clone()}
         for place, part in (("first", self.first), ("second", self.second)):

@@ -1,5 +1,6 @@
 """What DeepInverse's data terms and algorithms ask of a physics, for ours; deepinv itself is not imported."""
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -30,8 +31,12 @@ class DeepInverseMethods:
     """
 
     name: ClassVar[str]
-    noise_std: Tensor
     A: Callable[[Tensor], Tensor]
+
+    @property
+    @abstractmethod
+    def noise_std(self) -> Tensor:
+        """σ_y of each image, (B,)."""
 
     @property
     def noise_model(self) -> GaussianNoise:

@@ -173,5 +173,5 @@ def _noise_std_of_stack(physics: Any, shapes: Sequence[torch.Size]) -> Tensor | 
     known = [noise_std_of(part) for part in getattr(physics, "physics_list", [])]
     if len(known) != len(shapes) or all(std is None for std in known):
         return None
-    total = sum(0 if std is None else shape.numel() * std.square() for std, shape in zip(known, shapes, strict=True))
-    return (total / sum(shape.numel() for shape in shapes)).sqrt()  # type: ignore[union-attr]  # one std at least is a tensor
+    of_each = [shape.numel() * std.square() for std, shape in zip(known, shapes, strict=True) if std is not None]
+    return (sum(of_each, torch.zeros(())) / sum(shape.numel() for shape in shapes)).sqrt()

@@ -1,5 +1,6 @@
 """Inpainting: pixels are lost."""
 
+from abc import abstractmethod
 from pathlib import Path
 from typing import Self
 
@@ -19,9 +20,9 @@ class _Inpainting(BatchedPhysics):
 
     loses = True
 
+    @abstractmethod
     def lost(self, x: Tensor) -> Tensor:
         """Tell which pixels of x (B, C, H, W) are lost, bool (B or 1, 1, H, W)."""
-        raise NotImplementedError
 
     def A(self, x: Tensor) -> Tensor:
         self.check_batch(x)

@@ -41,10 +41,10 @@ class Mixed(BatchedPhysics):
         made = cls.__new__(cls)
         made.parts = _flat(parts)
         made.order = torch.cat([rows for rows, _ in made.parts]).argsort()
-        made.noise_std = torch.cat([part.noise_std for _, part in made.parts])[made.order]
+        made._noise_std = torch.cat([part.noise_std for _, part in made.parts])[made.order]
         made.gives_images = all(part.gives_images for _, part in made.parts)
         made.loses = any(part.loses for _, part in made.parts)
-        made.params, made._derived = {}, {}
+        made._params, made._derived = {}, {}
         return made
 
     parts: list[tuple[Tensor, BatchedPhysics]]

@@ -17,7 +17,7 @@ _ALLOWED: dict[str, tuple[Any, ...]] = {"downsample_padding": (0, 1)}
 
 def check_arguments(cls: type, config: Mapping[str, Any], source: str) -> None:
     """Raise CheckpointError unless the values of a config have the types of a constructor's arguments."""
-    for name, parameter in inspect.signature(cls.__init__).parameters.items():  # type: ignore[misc] # of a class
+    for name, parameter in inspect.signature(cls).parameters.items():
         if name not in config:
             continue
         value, kind = config[name], parameter.annotation

@@ -43,7 +43,7 @@ def resolve_folder(source: str | Path, revision: str | None = None) -> Path:
         )
     try:
         return _download(str(source), revision)
-    except Exception as error:
+    except Exception as error:  # of the network, the hub or the disk
         raise CheckpointError(
             f"no folder {source} here, and downloading the hub model of that id failed: {brief(error)}"
         ) from error

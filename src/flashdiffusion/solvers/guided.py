@@ -92,7 +92,7 @@ class Guided(ABC):
 
     prior: LatentPrior
     transition: Transition
-    gradient: Gradient = part(Gradient)  # noqa: RUF009
+    gradient: Gradient = part(Gradient)  # noqa: RUF009  # `part` gives a field, as dataclasses.field does
 
     draws = 1
     method = "guided"

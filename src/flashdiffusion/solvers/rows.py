@@ -175,7 +175,7 @@ class Rows(ABC):
             return function(*values)
         except FlashDiffusionError:
             raise
-        except Exception as error:
+        except Exception as error:  # whatever a user's physics raises
             if is_out_of_memory(error):
                 raise
             # torch has no class of error for a tensor that numpy cannot take, and says "numpy".

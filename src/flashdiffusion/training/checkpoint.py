@@ -35,7 +35,7 @@ def read_checkpoint(
     try:
         state = torch.load(path, map_location=device, weights_only=True)
         found, before = (state["recipe"], state["stage"]), state["made_by"]
-    except Exception as error:
+    except Exception as error:  # torch raises many kinds for files that are no checkpoints
         raise CheckpointError(f"{path} cannot be resumed from: {error}") from error
     if found != (recipe, stage):
         raise CheckpointError(
