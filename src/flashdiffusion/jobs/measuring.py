@@ -172,7 +172,7 @@ def _measured(
     for chunk in in_chunks(rows, what.batch_size):
         read = dict(zip(chunk, data.attempt(chunk), strict=True))
         images = {row: one for row, one in read.items() if isinstance(one, Tensor)}
-        yield from (Failed(data.ids[row], str(read[row]), _Truth(row)) for row in read.keys() - images)
+        yield from (Failed(data.ids[row], str(one), _Truth(row)) for row, one in read.items() if row not in images)
         if not images:
             continue
         ids = [data.ids[row] for row in images]

@@ -82,9 +82,13 @@ class Rows(ABC):
                 "image"
             )
 
+    @property
+    def _has_shown(self) -> bool:
+        return self._known is not None or "_shown" in self.__dict__
+
     def _carried(self, change: Callable[[Tensor], Tensor]) -> Callable[[], tuple[Tensor, Tensor]] | None:
         """Carry what is known of this problem, changed as its rows are; nothing if it was not asked for yet."""
-        if self._known is None and "_shown" not in self.__dict__:
+        if not self._has_shown:
             return None
         return lambda: (change(self._shown[0]), change(self._shown[1]))
 
@@ -124,7 +128,7 @@ class Rows(ABC):
         def together() -> tuple[Tensor, Tensor]:
             return torch.cat([part._shown[0] for part in parts]), torch.cat([part._shown[1] for part in parts])
 
-        known = together if all(part._carried(torch.clone) for part in parts) else None
+        known = together if all(part._has_shown for part in parts) else None
         ours = [part.physics for part in parts if isinstance(part.physics, BatchedPhysics)]
         foreign = [part.physics for part in parts if isinstance(part.physics, WithParams)]
         if ours:
