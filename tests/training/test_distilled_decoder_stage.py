@@ -86,7 +86,7 @@ def test_it_needs_the_autoencoder(tmp_path, image_folder, recipe):
 def test_what_is_not_for_it_is_refused(tmp_path, tiny_model, image_folder, recipe):
     with pytest.raises(InputError, match="a pixel-space model has no distilled-decoder; its stages are denoiser, reg"):
         train("distilled-decoder", [image_folder], with_space(RECIPES["tiny"], "pixel"), tmp_path)
-    with pytest.raises(InputError, match="init is for the severity encoder, and distilled-decoder has none"):
+    with pytest.raises(InputError, match="leave it out for the distilled-decoder"):
         train("distilled-decoder", [image_folder], recipe, tmp_path, init=tiny_model)
     with pytest.raises(InputError, match="unknown stage 'distilled_decoder'; did you mean distilled-decoder"):
         train("distilled_decoder", [image_folder], recipe, tmp_path)

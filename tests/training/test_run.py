@@ -14,6 +14,7 @@ from flashdiffusion.errors import InputError
 from flashdiffusion.methods import Settings
 from flashdiffusion.priors import load_component
 from flashdiffusion.severity import SeverityEncoder
+from flashdiffusion.training.draws import Draws
 from flashdiffusion.training.recipes import get_recipe
 from flashdiffusion.training.run import make_stage, train, with_severity
 from logs import read_log
@@ -83,8 +84,27 @@ def test_severity_training_goes_on_from_another_model(tmp_path, image_folder, re
     torch.testing.assert_close(a.var, b.var)
     with pytest.raises(InputError, match="cannot start from this severity encoder"):
         small.start_from(first.severity_encoder)
-    with pytest.raises(InputError, match="init is for the severity encoder"):
-        train("denoiser", [image_folder], recipe, tmp_path / "large", max_steps=1, init=tiny_model)
+
+
+def test_denoiser_training_goes_on_from_another_model(tmp_path, image_folder, recipe):
+    train("all", [image_folder], recipe, tmp_path / "first", max_steps=1)
+    shutil.copytree(tmp_path / "first" / "autoencoder", tmp_path / "second" / "autoencoder")
+    stage = make_stage("denoiser", recipe, tmp_path / "second", init=tmp_path / "first")
+    first = FlashPipeline.from_pretrained(tmp_path / "first").prior.denoiser.state_dict()
+    assert all(torch.equal(value, first[name]) for name, value in stage.prior.denoiser.state_dict().items())
+    scheduled = replace(recipe.denoiser, schedule=recipe.denoiser.schedule | {"beta_end": 0.02})
+    with pytest.raises(InputError, match="another noise schedule"):
+        make_stage("denoiser", replace(recipe, denoiser=scheduled), tmp_path / "second", init=tmp_path / "first")
+    with pytest.raises(InputError, match="leave it out for the autoencoder"):
+        train("autoencoder", [image_folder], recipe, tmp_path / "second", max_steps=1, init=tmp_path / "first")
+
+
+def test_half_of_the_times_are_where_restorations_run(recipe, tmp_path, image_folder):
+    train("autoencoder", [image_folder], recipe, tmp_path, max_steps=1)
+    stage = make_stage("denoiser", recipe, tmp_path)
+    times = stage._times(Draws(0, 0, 4000, slice(None), "cpu"))
+    assert times.min() >= 1 and times.max() == 1000
+    assert 0.62 < float((times <= 300).float().mean()) < 0.68  # a half, and three tenths of the other
 
 
 def test_a_severity_encoder_is_trained_for_a_vq_autoencoder(tmp_path, image_folder, recipe, tiny_model):

@@ -33,7 +33,8 @@ class SeverityOptions:
         ),
     ] = None
     init: Annotated[
-        Path | None, typer.Option(help="Model folder whose severity encoder to start from, on the same autoencoder.")
+        Path | None,
+        typer.Option(help="Model whose denoiser or severity encoder to start from; of the same autoencoder."),
     ] = None
 
 

@@ -35,12 +35,18 @@ class AutoencoderConfig:
 
 @dataclass(frozen=True)
 class DenoiserConfig:
-    """Stage 2: the noise-prediction loss of DDPM on latents, or on pixels (`space`), where it needs no autoencoder."""
+    """Stage 2: the noise-prediction loss of DDPM on latents, or on pixels (`space`), where it needs no autoencoder.
+
+    `early_share` of the times are drawn from the first `early` part of the schedule, where restorations run once the
+    severity encoder is there; the others from all of it.
+    """
 
     loop: LoopConfig
     model: dict[str, Any]  # arguments of diffusers.UNet2DModel
     schedule: dict[str, Any]  # arguments of diffusers.DDPMScheduler
     space: str = "latent"  # or "pixel"
+    early_share: float = 0.5
+    early: float = 0.3
 
 
 @dataclass(frozen=True)

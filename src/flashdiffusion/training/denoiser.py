@@ -6,6 +6,7 @@ import torch
 from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor, nn
 
+from flashdiffusion.errors import InputError, brief
 from flashdiffusion.priors import DiffusersAutoencoder, IdentityAutoencoder, LatentPrior
 from flashdiffusion.training.config import DenoiserConfig
 from flashdiffusion.training.draws import Draws
@@ -13,15 +14,29 @@ from flashdiffusion.training.stage import Stage
 
 
 class DenoiserStage(Stage):
-    """‖ε - ε_θ(a_i z0 + b_i ε, i)‖² with i uniform in 1..N (Ho et al. 2020); the autoencoder is frozen."""
+    """‖ε - ε_θ(a_i z0 + b_i ε, i)‖² (Ho et al. 2020), i in 1..N drawn as `DenoiserConfig` says; E0 is frozen."""
 
     name = "denoiser"
 
     def __init__(self, config: DenoiserConfig, autoencoder: DiffusersAutoencoder | IdentityAutoencoder) -> None:
         super().__init__()
-        self.config = config
+        self.config: DenoiserConfig = config
         self.prior = LatentPrior(autoencoder, UNet2DModel(**config.model), DDPMScheduler(**config.schedule))
         self.prior.denoiser.requires_grad_(True).train()
+
+    def start_from(self, other: LatentPrior) -> None:
+        """Copy the weights of a trained denoiser of the same latents and schedule.
+
+        Raises:
+            InputError: a denoiser of another shape, or another schedule or prediction type.
+        """
+        ours, theirs = self.prior, other
+        if ours.prediction != theirs.prediction or not torch.equal(ours.abar, theirs.abar):
+            raise InputError("cannot start from this denoiser: it was trained on another noise schedule or prediction")
+        try:
+            ours.denoiser.load_state_dict(theirs.denoiser.state_dict())
+        except RuntimeError as error:
+            raise InputError(f"cannot start from this denoiser: {brief(error)}") from error
 
     def phases(self, progress: float) -> list[str]:
         return ["denoiser"]
@@ -33,11 +48,17 @@ class DenoiserStage(Stage):
         with torch.no_grad():
             z0 = self.prior.encode(x).float()
         noise = draws.normal(*z0.shape[1:])
-        i = draws.integers(1, len(self.prior.schedule) + 1)
+        i = self._times(draws)
         abar = self.prior.abar[i].view(-1, 1, 1, 1)
         z = abar.sqrt() * z0 + (1 - abar).sqrt() * noise
         predicted = self.prior.denoiser(z, i - 1).sample.float()
         return (predicted - self._target(z0, noise, abar)).square().mean(), {}
+
+    def _times(self, draws: Draws) -> Tensor:
+        steps = len(self.prior.schedule)
+        anywhere = draws.integers(1, steps + 1)
+        early = draws.integers(1, max(1, round(self.config.early * steps)) + 1)
+        return torch.where(draws.uniform() < self.config.early_share, early, anywhere)
 
     def _target(self, z0: Tensor, noise: Tensor, abar: Tensor) -> Tensor:
         """What the network predicts, by its scheduler's prediction type."""

@@ -49,7 +49,8 @@ def train(
         max_steps: an upper bound on the steps of each stage beside it.
         lpips: LPIPS weights; without them the autoencoder trains without its perceptual term.
         limit: use the first images only.
-        init: a trained model, by folder or name; the severity encoder starts from that model's in place of E0.
+        init: a trained model, by folder or name; the severity encoder starts from that model's in place of E0, the
+            denoiser from that model's in place of random weights.
 
     Raises:
         InputError: unknown stage, no images, or a stage before this one is missing in `out`.
@@ -62,8 +63,8 @@ def train(
         if which in STAGES + OPTIONAL_STAGES:
             raise InputError(f"a pixel-space model has no {which}; its stages are {', '.join(stages)}")
         raise unknown_name("stage", which, known)
-    if init is not None and which not in {"severity", "all"}:
-        raise InputError(f"init is for the severity encoder, and {which} has none; leave it out")
+    if init is not None and which not in {"denoiser", "severity", "all"}:
+        raise InputError(f"init is for the denoiser and the severity encoder; leave it out for the {which}")
     out = Path(out)
     if pixels and (out / FOLDERS["autoencoder"]).is_dir():
         raise InputError(f"{out} holds an autoencoder, and a pixel-space model has none; choose another --out")
@@ -108,7 +109,10 @@ def make_stage(
         raise InputError(f"{out} has no trained autoencoder; run `flashdiffusion train autoencoder` into it first")
     autoencoder = load_autoencoder(folder)
     if name == "denoiser":
-        return DenoiserStage(recipe.denoiser, autoencoder)
+        denoiser = DenoiserStage(recipe.denoiser, autoencoder)
+        if init is not None:
+            denoiser.start_from(FlashPipeline.from_pretrained(init).prior)
+        return denoiser
     if name == "distilled-decoder":
         return DistilledDecoderStage(recipe.distilled_decoder, autoencoder)
     severity = SeverityStage(recipe.severity, autoencoder)
