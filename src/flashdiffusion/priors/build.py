@@ -15,29 +15,31 @@ from flashdiffusion.errors import CheckpointError, brief
 T = TypeVar("T", bound=nn.Module)
 
 
-def build(
-    make: Callable[[], T], tensors: Mapping[str, Tensor], source: str, names: Mapping[str, str] | None = None
-) -> T:
-    """Build the network that `make` gives, with these weights as float32, in eval mode.
+def outline(make: Callable[[], T], tensors: Mapping[str, Tensor], source: str) -> T:
+    """Build the network that `make` gives on torch's meta device, where layers of any size take no memory.
 
-    `make` runs on torch's meta device, where layers of any size take no memory, and not for longer than there are
-    weights; what is allocated then has the size of the weights.
+    Raises:
+        CheckpointError: a config that makes no network, or one of many more parameters than there are tensors.
+    """
+    try:
+        with torch.device("meta"), _quiet(), _at_most(2 * len(tensors) + 100):
+            return make()
+    except Exception as error:  # diffusers and torch raise many kinds
+        raise CheckpointError(f"{source}: no network can be made of its config: {brief(error)}") from error
+
+
+def fill(model: T, tensors: Mapping[str, Tensor], source: str, names: Mapping[str, str] | None = None) -> T:
+    """Give an outline its weights, as float32, in eval mode; what is allocated has the size of the weights.
 
     Args:
-        make: constructs the network from its config.
         tensors: all its parameters and buffers by name.
         source: what the messages call the checkpoint.
         names: of the tensors in the checkpoint, where they differ.
 
     Raises:
-        CheckpointError: a config that makes no network, or weights that do not fit it or are not finite.
+        CheckpointError: weights that do not fit the network or are not finite.
     """
     names = names or {}
-    try:
-        with torch.device("meta"), _quiet(), _at_most(2 * len(tensors) + 100):
-            model = make()
-    except Exception as error:  # diffusers and torch raise many kinds
-        raise CheckpointError(f"{source}: no network can be made of its config: {brief(error)}") from error
     expected = model.state_dict()
     for name, tensor in tensors.items():
         key = names.get(name, name)

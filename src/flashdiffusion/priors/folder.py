@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from flashdiffusion.data import read_bytes, write_json
 from flashdiffusion.errors import CheckpointError, blamed_on, brief, shown
 from flashdiffusion.priors.arguments import check_arguments, is_kind
-from flashdiffusion.priors.build import build
+from flashdiffusion.priors.build import fill, outline
 from flashdiffusion.priors.tensors import check_sha256, read_tensors
 
 T = TypeVar("T", bound=nn.Module)
@@ -114,7 +114,8 @@ def load_component(cls: type[T], folder: Path) -> T:
             )
     check_arguments(cls, config, str(folder / "config.json"))
     loader: Any = cls
-    return build(lambda: loader.from_config(config), _weights(folder), str(folder))
+    weights = _weights(folder)
+    return fill(outline(lambda: loader.from_config(config), weights, str(folder)), weights, str(folder))
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:

@@ -4,13 +4,30 @@ Their encoder and decoder have `down.L.block.J`, `mid.block_1`, `mid.attn_1` and
 full resolution in both; diffusers counts the decoder's levels from the deepest.
 """
 
+import re
 from dataclasses import dataclass
+from typing import Any
 
 from diffusers import AutoencoderKL, VQModel
 
-from flashdiffusion.published.keymap import GROUPS, KeyMap, check_widths, indices
+from flashdiffusion.published.keymap import GROUPS, KeyMap, check_widths, indices, renamed
 
-_ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
+# diffusers' names and CompVis', replaced in this order.
+_NAMES = {
+    "down_blocks.": "down.",
+    "mid_block.resnets.0.": "mid.block_1.",
+    "mid_block.resnets.1.": "mid.block_2.",
+    "mid_block.attentions.0.": "mid.attn_1.",
+    ".resnets.": ".block.",
+    ".attentions.": ".attn.",
+    ".downsamplers.0.": ".downsample.",
+    ".upsamplers.0.": ".upsample.",
+    "conv_shortcut": "nin_shortcut",
+    "conv_norm_out": "norm_out",
+    "group_norm": "norm",
+    ".to_out.0.": ".proj_out.",
+    ".to_": ".",
+}
 CODEBOOK = "quantize.embedding.weight"
 
 
@@ -61,32 +78,10 @@ class EncoderShape:
         }
 
 
-def map_encoder(keys: KeyMap, shape: EncoderShape, old: str, new: str) -> None:
-    """Move an encoder's tensors to the names of diffusers' Encoder."""
-    keys.layer(f"{old}conv_in", f"{new}conv_in")
-    for i in range(len(shape.widths)):
-        for j in range(shape.blocks):
-            _map_resnet(keys, f"{old}down.{i}.block.{j}", f"{new}down_blocks.{i}.resnets.{j}")
-            if shape.attention[i]:
-                map_attention(keys, f"{old}down.{i}.attn.{j}", f"{new}down_blocks.{i}.attentions.{j}")
-        if i < len(shape.widths) - 1:
-            keys.layer(f"{old}down.{i}.downsample.conv", f"{new}down_blocks.{i}.downsamplers.0.conv")
-    _map_ends(keys, shape, old, new)
-
-
-def map_decoder(keys: KeyMap, shape: EncoderShape, old: str, new: str) -> None:
-    """Move the tensors of the decoder that belongs to such an encoder."""
-    keys.layer(f"{old}conv_in", f"{new}conv_in")
-    last = len(shape.widths) - 1
-    for i in range(last + 1):
-        level = f"{new}up_blocks.{last - i}"
-        for j in range(shape.blocks + 1):
-            _map_resnet(keys, f"{old}up.{i}.block.{j}", f"{level}.resnets.{j}")
-            if shape.attention[i]:
-                map_attention(keys, f"{old}up.{i}.attn.{j}", f"{level}.attentions.{j}")
-        if i > 0:
-            keys.layer(f"{old}up.{i}.upsample.conv", f"{level}.upsamplers.0.conv")
-    _map_ends(keys, shape, old, new)
+def original_key(name: str, levels: int) -> str:
+    """Translate a parameter's name in diffusers' encoder or decoder to CompVis' key."""
+    name = re.sub(r"up_blocks\.(\d+)", lambda found: f"up.{levels - 1 - int(found[1])}", name)
+    return renamed(name, _NAMES)
 
 
 def load_first_stage(keys: KeyMap, scale_factor: float, resolution: int | None) -> AutoencoderKL | VQModel:
@@ -103,7 +98,7 @@ def load_first_stage(keys: KeyMap, scale_factor: float, resolution: int | None) 
     """
     shape = EncoderShape.of(keys, "encoder.")
     codebook = keys.shape(CODEBOOK, 2) if CODEBOOK in keys.left else None
-    config = (
+    config: dict[str, Any] = (
         shape.arguments()
         | {
             "out_channels": keys.shape("decoder.conv_out.weight", 4)[0],
@@ -115,33 +110,7 @@ def load_first_stage(keys: KeyMap, scale_factor: float, resolution: int | None) 
         }
         | ({"sample_size": resolution} if resolution else {})
     )
-    map_encoder(keys, shape, "encoder.", "encoder.")
-    map_decoder(keys, shape, "decoder.", "decoder.")
-    for name in ("quant_conv", "post_quant_conv"):
-        keys.layer(name, name)
-    if codebook is None:
-        keys.finish()
-        return keys.build(lambda: AutoencoderKL(**config))
-    keys.put(CODEBOOK, keys.take(CODEBOOK), CODEBOOK)
-    keys.finish()
-    return keys.build(lambda: VQModel(**config, num_vq_embeddings=codebook[0], vq_embed_dim=codebook[1]))
-
-
-def map_attention(keys: KeyMap, old: str, new: str) -> None:
-    """Move single-head attention; its 1x1 convolutions are linear layers in diffusers."""
-    for theirs, ours in _ATTENTION.items():
-        keys.layer(f"{old}.{theirs}", f"{new}.{ours}", linear=theirs != "norm")
-
-
-def _map_resnet(keys: KeyMap, old: str, new: str) -> None:
-    keys.layers(old, new, {name: name for name in ("norm1", "conv1", "norm2", "conv2")})
-    if keys.has(f"{old}.nin_shortcut"):
-        keys.layer(f"{old}.nin_shortcut", f"{new}.conv_shortcut")
-
-
-def _map_ends(keys: KeyMap, shape: EncoderShape, old: str, new: str) -> None:
-    for number in (1, 2):
-        _map_resnet(keys, f"{old}mid.block_{number}", f"{new}mid_block.resnets.{number - 1}")
-    if shape.mid_attention:
-        map_attention(keys, f"{old}mid.attn_1", f"{new}mid_block.attentions.0")
-    keys.layers(old.removesuffix("."), new.removesuffix("."), {"norm_out": "conv_norm_out", "conv_out": "conv_out"})
+    if codebook is not None:
+        config |= {"num_vq_embeddings": codebook[0], "vq_embed_dim": codebook[1]}
+    cls = AutoencoderKL if codebook is None else VQModel
+    return keys.build(lambda: cls(**config), lambda name: original_key(name, len(shape.widths)))

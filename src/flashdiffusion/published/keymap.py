@@ -1,12 +1,12 @@
-"""Renaming a checkpoint's tensors with every key accounted for."""
+"""A network built from the tensors of a checkpoint with other names, every key accounted for."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from torch import Tensor, nn
 
 from flashdiffusion.errors import CheckpointError
-from flashdiffusion.priors.build import build
+from flashdiffusion.priors.build import fill, outline
 
 T = TypeVar("T", bound=nn.Module)
 
@@ -14,7 +14,7 @@ GROUPS = 32  # of every normalisation in the published models, which no weight s
 
 
 class KeyMap:
-    """Tensors leave a checkpoint one by one under a new name; what is missing or left over is an error by name.
+    """The tensors of a checkpoint, which a network takes by their names there; what is missing or left is an error.
 
     Args:
         tensors: the checkpoint's.
@@ -25,22 +25,6 @@ class KeyMap:
     def __init__(self, tensors: dict[str, Tensor], source: str, prefix: str = "") -> None:
         self.left = dict(tensors)
         self.source, self.prefix = source, prefix
-        self.moved: dict[str, Tensor] = {}
-        self._origin: dict[str, str] = {}
-
-    def take(self, key: str) -> Tensor:
-        """Remove a tensor from the checkpoint.
-
-        Raises:
-            CheckpointError: it has none of that name.
-        """
-        if key not in self.left:
-            raise self.missing(key)
-        return self.left.pop(key)
-
-    def has(self, layer: str) -> bool:
-        """Tell whether an optional layer has a weight or bias."""
-        return f"{layer}.weight" in self.left or f"{layer}.bias" in self.left
 
     def missing(self, key: str) -> CheckpointError:
         """Make the error for a missing key."""
@@ -61,36 +45,13 @@ class KeyMap:
             raise CheckpointError(f"{self.source}: {self.prefix}{key} has shape {found}; expected {ndim} dimensions")
         return found
 
-    def put(self, name: str, tensor: Tensor, key: str) -> None:
-        """Give the model a tensor that came from `key`."""
-        self.moved[name] = tensor
-        self._origin[name] = key
-
-    def layer(self, old: str, new: str, linear: bool = False) -> None:
-        """Move the weight and bias of a layer; a 1x1 convolution becomes the matrix of a linear layer if asked."""
-        for part in ("weight", "bias"):
-            tensor = self.take(f"{old}.{part}")
-            if linear and part == "weight" and tensor.ndim > 2 and tensor.shape[2:].numel() == 1:
-                tensor = tensor.reshape(tensor.shape[:2])
-            self.put(f"{new}.{part}", tensor, f"{old}.{part}")
-
-    def layers(self, old: str, new: str, table: dict[str, str]) -> None:
-        """Move several layers of a block: {name in the checkpoint: name in the model}."""
-        for theirs, ours in table.items():
-            self.layer(f"{old}.{theirs}", f"{new}.{ours}")
-
-    def rename(self, old: str, new: str) -> None:
-        """Give a layer that was moved to `old` another name in the model."""
-        for part in ("weight", "bias"):
-            self.put(f"{new}.{part}", self.moved.pop(f"{old}.{part}"), self._origin.pop(f"{old}.{part}"))
-
     def drop(self, prefixes: Iterable[str] = (), keys: Iterable[str] = ()) -> None:
         """Leave out what this layout is known to hold beside the model."""
         names, starts = set(keys), tuple(prefixes)
         self.left = {k: v for k, v in self.left.items() if k not in names and not k.startswith(starts)}
 
     def finish(self) -> None:
-        """Raise CheckpointError if a key was neither moved nor dropped."""
+        """Raise CheckpointError if a key was neither taken nor dropped."""
         if self.left:
             keys = sorted(self.left)
             more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
@@ -98,10 +59,37 @@ class KeyMap:
                 f"{self.source} has a key {self.prefix}{keys[0]}{more} too many for this layout; is it another model?"
             )
 
-    def build(self, make: Callable[[], T]) -> T:
-        """Build the network that `make` gives, with the moved tensors; see `priors.build`."""
-        names = {name: self.prefix + key for name, key in self._origin.items()}
-        return build(make, self.moved, self.source, names)
+    def build(
+        self, make: Callable[[], T], key_of: Callable[[str], str], part: Callable[[str, str], Tensor] | None = None
+    ) -> T:
+        """Build the network that `make` gives from all tensors that are left.
+
+        Args:
+            make: constructs the network.
+            key_of: a parameter's name in the network -> its key in the checkpoint.
+            part: (name, key) -> what of that tensor the parameter is; default: all of it.
+
+        Raises:
+            CheckpointError: missing, extra or misshapen tensors.
+        """
+        model = outline(make, self.left, self.source)
+        keys = {name: key_of(name) for name in model.state_dict()}
+        if absent := [key for key in keys.values() if key not in self.left]:
+            raise self.missing(absent[0])
+        tensors = {name: part(name, key) if part else self.left[key] for name, key in keys.items()}
+        for name, expected in model.state_dict().items():
+            if expected.ndim == 2 < tensors[name].ndim and tensors[name].shape[2:].numel() == 1:
+                tensors[name] = tensors[name].flatten(1)  # a 1x1 convolution, which is a linear layer in diffusers
+        self.drop(keys=keys.values())
+        self.finish()
+        return fill(model, tensors, self.source, {name: self.prefix + key for name, key in keys.items()})
+
+
+def renamed(name: str, table: Mapping[str, str]) -> str:
+    """Replace parts of a name, in the order of the table."""
+    for ours, theirs in table.items():
+        name = name.replace(ours, theirs)
+    return name
 
 
 def indices(tensors: Iterable[str], prefix: str) -> int:

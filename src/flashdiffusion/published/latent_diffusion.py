@@ -100,7 +100,7 @@ def _denoiser_weights(keys: KeyMap) -> KeyMap:
             raise CheckpointError(
                 f"{keys.source} has no key {EMA}{without_dots}; expected the moving average of {UNET}{name}"
             )
-        weights.left[name] = average.take(without_dots)
+        weights.left[name] = average.left.pop(without_dots)
     average.finish()
     return weights
 

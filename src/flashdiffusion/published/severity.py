@@ -10,11 +10,14 @@ from torch import Tensor
 
 from flashdiffusion.errors import CheckpointError
 from flashdiffusion.priors.tensors import read_tensors
-from flashdiffusion.published.first_stage import EncoderShape, map_encoder
-from flashdiffusion.published.keymap import KeyMap
+from flashdiffusion.published.first_stage import EncoderShape, original_key
+from flashdiffusion.published.keymap import KeyMap, renamed
 from flashdiffusion.severity import SeverityEncoder
 
 HEAD = "std_conv.weight"
+# Our names and theirs, beside those of the encoder.
+_NAMES = {"out_norm.": "encoder.norm_out.", "z_conv.": "encoder.conv_out.", "var_conv.": "std_conv."}
+_SCALED = {"quant_conv.weight", "quant_conv.bias", "var_conv.bias"}
 # What the training module kept beside the severity encoder: the frozen first stage, the degradation, the noise.
 _BESIDE = ("pretrained_autoencoder.", "fwd_operator.", "noise_schedule.")
 
@@ -33,18 +36,19 @@ def load_published_severity(path: str | Path, scale_factor: float = 1.0, sha256:
     """
     keys = KeyMap(_own_tensors(read_tensors(Path(path), sha256), str(path)), str(path))
     shape = EncoderShape.of(keys, "encoder.")
-    map_encoder(keys, shape, "encoder.", "encoder.")
-    keys.rename("encoder.conv_norm_out", "out_norm")
-    keys.rename("encoder.conv_out", "z_conv")
-    keys.layer("quant_conv", "quant_conv")
-    keys.layer("std_conv", "var_conv")
-    keys.finish()
     if not torch.tensor(scale_factor).isfinite() or scale_factor <= 0:
         raise CheckpointError(f"scale_factor is {scale_factor}; expected a positive number")
-    _scale(keys.moved, scale_factor)
     config = shape.arguments() | {"out_channels": shape.out_channels, "double_z": False}
-    channels = keys.moved["quant_conv.weight"].shape[0]
-    return keys.build(lambda: SeverityEncoder(config, channels, "paper"))
+    channels = keys.shape("quant_conv.weight", 4)[0]
+
+    def key_of(name: str) -> str:
+        return renamed(original_key(name, len(shape.widths)), _NAMES)
+
+    def scaled(name: str, key: str) -> Tensor:
+        """Rescale ẑ to s ẑ, and σ̂² with it: s² mean((W ẑ + b)²) = mean((W s ẑ + s b)²)."""
+        return keys.left[key] * scale_factor if name in _SCALED else keys.left[key]
+
+    return keys.build(lambda: SeverityEncoder(config, channels, "paper"), key_of, scaled)
 
 
 def _own_tensors(tensors: dict[str, Tensor], source: str) -> dict[str, Tensor]:
@@ -59,9 +63,3 @@ def _own_tensors(tensors: dict[str, Tensor], source: str) -> dict[str, Tensor]:
     if foreign := sorted(k for k in own if not k.startswith(prefix)):
         raise CheckpointError(f"{source} has a key {foreign[0]} beside {heads[0]}; expected a severity encoder alone")
     return {k.removeprefix(prefix): v for k, v in own.items()}
-
-
-def _scale(tensors: dict[str, Tensor], s: float) -> None:
-    """Rescale ẑ to s ẑ, and σ̂² with it: s² mean((W ẑ + b)²) = mean((W s ẑ + s b)²)."""
-    for name in ("quant_conv.weight", "quant_conv.bias", "var_conv.bias"):
-        tensors[name] = tensors[name] * s

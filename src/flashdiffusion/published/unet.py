@@ -4,6 +4,7 @@
 it) and a downsampling; `output_blocks` mirror them, an upsampling being the last layer of its level's last block.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,15 +14,32 @@ from torch import Tensor
 
 from flashdiffusion.errors import CheckpointError
 from flashdiffusion.published.config import whole
-from flashdiffusion.published.keymap import GROUPS, KeyMap, check_widths, indices
+from flashdiffusion.published.keymap import GROUPS, KeyMap, check_widths, indices, renamed
 
-_RESNET = {
-    "in_layers.0": "norm1",
-    "in_layers.2": "conv1",
-    "emb_layers.1": "time_emb_proj",
-    "out_layers.0": "norm2",
-    "out_layers.3": "conv2",
+# diffusers' names and the original's, replaced in this order.
+_NAMES = {
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "conv_in": "input_blocks.0.0",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+    "mid_block.resnets.0": "middle_block.0",
+    "mid_block.resnets.1": "middle_block.2",
+    "mid_block.attentions.0": "middle_block.1",
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+    "group_norm": "norm",
+    "to_out.0": "proj_out",
+    "to_q": "qkv",
+    "to_k": "qkv",
+    "to_v": "qkv",
+    "downsamplers.0.conv.": "downsamplers.0.op.",
 }
+_BLOCK = re.compile(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)")
 
 
 @dataclass(frozen=True)
@@ -137,37 +155,25 @@ def load_unet(
     Raises:
         CheckpointError: missing, extra or misshapen tensors.
     """
-    levels, last = len(shape.widths), len(shape.widths) - 1
-    for old, new in {
-        "time_embed.0": "time_embedding.linear_1",
-        "time_embed.2": "time_embedding.linear_2",
-        "input_blocks.0.0": "conv_in",
-        "out.0": "conv_norm_out",
-        "out.2": "conv_out",
-    }.items():
-        keys.layer(old, new)
-    for i in range(levels):
-        down, up = f"down_blocks.{i}", f"up_blocks.{last - i}"
-        for j in range(shape.blocks):
-            old = f"input_blocks.{1 + i * (shape.blocks + 1) + j}"
-            _map_resnet(keys, f"{old}.0", f"{down}.resnets.{j}")
-            if shape.attention[i]:
-                _map_attention(keys, f"{old}.1", f"{down}.attentions.{j}", head, new_attention_order)
-        if i < last:
-            _map_resampling(keys, f"input_blocks.{(i + 1) * (shape.blocks + 1)}.0", f"{down}.downsamplers.0", "op")
-        for j in range(shape.blocks + 1):
-            old = f"output_blocks.{(last - i) * (shape.blocks + 1) + j}"
-            _map_resnet(keys, f"{old}.0", f"{up}.resnets.{j}")
-            if shape.attention[i]:
-                _map_attention(keys, f"{old}.1", f"{up}.attentions.{j}", head, new_attention_order)
-        if i > 0:
-            old = f"output_blocks.{(last - i + 1) * (shape.blocks + 1) - 1}.{2 if shape.attention[i] else 1}"
-            _map_resampling(keys, old, f"{up}.upsamplers.0", "conv")
-    _map_resnet(keys, "middle_block.0", "mid_block.resnets.0")
-    _map_resnet(keys, "middle_block.2", "mid_block.resnets.1")
-    _map_attention(keys, "middle_block.1", "mid_block.attentions.0", head, new_attention_order)
-    keys.finish()
-    return keys.build(lambda: UNet2DModel(**_arguments(shape, head, sample_size)))
+
+    def part(name: str, key: str) -> Tensor:
+        return _third(keys, name, key, head, new_attention_order) if ".qkv." in key else keys.left[key]
+
+    return keys.build(
+        lambda: UNet2DModel(**_arguments(shape, head, sample_size)), lambda name: _original_key(name, shape), part
+    )
+
+
+def _original_key(name: str, shape: UNetShape) -> str:
+    """Translate a parameter's name in diffusers' UNet2DModel to the original's key."""
+
+    def place(found: re.Match[str]) -> str:
+        level, kind, number = int(found[2]), found[3], int(found[4])
+        column = {"resnets": 0, "attentions": 1, "downsamplers": 0, "upsamplers": 1 + shape.attention[-1 - level]}[kind]
+        row = level * (shape.blocks + 1) + (number if kind in ("resnets", "attentions") else shape.blocks)
+        return f"input_blocks.{row + 1}.{column}" if found[1] == "down" else f"output_blocks.{row}.{column}"
+
+    return _BLOCK.sub(place, renamed(name, _NAMES))
 
 
 def _arguments(shape: UNetShape, head: int, sample_size: int | None) -> dict[str, Any]:
@@ -197,32 +203,14 @@ def _has_upsampling(tensors: Mapping[str, Tensor], n: int) -> bool:
     return any(f"{old}.conv.weight" in tensors or f"{old}.in_layers.2.weight" in tensors for old in later)
 
 
-def _map_resnet(keys: KeyMap, old: str, new: str) -> None:
-    keys.layers(old, new, _RESNET)
-    if keys.has(f"{old}.skip_connection"):
-        keys.layer(f"{old}.skip_connection", f"{new}.conv_shortcut")
-
-
-def _map_resampling(keys: KeyMap, old: str, new: str, name: str) -> None:
-    if keys.has(f"{old}.{name}"):
-        keys.layer(f"{old}.{name}", f"{new}.conv")
-    else:
-        _map_resnet(keys, old, new)
-
-
-def _map_attention(keys: KeyMap, old: str, new: str, head: int, new_order: bool) -> None:
-    keys.layer(f"{old}.norm", f"{new}.group_norm")
-    keys.layer(f"{old}.proj_out", f"{new}.to_out.0", linear=True)
-    for part in ("weight", "bias"):
-        key = f"{old}.qkv.{part}"
-        shape = keys.shape(key, 3 if part == "weight" else 1)
-        if shape[0] % (3 * head) or shape[2:] not in ((), (1,)):
-            raise CheckpointError(
-                f"{keys.source}: {keys.prefix}{key} has shape {shape}; expected rows in multiples of 3 x {head}"
-            )
-        # (3 H c) as (3, H, c) in the new order and as (H, 3, c) in the old one, where each head has its own three.
-        tensor = keys.take(key).reshape(shape[:2])
-        rest = shape[1:2]
-        split = tensor.reshape(3, -1, head, *rest) if new_order else tensor.reshape(-1, 3, head, *rest).transpose(0, 1)
-        for name, values in zip(("to_q", "to_k", "to_v"), split, strict=True):
-            keys.put(f"{new}.{name}.{part}", values.reshape(-1, *rest).contiguous(), key)
+def _third(keys: KeyMap, name: str, key: str, head: int, new_order: bool) -> Tensor:
+    """Take the queries, keys or values, whichever `name` is, of the three that the original has in one."""
+    shape = keys.shape(key, 3 if key.endswith("weight") else 1)
+    if shape[0] % (3 * head) or shape[2:] not in ((), (1,)):
+        raise CheckpointError(
+            f"{keys.source}: {keys.prefix}{key} has shape {shape}; expected rows in multiples of 3 x {head}"
+        )
+    # (3 H c) as (3, H, c) in the new order and as (H, 3, c) in the old one, where each head has its own three.
+    tensor, rest = keys.left[key].reshape(shape[:2]), shape[1:2]
+    split = tensor.reshape(3, -1, head, *rest) if new_order else tensor.reshape(-1, 3, head, *rest).transpose(0, 1)
+    return split["qkv".index(name.rsplit(".to_")[1][0])].reshape(-1, *rest)
