@@ -1,14 +1,12 @@
 """What was checked and computed when a physics was made is never done again, and no step waits for the device."""
 
-from functools import partial
-
 import pytest
 import torch
 
+from examples import examples
 from flashdiffusion.physics import (
     HDR,
     JPEG,
-    PHYSICS,
     BatchedPhysics,
     BoxInpainting,
     Compose,
@@ -69,13 +67,12 @@ def test_a_stream_computes_a_matrix_once_for_each_image(monkeypatch, tiny_pipeli
     assert [one.failed for one in restored] == [None] * 6 and sum(made) == 6
 
 
-EXAMPLES = [partial(make, SIZE) for entry in PHYSICS.values() for make in entry.examples]
+EXAMPLES = [one for made in examples(SIZE).values() for one in made]
 
 
-@pytest.mark.parametrize("make", EXAMPLES, ids=lambda make: make().describe()[0]["physics"])
-def test_no_value_is_asked_of_the_device(make):
+@pytest.mark.parametrize("one", EXAMPLES, ids=lambda one: one.describe()[0]["physics"])
+def test_no_value_is_asked_of_the_device(one):
     """Tensors on the meta device have none."""
-    one = make()
     blurred = GaussianBlur(1.0)
     if one.A(torch.rand(4, 3, *SIZE)).shape[2:] == SIZE:
         one = concatenate([one, blurred])  # two kinds in one batch

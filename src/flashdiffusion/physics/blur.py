@@ -81,5 +81,4 @@ register_physics(
         Task("gaussian-blur", "std", 0.0, 3.0, GaussianBlur, ordering=(0.0, 3.0)),
         Task("gaussian-blur-fixed", "std", 3.0, 3.0, GaussianBlur, ordering=(0.0, 3.0)),
     ],
-    examples=[lambda size: GaussianBlur([0.0, 0.3, 1.7, 4.5])],
 )

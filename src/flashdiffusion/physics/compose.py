@@ -10,12 +10,9 @@ from flashdiffusion.errors import InputError
 from flashdiffusion.physics.base import BatchedPhysics, NoiseStd
 from flashdiffusion.physics.blur import GaussianBlur
 from flashdiffusion.physics.foreign import Chain, is_linear
-from flashdiffusion.physics.inpainting import RandomInpainting
 from flashdiffusion.physics.jpeg import JPEG
 from flashdiffusion.physics.mixed import concatenate
-from flashdiffusion.physics.phase_retrieval import PhaseRetrieval
 from flashdiffusion.physics.registry import PHYSICS, register_physics
-from flashdiffusion.physics.super_resolution import SuperResolution
 from flashdiffusion.physics.tasks import Task
 
 
@@ -129,16 +126,7 @@ def _blur_and_jpeg(std: Tensor, generator: torch.Generator, noise_std: NoiseStd)
     return Compose(GaussianBlur(std), JPEG(low + (high - low) * unit, noise_std))
 
 
-def _holes(size: tuple[int, int]) -> RandomInpainting:
-    return RandomInpainting.from_ratio([0.7] * 4, size, torch.Generator().manual_seed(1))
-
-
 register_physics(
     Compose,
     tasks=[Task("gaussian-blur+jpeg", "std", 0.0, 3.0, _blur_and_jpeg, ordering=(0.0, 3.0))],
-    examples=[
-        lambda size: Compose(GaussianBlur([0.0, 0.7, 1.5, 3.0]), JPEG([1, 20, 50, 95])),
-        lambda size: Compose(GaussianBlur([0.0, 0.7, 1.5, 3.0]), SuperResolution(2)),
-        lambda size: Compose(Compose(GaussianBlur([0.0, 0.7, 1.5, 3.0]), _holes(size)), PhaseRetrieval(2.0)),
-    ],
 )

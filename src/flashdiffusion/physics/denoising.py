@@ -34,5 +34,4 @@ register_physics(
     Denoising,
     forms=[Form(Denoising)],
     tasks=[Task("denoising", None, 0.0, 0.0, Denoising, ordering=(0.0, 0.0))],
-    examples=[lambda size: Denoising([0.05] * 4)],
 )

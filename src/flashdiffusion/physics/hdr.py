@@ -38,5 +38,4 @@ register_physics(
     HDR,
     forms=[Form(HDR)],
     tasks=[Task("hdr", "scale", 1.0, 3.0, HDR, ordering=(1.0, 4.0))],
-    examples=[lambda size: HDR([1.0, 1.5, 2.0, 3.0])],
 )

@@ -181,11 +181,9 @@ register_physics(
         Task("random-inpainting", "ratio", 0.7, 0.8, RandomInpainting.from_ratio, ordering=(0.1, 0.9)),
         Task("random-inpainting-any", "ratio", 0.0, 0.95, RandomInpainting.from_ratio, ordering=(0.1, 0.9)),
     ],
-    examples=[lambda size: RandomInpainting.from_ratio([0.7] * 4, size, torch.Generator().manual_seed(1))],
 )
 register_physics(
     BoxInpainting,
     forms=[Form(BoxInpainting)],
     tasks=[Task("box-inpainting", "side", 0.2, 0.5, BoxInpainting.from_side, ordering=(0.1, 0.7))],
-    examples=[lambda size: BoxInpainting([0, 3, 20, 5], [0, 2, 0, 5], [0, 9, 4, 1], [0, 5, 20, 1])],
 )

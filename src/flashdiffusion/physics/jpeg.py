@@ -119,5 +119,4 @@ register_physics(
     JPEG,
     forms=[Form(JPEG)],
     tasks=[Task("jpeg", "compression", 20.0, 95.0, _compress, ordering=(10.0, 95.0))],  # larger is worse
-    examples=[lambda size: JPEG([1, 20, 50, 95])],
 )

@@ -65,5 +65,4 @@ register_physics(
     MotionBlur,
     forms=[Form(MotionBlur.from_line), Form(MotionBlur.from_std, drawn="the camera's path")],
     tasks=[Task("motion-blur", "std", 0.5, 3.0, MotionBlur.from_std, ordering=(0.0, 3.0))],
-    examples=[lambda size: MotionBlur.from_std([0.0, 0.7, 1.5, 3.0], torch.Generator().manual_seed(3))],
 )

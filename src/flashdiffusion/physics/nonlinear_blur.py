@@ -113,5 +113,4 @@ register_physics(
     CameraShake,
     forms=[Form(CameraShake.from_std, drawn="the camera's path")],
     tasks=[Task("nonlinear-blur", "std", 0.5, 3.0, CameraShake.from_std, ordering=(0.0, 3.0))],
-    examples=[lambda size: CameraShake.from_std([0.0, 0.7, 1.5, 3.0], torch.Generator().manual_seed(3))],
 )

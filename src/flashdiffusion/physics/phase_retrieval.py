@@ -78,5 +78,4 @@ register_physics(
     PhaseRetrieval,
     forms=[Form(PhaseRetrieval)],
     tasks=[Task("phase-retrieval", "oversampling", 2.0, 2.0, PhaseRetrieval, ordering=(2.0, 2.0))],
-    examples=[lambda size: PhaseRetrieval([2.0] * 4)],
 )

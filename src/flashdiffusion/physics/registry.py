@@ -13,7 +13,6 @@ from flashdiffusion.physics.tasks import Task, build, register_task
 Class = TypeVar("Class", bound=type[BatchedPhysics])
 # Arguments that a form is given besides its own parameters, if it has them.
 CONTEXT = {"size", "generator", "noise_std", "image", "original"}
-Example = Callable[[tuple[int, int]], BatchedPhysics]
 
 
 @dataclass(frozen=True)
@@ -51,29 +50,21 @@ class Form:
 
 @dataclass(frozen=True)
 class Registered:
-    """A degradation.
-
-    examples: size (H, W) -> an operator for four images; the contract tests try each.
-    """
+    """A degradation, and how it is written on the command line."""
 
     cls: type[BatchedPhysics]
     forms: Sequence[Form] = ()
-    tasks: Sequence[Task] = ()
-    examples: Sequence[Example] = ()
 
 
 PHYSICS: dict[str, Registered] = {}
 
 
-def register_physics(
-    cls: Class, *, forms: Sequence[Form] = (), tasks: Sequence[Task] = (), examples: Sequence[Example] = ()
-) -> Class:
-    """Register a degradation by its `name` for the command line, measurement files, tasks and the contract tests.
+def register_physics(cls: Class, *, forms: Sequence[Form] = (), tasks: Sequence[Task] = ()) -> Class:
+    """Register a degradation by its `name` for the command line, measurement files and tasks.
 
     Args:
         forms: how it is written on the command line.
         tasks: distributions of its parameters.
-        examples: size (H, W) -> an operator for four images, for the contract tests.
 
     Raises:
         InputError: the name, or that of a task, is taken or malformed.
@@ -86,7 +77,7 @@ def register_physics(
         raise InputError(f"the name {name!r} is taken by {known.__name__}; choose another")
     for task in tasks:
         register_task(replace(task, physics=name))
-    PHYSICS[name] = Registered(cls, forms, tasks, examples)
+    PHYSICS[name] = Registered(cls, forms)
     return cls
 
 

@@ -74,5 +74,4 @@ register_physics(
     SuperResolution,
     forms=[Form(SuperResolution)],
     tasks=[Task("super-resolution", "factor", 4.0, 4.0, SuperResolution, ordering=(2.0, 8.0), levels=(2.0, 4.0, 8.0))],
-    examples=[lambda size: SuperResolution([4, 4, 4, 4])],
 )
