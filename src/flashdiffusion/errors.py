@@ -2,7 +2,7 @@
 
 import reprlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 
@@ -25,6 +25,12 @@ class CheckpointError(InputError):
 
 class UntunedWarning(UserWarning):
     """A model's settings were not tuned for it."""
+
+
+def check_name(kind: str, name: str, known: Collection[str]) -> None:
+    """Raise InputError, with the nearest names that are known, if a name is none of them."""
+    if name not in known:
+        raise unknown_name(kind, name, known)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flashdiffusion.errors import InputError, unknown_name
+from flashdiffusion.errors import InputError, check_name, unknown_name
 from flashdiffusion.priors import DistilledDecoder, IdentityAutoencoder, LatentPrior
 from flashdiffusion.regression import Regressor
 from flashdiffusion.severity import SeverityEncoder
@@ -128,56 +128,36 @@ def methods() -> tuple[str, ...]:
 
     A start that works on latents has no method with a solver that works on pixels.
     """
-    starts = [(name, entry.space) for name, entry in STARTS.items() if name != "noise" and not entry.alone]
-    solvers = {name: entry.space for name, entry in SOLVERS.items()}
-    return (
-        *_alone(),
-        *(name for name in solvers if name != "prior"),
-        *(
-            f"{start}({solver})"
-            for start, space in starts
-            for solver, own in solvers.items()
-            if None in (space, own) or space == own
-        ),
-    )
+    pairs = [
+        f"{start}({solver})"
+        for start, entry in STARTS.items()
+        for solver, own in SOLVERS.items()
+        if start != "noise" and not entry.alone and (None in (entry.space, own.space) or entry.space == own.space)
+    ]
+    return *_alone(), *(name for name in SOLVERS if name != "prior"), *pairs
 
 
-def settings_of(start: str, solver: str) -> frozenset[str]:
-    """Name the settings that the result of a start and a solver depends on.
+def settings_of(start: str, solver: str) -> dict[str, Setting]:
+    """Describe the settings that the result of a start and a solver depends on, by name.
 
     Raises:
         InputError: unknown start or solver.
     """
-    _check(start, solver)
-    return frozenset(_used(start, solver))
-
-
-def used_settings(start: str, solver: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the value of each setting that the result of a start and a solver depends on.
-
-    Raises:
-        InputError: unknown start or solver.
-    """
-    _check(start, solver)
-    return {name: settings.get(name, one.default) for name, one in _used(start, solver).items()}
-
-
-def tuning_grid(start: str, solver: str) -> dict[str, list[Any]]:
-    """List the values that tuning tries, by setting."""
-    return {name: list(one.tune) for name, one in _used(start, solver).items() if one.tune}
-
-
-def _check(start: str, solver: str) -> None:
-    if solver not in SOLVERS:
-        raise unknown_name("solver", solver, SOLVERS)
-    if start not in STARTS:
-        raise unknown_name("start", start, STARTS)
-
-
-def _used(start: str, solver: str) -> dict[str, Setting]:
+    check_name("solver", solver, SOLVERS)
+    check_name("start", start, STARTS)
     own = STARTS[start].settings
     known = own if STARTS[start].alone else SOLVERS[solver].settings | own | _GRID
     return {name: known[name] for name in all_settings() if name in known}
+
+
+def used_settings(start: str, solver: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the value of each of these settings, its default where `settings` has none; see `settings_of`."""
+    return {name: settings.get(name, one.default) for name, one in settings_of(start, solver).items()}
+
+
+def tuning_grid(start: str, solver: str) -> dict[str, list[Any]]:
+    """List the values that tuning tries, by setting; see `settings_of`."""
+    return {name: list(one.tune) for name, one in settings_of(start, solver).items() if one.tune}
 
 
 def make_solver(
@@ -192,8 +172,7 @@ def make_solver(
         InputError: unknown name, a setting out of range, a solver of the other space than the prior, or no distilled
             decoder for settings that want it.
     """
-    if name not in SOLVERS:
-        raise unknown_name("solver", name, SOLVERS)
+    check_name("solver", name, SOLVERS)
     entry = SOLVERS[name]
     pixels = isinstance(prior.autoencoder, IdentityAutoencoder)
     if pixels and entry.space == "latents":
@@ -219,8 +198,7 @@ def make_start(
     Raises:
         InputError: unknown name, a setting out of range, or no network for a rule that needs one.
     """
-    if name not in STARTS:
-        raise unknown_name("start", name, STARTS)
+    check_name("start", name, STARTS)
     return build_start(name, Networks(prior, encoder, regressor), settings)
 
 
@@ -246,6 +224,4 @@ def parse_method(text: str, others: Sequence[str] = ()) -> tuple[str, str]:
 def method_name(start: str, solver: str) -> str:
     """Name a method, the inverse of `parse_method`."""
     alone = {pair: name for name, pair in _alone().items()}
-    if (start, solver) in alone:
-        return alone[start, solver]
-    return solver if start == "noise" else f"{start}({solver})"
+    return alone.get((start, solver)) or (solver if start == "noise" else f"{start}({solver})")

@@ -1,6 +1,7 @@
 """The networks under a pipeline: loaded, saved, moved, compiled, and asked what they can restore."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.resources import as_file, files
 from importlib.resources.abc import Traversable
@@ -107,15 +108,14 @@ class Model:
     def _from_folder(cls, folder: Path) -> Self:
         index = read_index(folder)
         prior = LatentPrior.from_pretrained(folder)
-        encoder = None
-        if (folder / "severity_encoder").is_dir():
-            encoder = load_severity_encoder(folder / "severity_encoder", prior.autoencoder)
-        regressor = load_regressor(folder / "regressor") if (folder / "regressor").is_dir() else None
-        distilled = None
-        if (folder / "distilled_decoder").is_dir():
-            distilled = load_distilled_decoder(folder / "distilled_decoder", prior.autoencoder)
+        loaders: dict[str, Callable[[Path], Any]] = {
+            "severity_encoder": lambda own: load_severity_encoder(own, prior.autoencoder),
+            "regressor": load_regressor,
+            "distilled_decoder": lambda own: load_distilled_decoder(own, prior.autoencoder),
+        }
+        beside = {name: load(folder / name) for name, load in loaders.items() if (folder / name).is_dir()}
         size = index.get("sample_size", prior.sample_size if index else None)
-        return cls(prior, encoder, size, regressor, distilled, cls.presets_of(folder))
+        return cls(prior, sample_size=size, presets=cls.presets_of(folder), **beside)
 
     @staticmethod
     def presets_of(source: str | Path | None = None) -> Presets:
@@ -150,12 +150,9 @@ class Model:
             return
         out = ensure_directory(out)
         self.prior.save_pretrained(out)
-        if self.severity_encoder is not None:
-            save_component(self.severity_encoder, out / "severity_encoder")
-        if self.regressor is not None:
-            save_component(self.regressor, out / "regressor")
-        if self.distilled_decoder is not None:
-            save_component(self.distilled_decoder, out / "distilled_decoder")
+        for name in ("severity_encoder", "regressor", "distilled_decoder"):
+            if (network := getattr(self, name)) is not None:
+                save_component(network, out / name)
         write_index(out, self.sample_size)
         if self.presets.table and self.presets.tuned:
             self.presets.write(out)
@@ -252,12 +249,11 @@ class Model:
         Raises:
             InputError: unknown names, a network that the model lacks, settings out of range.
         """
-        engine = solver
-        if isinstance(engine, str):
-            engine = make_solver(engine, self.prior, settings, self.distilled_decoder)
-        if not isinstance(start, str):
-            return engine, start
-        return engine, make_start(start, self.prior, self.severity_encoder, settings, self.regressor)
+        if isinstance(solver, str):
+            solver = make_solver(solver, self.prior, settings, self.distilled_decoder)
+        if isinstance(start, str):
+            start = make_start(start, self.prior, self.severity_encoder, settings, self.regressor)
+        return solver, start
 
 
 def _embedded(source: str | Path | None) -> Traversable | None:

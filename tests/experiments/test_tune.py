@@ -56,7 +56,7 @@ def test_a_grid_that_is_none_is_refused(text, reason):
 
 def test_every_method_has_a_default_grid_of_its_own_settings():
     for method in methods():
-        assert tuning_grid(*parse_method(method)).keys() <= settings_of(*parse_method(method))
+        assert tuning_grid(*parse_method(method)).keys() <= settings_of(*parse_method(method)).keys()
     assert tuning_grid("flash", "psld").keys() == {"guidance", "omega", "correction"}
     assert tuning_grid("ccdf", "dps").keys() == {"guidance", "start_step"}
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flashdiffusion.errors import InputError, unknown_name
+from flashdiffusion.errors import InputError, check_name
 
 if TYPE_CHECKING:
     from flashdiffusion.jobs import ModelChoice
@@ -136,8 +136,7 @@ class RunOptions:
     ] = None
 
     def __post_init__(self) -> None:
-        if self.engine not in (engines := ("local", "ray")):
-            raise unknown_name("engine", self.engine, engines)
+        check_name("engine", self.engine, ("local", "ray"))
         given = {"--workers": self.workers, "--address": self.address}
         if self.engine == "local" and (unused := [option for option, value in given.items() if value is not None]):
             raise InputError(f"{', '.join(unused)}: for --engine ray; the local engine is this process alone")
@@ -209,12 +208,11 @@ class _MethodOptions:
         Args:
             given_as: where the names were given, if not as options of their own.
         """
-        from flashdiffusion.methods import all_settings, settings_of
+        from flashdiffusion.methods import settings_of
 
         used = settings_of(start, solver)
         if unused := [name for name in names if name not in used]:
-            written = [name for name in all_settings() if name in used], unused
-            known, wrong = (", ".join(names if given_as else map(option_of, names)) for names in written)
+            known, wrong = (", ".join(names if given_as else map(option_of, names)) for names in (used, unused))
             raise InputError(
                 f"{given_as}{wrong}: not used by method {self.method}, which takes {known or 'no settings'}"
             )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.data import ImageDataset
-from flashdiffusion.errors import InputError, unknown_name
+from flashdiffusion.errors import InputError, check_name
 from flashdiffusion.physics.tasks import Mixture, Task, measure
 from flashdiffusion.pipeline import FlashPipeline
 from flashdiffusion.seeds import image_generator
@@ -106,8 +106,7 @@ def ordering_values(
         InputError: fewer than two levels, an empty range, a task with no level or one alone, levels or noise that
             cannot be.
     """
-    if over not in OVER:
-        raise unknown_name("ordering", over, OVER)
+    check_name("ordering", over, OVER)
     if levels < 2:
         raise InputError(f"levels is {levels}; expected at least 2")
     if over == "level" and task.level is None:

@@ -6,7 +6,7 @@ from typing import Any, Protocol, Self
 
 import torch
 
-from flashdiffusion.errors import InputError, brief, note, unknown_name
+from flashdiffusion.errors import InputError, brief, check_name, note, unknown_name
 from flashdiffusion.pipeline import FlashPipeline
 from flashdiffusion.presets import Presets
 from flashdiffusion.priors.precision import is_fast
@@ -94,8 +94,7 @@ class ModelChoice:
         Raises:
             InputError: a device that torch does not have here, an unknown precision, a model without what it is for.
         """
-        if self.precision not in PRECISIONS:
-            raise unknown_name("precision", self.precision, PRECISIONS)
+        check_name("precision", self.precision, PRECISIONS)
         if self.compile is not None and self.compile not in COMPILE_MODES:
             raise unknown_name("compile mode", self.compile, COMPILE_MODES)
         try:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from flashdiffusion.errors import InputError, unknown_name
+from flashdiffusion.errors import InputError, check_name
 from flashdiffusion.physics import BatchedPhysics, Compose
 from flashdiffusion.physics.registry import PHYSICS, Form, get_physics
 
@@ -168,8 +168,7 @@ def _read(text: str) -> Written:
                 f"{item!r} of {name} is no PARAMETER=VALUE; expected {expected}; a value with a comma is quoted, as in "
                 'mask="a,b.png"'
             )
-        if key not in known:
-            raise unknown_name(f"parameter of {name}", key, known)
+        check_name(f"parameter of {name}", key, known)
         if key in given:
             raise InputError(f"{key} of {name} is given as {given[key]} and as {value}; expected it once")
         given[key] = value

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from flashdiffusion.errors import InputError, unknown_name
+from flashdiffusion.errors import InputError, check_name
 
 # Images in [0, 1], restored and true, (B, 3, H, W) x 2 -> (B,).
 Compare = Callable[[Tensor, Tensor], Tensor]
@@ -68,8 +68,7 @@ def get_metric(name: str) -> Metric:
         InputError: there is none.
     """
     known = all_metrics()
-    if name not in known:
-        raise unknown_name("metric", name, known)
+    check_name("metric", name, known)
     return known[name]
 
 

@@ -6,7 +6,7 @@ from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flashdiffusion.errors import InputError, unknown_name
+from flashdiffusion.errors import InputError, check_name
 from flashdiffusion.physics.base import BatchedPhysics
 from flashdiffusion.physics.tasks import Task, build, register_task
 
@@ -87,6 +87,5 @@ def get_physics(name: str) -> Registered:
     Raises:
         InputError: there is none.
     """
-    if name not in PHYSICS:
-        raise unknown_name("physics", name, PHYSICS)
+    check_name("physics", name, PHYSICS)
     return PHYSICS[name]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flashdiffusion.errors import InputError, unknown_name
+from flashdiffusion.errors import InputError, check_name
 from flashdiffusion.physics.base import BatchedPhysics, NoiseStd
 from flashdiffusion.physics.mixed import Mixed, concatenate
 from flashdiffusion.seeds import image_generator
@@ -133,8 +133,7 @@ def get_task(name: str) -> Task | Mixture:
     Raises:
         InputError: unknown name.
     """
-    if name not in TASKS:
-        raise unknown_name("task", name, TASKS)
+    check_name("task", name, TASKS)
     return TASKS[name]
 
 

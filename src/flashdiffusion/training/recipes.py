@@ -8,7 +8,7 @@ are chosen for what a solver step costs: at 128 x 128 the decoder takes about as
 
 from dataclasses import replace
 
-from flashdiffusion.errors import unknown_name
+from flashdiffusion.errors import check_name
 from flashdiffusion.training.config import (
     AutoencoderConfig,
     DenoiserConfig,
@@ -165,6 +165,5 @@ def get_recipe(name: str) -> Recipe:
     Raises:
         InputError: unknown name.
     """
-    if name not in RECIPES:
-        raise unknown_name("config", name, RECIPES)
+    check_name("config", name, RECIPES)
     return RECIPES[name]

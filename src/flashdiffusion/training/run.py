@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from flashdiffusion.data import ImageDataset
-from flashdiffusion.errors import InputError, unknown_name
+from flashdiffusion.errors import InputError, check_name, unknown_name
 from flashdiffusion.metrics.lpips import LPIPS
 from flashdiffusion.physics import get_task
 from flashdiffusion.pipeline import FlashPipeline
@@ -133,8 +133,7 @@ def with_precision(recipe: Recipe, precision: str | None) -> Recipe:
     if precision is None:
         return recipe
     names = {"float32": "no", "bfloat16": "bf16"}
-    if precision not in names:
-        raise unknown_name("precision", precision, names)
+    check_name("precision", precision, names)
     return replace(recipe, precision=names[precision])
 
 
@@ -144,8 +143,7 @@ def with_space(recipe: Recipe, space: str) -> Recipe:
     Raises:
         InputError: unknown space.
     """
-    if space not in SPACES:
-        raise unknown_name("space", space, SPACES)
+    check_name("space", space, SPACES)
     return replace(recipe, denoiser=recipe.pixel_denoiser) if space == "pixel" else recipe
 
 
@@ -162,8 +160,7 @@ def with_severity(recipe: Recipe, head: str | None, task: str | None, noise_std:
     """
     severity, regressor = recipe.severity, recipe.regressor
     if head is not None:
-        if head not in HEADS:
-            raise unknown_name("severity head", head, HEADS)
+        check_name("severity head", head, HEADS)
         # λ_σ = 10 is the paper's text; 0.05 belongs to the squared error of logarithms.
         severity = replace(severity, head=head, severity_weight=10.0 if head == "paper" else 0.05)
     if task is not None:
