@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flashdiffusion.engine.slots import Outcome, Slots, Started
+from flashdiffusion.engine.batch import Restored
+from flashdiffusion.engine.slots import InFlight, Slots
 from flashdiffusion.schedule import NoiseSchedule
 from flashdiffusion.solvers import Problem, Solver
 
@@ -47,12 +48,14 @@ class ToyPrior:
         return self.std * torch.randn(shape, generator=generator, dtype=self.dtype)
 
 
-def started(z: Tensor, k: Tensor, problem: Problem, solver: Solver, seeds: list[int] | None = None) -> list[Started]:
+def started(z: Tensor, k: Tensor, problem: Problem, solver: Solver, seeds: list[int] | None = None) -> list[InFlight]:
     """The rows of a batch, each with a generator of its own seed (default: its row)."""
     own = [torch.Generator().manual_seed(seed) for seed in (range(len(z)) if seeds is None else seeds)]
-    return [Started(str(row), z[row], int(k[row]), problem, row, solver, own[row]) for row in range(len(z))]
+    return [InFlight(Restored(n, str(n)), z[n], int(k[n]), problem, n, solver, own[n]) for n in range(len(z))]
 
 
-def run(batches: Iterable[Sequence[Started]], max_in_flight: Any = 16, *args: Any, **options: Any) -> Iterator[Outcome]:
+def run(
+    batches: Iterable[Sequence[InFlight]], max_in_flight: Any = 16, *args: Any, **options: Any
+) -> Iterator[InFlight]:
     """Every image from its own start to clean, in the engine's slots."""
     return Slots(max_in_flight, *args, **options).run(batches)

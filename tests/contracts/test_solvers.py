@@ -94,7 +94,7 @@ def test_finite_at_both_ends_and_detached(make_solver):
 def test_a_start_at_k_makes_exactly_k_steps(make_solver, start):
     z, _, problem = _batch(1)
     (outcome,) = run([started(z, torch.tensor([start]), problem, make_solver(20))])
-    assert outcome.nfe == start
+    assert outcome.result.nfe == start
     if start == 0:
         assert torch.equal(outcome.z, z[0])
 
@@ -129,7 +129,7 @@ def test_guidance_lowers_the_residual(name):
     k = torch.full((COUNT,), 100)
     residuals = []
     for solver in ("prior", name):
-        outcomes = sorted(run([started(z, k, problem, SOLVERS[solver](100))]), key=lambda o: o.started.row)
+        outcomes = sorted(run([started(z, k, problem, SOLVERS[solver](100))]), key=lambda o: o.row)
         residuals.append(problem.loss(PRIOR.decode(torch.stack([o.z for o in outcomes]))))
     assert bool((residuals[1] < 0.75 * residuals[0]).all())
 
@@ -139,13 +139,13 @@ def test_capacity_changes_nothing_and_work_is_counted(make_solver):
     k = torch.tensor([3, 40, 7, 0, 22])
     results = []
     for max_in_flight in (1, 2, 5):
-        outcomes = sorted(run([started(z, k, problem, make_solver(50))], max_in_flight), key=lambda o: o.started.row)
-        assert [o.nfe for o in outcomes] == k.tolist()
+        outcomes = sorted(run([started(z, k, problem, make_solver(50))], max_in_flight), key=lambda o: o.row)
+        assert [o.result.nfe for o in outcomes] == k.tolist()
         results.append(outcomes)
     for other in results[1:]:
         for a, b in zip(results[0], other, strict=True):
             torch.testing.assert_close(a.z, b.z)
-            assert a.gflop == pytest.approx(b.gflop, abs=1e-12)
+            assert a.result.gflop == pytest.approx(b.result.gflop, abs=1e-12)
 
 
 @pytest.mark.parametrize("delta", [0.0, 0.5, 1.0])
@@ -172,7 +172,7 @@ def test_nonlinear_physics_is_served_by_all_but_psld(name):
         for call in (SOLVERS[name]().check, lambda problem: SOLVERS[name]().step(z, K, problem, noise)):
             with pytest.raises(InputError, match=message):
                 call(nonlinear)
-        assert all(message in outcome.failed for outcome in run([started(z, K, nonlinear, SOLVERS[name]())]))
+        assert all(message in outcome.result.failed for outcome in run([started(z, K, nonlinear, SOLVERS[name]())]))
     else:
         assert bool(SOLVERS[name]().step(z, K, nonlinear, noise).z.isfinite().all())
 

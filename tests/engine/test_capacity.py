@@ -93,9 +93,9 @@ def test_an_image_that_cannot_be_measured_stops_itself_alone(error, reason):
     z, problem = _one()
     bad = Problem(problem.y, _Refusing(error))
     batches = [started(z, torch.tensor([3]), bad, SOLVER), started(z, torch.tensor([3]), problem, SOLVER)]
-    outcomes = {outcome.started.problem is bad: outcome for outcome in run(batches, Capacity())}
-    assert outcomes[True].failed == reason
-    assert outcomes[False].failed is None and outcomes[False].nfe == 3
+    outcomes = {outcome.problem is bad: outcome for outcome in run(batches, Capacity())}
+    assert outcomes[True].result.failed == reason
+    assert outcomes[False].result.failed is None and outcomes[False].result.nfe == 3
 
 
 def test_one_row_is_tried_twice_since_others_may_have_held_the_memory():

@@ -64,8 +64,8 @@ def test_lanes_change_nothing(four_threads):
             return super().step(z, k, problem, noise)
 
     watched = Watched(prior, solver.transition, 0.5)
-    wide = {o.started.row: o.z for o in run([started(z, k, problem, watched)], 10)}
-    alone = {o.started.row: o.z for o in run([started(z, k, problem, solver)], 1)}
+    wide = {o.row: o.z for o in run([started(z, k, problem, watched)], 10)}
+    alone = {o.row: o.z for o in run([started(z, k, problem, solver)], 1)}
     assert any("lane" in name for name in seen)
     for row, expected in alone.items():
         torch.testing.assert_close(wide[row], expected)

@@ -55,16 +55,16 @@ def test_equals_the_sequential_loop_for_any_capacity_order_and_batches(max_in_fl
     expected = _sequential()
     seen = []
     for outcome in outcomes:
-        index = outcome.started.generator.initial_seed()
+        index = outcome.generator.initial_seed()
         torch.testing.assert_close(outcome.z, expected[index])
-        assert outcome.nfe == STARTS[index] and outcome.failed is None
+        assert outcome.result.nfe == STARTS[index] and outcome.result.failed is None
         seen.append(index)
     assert sorted(seen) == sorted(order)
 
 
 def test_easy_images_leave_before_hard_ones():
     outcomes = list(run(_batches([2, 0, 3], 3), 3))
-    assert [outcome.started.k for outcome in outcomes] == [1, 7, 50]
+    assert [outcome.result.nfe for outcome in outcomes] == [1, 7, 50]
 
 
 def test_slots_are_refilled_across_batches():
@@ -130,12 +130,12 @@ def test_images_of_other_sizes_physics_and_solvers_share_the_engine():
         started(z, torch.tensor([5, 5]), problem, other, [4, 5]),
         started(z, torch.tensor([5, 5]), Problem(problem.y, _Identity()), SOLVER, [6, 7]),
     ]
-    alone = {outcome.started: outcome.z for batch in batches for outcome in run([_again(batch)], 1)}
+    alone = {outcome: outcome.z for batch in batches for outcome in run([_again(batch)], 1)}
     expected = {job.generator.initial_seed(): z for job, z in alone.items()}
     together = list(run(batches, 5))
     assert len(together) == 8
     for outcome in together:
-        torch.testing.assert_close(outcome.z, expected[outcome.started.generator.initial_seed()])
+        torch.testing.assert_close(outcome.z, expected[outcome.generator.initial_seed()])
 
 
 def _again(batch):
@@ -162,10 +162,10 @@ def test_static_steps_are_filled_up_to_the_capacity():
     moved = []
     static = list(run([started(z, STARTS, problem, solver)], 4, moved.append, static=True))
     assert set(solver.asked) <= {1, 2, 4} and 3 in moved
-    expected = {o.started.row: o for o in run([started(z, STARTS, problem, _Steps())], 4)}
+    expected = {o.row: o for o in run([started(z, STARTS, problem, _Steps())], 4)}
     for outcome in static:
-        assert torch.equal(outcome.z, expected[outcome.started.row].z)
-        assert outcome.nfe == outcome.started.k
+        assert torch.equal(outcome.z, expected[outcome.row].z)
+        assert outcome.result.nfe == STARTS[outcome.row]
 
 
 def test_refuses_what_does_not_fit():
@@ -205,10 +205,10 @@ def test_costly_steps_wait_for_each_other_and_stall_nobody():
     solver = _CostlyThird()
     starts = torch.tensor([3, 5, 2, 1, 4, 3, 7])
     outcomes = list(run([started(z, starts, problem, solver)], max_in_flight=7))
-    assert [outcome.nfe for outcome in sorted(outcomes, key=lambda o: o.started.row)] == starts.tolist()
+    assert [outcome.result.nfe for outcome in sorted(outcomes, key=lambda o: o.row)] == starts.tolist()
     costly = [asked for asked in solver.asked if 3 in asked]
     assert costly == [[3, 3, 3, 3, 3]]  # one call for all five images that pass k = 3
-    assert [outcome.started.row for outcome in outcomes[:2]] == [
+    assert [outcome.row for outcome in outcomes[:2]] == [
         3,
         2,
     ]  # they had no costly step
@@ -240,8 +240,8 @@ def test_out_of_memory_is_answered_by_a_smaller_capacity(error):
     z, problem = _inputs()
     solver = _Small(error)
     max_in_flight = Capacity(7)
-    outcomes = {o.started.row: o.z for o in run([started(z, STARTS, problem, solver)], max_in_flight)}
-    expected = {o.started.row: o.z for o in run([started(z, STARTS, problem, _Steps())], 7)}
+    outcomes = {o.row: o.z for o in run([started(z, STARTS, problem, solver)], max_in_flight)}
+    expected = {o.row: o.z for o in run([started(z, STARTS, problem, _Steps())], 7)}
     assert outcomes.keys() == expected.keys()
     for row, z_end in expected.items():
         assert torch.equal(outcomes[row], z_end), "noise is drawn once, however often a step is tried"
@@ -271,7 +271,7 @@ def test_an_image_too_large_even_alone_is_given_up():
 
     z, problem = _inputs(3)
     outcomes = list(run([started(z, torch.tensor([2, 2, 2]), problem, Never(MemoryError()))], 3))
-    assert [outcome.failed for outcome in outcomes] == ["out of memory, even alone"] * 3
+    assert [outcome.result.failed for outcome in outcomes] == ["out of memory, even alone"] * 3
 
 
 def test_an_image_whose_step_is_refused_is_given_up_and_the_others_go_on():
@@ -283,9 +283,9 @@ def test_an_image_whose_step_is_refused_is_given_up_and_the_others_go_on():
 
     z, problem = _inputs()
     outcomes = list(run([started(z, torch.tensor([3, 4, 2, 6, 1, 0, 3]), problem, Refusing())], 4))
-    failed = {outcome.started.row: outcome.failed for outcome in outcomes if outcome.failed}
+    failed = {outcome.row: outcome.result.failed for outcome in outcomes if outcome.result.failed}
     assert failed == {1: "no fourth step", 3: "no fourth step"}
-    assert sorted(outcome.started.row for outcome in outcomes) == [*range(7)]
+    assert sorted(outcome.row for outcome in outcomes) == [*range(7)]
 
 
 def test_an_error_of_the_code_itself_is_not_swallowed():
@@ -329,7 +329,7 @@ def test_no_image_waits_longer_than_its_patience_for_cheaper_ones(max_in_flight)
         for _ in range(64):
             yield started(z, torch.tensor([4] * 5), problem, cheap)
 
-    served = [outcome.started.solver for outcome in run(source(), max_in_flight)]
+    served = [outcome.solver for outcome in run(source(), max_in_flight)]
     assert len(served) == 321
     steps = 3 * (PATIENCE + 1)  # of the engine, until it has made three of its own
     assert served.index(costly) <= steps * max_in_flight / 4 + max_in_flight

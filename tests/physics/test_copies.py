@@ -54,7 +54,7 @@ def test_the_engine_rebuilds_nothing(monkeypatch):
     monkeypatch.setattr(BoxInpainting, "_mask", again)
     monkeypatch.setattr(JPEG, "_table", again)
     outcomes = list(run(batches, max_in_flight=4))
-    assert len(outcomes) == 24 and [one.failed for one in outcomes if one.failed] == []
+    assert len(outcomes) == 24 and [one.result.failed for one in outcomes if one.result.failed] == []
 
 
 def test_a_stream_computes_a_matrix_once_for_each_image(monkeypatch, tiny_pipeline):

@@ -132,7 +132,7 @@ def test_inversion_walks_each_image_to_its_own_step_and_back():
     assert torch.equal(start.k, GRID.match(var)) and torch.equal(start.nfe, start.k)
     back = LatentDPS(PRIOR, Transition(GRID, 0.0), 0.0)
     for outcome in run([started(start.z, start.k, _measured(3), back)]):
-        torch.testing.assert_close(outcome.z, z_hat[outcome.started.row], rtol=0.02, atol=0.02)
+        torch.testing.assert_close(outcome.z, z_hat[outcome.row], rtol=0.02, atol=0.02)
     # What is in the estimate is scaled as the toy's exact probability flow scales it: by the marginal's deviation.
     std = (start.z.flatten(2).std(dim=2) / z_hat.flatten(2).std(dim=2))[:, :, None]
     abar = GRID.abar[start.k].view(3, 1, 1)

@@ -73,7 +73,7 @@ class Failed:
     extra: Any = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class Restored:
     """One image as it leaves a stream.
 
@@ -94,6 +94,17 @@ class Restored:
     seconds: float = 0.0
     failed: str | None = None
     extra: Any = None
+
+    def finish(self, image: Tensor) -> None:
+        """Take an image (3, H, W) on the CPU, if it is one."""
+        if bool(image.isfinite().all()):
+            self.image = image.clone()  # those that it was made with go
+        else:
+            self.fail("its restoration diverged; try a smaller guidance")
+
+    def fail(self, reason: str) -> None:
+        """Give up the image."""
+        self.failed, self.gflop = reason, 0.0
 
     def row(self) -> dict[str, Any]:
         """What it cost, as plain numbers."""

@@ -3,28 +3,17 @@
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from flashdiffusion.engine.batch import Restored
 from flashdiffusion.engine.capacity import Failure, Limit, in_parts
 from flashdiffusion.engine.cost import Costs
-from flashdiffusion.engine.slots import Outcome, power_of_two
+from flashdiffusion.engine.slots import InFlight, power_of_two
 from flashdiffusion.priors import LatentPrior
 
 ROWS = 64  # latents that are decoded together
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """An image (3, H, W) in [0, 1] on the CPU, or why there is none; gflop and seconds of its decoding."""
-
-    outcome: Outcome
-    image: Tensor | None
-    gflop: float = 0.0
-    seconds: float = 0.0
-    failed: str | None = None
 
 
 class Decoding:
@@ -38,44 +27,58 @@ class Decoding:
         self.prior, self.costs, self.static = prior, costs, static
         self.limit = Limit(ROWS)
         self.cuda = prior.device.type == "cuda"
-        self.copying: deque[tuple[list[Decoded], torch.cuda.Event | None]] = deque()
+        self.copying: deque[tuple[list[InFlight], Tensor, torch.cuda.Event | None]] = deque()
 
-    def decode(self, outcomes: Sequence[Outcome]) -> Iterator[Decoded]:
-        """Decode them; give what is there: these on a CPU, and on a GPU those before, whose copies are done."""
-        for shape in {outcome.z.shape: None for outcome in outcomes}:
-            alike = [outcome for outcome in outcomes if outcome.z.shape == shape]
-            for part, result in in_parts(self._decode, alike, self.limit):
-                if isinstance(result, Failure):
-                    yield from (Decoded(outcome, None, failed=result.reason) for outcome in part)
+    def decode(self, left: Sequence[InFlight]) -> Iterator[Restored]:
+        """Decode what needs it; give what is there: these on a CPU, and on a GPU those before, whose copies are done.
+
+        What failed, or has its image from its start, comes first.
+        """
+        latents = []
+        for one in left:
+            if one.result.image is None and one.result.failed is None:
+                latents.append(one)
+            else:
+                yield one.result
+        for shape in {one.z.shape: None for one in latents}:
+            alike = [one for one in latents if one.z.shape == shape]
+            for part, images in in_parts(self._decode, alike, self.limit):
+                if isinstance(images, Failure):
+                    for one in part:
+                        one.result.fail(images.reason)
+                        yield one.result
                     continue
                 event = torch.cuda.Event() if self.cuda else None
                 if event is not None:
                     event.record(torch.cuda.current_stream(self.prior.device))
-                images, gflop, seconds = result
-                done = [Decoded(*one, seconds) for one in zip(part, images, gflop, strict=True)]
-                self.copying.append((done, event))
+                self.copying.append((part, images, event))
         yield from self._copied(1 if self.cuda else 0)
 
-    def rest(self) -> Iterator[Decoded]:
+    def rest(self) -> Iterator[Restored]:
         """Images that are still being copied."""
         return self._copied(0)
 
     @torch.no_grad()
-    def _decode(self, outcomes: list[Outcome]) -> tuple[Tensor, list[float], float]:
-        """Images, and the GFLOP and seconds of each."""
+    def _decode(self, part: list[InFlight]) -> Tensor:
+        """Images (n, 3, H, W), on their way to the CPU."""
         began = time.perf_counter()
-        z = torch.stack([outcome.z for outcome in outcomes])
+        z = torch.stack([one.z for one in part])
         if self.static:
             z = torch.cat([z, z[-1:].expand(power_of_two(len(z)) - len(z), *z.shape[1:])])
         images, gflop = self.costs.call([("decode", z.shape[1:])] * len(z), lambda: self.prior.decode(z))
-        images = images[: len(outcomes)].float().clamp(0, 1)
-        images = images.to("cpu", non_blocking=self.cuda)
-        return images, gflop[: len(outcomes)], (time.perf_counter() - began) / len(outcomes)
+        images = images[: len(part)].float().clamp(0, 1).to("cpu", non_blocking=self.cuda)
+        seconds = (time.perf_counter() - began) / len(part)
+        for one, own in zip(part, gflop, strict=False):
+            one.result.gflop += own
+            one.result.seconds += seconds
+        return images
 
-    def _copied(self, left: int) -> Iterator[Decoded]:
+    def _copied(self, left: int) -> Iterator[Restored]:
         """Images whose copies are done, but for the `left` copies started last."""
         while len(self.copying) > left:
-            done, event = self.copying.popleft()
+            part, images, event = self.copying.popleft()
             if event is not None:
                 event.synchronize()
-            yield from done
+            for one, image in zip(part, images, strict=True):
+                one.result.finish(image)
+                yield one.result

@@ -6,11 +6,11 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain, groupby
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from flashdiffusion.engine.batch import Restored
 from flashdiffusion.engine.capacity import Capacity, Failure, in_parts
 from flashdiffusion.engine.cost import Costs
 from flashdiffusion.engine.lanes import Lanes
@@ -26,18 +26,19 @@ LOOKAHEAD, ENOUGH = 4, 64
 PATIENCE = 20
 
 
-@dataclass(frozen=True, eq=False)
-class Started:
-    """An image to restore: row `row` of `problem`, from the latent z (c, h, w) at position k of the solver's grid.
+@dataclass(eq=False)
+class InFlight:
+    """An image on its way: row `row` of `problem`, now at latent z (c, h, w) and position k of the solver's grid.
 
-    generator: its own, on the CPU. operators: what the arithmetic of its physics depends on, beside its size. extra:
-    anything that its outcome is to carry.
+    result: what comes of it, filled in on the way. generator: its own, on the CPU. operators: what the arithmetic of
+    its physics depends on, beside its size. noise: of its next step, drawn once however often that step is tried.
+    waited: steps of others since its last. cost: of its next step.
 
     Raises:
         InputError: k off the grid; 0 is allowed and takes no step.
     """
 
-    id: str
+    result: Restored
     z: Tensor
     k: int
     problem: Problem
@@ -45,56 +46,30 @@ class Started:
     solver: Solver
     generator: torch.Generator
     operators: Hashable = None
-    extra: Any = None
+    noise: Tensor | None = None
+    waited: int = 0
+    cost: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.k <= len(self.solver.grid):
-            raise InputError(f"{self.id} starts at {self.k}; expected 0 to {len(self.solver.grid)}, the grid's steps")
+            raise InputError(
+                f"{self.result.id} starts at {self.k}; expected 0 to {len(self.solver.grid)}, the grid's steps"
+            )
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """An image that has left the engine.
-
-    z: its latent (c, h, w), the final one unless it failed. nfe: denoiser evaluations run for it. gflop: arithmetic of
-    its steps. seconds: its share of the steps it took part in. failed: why it was given up.
-    """
-
-    started: Started
-    z: Tensor
-    nfe: int = 0
-    gflop: float = 0.0
-    seconds: float = 0.0
-    failed: str | None = None
-
-
-@dataclass(eq=False)
-class _Slot:
-    """An image in flight, `left` steps from clean."""
-
-    started: Started
-    z: Tensor
-    left: int
-    nfe: int = 0
-    gflop: float = 0.0
-    seconds: float = 0.0
-    noise: Tensor | None = None  # of the next step, drawn once however often that step is tried
-    waited: int = 0  # steps of others since its last
-    cost: float = 1.0  # of the next step
+    @property
+    def done(self) -> bool:
+        """Whether it is clean, or given up."""
+        return self.k == 0 or self.result.failed is not None
 
     @property
     def kind(self) -> Hashable:
         """Those of equal kind can share a step."""
-        return id(self.started.solver), self.z.shape, self.started.problem.kind, self.cost
+        return id(self.solver), self.z.shape, self.problem.kind, self.cost
 
     @property
     def arithmetic(self) -> Hashable:
         """Those for which it is equal cost the same."""
-        problem = self.started.problem
-        return id(self.started.solver), self.z.shape, problem.y.shape[1:], self.started.operators, self.cost
-
-    def outcome(self, failed: str | None = None) -> Outcome:
-        return Outcome(self.started, self.z, self.nfe, self.gflop, self.seconds, failed)
+        return id(self.solver), self.z.shape, self.problem.y.shape[1:], self.operators, self.cost
 
 
 class Slots:
@@ -124,18 +99,18 @@ class Slots:
         max_in_flight: int | Capacity = 16,
         on_step: Callable[[int], None] | None = None,
         static: bool = False,
-        on_estimates: Callable[[list[Started], Tensor], None] | None = None,
+        on_estimates: Callable[[list[InFlight], Tensor], None] | None = None,
         costs: Costs | None = None,
     ) -> None:
         self.capacity = max_in_flight if isinstance(max_in_flight, Capacity) else Capacity(max_in_flight)
         self.on_step, self.static, self.on_estimates = on_step, static, on_estimates
         self.costs = Costs() if costs is None else costs
         self.lanes: Lanes | None = None
-        self.waiting: deque[Started] = deque()
-        self.slots: list[_Slot] = []
-        self.joined: dict[tuple[_Slot, ...], Problem] = {}  # who stepped together last, and their measurements
+        self.waiting: deque[InFlight] = deque()
+        self.slots: list[InFlight] = []
+        self.joined: dict[tuple[InFlight, ...], Problem] = {}  # who stepped together last, and their measurements
 
-    def run(self, batches: Iterable[Sequence[Started]]) -> Iterator[Outcome]:
+    def run(self, batches: Iterable[Sequence[InFlight]]) -> Iterator[InFlight]:
         """Restore all; each is yielded as soon as it is done. Batches are asked for as slots come free."""
         try:
             yield from self._run(iter(batches))
@@ -143,7 +118,7 @@ class Slots:
             if self.lanes is not None:
                 self.lanes.close()
 
-    def _run(self, batches: Iterator[Sequence[Started]]) -> Iterator[Outcome]:
+    def _run(self, batches: Iterator[Sequence[InFlight]]) -> Iterator[InFlight]:
         more = True
         while True:
             # What slots need is waited for; what is to wait for a slot comes a batch at a step.
@@ -157,57 +132,56 @@ class Slots:
             if not more and not self.slots and not self.waiting:
                 return
             if self.slots:
-                yield from self._advance(self._next())
+                self._advance(self._next())
                 yield from self._retire()
 
-    def _receive(self, batch: Sequence[Started] | None) -> bool:
+    def _receive(self, batch: Sequence[InFlight] | None) -> bool:
         """Put a batch in line; without one, those in line are the last. Whether more may come."""
         if batch is None:
-            self.waiting = deque(sorted(self.waiting, key=lambda started: -started.k))
+            self.waiting = deque(sorted(self.waiting, key=lambda one: -one.k))
             return False
         self.waiting += batch
         return True
 
-    def _admit(self) -> Iterator[Outcome]:
+    def _admit(self) -> Iterator[InFlight]:
         while self.waiting and len(self.slots) < self.capacity.rows:
-            started = self.waiting.popleft()
-            if started.k == 0:
-                yield Outcome(started, started.z)
+            one = self.waiting.popleft()
+            if one.done:
+                yield one
             else:
-                self.slots.append(_Slot(started, started.z, started.k))
+                self.slots.append(one)
 
-    def _retire(self) -> Iterator[Outcome]:
-        done = [slot for slot in self.slots if slot.left == 0]
-        self.slots = [slot for slot in self.slots if slot.left > 0]
-        yield from (slot.outcome() for slot in done)
+    def _retire(self) -> Iterator[InFlight]:
+        done = [one for one in self.slots if one.done]
+        self.slots = [one for one in self.slots if not one.done]
+        yield from done
 
-    def _next(self) -> list[_Slot]:
+    def _next(self) -> list[InFlight]:
         """Images that can share a step: those of one who waited too long, else the cheapest, of equal cost the most."""
-        for solver in {id(slot.started.solver): slot.started.solver for slot in self.slots}.values():
-            own = [slot for slot in self.slots if slot.started.solver is solver]
-            for slot, cost in zip(own, solver.cost(torch.tensor([slot.left for slot in own])).tolist(), strict=True):
-                slot.cost = cost
-        groups: dict[Hashable, list[_Slot]] = {}
-        for slot in self.slots:
-            groups.setdefault(slot.kind, []).append(slot)
+        for solver in {id(one.solver): one.solver for one in self.slots}.values():
+            own = [one for one in self.slots if one.solver is solver]
+            for one, cost in zip(own, solver.cost(torch.tensor([one.k for one in own])).tolist(), strict=True):
+                one.cost = cost
+        groups: dict[Hashable, list[InFlight]] = {}
+        for one in self.slots:
+            groups.setdefault(one.kind, []).append(one)
 
-        def urgency(group: list[_Slot]) -> tuple[int, float, int]:
-            waited = max(slot.waited for slot in group)
+        def urgency(group: list[InFlight]) -> tuple[int, float, int]:
+            waited = max(one.waited for one in group)
             return -waited if waited >= PATIENCE else 0, group[0].cost, -len(group)
 
         first = min(groups.values(), key=urgency)
-        longest_waiting = sorted(first, key=lambda slot: -slot.waited)
+        longest_waiting = sorted(first, key=lambda one: -one.waited)
         chosen = longest_waiting[: self.capacity.limit(first[0].kind).rows]
-        for slot in self.slots:
-            slot.waited += 1
-        for slot in chosen:
-            slot.waited = 0
+        for one in self.slots:
+            one.waited += 1
+        for one in chosen:
+            one.waited = 0
         return chosen
 
-    def _advance(self, chosen: list[_Slot]) -> Iterator[Outcome]:
+    def _advance(self, chosen: list[InFlight]) -> None:
         """Move them one step; give up those that cannot be."""
         began = time.perf_counter()
-        outcomes = []
         limit = self.capacity.limit(chosen[0].kind)
         if self.lanes is None:
             self.lanes = Lanes(chosen[0].z.device, self.capacity.rows)
@@ -217,38 +191,36 @@ class Slots:
         done = self.lanes.map(lambda part: list(in_parts(self._step, part, limit)), parts)
         for rows, result in chain.from_iterable(done):
             if isinstance(result, Failure):
-                outcomes += [slot.outcome(result.reason) for slot in rows]
-                self.slots = [slot for slot in self.slots if slot not in rows]
+                for one in rows:
+                    one.result.fail(result.reason)
                 continue
             step, gflop = result
             if self.on_estimates is not None:
-                self.on_estimates([slot.started for slot in rows], step.z0[: len(rows)])
-            for position, slot in enumerate(rows):
-                slot.z, slot.noise = step.z[position], None
-                slot.left -= 1
-                slot.nfe += 1
-                slot.gflop += gflop[position]
+                self.on_estimates(rows, step.z0[: len(rows)])
+            for position, one in enumerate(rows):
+                one.z, one.k, one.noise = step.z[position], one.k - 1, None
+                one.result.nfe += 1
+                one.result.gflop += gflop[position]
         if self.on_step is not None:
             self.on_step(len(chosen))
         share = (time.perf_counter() - began) / len(chosen)
-        for slot in chosen:
-            slot.seconds += share
-        yield from outcomes
+        for one in chosen:
+            one.result.seconds += share
 
-    def _counted_apart(self, rows: list[_Slot]) -> list[list[_Slot]]:
+    def _counted_apart(self, rows: list[InFlight]) -> list[list[InFlight]]:
         """The rows, but those whose arithmetic is not known yet apart, each kind of them by itself."""
-        parts: dict[Hashable, list[_Slot]] = {}
-        for slot in rows:
-            kind = slot.arithmetic
-            parts.setdefault(None if self.costs.known(kind) else kind, []).append(slot)
+        parts: dict[Hashable, list[InFlight]] = {}
+        for one in rows:
+            kind = one.arithmetic
+            parts.setdefault(None if self.costs.known(kind) else kind, []).append(one)
         return list(parts.values())
 
-    def _step(self, rows: list[_Slot]) -> tuple[StepResult, list[float]]:
+    def _step(self, rows: list[InFlight]) -> tuple[StepResult, list[float]]:
         """One step of all rows and the GFLOP of each; with `static` the last one fills up the batch."""
-        for slot in rows:
-            if slot.noise is None:
-                shape = (slot.started.solver.draws, *slot.z.shape)
-                slot.noise = torch.randn(shape, generator=slot.started.generator)
+        for one in rows:
+            if one.noise is None:
+                shape = (one.solver.draws, *one.z.shape)
+                one.noise = torch.randn(shape, generator=one.generator)
         together = tuple(rows)
         problem = self.joined.get(together) or _join(rows)  # here, where what the physics refuses fails its image
         self.joined[together] = problem
@@ -257,24 +229,24 @@ class Slots:
             filled = [*range(len(rows)), *[len(rows) - 1] * (power_of_two(len(rows)) - len(rows))]
             if len(filled) > len(rows):
                 rows, problem = [rows[n] for n in filled], problem.take(torch.tensor(filled))
-        z = torch.stack([slot.z for slot in rows])
-        noise = _to_device(torch.stack([slot.noise for slot in rows if slot.noise is not None]), z)
-        k = torch.tensor([slot.left for slot in rows])
-        kinds = [slot.arithmetic for slot in rows]
+        z = torch.stack([one.z for one in rows])
+        noise = _to_device(torch.stack([one.noise for one in rows if one.noise is not None]), z)
+        k = torch.tensor([one.k for one in rows])
+        kinds = [one.arithmetic for one in rows]
         fits = self.capacity.fits(rows[0].kind)
         with nullcontext() if fits else KeptMemory() as kept:
-            result = self.costs.step(kinds, rows[0].started.solver, z, k, problem, noise)
+            result = self.costs.step(kinds, rows[0].solver, z, k, problem, noise)
         if isinstance(kept, KeptMemory):
             self.capacity.fit(rows[0].kind, kept.bytes / len(rows), z.device)
         return result
 
 
-def _join(rows: Sequence[_Slot]) -> Problem:
+def _join(rows: Sequence[InFlight]) -> Problem:
     """Their measurements in one problem."""
     parts: list[Problem] = []
-    for _, own in groupby(rows, key=lambda slot: id(slot.started.problem)):
-        started = [slot.started for slot in own]
-        parts.append(started[0].problem.take(torch.tensor([one.row for one in started])))
+    for _, own in groupby(rows, key=lambda one: id(one.problem)):
+        slots = [*own]
+        parts.append(slots[0].problem.take(torch.tensor([one.row for one in slots])))
     return Problem.join(parts)
 
 

@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,8 +12,8 @@ from flashdiffusion.data import prefetched
 from flashdiffusion.engine.batch import Batch, Failed, Restored
 from flashdiffusion.engine.capacity import Capacity, Failure, Limit, in_parts
 from flashdiffusion.engine.cost import Costs, operators_of
-from flashdiffusion.engine.decoding import Decoded, Decoding
-from flashdiffusion.engine.slots import Outcome, Slots, Started
+from flashdiffusion.engine.decoding import Decoding
+from flashdiffusion.engine.slots import InFlight, Slots
 from flashdiffusion.methods import Settings
 from flashdiffusion.metrics import count_gflop
 from flashdiffusion.model import Model
@@ -50,14 +50,6 @@ class StreamOptions:
         Capacity(self.max_in_flight)
 
 
-@dataclass(frozen=True)
-class _Begun:
-    """What a started image becomes, as far as it is known, and its finished image where the start gave one."""
-
-    restored: Restored
-    image: Tensor | None = None
-
-
 class Stream:
     """One run of a model over batches."""
 
@@ -91,20 +83,20 @@ class Stream:
     def _run(self, batches: Iterable[Batch | Failed]) -> Iterator[Restored]:
         view = None if self.options.callback is None else self._view
         slots = Slots(self.capacity, self.options.on_step, self.model.compiled, view, self.costs)
-        finished: list[Outcome] = []
-        for outcome in slots.run(prefetched(self._starts(batches))):
-            finished.append(outcome)
-            if len(finished) * 4 >= self.capacity.rows:  # decoding one at a time would leave a GPU idle
-                yield from self._images(finished)
-                finished = []
+        left: list[InFlight] = []
+        for one in slots.run(prefetched(self._starts(batches))):
+            left.append(one)
+            if len(left) * 4 >= self.capacity.rows:  # decoding one at a time would leave a GPU idle
+                yield from self.decoding.decode(left)
+                left = []
             yield from self._without_start()
-        yield from self._images(finished)
-        yield from self._delivered(self.decoding.rest())
+        yield from self.decoding.decode(left)
+        yield from self.decoding.rest()
         yield from self._without_start()
 
     # -- starts, made one batch ahead in a thread of their own --------------------------------------------
 
-    def _starts(self, batches: Iterable[Batch | Failed]) -> Iterator[list[Started]]:
+    def _starts(self, batches: Iterable[Batch | Failed]) -> Iterator[list[InFlight]]:
         source = iter(batches)
         while True:
             try:
@@ -128,21 +120,20 @@ class Stream:
             yield started
 
     @torch.no_grad()
-    def _begin(self, batch: Batch, first: int) -> list[Started]:
+    def _begin(self, batch: Batch, first: int) -> list[InFlight]:
         """Starts of a batch whose first image is the `first` of all; those that cannot have one are failed."""
-        started: list[Started] = []
+        started: list[InFlight] = []
         for rows in _alike(batch):
             for part, begun in in_parts(lambda part: self._start(batch, part, first), rows, self.start_rows):
                 if isinstance(begun, Failure):
-                    for sample in range(batch.samples):
-                        failed = (_restored(batch, row, first, sample) for row in part)
-                        self.failed += [replace(one, failed=begun.reason) for one in failed]
+                    rest = [(row, sample) for sample in range(batch.samples) for row in part]
+                    self.failed += [_result(batch, row, first, sample, begun.reason) for row, sample in rest]
                 else:
                     started += begun
         self.options.on_plan(sum(one.k for one in started))
         return started
 
-    def _start(self, batch: Batch, rows: list[int], first: int) -> list[Started]:
+    def _start(self, batch: Batch, rows: list[int], first: int) -> list[InFlight]:
         """All samples of some rows."""
         began = time.perf_counter()
         whole = batch.problem
@@ -154,21 +145,20 @@ class Stream:
         operators = operators_of(problem.physics, len(rows))
         started = []
         for sample in range(batch.samples):
-            known = [_restored(batch, row, first, sample) for row in rows]
-            generators = [image_generator(self.options.seed, one.id, "sampling") for one in known]
+            results = [_result(batch, row, first, sample) for row in rows]
+            generators = [image_generator(self.options.seed, result.id, "sampling") for result in results]
             start, gflop = self._begun(problem, solver, rule, generators, operators[0])
             k, seconds = start.k.tolist(), (time.perf_counter() - began) / len(rows)
-            times = solver.grid.times[start.k.clamp(0, len(solver.grid)).cpu()].tolist()  # `Started` checks k
+            times = solver.grid.times[start.k.clamp(0, len(solver.grid)).cpu()].tolist()  # `InFlight` checks k
             severities = start.severity.var.float().tolist() if start.severity else [None] * len(rows)
             nfe = [0] * len(rows) if start.nfe is None else start.nfe.tolist()
-            for n, one in enumerate(known):
-                one = replace(one, severity=severities[n], start_step=times[n], nfe=nfe[n], gflop=gflop[n])
-                extra = _Begun(
-                    replace(one, seconds=seconds), start.image[n] if start.image is not None and k[n] == 0 else None
-                )
-                started.append(
-                    Started(one.id, start.z[n], k[n], problem, n, solver, generators[n], operators[n], extra)
-                )
+            images = None if start.image is None else start.image.float().clamp(0, 1).cpu()
+            for n, result in enumerate(results):
+                result.severity, result.start_step, result.nfe = severities[n], times[n], nfe[n]
+                result.gflop, result.seconds = gflop[n], seconds
+                if images is not None and k[n] == 0:
+                    result.finish(images[n])
+                started.append(InFlight(result, start.z[n], k[n], problem, n, solver, generators[n], operators[n]))
             began = time.perf_counter()
         return started
 
@@ -200,37 +190,13 @@ class Stream:
             self.made[settings] = self.model.method(solver, start, settings)
         return self.made[settings]
 
-    def _view(self, rows: list[Started], z0: Tensor) -> None:
+    def _view(self, rows: list[InFlight], z0: Tensor) -> None:
         """Show what the images of a step would be if they ended now."""
         assert self.options.callback is not None
         self.steps += 1
         with torch.no_grad():
             images = self.model.prior.decode(z0).float().clamp(0, 1).cpu()
-        self.options.callback(self.steps, images, [one.id for one in rows])
-
-    # -- images out -------------------------------------------------------------------------------------
-
-    def _images(self, finished: Sequence[Outcome]) -> Iterator[Restored]:
-        """Decode those that need it; yield what is done."""
-        latents = []
-        for outcome in finished:
-            if outcome.failed is not None:
-                yield _result(outcome, failed=outcome.failed)
-            elif (image := outcome.started.extra.image) is not None:
-                yield from self._delivered([Decoded(outcome, image.float().clamp(0, 1).cpu())])
-            else:
-                latents.append(outcome)
-        yield from self._delivered(self.decoding.decode(latents))
-
-    @staticmethod
-    def _delivered(decoded: Iterable[Decoded]) -> Iterator[Restored]:
-        for one in decoded:
-            image, failed = one.image, one.failed
-            if image is not None:
-                image = image.clone()  # the images that it was decoded with go
-                if not bool(image.isfinite().all()):
-                    image, failed = None, "its restoration diverged; try a smaller guidance"
-            yield _result(one.outcome, image, failed, one.gflop, one.seconds)
+        self.options.callback(self.steps, images, [one.result.id for one in rows])
 
     def _without_start(self) -> Iterator[Restored]:
         while self.failed:
@@ -244,23 +210,8 @@ def _alike(batch: Batch) -> list[Sequence[int]]:
     return [range(len(batch.y))]
 
 
-def _restored(batch: Batch, row: int, first: int, sample: int) -> Restored:
+def _result(batch: Batch, row: int, first: int, sample: int, failed: str | None = None) -> Restored:
     """What is known of a sample of an image before it starts; the first sample has the image's own name."""
     name = batch.ids[row] if sample == 0 else f"{batch.ids[row]}#{sample}"
     extra = None if batch.extra is None else batch.extra[row]
-    return Restored(first + sample * len(batch.y) + row, name, extra=extra)
-
-
-def _result(
-    outcome: Outcome, image: Tensor | None = None, failed: str | None = None, gflop: float = 0.0, seconds: float = 0.0
-) -> Restored:
-    """An image that has left the engine, with what its decoding took."""
-    begun: Restored = outcome.started.extra.restored
-    return replace(
-        begun,
-        image=image,
-        nfe=begun.nfe + outcome.nfe,
-        gflop=0.0 if failed else begun.gflop + outcome.gflop + gflop,
-        seconds=begun.seconds + outcome.seconds + seconds,
-        failed=failed,
-    )
+    return Restored(first + sample * len(batch.y) + row, name, failed=failed, extra=extra)
