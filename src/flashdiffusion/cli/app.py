@@ -10,12 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from flashdiffusion.cli import convert, degrade, demo, evaluate, ordering, restore, severity, train, tune
-from flashdiffusion.cli.command import Command, UsageError, with_options
+from flashdiffusion.cli.command import Command, UsageError, option, with_options
 from flashdiffusion.errors import FlashDiffusionError, UntunedWarning
 from flashdiffusion.plugins import load_plugins
 
 app = typer.Typer(
-    help="Sample-adaptive image restoration: easy images cost few diffusion steps, hard ones many.",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -34,13 +33,10 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _top(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[bool, option("Print it.", "--version", callback=_version, is_eager=True)] = False,
     plugin: Annotated[
         list[Path] | None,
-        typer.Option(
-            metavar="FILE",
-            help="Python file that registers solvers, degradations or metrics; repeat for more.",
-        ),
+        option("Python file that registers solvers, degradations or metrics; repeat for more.", metavar="FILE"),
     ] = None,
 ) -> None:
     """Sample-adaptive image restoration: easy images cost few diffusion steps, hard ones many."""

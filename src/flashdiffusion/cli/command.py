@@ -14,6 +14,11 @@ from typer.core import TyperCommand
 UsageError: Any = typer.BadParameter.__base__
 
 
+def option(help: str, *names: str, panel: str | None = None, **more: Any) -> Any:
+    """Describe an option, under its parameter's name if no others are given; `panel` is the part of the help."""
+    return typer.Option(*names, help=help, rich_help_panel=panel, **more)
+
+
 class Command(TyperCommand):
     """A command that refuses an option of one value when it is given twice, and prints its help in parts."""
 

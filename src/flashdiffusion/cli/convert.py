@@ -5,6 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flashdiffusion.cli.command import option
+from flashdiffusion.errors import CheckpointError, InputError
+
 if TYPE_CHECKING:
     from flashdiffusion.pipeline import FlashPipeline
     from flashdiffusion.priors import LatentPrior
@@ -16,19 +19,17 @@ def command(
         str,
         typer.Argument(help="model.ckpt of latent-diffusion, a guided-diffusion .pt, a diffusers folder or a hub id."),
     ],
-    out: Annotated[Path, typer.Option(help="Model folder to write; it must not be there yet.")],
+    out: Annotated[Path, option("Model folder to write; it must not be there yet.")],
     config: Annotated[
-        Path | None, typer.Option(help="Config (YAML, JSON) of a checkpoint file; default: the one beside it.")
+        Path | None, option("Config (YAML, JSON) of a checkpoint file; default: the one beside it.")
     ] = None,
     severity: Annotated[
-        Path | None, typer.Option(help="Severity encoder published with the paper (.ckpt), for Flash starts.")
+        Path | None, option("Severity encoder published with the paper (.ckpt), for Flash starts.")
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
+    revision: Annotated[str | None, option("Branch, tag or commit of a hub id.")] = None,
     sha256: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Expected SHA-256 of a checkpoint file, or FILE=SHA256 of one among several; repeat for more."
-        ),
+        option("Expected SHA-256 of a checkpoint file, or FILE=SHA256 of one among several; repeat for more."),
     ] = None,
 ) -> None:
     """Turn a published checkpoint into a model folder that --model takes.
@@ -36,7 +37,6 @@ def command(
     Of a folder of this library its severity encoder and regressor are kept; --severity replaces the former.
     """
     from flashdiffusion.data import atomic_path, ensure_directory
-    from flashdiffusion.errors import InputError
     from flashdiffusion.priors import DiffusersAutoencoder
     from flashdiffusion.published import find_published
 
@@ -49,8 +49,7 @@ def command(
     pipeline = _opened(source, file, config, revision, hashes)
     if severity is not None:
         pipeline.severity_encoder = _severity(severity, pipeline.prior, own)
-    if pipeline.sample_size is None:
-        pipeline.sample_size = pipeline.prior.sample_size
+    pipeline.sample_size = pipeline.sample_size or pipeline.prior.sample_size
     ensure_directory(out.parent)
     with atomic_path(out) as folder:
         pipeline.save_pretrained(folder)
@@ -66,12 +65,7 @@ def command(
 def _opened(
     source: str, file: Path | None, config: Path | None, revision: str | None, hashes: dict[str, str]
 ) -> "FlashPipeline":
-    """A published file, or a folder or hub id with all that it holds.
-
-    Raises:
-        InputError: none of these, or a config beside a folder's own.
-    """
-    from flashdiffusion.errors import InputError
+    """A published file, or a folder or hub id with all that it holds."""
     from flashdiffusion.pipeline import FlashPipeline
     from flashdiffusion.priors import check_files, resolve_folder
     from flashdiffusion.published import load_published
@@ -86,13 +80,7 @@ def _opened(
 
 
 def _hashes(given: list[str], file: Path | None, severity: Path | None) -> tuple[dict[str, str], str | None]:
-    """{file: SHA-256} of the source, and that of the severity encoder.
-
-    Raises:
-        InputError: one of a file that is not asked for.
-    """
-    from flashdiffusion.errors import InputError
-
+    """{file: SHA-256} of the source, and that of the severity encoder."""
     hashes: dict[str, str] = {}
     for text in given:
         name, equals, value = text.rpartition("=")
@@ -106,12 +94,7 @@ def _hashes(given: list[str], file: Path | None, severity: Path | None) -> tuple
 
 
 def _severity(path: Path, prior: "LatentPrior", sha256: str | None) -> "SeverityEncoder":
-    """The published severity encoder in the units of this prior's latents.
-
-    Raises:
-        CheckpointError: one for other latents.
-    """
-    from flashdiffusion.errors import CheckpointError
+    """The published severity encoder in the units of this prior's latents."""
     from flashdiffusion.priors import DiffusersAutoencoder
     from flashdiffusion.published import load_published_severity
     from flashdiffusion.severity import check_latents

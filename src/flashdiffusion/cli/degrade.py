@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flashdiffusion.cli.command import option
 from flashdiffusion.cli.inputs import Failures, keep_inputs, named
 from flashdiffusion.cli.options import NoiseStd, Out, Physics, Seed
 from flashdiffusion.cli.references import relative_name
@@ -26,9 +27,9 @@ def command(
     inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Images or folders of images.")],
     out: Out,
     physics: Physics = None,
-    task: Annotated[str, typer.Option(help="Without --physics: draw its parameters from this task.")] = "gaussian-blur",
+    task: Annotated[str, option("Without --physics: draw its parameters from this task.")] = "gaussian-blur",
     noise_std: NoiseStd = 0.05,
-    size: Annotated[int, typer.Option(help="Crop to a square and resize to this side; 0 keeps the size.")] = 128,
+    size: Annotated[int, option("Crop to a square and resize to this side; 0 keeps the size.")] = 128,
     seed: Seed = 0,
 ) -> int:
     """Degrade images: writes NAME.safetensors (the exact measurement), NAME.png (to look at) and degrade.json."""

@@ -20,11 +20,7 @@ if TYPE_CHECKING:
 
 
 def _start(job: "Job", items: "Sequence[Item]", run: RunOptions) -> "Iterator[Done]":
-    """Do the items; each is given as soon as it is done.
-
-    Raises:
-        InputError: options that no image can use, or no Ray.
-    """
+    """Do the items; each is given as soon as it is done."""
     from tqdm import tqdm
 
     from flashdiffusion.jobs import run_local, run_on_ray
@@ -67,7 +63,6 @@ class Delivery:
 
         Raises:
             InputError: another run is at it, or an earlier one was about something else; the disk is full.
-            KeyboardInterrupt: as it came; what is done is said on stderr.
             RuntimeError: an image came neither as a result nor as a failure.
         """
         from flashdiffusion.jobs.journal import Journal

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from flashdiffusion.cli.command import option
 from flashdiffusion.cli.delivery import Delivery
 from flashdiffusion.cli.inputs import noted
 from flashdiffusion.cli.options import (
@@ -32,11 +31,9 @@ SHOWN = 16  # images on the sheet of --grid
 class ReportOptions(QualityOptions):
     """What is measured and shown, and with which settings."""
 
-    grid: Annotated[Path | None, typer.Option(help="Write clean, measured and restored images as a PNG.")] = None
-    preset: Annotated[str, typer.Option(help="Settings: tuned, or published for 256x256 images: FFHQ or LSUN.")] = (
-        "tuned"
-    )
-    batch_size: Annotated[int, typer.Option(help="Images loaded at a time.")] = 64
+    grid: Annotated[Path | None, option("Write clean, measured and restored images as a PNG.")] = None
+    preset: Annotated[str, option("Settings: tuned, or published for 256x256 images: FFHQ or LSUN.")] = "tuned"
+    batch_size: Annotated[int, option("Images loaded at a time.")] = 64
 
 
 def command(
@@ -92,11 +89,7 @@ def command(
 def _settings(
     preset: str, task: str, mixture: bool, parts: tuple[str, str], presets: Any, given: dict[str, Any]
 ) -> "Settings":
-    """The settings given, over those of the preset; of a mixture each image takes those of its own degradation.
-
-    Raises:
-        InputError: unknown preset.
-    """
+    """The settings given, over those of the preset; of a mixture each image takes those of its own degradation."""
     from flashdiffusion.methods import Settings
     from flashdiffusion.presets import PUBLISHED_IMAGES, preset_for, published_for
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flashdiffusion.cli.command import option
 from flashdiffusion.errors import InputError, check_name
 
 if TYPE_CHECKING:
@@ -16,33 +17,28 @@ if TYPE_CHECKING:
 SETTINGS = "Settings of the method; default: the model's own (presets.json)"
 RUN = "The run"
 
-Out = Annotated[Path, typer.Option(help="Output folder.")]
-OutFile = Annotated[Path, typer.Option(help="Results file (JSON).")]
+Out = Annotated[Path, option("Output folder.")]
+OutFile = Annotated[Path, option("Results file (JSON).")]
 Inputs = Annotated[
     list[Path],
     typer.Argument(metavar="INPUT...", help="Measurement files, images, arrays (.npy, .npz, .pt, .mat), or folders."),
 ]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
-NoiseStd = Annotated[float, typer.Option(help="Noise standard deviation on the [0, 1] scale.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Fit = Annotated[bool, typer.Option("--fit", help="Crop and resize images to the model's size.")]
-Limit = Annotated[int | None, typer.Option(help="Use the first images only; default: all.")]
-Data = Annotated[list[Path], typer.Option(help="Folder of images or .tar shard; repeat for more.")]
-Resume = Annotated[
-    bool, typer.Option("--resume", help="Continue an earlier run: do only what is missing in it, or failed.")
-]
+Seed = Annotated[int, option("Seed of everything random.")]
+NoiseStd = Annotated[float, option("Noise standard deviation on the [0, 1] scale.")]
+Json = Annotated[bool, option("Print JSON instead of a table.", "--json")]
+Fit = Annotated[bool, option("Crop and resize images to the model's size.", "--fit")]
+Limit = Annotated[int | None, option("Use the first images only; default: all.")]
+Data = Annotated[list[Path], option("Folder of images or .tar shard; repeat for more.")]
+Resume = Annotated[bool, option("Continue an earlier run: do only what is missing in it, or failed.", "--resume")]
 Physics = Annotated[
     str | None,
-    typer.Option(
-        help="What damaged the images: gaussian-blur:std=2, random-inpainting:mask=FILE (white: kept), ...; "
+    option(
+        "What damaged the images: gaussian-blur:std=2, random-inpainting:mask=FILE (white: kept), ...; "
         "A+B is one after the other."
     ),
 ]
 MaxInFlight = Annotated[
-    int | None,
-    typer.Option(
-        help="Images in flight at a time; default: as many as fit into memory and bring speed.", rich_help_panel=RUN
-    ),
+    int | None, option("Images in flight at a time; default: as many as fit into memory and bring speed.", panel=RUN)
 ]
 
 
@@ -51,12 +47,10 @@ class ModelOptions:
     """The model, and how it runs."""
 
     model: Annotated[
-        str | None, typer.Option(help="Model folder or hub id; default: the embedded faces-128.", show_default=False)
+        str | None, option("Model folder or hub id; default: the embedded faces-128.", show_default=False)
     ] = None
-    device: Annotated[str | None, typer.Option(help="Torch device, e.g. cuda; default: cuda if there is one.")] = None
-    precision: Annotated[
-        str, typer.Option(help="Precision of the networks: float32, bfloat16 or float16.", rich_help_panel=RUN)
-    ] = "float32"
+    device: Annotated[str | None, option("Torch device, e.g. cuda; default: cuda if there is one.")] = None
+    precision: Annotated[str, option("Precision of the networks: float32, bfloat16 or float16.", panel=RUN)] = "float32"
 
     def choice(self, regressor: str | None = None, compile: str | None = None) -> "ModelChoice":
         """What opens the model."""
@@ -74,7 +68,7 @@ class TaskOptions:
     """Images, and how they are degraded."""
 
     data: Data
-    task: Annotated[str, typer.Option(help="Task, e.g. gaussian-blur or random-inpainting.")] = "gaussian-blur"
+    task: Annotated[str, option("Task, e.g. gaussian-blur or random-inpainting.")] = "gaussian-blur"
     noise_std: NoiseStd = 0.05
 
     def about(self) -> dict[str, Any]:
@@ -86,7 +80,7 @@ class TaskOptions:
 class QualityOptions:
     """Metrics that need weights."""
 
-    lpips: Annotated[Path | None, typer.Option(help="LPIPS weights (safetensors); without them: no LPIPS.")] = None
+    lpips: Annotated[Path | None, option("LPIPS weights (safetensors); without them: no LPIPS.")] = None
 
     @property
     def weights(self) -> dict[str, str]:
@@ -114,25 +108,16 @@ class RunOptions:
 
     resume: Resume = False
     max_in_flight: MaxInFlight = None
-    engine: Annotated[
-        str, typer.Option(help="local: this process. ray: workers, docs/scale.md.", rich_help_panel=RUN)
-    ] = "local"
+    engine: Annotated[str, option("local: this process. ray: workers, docs/scale.md.", panel=RUN)] = "local"
     workers: Annotated[
-        int | None,
-        typer.Option(help="With --engine ray; default: one per GPU, or per CPU without.", rich_help_panel=RUN),
+        int | None, option("With --engine ray; default: one per GPU, or per CPU without.", panel=RUN)
     ] = None
     address: Annotated[
-        str | None,
-        typer.Option(
-            help="With --engine ray: a running cluster, e.g. auto; default: this machine.", rich_help_panel=RUN
-        ),
+        str | None, option("With --engine ray: a running cluster, e.g. auto; default: this machine.", panel=RUN)
     ] = None
     compile: Annotated[
         str | None,
-        typer.Option(
-            help="Compile the networks: default, or reduce-overhead for CUDA graphs. Not for CPUs.",
-            rich_help_panel=RUN,
-        ),
+        option("Compile the networks: default, or reduce-overhead for CUDA graphs. Not for CPUs.", panel=RUN),
     ] = None
 
     def __post_init__(self) -> None:
@@ -147,16 +132,15 @@ class _MethodOptions:
     """A method, and those of its settings that were given; a subclass has an option for each."""
 
     method: Annotated[
-        str, typer.Option(help='"flash(latent-dps)", psld, resample, ae, swinir, ...; docs/results.md compares them.')
+        str, option('"flash(latent-dps)", psld, resample, ae, swinir, ...; docs/results.md compares them.')
     ] = "flash(latent-dps)"
     set: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Any of its settings, e.g. guidance=4; repeat for more.", metavar="NAME=VALUE"),
+        option("Any of its settings, e.g. guidance=4; repeat for more.", "--set", metavar="NAME=VALUE"),
     ] = None
-    regressor: Annotated[
-        str | None,
-        typer.Option(help="Take the regressor of this model, for one that has none.", rich_help_panel=RUN),
-    ] = None
+    regressor: Annotated[str | None, option("Take the regressor of this model, for one that has none.", panel=RUN)] = (
+        None
+    )
 
     @property
     def given(self) -> dict[str, Any]:
@@ -252,7 +236,7 @@ else:
                 name,
                 Annotated[
                     kind | None,
-                    typer.Option(*([f"--{name}", f"--{alias}"] if alias else ()), help=text, rich_help_panel=SETTINGS),
+                    option(text, *([f"--{name}", f"--{alias}"] if alias else ()), panel=SETTINGS),
                 ],
                 None,
             )

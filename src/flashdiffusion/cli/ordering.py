@@ -2,8 +2,7 @@
 
 from typing import Annotated
 
-import typer
-
+from flashdiffusion.cli.command import option
 from flashdiffusion.cli.inputs import Failures, noted
 from flashdiffusion.cli.options import ModelOptions, OutFile, Seed, TaskOptions
 from flashdiffusion.errors import note
@@ -13,14 +12,13 @@ def command(
     images: TaskOptions,
     out: OutFile,
     model: ModelOptions,
-    over: Annotated[str, typer.Option(help="What is varied: the task's level, or the noise.")] = "level",
-    low: Annotated[float | None, typer.Option(help="Mildest level; default: the task's, or no noise.")] = None,
-    high: Annotated[float | None, typer.Option(help="Worst level; default: the task's, or noise of 0.2.")] = None,
+    over: Annotated[str, option("What is varied: the task's level, or the noise.")] = "level",
+    low: Annotated[float | None, option("Mildest level; default: the task's, or no noise.")] = None,
+    high: Annotated[float | None, option("Worst level; default: the task's, or noise of 0.2.")] = None,
     levels: Annotated[
-        int | None,
-        typer.Option(help="Evenly spaced levels; default: 10, or those of a task that has its own (super-resolution)."),
+        int | None, option("Evenly spaced levels; default: 10, or those of a task that has its own (super-resolution).")
     ] = None,
-    limit: Annotated[int, typer.Option(help="Number of images.")] = 100,
+    limit: Annotated[int, option("Number of images.")] = 100,
     seed: Seed = 0,
 ) -> int:
     """Ordering accuracy of the severity encoder: does severity rise with the degradation?"""

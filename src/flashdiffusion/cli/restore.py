@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from flashdiffusion.cli.command import option
 from flashdiffusion.cli.delivery import Delivery
 from flashdiffusion.cli.inputs import keep_inputs, named
 from flashdiffusion.cli.options import (
@@ -68,7 +67,7 @@ class TruthOptions(QualityOptions):
     """What results are compared with."""
 
     reference: Annotated[
-        Path | None, typer.Option(help="Folder of the true images, by name: adds PSNR, SSIM and PSNR before.")
+        Path | None, option("Folder of the true images, by name: adds PSNR, SSIM and PSNR before.")
     ] = None
 
     def check(self, out: Path) -> None:

@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
+from flashdiffusion.cli.command import option
 from flashdiffusion.cli.inputs import Failures, named
 from flashdiffusion.cli.options import Fit, Inputs, Json, ModelOptions, Physics
 from flashdiffusion.cli.tables import print_records, write_csv
@@ -16,8 +15,8 @@ def command(
     model: ModelOptions,
     physics: Physics = None,
     fit: Fit = False,
-    sort: Annotated[bool, typer.Option("--sort", help="Print the most damaged image first.")] = False,
-    csv: Annotated[Path | None, typer.Option(help="Write the table to this CSV file too.")] = None,
+    sort: Annotated[bool, option("Print the most damaged image first.", "--sort")] = False,
+    csv: Annotated[Path | None, option("Write the table to this CSV file too.")] = None,
     as_json: Json = False,
 ) -> int:
     """How badly damaged is each image? Prints the severity and the step that Flash would start at."""

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from flashdiffusion.cli.command import option
 from flashdiffusion.cli.options import Data, Limit, Out, Resume
 
 
@@ -13,8 +14,8 @@ from flashdiffusion.cli.options import Data, Limit, Out, Resume
 class Bounds:
     """How long, and on how many images."""
 
-    max_minutes: Annotated[float | None, typer.Option(help="Time box; default: the recipe's.")] = None
-    max_steps: Annotated[int | None, typer.Option(help="Bound on the steps of each stage.")] = None
+    max_minutes: Annotated[float | None, option("Time box; default: the recipe's.")] = None
+    max_steps: Annotated[int | None, option("Bound on the steps of each stage.")] = None
     limit: Limit = None
 
 
@@ -22,19 +23,14 @@ class Bounds:
 class SeverityOptions:
     """What the severity encoder is, and what it and the regressor learn from."""
 
-    head: Annotated[str | None, typer.Option(help="Severity head: log-variance or paper.")] = None
-    task: Annotated[
-        str | None, typer.Option(help="Task that severity encoder and regressor learn from; default: mixture.")
-    ] = None
+    head: Annotated[str | None, option("Severity head: log-variance or paper.")] = None
+    task: Annotated[str | None, option("Task that severity encoder and regressor learn from; default: mixture.")] = None
     noise_std: Annotated[
         str | None,
-        typer.Option(
-            help="Their noise on the [0, 1] scale, a number or a range; default: 0:0.2.", metavar="STD|LOW:HIGH"
-        ),
+        option("Their noise on the [0, 1] scale, a number or a range; default: 0:0.2.", metavar="STD|LOW:HIGH"),
     ] = None
     init: Annotated[
-        Path | None,
-        typer.Option(help="Model whose denoiser or severity encoder to start from; of the same autoencoder."),
+        Path | None, option("Model whose denoiser or severity encoder to start from; of the same autoencoder.")
     ] = None
 
 
@@ -47,13 +43,11 @@ def command(
     out: Out,
     bounds: Bounds,
     severity: SeverityOptions,
-    config: Annotated[str, typer.Option(help="Recipe: faces-128 (GPU), faces-128-cpu, tiny.")] = "faces-128",
-    lpips: Annotated[Path | None, typer.Option(help="LPIPS weights (safetensors) for the autoencoder.")] = None,
-    space: Annotated[
-        str, typer.Option(help="latent, or pixel: a denoiser of pixels, for DPS, and a regressor.")
-    ] = "latent",
+    config: Annotated[str, option("Recipe: faces-128 (GPU), faces-128-cpu, tiny.")] = "faces-128",
+    lpips: Annotated[Path | None, option("LPIPS weights (safetensors) for the autoencoder.")] = None,
+    space: Annotated[str, option("latent, or pixel: a denoiser of pixels, for DPS, and a regressor.")] = "latent",
     precision: Annotated[
-        str | None, typer.Option(help="float32 or bfloat16; default: the recipe's, where the processor has it.")
+        str | None, option("float32 or bfloat16; default: the recipe's, where the processor has it.")
     ] = None,
     resume: Resume = False,
 ) -> None:

@@ -6,8 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
+from flashdiffusion.cli.command import option
 from flashdiffusion.cli.inputs import noted
 from flashdiffusion.cli.options import (
     MaxInFlight,
@@ -34,12 +33,12 @@ def command(
     model: ModelOptions,
     quality: QualityOptions,
     grid: Annotated[
-        str | None, typer.Option(help='Values to try, e.g. "guidance=1,2,4 correction=0,0.2"; default: by method.')
+        str | None, option('Values to try, e.g. "guidance=1,2,4 correction=0,0.2"; default: by method.')
     ] = None,
-    limit: Annotated[int, typer.Option(help="Number of images.")] = 16,
+    limit: Annotated[int, option("Number of images.")] = 16,
     max_in_flight: MaxInFlight = None,
     seed: Seed = 1,
-    save: Annotated[bool, typer.Option("--save", help="Write the best into the model's presets.json.")] = False,
+    save: Annotated[bool, option("Write the best into the model's presets.json.", "--save")] = False,
 ) -> None:
     """Search a method's settings on a task: a trial per combination, the best by LPIPS (without: PSNR) last.
 
@@ -55,7 +54,9 @@ def command(
     from flashdiffusion.physics import get_task
 
     task, parts, choice = get_task(images.task), method.parts(), model.choice(method.regressor)
-    folder = _folder(model.model) if save else None
+    if save and (model.model is None or not Path(model.model).is_dir()):
+        given = model.model or "not given"
+        raise InputError(f"--save writes into a model's folder; --model is {given}, expected a folder")
     wanted, varied = _wanted(grid, method, images.task, choice.presets)
     objective = "lpips" if quality.lpips else "psnr"
     about = model.about(method.regressor) | images.about() | quality.about()
@@ -78,19 +79,17 @@ def command(
             print(f"{done}: {_figures(trial)}", flush=True)
         winner = best(asked, objective)
         write_json(out, result | {"best": winner.to_json()})
-        if folder is not None:
-            _keep(folder, choice.presets, (images.task, method.method, method.given.get("steps")), winner)
+        if save:
+            _keep(
+                Path(str(model.model)), choice.presets, (images.task, method.method, method.given.get("steps")), winner
+            )
         print(f"best by {objective}: {_options(winner.settings, *parts)} ({_figures(winner)}); written to {out}")
 
 
 def _wanted(
     grid: str | None, method: MethodOptions, task: str, presets: "Presets"
 ) -> "tuple[list[Settings], list[str]]":
-    """The settings to try, and the names of those that vary.
-
-    Raises:
-        InputError: nothing to try, or a setting that the method does not use.
-    """
+    """The settings to try, and the names of those that vary."""
     from flashdiffusion.experiments.tune import combinations
     from flashdiffusion.methods import Settings, parse_settings, tuning_grid, used_settings
     from flashdiffusion.presets import preset_for
@@ -105,23 +104,8 @@ def _wanted(
     return combinations(values, base), [*values]
 
 
-def _folder(model: str | None) -> Path:
-    """The folder of the model.
-
-    Raises:
-        InputError: it is embedded, or on a hub.
-    """
-    if model is None or not Path(model).is_dir():
-        raise InputError(f"--save writes into a model's folder; --model is {model or 'not given'}, expected a folder")
-    return Path(model)
-
-
 def _read(out: Path, about: dict[str, Any]) -> "list[Trial]":
-    """Trials of an earlier run of the same search, kept even if this one does not ask for them.
-
-    Raises:
-        InputError: another file, or another search.
-    """
+    """Trials of an earlier run of the same search, kept even if this one does not ask for them."""
     from flashdiffusion.experiments.tune import Trial
     from flashdiffusion.jobs.inputs import placed
     from flashdiffusion.methods import Settings
