@@ -46,46 +46,20 @@ __version__ = "0.1.0"
 
 # Resolved on first use, so that importing the package costs nothing.
 _HOMES = {
-    "CheckpointError": "errors",
-    "FlashDiffusionError": "errors",
-    "InputError": "errors",
-    "Settings": "methods",
-    "Blur": "physics",
-    "BlurKernelSpace": "physics",
-    "BoxInpainting": "physics",
-    "CameraShake": "physics",
-    "Compose": "physics",
-    "Denoising": "physics",
-    "GaussianBlur": "physics",
-    "HDR": "physics",
-    "JPEG": "physics",
-    "Mixed": "physics",
-    "MotionBlur": "physics",
-    "Operator": "physics",
-    "PhaseRetrieval": "physics",
-    "RandomInpainting": "physics",
-    "SuperResolution": "physics",
-    "WithParams": "physics",
-    "Batch": "pipeline",
-    "FlashPipeline": "pipeline",
-    "Restoration": "pipeline",
-    "Restored": "pipeline",
-    "LatentPrior": "priors",
-    "DistilledDecoder": "priors",
-    "Regressor": "regression",
-    "DDIMInversion": "solvers",
-    "EncodedEstimate": "solvers",
-    "Fixed": "solvers",
-    "FromNoise": "solvers",
-    "GMLDPS": "solvers",
-    "LatentDPS": "solvers",
-    "PSLD": "solvers",
-    "ReSample": "solvers",
-    "RegressedEstimate": "solvers",
-    "SNRMatch": "solvers",
-    "Transition": "solvers",
-    "Severity": "severity",
-    "SeverityEncoder": "severity",
+    name: home
+    for home, names in {
+        "errors": "CheckpointError FlashDiffusionError InputError",
+        "methods": "Settings",
+        "physics": "Blur BlurKernelSpace BoxInpainting CameraShake Compose Denoising GaussianBlur HDR JPEG Mixed "
+        "MotionBlur Operator PhaseRetrieval RandomInpainting SuperResolution WithParams",
+        "pipeline": "Batch FlashPipeline Restoration Restored",
+        "priors": "DistilledDecoder LatentPrior",
+        "regression": "Regressor",
+        "severity": "Severity SeverityEncoder",
+        "solvers": "DDIMInversion EncodedEstimate Fixed FromNoise GMLDPS LatentDPS PSLD ReSample RegressedEstimate "
+        "SNRMatch Transition",
+    }.items()
+    for name in names.split()
 }
 
 __all__ = [

@@ -42,11 +42,7 @@ def setting_called(name: str) -> str:
 
 
 def parse_settings(text: str) -> dict[str, list[Any]]:
-    """Read `guidance=1,2,4 correction=0,0.2`: values by setting.
-
-    Raises:
-        InputError: no such setting, one given twice, or a value that is none of it.
-    """
+    """Read `guidance=1,2,4 correction=0,0.2`; raises InputError for no setting, one given twice, or a wrong value."""
     kinds = {name: one.type for name, one in all_settings().items()}
     given: dict[str, list[Any]] = {}
     for item in text.split():
@@ -165,9 +161,6 @@ def make_solver(
 ) -> Solver:
     """Build the solver of that name.
 
-    Args:
-        distilled: the model's distilled decoder, if it has one.
-
     Raises:
         InputError: unknown name, a setting out of range, a solver of the other space than the prior, or no distilled
             decoder for settings that want it.
@@ -205,11 +198,8 @@ def make_start(
 def parse_method(text: str, others: Sequence[str] = ()) -> tuple[str, str]:
     """Split a method into the names of a start and a solver: `flash(latent-dps)` -> ("flash", "latent-dps").
 
-    Args:
-        others: further names that the caller knows, for the error.
-
     Raises:
-        InputError: unknown method.
+        InputError: unknown method; the error names `others` too.
     """
     name = text.lower().replace(" ", "")
     name = _ALIASES.get(name, name)

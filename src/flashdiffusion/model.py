@@ -75,14 +75,11 @@ class Model:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> Self:
-        """Load a model: the embedded default, an embedded one by name, a folder, or a hub id.
+        """Load a model: the embedded default, an embedded one by name, a folder, or a hub id; then move it, see `to`.
 
         A folder is in diffusers' layout: `autoencoder` (or `vqvae`, `vae`), `denoiser` (or `unet`), `scheduler`,
         and, for Flash starts, `severity_encoder`. Published checkpoints (docs/checkpoints.md) give a prior alone. Code
         in pickled files is not executed.
-
-        Args:
-            device, dtype: where to put it, and in which precision; see `to`.
 
         Raises:
             CheckpointError: nothing there, or another layout.
@@ -158,11 +155,7 @@ class Model:
             self.presets.write(out)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
-        """Move to a device or precision; returns self.
-
-        Raises:
-            InputError: a device that torch cannot use here.
-        """
+        """Move to a device or precision; returns self; raises InputError for a device that torch cannot use here."""
         try:
             torch.zeros(1, device=device)
         except (AssertionError, RuntimeError) as error:
@@ -188,15 +181,12 @@ class Model:
         return self.prior.device
 
     def compile(self, mode: str = "default", **options: Any) -> Self:
-        """Compile denoiser and decoder by `torch.compile`; returns self.
+        """Compile denoiser and decoder by `torch.compile`, which takes the arguments; returns self.
 
         Steps are then filled up to a power of two of images, so that the networks see few shapes;
         `mode="reduce-overhead"` makes CUDA graphs of them. It takes minutes and pays where launching kernels is what a
         step waits for: on a GPU with small networks. On CPUs it does not (docs/results.md). For the guided solvers:
         ReSample's inner problems and DDIM inversion take batches of any size, and each is compiled anew.
-
-        Args:
-            mode, options: see `torch.compile`.
         """
         for network in self.prior.compilable():
             network.compile(mode=mode, dynamic=False, **options)

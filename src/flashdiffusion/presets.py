@@ -47,11 +47,7 @@ class Presets:
 
     @classmethod
     def read(cls, folder: Path) -> "Presets":
-        """Read those in a model's folder; none if it has no such file.
-
-        Raises:
-            CheckpointError: another content.
-        """
+        """Read those in a model's folder, none if it has no such file; raises CheckpointError for another content."""
         path = folder / FILE
         if not path.is_file():
             return cls()
@@ -100,12 +96,10 @@ class Presets:
 def preset_for(presets: Presets, task: str | Physics, start: str, solver: str, steps: int | None = None) -> Settings:
     """Choose a model's settings for a task (its name, or a physics), a start rule and a solver (their names).
 
-    What has no preset of its own takes the nearest that has: the same method and task on the method's own time grid,
-    then that method on Gaussian blur, then Latent-DPS of the same start, then the solver after a Flash start. A
-    composition takes those of the first of its parts that has some. Without any it is the solver's defaults.
-
-    Args:
-        steps: length of the time grid, if it is not the method's own.
+    What has no preset of its own takes the nearest that has: the same method and task on the method's own time grid
+    (`steps` is the length of another one), then that method on Gaussian blur, then Latent-DPS of the same start, then
+    the solver after a Flash start. A composition takes those of the first of its parts that has some. Without any it
+    is the solver's defaults.
     """
     start = start if start in _OWN_PRESETS else "flash"
     grid = Settings() if steps is None else Settings(steps=steps)
@@ -157,11 +151,7 @@ PUBLISHED = {
 
 
 def published_for(task: str, start: str, solver: str, images: str) -> Settings:
-    """Give the settings published for a method on 256x256 images of FFHQ or LSUN.
-
-    Raises:
-        InputError: there are none.
-    """
+    """Give the settings published for a method on 256x256 images of FFHQ or LSUN; raises InputError if none are."""
     key = (task, method_name(start, solver), images)
     if key not in PUBLISHED:
         known = sorted(", ".join(key) for key in PUBLISHED if key[0] == task)

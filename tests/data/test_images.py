@@ -228,9 +228,9 @@ def test_damaged_data_names_the_file():
 def test_a_grid_holds_its_rows_and_columns(tmp_path):
     red, blue = torch.zeros(2, 3, 4, 4), torch.zeros(2, 3, 4, 4)
     red[:, 0], blue[1, 2] = 1, 1
-    save_grid([red, blue], tmp_path / "grid.png", scale=2)
+    save_grid([red, blue], tmp_path / "grid.png")
     grid = load_image(tmp_path / "grid.png")
-    assert grid.shape == (3, 16, 16)
+    assert grid.shape == (3, 8, 8)
     assert grid[:, 0, 0].tolist() == [1, 0, 0]
-    assert grid[:, 15, 0].tolist() == [0, 0, 0]
-    assert grid[:, 15, 15].tolist() == [0, 0, 1]
+    assert grid[:, 7, 0].tolist() == [0, 0, 0]
+    assert grid[:, 7, 7].tolist() == [0, 0, 1]

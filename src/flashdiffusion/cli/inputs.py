@@ -30,11 +30,7 @@ class Failures:
             self.reasons.append((str(name), str(error)))
 
     def finish(self, total: int) -> int:
-        """Print what failed; the exit code.
-
-        Raises:
-            InputError: the only input failed, or all of them for the same reason.
-        """
+        """Print what failed; the exit code. Raises InputError if the only input failed, or all for the same reason."""
         reasons = {reason for _, reason in self.reasons}
         if 1 < total == len(self.reasons) and len(reasons) == 1:
             raise InputError(reasons.pop())

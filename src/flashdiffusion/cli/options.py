@@ -144,11 +144,7 @@ class _MethodOptions:
 
     @property
     def given(self) -> dict[str, Any]:
-        """Settings by name; what `--set` gives too.
-
-        Raises:
-            InputError: no such setting, a value that is none of it, or one given twice.
-        """
+        """Settings by name, `--set` among them; raises InputError for no setting, a wrong value, or one given twice."""
         from flashdiffusion.methods import all_settings, parse_settings
 
         own = {name: value for name in all_settings() if (value := getattr(self, name, None)) is not None}
@@ -163,10 +159,7 @@ class _MethodOptions:
         return own
 
     def parts(self, bound: bool = False) -> tuple[str, str]:
-        """Start and solver.
-
-        Args:
-            bound: whether it may be the bound, which needs the true image.
+        """Start and solver; with `bound` the method may be the bound, which needs the true image.
 
         Raises:
             InputError: unknown method, or settings given that it does not use.

@@ -52,11 +52,7 @@ def read_array(path: str | Path) -> Tensor:
 
 
 def from_numpy(array: np.ndarray) -> Tensor:
-    """Convert an array to float32 in [0, 1], channels first.
-
-    Raises:
-        InputError: another type than uint8, uint16 and floats.
-    """
+    """Convert uint8, uint16 or floats to float32 in [0, 1], channels first; raises InputError for other types."""
     if array.dtype.kind == "u" and array.dtype.itemsize <= 2:
         array = array.astype(np.float32) / np.iinfo(array.dtype).max
     if array.dtype.kind != "f":
@@ -72,11 +68,7 @@ def _expect_size(shape: tuple[int, ...], path: Path) -> None:
 
 
 def _choose(names: Iterable[str], path: Path) -> str:
-    """Choose `y` or `measurement`, or the only array there is.
-
-    Raises:
-        InputError: several arrays of other names, or none.
-    """
+    """Choose `y` or `measurement`, or the only array there is; raises InputError if there is no such choice."""
     names = list(names)
     for name in (*_NAMES, *(names if len(names) == 1 else ())):
         if name in names:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from flashdiffusion.data.decoding import SUFFIXES, decode_image
 from flashdiffusion.data.files import expect_file
-from flashdiffusion.data.images import LARGEST_FILE, fit_square, to_uint8_tensor
+from flashdiffusion.data.images import LARGEST_FILE, fit_square, to_tensor
 from flashdiffusion.data.walking import PassedOver, walk
 from flashdiffusion.errors import InputError, brief
 
@@ -113,24 +113,20 @@ class ImageDataset:
         if (hit := self._cache.get(index)) is not None:
             return hit
         entry = self._entries[index]
-        item = to_uint8_tensor(fit_square(decode_image(entry.read(), entry.id), self.size))
+        values = to_tensor(fit_square(decode_image(entry.read(), entry.id), self.size))
+        item = (values * 255).round().to(torch.uint8)
         if len(self._cache) < self._cache_items:
             self._cache[index] = item
         return item
 
     def digest(self, index: int) -> str:
-        """Hash the bytes of an image.
-
-        Raises:
-            InputError: it cannot be read.
-        """
+        """Hash the bytes of an image; raises InputError if it cannot be read."""
         return hashlib.blake2b(self._entries[index].read(), digest_size=16).hexdigest()
 
     def batch(self, indices: Sequence[int], replace_damaged: bool = False) -> Tensor:
         """Read images as float32 (B, 3, size, size) in [0, 1].
 
-        Args:
-            replace_damaged: put the next readable image in the place of one that cannot be read, and say so.
+        With `replace_damaged` the next readable image takes the place of one that cannot be read, and stderr says so.
 
         Raises:
             InputError: an image cannot be read (with `replace_damaged`: none can).

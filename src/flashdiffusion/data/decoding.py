@@ -64,11 +64,7 @@ def decode_image(data: bytes, name: str) -> Image.Image:
 
 
 def decode_as_stored(data: bytes, name: str, notes: list[str]) -> Image.Image:
-    """Decode an image in its own mode, with the file's own values; add to `notes` if metadata was left out.
-
-    Raises:
-        InputError: as `decode_image`.
-    """
+    """Decode an image in its own mode and values; `notes` gains what was left out. Raises as `decode_image`."""
     try:
         return _loaded(data, name)
     except InputError as error:

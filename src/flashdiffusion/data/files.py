@@ -47,11 +47,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def ensure_directory(path: str | Path) -> Path:
-    """Create an output folder and check that it is writable.
-
-    Raises:
-        InputError: `path` is a file, or cannot be created or written.
-    """
+    """Create an output folder; raises InputError if it cannot be created or written, or is a file."""
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -64,11 +60,7 @@ def ensure_directory(path: str | Path) -> Path:
 
 
 def ensure_file(path: str | Path) -> Path:
-    """Create the folder of an output file and check that it is writable.
-
-    Raises:
-        InputError: `path` is a folder, or its folder cannot be created or written.
-    """
+    """Create an output file's folder; raises InputError if that cannot be written, or the file is a folder."""
     path = Path(path)
     if path.is_dir():
         raise InputError(f"output {path} is a folder; expected a file")
@@ -77,11 +69,7 @@ def ensure_file(path: str | Path) -> Path:
 
 
 def expect_file(path: str | Path) -> int:
-    """Return the size in bytes of a regular file, which opens without waiting.
-
-    Raises:
-        InputError: there is none, or it is a folder, pipe, socket or device.
-    """
+    """Return a regular file's size in bytes; raises InputError for none, or for a folder, pipe, socket or device."""
     try:
         status = Path(path).stat()
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
@@ -93,11 +81,7 @@ def expect_file(path: str | Path) -> int:
 
 
 def read_bytes(path: str | Path, limit: int) -> bytes:
-    """Read a regular file.
-
-    Raises:
-        InputError: see `expect_file`; unreadable, or of more than `limit` bytes.
-    """
+    """Read a regular file; raises InputError as `expect_file`, and if it is unreadable or larger than `limit` bytes."""
     if (size := expect_file(path)) > limit:
         raise InputError(f"cannot read {path}: it has {size} bytes; expected at most {limit}")
     try:

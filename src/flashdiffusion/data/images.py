@@ -26,17 +26,8 @@ def fit_square(image: Image.Image, size: int) -> Image.Image:
     return fit(image, size, size)
 
 
-def to_uint8_tensor(image: Image.Image) -> Tensor:
-    """Convert a decoded image to a uint8 tensor (3, H, W)."""
-    return (to_tensor(image) * 255).round().to(torch.uint8)
-
-
 def read_image(path: str | Path) -> Image.Image:
-    """Read an image file (see `decode_image`).
-
-    Raises:
-        InputError: the file is missing, unreadable, no file but a pipe or device, or no image.
-    """
+    """Read an image file, see `decode_image`; raises InputError if it is no plain file, unreadable or no image."""
     return decode_image(read_bytes(path, LARGEST_FILE), str(path))
 
 
@@ -49,11 +40,7 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 
 def load_image(path: str | Path, size: int | None = None) -> Tensor:
-    """Read an image file as float32 (3, H, W) in [0, 1], fitted to a square if `size` is given.
-
-    Raises:
-        InputError: the file is missing, unreadable, no file but a pipe or device, or no image.
-    """
+    """Read an image as float32 (3, H, W) in [0, 1], fitted to a square if `size` is given; raises as `read_image`."""
     image = read_image(path)
     return to_tensor(image if size is None else fit_square(image, size))
 
@@ -77,11 +64,6 @@ def save_image(image: Tensor, path: str | Path) -> None:
         to_pil(image).save(temporary)
 
 
-def save_grid(rows: Sequence[Tensor], path: str | Path, scale: int = 1) -> None:
+def save_grid(rows: Sequence[Tensor], path: str | Path) -> None:
     """Write batches (B, 3, H, W) in [0, 1] as the rows of one image, atomically."""
-    grid = torch.cat([torch.cat(list(row.detach().float().cpu()), dim=2) for row in rows], dim=1)
-    image = to_pil(grid)
-    if scale != 1:
-        image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
-    with atomic_path(path) as temporary:
-        image.save(temporary)
+    save_image(torch.cat([torch.cat(list(row.detach().float().cpu()), dim=2) for row in rows], dim=1), path)

@@ -3,6 +3,9 @@
 A metric is one entry, `register(Metric(...))`, in a module here or in a user's own file.
 """
 
+from importlib import import_module
+from pkgutil import iter_modules
+
 from flashdiffusion.metrics.flops import count_gflop
 from flashdiffusion.metrics.lpips import LPIPS
 from flashdiffusion.metrics.quality import psnr, ssim
@@ -21,3 +24,7 @@ __all__ = [
     "ssim",
     "unregister",
 ]
+
+# Every file of this folder is read, so that one which registers something need not be named anywhere.
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

@@ -83,11 +83,7 @@ class LPIPS(nn.Module):
 
     @classmethod
     def from_file(cls, path: str | Path) -> "LPIPS":
-        """Load weights.
-
-        Raises:
-            CheckpointError: the file is missing or holds neither network.
-        """
+        """Load weights; raises CheckpointError if the file is missing or holds neither network."""
         path = Path(path)
         if not path.is_file():
             raise CheckpointError(f"no LPIPS weights at {path}; give a safetensors file (docs/training.md)")

@@ -1,10 +1,7 @@
 """Metrics, their registry, and those that a run can measure."""
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -39,11 +36,7 @@ _FIRST = ("psnr", "ssim", "lpips")  # in tables; others follow as they were regi
 
 
 def register(metric: Metric) -> Metric:
-    """Register a metric: every comparison of images measures it from then on.
-
-    Raises:
-        InputError: neither `compare` nor `load`, or both.
-    """
+    """Register a metric for every comparison of images; raises InputError unless it has either `compare` or `load`."""
     if (metric.compare is None) == (metric.load is None):
         raise InputError(f"metric {metric.name} has compare {metric.compare} and load {metric.load}; expected one")
     _METRICS[metric.name] = metric
@@ -57,27 +50,14 @@ def unregister(name: str) -> None:
 
 def all_metrics() -> dict[str, Metric]:
     """Return all metrics by name: PSNR, SSIM, LPIPS, then the others in order of registration."""
-    _discover()
     return {name: _METRICS[name] for name in dict.fromkeys((*_FIRST, *_METRICS))}
 
 
 def get_metric(name: str) -> Metric:
-    """Return the metric of this name.
-
-    Raises:
-        InputError: there is none.
-    """
+    """Return the metric of this name; raises InputError if there is none."""
     known = all_metrics()
     check_name("metric", name, known)
     return known[name]
-
-
-@cache
-def _discover() -> None:
-    package = __name__.rpartition(".")[0]
-    folder = str(Path(__file__).parent)
-    for module in sorted(module.name for module in pkgutil.iter_modules([folder])):
-        importlib.import_module(f"{package}.{module}")
 
 
 @dataclass(frozen=True)

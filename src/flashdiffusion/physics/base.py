@@ -193,15 +193,7 @@ def checked_noise(noise_std: NoiseStd, scale_of_images: bool = True) -> Tensor:
 def per_image(
     what: str, value: PerImage, expected: str, valid: Callable[[Tensor], Tensor], dtype: torch.dtype | None = None
 ) -> Tensor:
-    """Convert numbers to a tensor (B,), one number to (1,).
-
-    Args:
-        what: their name in the error.
-        valid: tells which numbers are `expected`.
-
-    Raises:
-        InputError: an invalid number.
-    """
+    """Convert numbers to a tensor (B,), one number to (1,); raises InputError, on `what`, unless all are `valid`."""
     tensor = torch.as_tensor(value, dtype=dtype)
     tensor = tensor[None] if tensor.ndim == 0 else tensor
     if tensor.ndim != 1 or len(tensor) == 0 or not bool(valid(tensor).all()):
@@ -231,11 +223,7 @@ def _constant(make: Callable[..., Tensor], values: tuple[int, ...], device: torc
 
 
 def shared(what: str, numbers: Tensor) -> float:
-    """Return the number that all images of a batch share, so that their measurements have one size.
-
-    Raises:
-        InputError: several numbers.
-    """
+    """Return the number that all images share, for measurements of one size; raises InputError for several."""
     different = numbers.unique().tolist()
     if len(different) > 1:
         raise InputError(f"{what} {different} in one batch; expected one number")

@@ -55,8 +55,7 @@ class GaussianBlur(BatchedPhysics):
 def filter_matrix(std: Tensor, size: int) -> Tensor:
     """Build matrices (B, size, size) of "reflect, then filter" along an axis, float32 on the device of std (B,).
 
-    Raises:
-        InputError: an axis no longer than half the kernel.
+    Raises InputError for an axis no longer than half the kernel.
     """
     device, std = std.device, std if std.device.type != "mps" else std.cpu()  # mps has no float64
     radius = math.ceil(TRUNCATE * float(std.max()))

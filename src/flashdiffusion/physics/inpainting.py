@@ -69,11 +69,7 @@ class RandomInpainting(_Inpainting):
         generator: torch.Generator | None = None,
         noise_std: NoiseStd = 0.05,
     ) -> Self:
-        """Draw a mask per image that drops each pixel with probability `ratio` in [0, 1].
-
-        Raises:
-            InputError: a ratio outside [0, 1].
-        """
+        """Draw a mask per image that drops each pixel with probability `ratio`; raises InputError outside [0, 1]."""
         share = per_image("ratio", ratio, "numbers in [0, 1]", between(0, 1))
         field = torch.rand(len(share), 1, *size, generator=generator, device=generator.device if generator else "cpu")
         return cls((field.to(share.device) >= share.view(-1, 1, 1, 1)).float(), noise_std)
@@ -89,10 +85,7 @@ class RandomInpainting(_Inpainting):
     ) -> Self:
         """Read a mask from an image file, see `read_mask`; "alpha", if no such file exists, is that of `image` itself.
 
-        If the image was cropped and resized to `size`, a mask of its `original` size is too.
-
-        Raises:
-            InputError: as `read_mask`.
+        If the image was cropped and resized to `size`, a mask of its `original` size is too. Raises as `read_mask`.
         """
         mask = Path(mask)  # or a str
         own = str(mask) == ALPHA and image is not None and not mask.exists()

@@ -53,11 +53,7 @@ class MotionBlur(Blur):
 
     @classmethod
     def from_std(cls, std: PerImage, generator: torch.Generator, noise_std: NoiseStd = 0.05) -> Self:
-        """Draw a path per image (a walk with inertia) whose standard deviation along an axis is `std` pixels.
-
-        Raises:
-            InputError: a std that is negative or above 10.
-        """
+        """Draw a path per image of standard deviation `std` pixels per axis; raises InputError outside [0, 10]."""
         return cls(draw_kernels(std, generator), noise_std)
 
 

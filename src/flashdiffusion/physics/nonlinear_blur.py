@@ -45,11 +45,7 @@ class CameraShake(BatchedPhysics):
 
     @classmethod
     def from_std(cls, std: PerImage, generator: torch.Generator, noise_std: NoiseStd = 0.05) -> Self:
-        """Draw a trajectory per image whose standard deviation along an axis is `std` pixels.
-
-        Raises:
-            InputError: a std that is negative or above 10.
-        """
+        """Draw a path per image of standard deviation `std` pixels per axis; raises InputError outside [0, 10]."""
         return cls(draw_kernels(std, generator), GAMMA, noise_std)
 
     def describe(self) -> list[dict[str, float | str]]:
@@ -75,8 +71,7 @@ def check_kernel(kernel: Tensor) -> None:
 def draw_kernels(std: PerImage, generator: torch.Generator) -> Tensor:
     """Draw kernels (B, 1, 31, 31) of random camera shakes: walks with inertia, rendered with bilinear weights.
 
-    Raises:
-        InputError: a std that is negative or above 10 pixels.
+    `std` is their standard deviation along an axis in pixels; raises InputError outside [0, 10].
     """
     std = per_image("shake std", std, "numbers from 0 to 10 (pixels)", between(0, 10)).float()
     push = torch.randn(len(std), _STEPS, 2, generator=generator, device=generator.device).to(std.device)

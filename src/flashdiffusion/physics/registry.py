@@ -82,10 +82,6 @@ def register_physics(cls: Class, *, forms: Sequence[Form] = (), tasks: Sequence[
 
 
 def get_physics(name: str) -> Registered:
-    """Return the degradation of this name.
-
-    Raises:
-        InputError: there is none.
-    """
+    """Return the degradation of this name; raises InputError if there is none."""
     check_name("physics", name, PHYSICS)
     return PHYSICS[name]

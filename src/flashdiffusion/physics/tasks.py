@@ -117,22 +117,14 @@ TASKS: dict[str, Task | Mixture] = {}
 
 
 def register_task(task: Task | Mixture) -> None:
-    """Register a task by its name.
-
-    Raises:
-        InputError: it is taken.
-    """
+    """Register a task by its name; raises InputError if it is taken."""
     if task.name in TASKS and TASKS[task.name].physics != task.physics:
         raise InputError(f"the task {task.name!r} is taken by {TASKS[task.name].physics}; choose another name")
     TASKS[task.name] = task
 
 
 def get_task(name: str) -> Task | Mixture:
-    """Return the task of this name.
-
-    Raises:
-        InputError: unknown name.
-    """
+    """Return the task of this name; raises InputError if there is none."""
     check_name("task", name, TASKS)
     return TASKS[name]
 
@@ -159,10 +151,7 @@ def measure(
     seed: int,
     level: float | None = None,
 ) -> Measurements:
-    """Degrade images x (B, 3, H, W) in [0, 1], each from its own generator of (seed, id).
-
-    Args:
-        level: a level for all images in place of drawn ones.
+    """Degrade images x (B, 3, H, W) in [0, 1], each from its own generator of (seed, id), at `level` or a drawn one.
 
     Raises:
         InputError: another number of ids than images, or a level that the operator refuses.
@@ -173,10 +162,8 @@ def measure(
     parts, ys = [], []
     for i, image_id in enumerate(ids):
         generator = image_generator(seed, image_id)
-        if level is None:
-            physics = task.draw(1, size, generator, noise_std)
-        else:
-            physics = task.at(level, size, generator, noise_std)
+        given = (size, generator, noise_std)
+        physics = task.draw(1, *given) if level is None else task.at(level, *given)
         ys.append(physics(x[i : i + 1].cpu(), generator))
         parts.append(physics)
     return Measurements(torch.cat(ys).to(x.device), concatenate(parts).to(x.device))

@@ -76,18 +76,14 @@ class DiffusersAutoencoder(KeepsFloat32Buffers):
 
     def encode(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> scaled latents (B, channels, H / factor, W / factor), in the type of x."""
-        raw = self.encode_raw(to_network_range(x).to(self.model.dtype))
+        output = self.model.encode(to_network_range(x).to(self.model.dtype))
+        raw = cast(Tensor, output.latents if isinstance(self.model, VQModel) else output.latent_dist.mean)
         return ((raw - self.shift) * self.gain).to(x.dtype)
 
     def decode(self, z: Tensor) -> Tensor:
         """The inverse, in the type of z; values are not clipped to [0, 1]."""
         raw = (z / self.gain + self.shift).to(self.model.dtype)
         return to_image_range(self.model.decode(raw).sample.to(z.dtype))
-
-    def encode_raw(self, x: Tensor) -> Tensor:
-        """Images in [-1, 1] -> the network's own latents."""
-        output = self.model.encode(x)
-        return cast(Tensor, output.latents if isinstance(self.model, VQModel) else output.latent_dist.mean)
 
 
 def _per_channel(config: Mapping[str, Any], name: str, default: float, channels: int) -> Tensor:

@@ -55,7 +55,7 @@ class DistilledDecoder(ModelMixin, ConfigMixin):
                 "expected at least 1, of layers at least 0"
             )
         self.head = nn.Conv2d(latent_channels, width, 3, padding=1)
-        self.blocks = nn.ModuleList(_Block(width) for _ in range(layers))
+        self.blocks = nn.Sequential(*(_Block(width) for _ in range(layers)))
         self.tail = nn.Conv2d(width, 3 * factor**2, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
@@ -67,9 +67,7 @@ class DistilledDecoder(ModelMixin, ConfigMixin):
         if z.ndim != 4 or z.shape[1] != self.config.latent_channels:
             expected = f"(B, {self.config.latent_channels}, h, w)"
             raise InputError(f"latents of shape {tuple(z.shape)}; this distilled decoder takes {expected}")
-        h = self.head(z.to(self.dtype))
-        for block in self.blocks:
-            h = block(h)
+        h = self.blocks(self.head(z.to(self.dtype)))
         return to_image_range(F.pixel_shuffle(self.tail(F.silu(h)), self.config.factor).to(z.dtype))
 
 

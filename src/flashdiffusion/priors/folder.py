@@ -66,11 +66,7 @@ def check_files(folder: Path, sha256: Mapping[str, str]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object from a model folder.
-
-    Raises:
-        CheckpointError: missing or not a JSON object.
-    """
+    """Read a JSON object from a model folder; raises CheckpointError if it is missing or none."""
     if not path.is_file():
         raise CheckpointError(f"{path.parent} has no {path.name}; expected a folder in diffusers' layout")
     value = parse_json(path)
@@ -80,11 +76,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def parse_json(path: Path) -> Any:
-    """Read a JSON file of a model.
-
-    Raises:
-        CheckpointError: unreadable, larger than any such file, or not JSON.
-    """
+    """Read a JSON file of a model; raises CheckpointError if it is unreadable, too large or not JSON."""
     with blamed_on(path):
         data = read_bytes(path, LARGEST)
         try:
@@ -157,11 +149,7 @@ def write_index(folder: Path, sample_size: int | None) -> None:
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """Read `model_index.json`; empty if there is none.
-
-    Raises:
-        CheckpointError: not JSON, or a sample_size that is no number of pixels.
-    """
+    """Read `model_index.json`, {} if there is none; raises CheckpointError if it, or its sample_size, is malformed."""
     index = read_json(folder / INDEX) if (folder / INDEX).exists() else {}
     if (size := index.get("sample_size")) is not None and not (is_kind(size, int) and size > 0):
         raise CheckpointError(f"{folder / INDEX}: sample_size is {shown(size)}; expected a whole number above 0")

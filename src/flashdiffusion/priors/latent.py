@@ -103,11 +103,7 @@ class LatentPrior(KeepsFloat32Buffers):
         return self.autoencoder.factor * 2 ** (len(self.denoiser.config.block_out_channels) - 1)
 
     def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
-        """Return the latent shape (c, h, w) of images of `size` (H, W) pixels.
-
-        Raises:
-            SizeError: a size that the networks cannot take.
-        """
+        """Return the latent shape (c, h, w) of images of `size` (H, W); raises SizeError for one that cannot be."""
         unit = self.unit
         if any(side % unit or side < unit for side in size):
             raise SizeError(f"images of height {size[0]} and width {size[1]}; this prior takes multiples of {unit}")
@@ -123,12 +119,7 @@ class LatentPrior(KeepsFloat32Buffers):
         return self.autoencoder.decode(z)
 
     def denoise(self, z: Tensor, i: Tensor) -> Tensor:
-        """Estimate the posterior mean ẑ0(z_i), differentiable in z.
-
-        Args:
-            z: z_i, (B, c, h, w).
-            i: time of each row in 1..N, int64 (B,).
-        """
+        """Estimate the posterior mean ẑ0(z_i) of z (B, c, h, w), differentiable in z; times i in 1..N, int64 (B,)."""
         output = cast(Tensor, self.denoiser(z.to(self.dtype), i - 1).sample)[:, : z.shape[1]].to(z.dtype)
         abar = self.abar[i].view(-1, 1, 1, 1).to(z.dtype)
         a, b = abar.sqrt(), (1 - abar).sqrt()
@@ -196,16 +187,14 @@ class LatentPrior(KeepsFloat32Buffers):
         """
         folder = resolve_folder(source, revision)
         check_files(folder, sha256 or {})
-        return cls._from_folder(folder)
-
-    @classmethod
-    def _from_folder(cls, folder: Path) -> "LatentPrior":
-        denoiser_folder = _component(folder, "denoiser", "unet")
+        denoisers = [name for name in ("denoiser", "unet") if (folder / name).is_dir()]
+        if not denoisers:
+            raise CheckpointError(f"{folder} has no folder denoiser or unet; expected a diffusers model folder")
         config = read_json(scheduler_file := folder / "scheduler" / "scheduler_config.json")
         with blamed_on(scheduler_file):
             NoiseSchedule.from_config(config)  # checked before diffusers allocates a step
             scheduler = DDPMScheduler.from_config(config)
-        denoiser = load_component(UNet2DModel, denoiser_folder)
+        denoiser = load_component(UNet2DModel, folder / denoisers[0])
         names = [name for name in ("autoencoder", "vqvae", "vae") if (folder / name).is_dir()]
         autoencoder = load_autoencoder(folder / names[0]) if names else IdentityAutoencoder()
         with blamed_on(folder):
@@ -218,10 +207,3 @@ class LatentPrior(KeepsFloat32Buffers):
             save_component(self.autoencoder.model, out / "autoencoder")
         save_component(self.denoiser, out / "denoiser")
         self.scheduler.save_pretrained(out / "scheduler")
-
-
-def _component(folder: Path, *names: str) -> Path:
-    for name in names:
-        if (folder / name).is_dir():
-            return folder / name
-    raise CheckpointError(f"{folder} has no folder {' or '.join(names)}; expected a diffusers model folder")

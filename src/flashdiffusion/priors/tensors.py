@@ -43,16 +43,8 @@ class _StandIn:
     def __new__(cls, *args: object, **kwargs: object) -> "_StandIn":
         return super().__new__(cls)
 
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        pass
-
     def __setstate__(self, state: object) -> None:
         pass
-
-
-def _plain_dict(*args: object) -> dict[Any, Any]:
-    """Takes the place of defaultdict, into which torch's reader puts nothing."""
-    return {}
 
 
 def check_sha256(path: Path, expected: str | None) -> None:
@@ -120,7 +112,8 @@ def _load_torch(path: Path) -> Any:
         for name in names:
             if not name.startswith(_BESIDE_WEIGHTS) and name not in _PLAIN_NAMES:
                 raise _holds_code(path, name)
-        stand_ins: list[Any] = [(_plain_dict if name == _DEFAULTDICT else _StandIn, name) for name in names]
+        # torch's reader puts nothing into a defaultdict.
+        stand_ins: list[Any] = [((lambda *_: {}) if name == _DEFAULTDICT else _StandIn, name) for name in names]
         with torch.serialization.safe_globals(stand_ins):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except CheckpointError:

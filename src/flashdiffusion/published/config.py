@@ -13,11 +13,7 @@ LARGEST = 50_000  # bytes; those of the field have a few thousand, and YAML is r
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """Read a YAML or JSON mapping; class names in it stay text.
-
-    Raises:
-        CheckpointError: missing, or not a mapping.
-    """
+    """Read a YAML or JSON mapping, class names in it as text; raises CheckpointError if it is missing or none."""
     import yaml
 
     with blamed_on(f"cannot read config {path}"):
@@ -34,11 +30,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def section(config: Mapping[str, Any], *names: str, source: str) -> dict[str, Any]:
-    """Return a nested mapping of a config.
-
-    Raises:
-        CheckpointError: not there.
-    """
+    """Return a nested mapping of a config; raises CheckpointError if it is not there."""
     value: Any = config
     for name in names:
         value = value.get(name) if isinstance(value, Mapping) else None
@@ -50,9 +42,9 @@ def section(config: Mapping[str, Any], *names: str, source: str) -> dict[str, An
 def check_agreement(config: Mapping[str, Any], found: Mapping[str, Any], source: str) -> None:
     """Raise CheckpointError if a value of the config is not what the weights have; absent ones are not compared."""
     for name, value in found.items():
-        if name in config and config[name] is not None and _plain(config[name]) != _plain(value):
+        if name in config and config[name] is not None and config[name] != value:
             raise CheckpointError(
-                f"{source}: {name} is {shown(config[name])}, but the weights have {_plain(value)}; "
+                f"{source}: {name} is {shown(config[name])}, but the weights have {value}; "
                 "expected the config of this checkpoint"
             )
 
@@ -74,11 +66,7 @@ def number(config: Mapping[str, Any], name: str, default: float, source: str) ->
 
 
 def whole(config: Mapping[str, Any], name: str, source: str) -> int | None:
-    """Read a whole number from 1 to below a million; None if it is missing, null or -1.
-
-    Raises:
-        CheckpointError: something else.
-    """
+    """Read a whole number from 1 to below a million, None if missing, null or -1; else raises CheckpointError."""
     value = config.get(name)
     if value is None or value == -1:
         return None
@@ -92,7 +80,3 @@ def with_sorted(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     value = config.get(name)
     numbers = isinstance(value, list) and all(isinstance(one, int | float) for one in value)
     return dict(config) | ({name: sorted(value)} if numbers and value is not None else {})
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, list | tuple) else value

@@ -44,11 +44,7 @@ class EncoderShape:
 
     @classmethod
     def of(cls, keys: KeyMap, prefix: str) -> "EncoderShape":
-        """Infer the shape from the weights under `prefix`.
-
-        Raises:
-            CheckpointError: these are no weights of such an encoder.
-        """
+        """Infer the shape from the weights under `prefix`; raises CheckpointError if they are no such encoder's."""
         tensors = keys.left
         levels, blocks = indices(tensors, f"{prefix}down."), indices(tensors, f"{prefix}down.0.block.")
         if not levels or not blocks:
@@ -85,11 +81,9 @@ def original_key(name: str, levels: int) -> str:
 
 
 def load_first_stage(keys: KeyMap, scale_factor: float, resolution: int | None) -> AutoencoderKL | VQModel:
-    """The autoencoder of a checkpoint whose keys are encoder.*, decoder.*, quant_conv.*, post_quant_conv.*, and
-    quantize.embedding.weight if it is a VQ model.
+    """Load the autoencoder of a checkpoint of exactly these tensors: a VQ model if they include a codebook, else KL.
 
     Args:
-        keys: exactly these tensors.
         scale_factor: latents are multiplied by it for the diffusion model.
         resolution: side in pixels of the training images, if known.
 

@@ -33,11 +33,7 @@ class KeyMap:
         )
 
     def shape(self, key: str, ndim: int) -> tuple[int, ...]:
-        """Return the shape of a tensor from which the model's layout is inferred.
-
-        Raises:
-            CheckpointError: no such tensor, or one of another number of dimensions.
-        """
+        """Return a tensor's shape; raises CheckpointError if it is missing or has other than `ndim` dimensions."""
         if key not in self.left:
             raise self.missing(key)
         found = tuple(self.left[key].shape)

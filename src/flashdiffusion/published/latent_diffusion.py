@@ -30,13 +30,7 @@ _SCHEDULES = {"linear": "scaled_linear", "sqrt_linear": "linear"}  # CompVis' "l
 def load_latent_diffusion(
     tensors: dict[str, Tensor], config: Mapping[str, Any], path: Path, config_path: Path
 ) -> tuple[AutoencoderKL | VQModel, UNet2DModel, DDPMScheduler]:
-    """Load autoencoder, denoiser (its moving average if there is one) and schedule of a checkpoint.
-
-    Args:
-        tensors: the checkpoint's.
-        config: its config.yaml.
-        path: the checkpoint, for messages.
-        config_path: the config, for messages.
+    """Load autoencoder, denoiser (its moving average if there is one) and schedule; messages name the two paths.
 
     Raises:
         CheckpointError: missing, extra or misshapen tensors, or a config that contradicts them.

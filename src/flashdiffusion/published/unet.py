@@ -57,11 +57,7 @@ class UNetShape:
 
     @classmethod
     def of(cls, keys: KeyMap) -> "UNetShape":
-        """Infer the shape from the weights.
-
-        Raises:
-            CheckpointError: these are no weights of such a UNet, or one that needs more than image and time.
-        """
+        """Infer the shape from the weights; raises CheckpointError if they are not an unconditional UNet's."""
         tensors, source = keys.left, keys.source
         if conditional := sorted(k for k in tensors if k.startswith("label_emb.") or ".transformer_blocks." in k):
             raise CheckpointError(
@@ -146,8 +142,6 @@ def load_unet(
     """Load the denoiser of a checkpoint whose keys are exactly those of the UNet.
 
     Args:
-        keys: its tensors.
-        shape: what they say.
         head: channels of an attention head.
         sample_size: side of what it denoises, if known.
         new_attention_order: queries of all heads, then keys, then values; else head by head.
