@@ -10,7 +10,7 @@ import torch
 
 from flashdiffusion.jobs.parse import drawn_by, parse_physics
 from flashdiffusion.methods import SOLVERS
-from flashdiffusion.metrics.registry import unregister
+from flashdiffusion.metrics.registry import METRICS
 from flashdiffusion.physics import PHYSICS, TASKS, concatenate, get_task, is_linear
 from flashdiffusion.plugins import LOADED, load_plugins
 
@@ -69,9 +69,8 @@ def own(tmp_path):
     path = tmp_path / "own.py"
     path.write_text(OWN)
     yield path
-    for table, name in ((PHYSICS, "dim"), (TASKS, "dusk"), (SOLVERS, "fading")):
+    for table, name in ((PHYSICS, "dim"), (TASKS, "dusk"), (SOLVERS, "fading"), (METRICS, "darkness")):
         table.pop(name, None)
-    unregister("darkness")
     LOADED.clear()
 
 

@@ -65,14 +65,14 @@ def shown(value: object) -> str:
 
 
 @contextmanager
-def blamed_on(source: object) -> Iterator[None]:
-    """Let what is raised in the block be a CheckpointError about `source`; one that is raised as such stays."""
+def blamed_on(source: object, kind: type[InputError] = CheckpointError) -> Iterator[None]:
+    """Let what is raised in the block be an error of this kind about `source`; one that is raised as such stays."""
     try:
         yield
-    except CheckpointError:
+    except kind:
         raise
-    except Exception as error:  # other libraries raise many kinds for values that they cannot take
-        raise CheckpointError(f"{source}: {brief(error)}") from error
+    except Exception as error:  # other libraries raise many kinds, RecursionError and MemoryError among them
+        raise kind(f"{source}: {brief(error)}") from error
 
 
 # What allocators, cuBLAS and cuDNN say; torch has a class of its own for its GPU allocator alone.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.data import ensure_directory
-from flashdiffusion.errors import CheckpointError, InputError, brief
+from flashdiffusion.errors import CheckpointError, InputError, blamed_on
 from flashdiffusion.methods import Settings, make_solver, make_start
 from flashdiffusion.presets import Presets, preset_for
 from flashdiffusion.priors import (
@@ -156,10 +156,8 @@ class Model:
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         """Move to a device or precision; returns self; raises InputError for a device that torch cannot use here."""
-        try:
+        with blamed_on(f"device {str(device)!r} cannot be used here", InputError):
             torch.zeros(1, device=device)
-        except (AssertionError, RuntimeError) as error:
-            raise InputError(f"device {str(device)!r} cannot be used here: {brief(error)}") from error
         for module in (self.prior, self.severity_encoder, self.regressor, self.distilled_decoder):
             if module is not None and device is not None:
                 module.to(device=device)

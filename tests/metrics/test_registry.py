@@ -7,13 +7,13 @@ import torch
 from PIL import Image
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.metrics import Metric, Metrics, all_metrics, psnr, register, unregister
+from flashdiffusion.metrics import METRICS, Metric, Metrics, all_metrics, psnr, register
 
 
 @pytest.fixture
 def mae():
     yield register(Metric("mae", "MAE", higher=False, compare=lambda x, truth: (x - truth).abs().mean(dim=(1, 2, 3))))
-    unregister("mae")
+    METRICS.pop("mae", None)
 
 
 def test_those_of_the_library_say_their_direction_and_come_in_one_order_before_a_users(mae):

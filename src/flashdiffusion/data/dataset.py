@@ -16,7 +16,7 @@ from flashdiffusion.data.decoding import SUFFIXES, decode_image
 from flashdiffusion.data.files import expect_file
 from flashdiffusion.data.images import LARGEST_FILE, fit_square, to_tensor
 from flashdiffusion.data.walking import PassedOver, walk
-from flashdiffusion.errors import InputError, brief
+from flashdiffusion.errors import InputError, blamed_on
 
 
 @dataclass(frozen=True)
@@ -61,18 +61,14 @@ def _entries(path: Path, notes: list[str]) -> list[_Entry]:
 def _members(path: Path) -> tuple[list[_Entry], PassedOver]:
     """List the images of a tar shard; refuse one whose headers point backwards or past its end."""
     size, passed, entries, last = expect_file(path), PassedOver(), list[_Entry](), -1
-    try:
-        with tarfile.open(path, "r:") as shard:  # compressed, its offsets would not be those of the file
-            for member in shard:
-                if member.offset <= last or member.size < 0 or member.offset_data + member.size > size:
-                    raise InputError(f"cannot read tar shard {path}: damaged or truncated at {member.name!r}")
-                last = member.offset
-                if member.isfile() and passed.takes(PurePosixPath(member.name), SUFFIXES) and not member.issparse():
-                    entries.append(_Entry(member.name, path, member.offset_data, member.size))
-    except InputError:
-        raise
-    except Exception as error:  # of a damaged header tarfile raises anything, RecursionError among it
-        raise InputError(f"cannot read tar shard {path}: {brief(error)}") from error
+    # Compressed, its offsets would not be those of the file.
+    with blamed_on(f"cannot read tar shard {path}", InputError), tarfile.open(path, "r:") as shard:
+        for member in shard:
+            if member.offset <= last or member.size < 0 or member.offset_data + member.size > size:
+                raise InputError(f"cannot read tar shard {path}: damaged or truncated at {member.name!r}")
+            last = member.offset
+            if member.isfile() and passed.takes(PurePosixPath(member.name), SUFFIXES) and not member.issparse():
+                entries.append(_Entry(member.name, path, member.offset_data, member.size))
     return entries, passed
 
 

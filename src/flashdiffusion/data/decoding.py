@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from flashdiffusion.data.metadata import stripped
-from flashdiffusion.errors import InputError, brief
+from flashdiffusion.errors import InputError, blamed_on, brief
 
 # Nothing that runs a program (EPS) or fetches other files; TGA last, since it has no signature.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM", "QOI", "TGA")
@@ -52,10 +52,8 @@ def decode_image(data: bytes, name: str) -> Image.Image:
         turn = _turn(image, notes)
         if (frames := _frames(image)) > 1:
             notes.append(f"has {frames} frames; the first is taken")
-    try:
+    with blamed_on(f"{name}: cannot convert mode {image.mode} to RGB", InputError):
         pixels = _pixels(image, notes)
-    except Exception as error:  # of a damaged file Pillow raises anything
-        raise InputError(f"{name}: cannot convert mode {image.mode} to RGB ({brief(error)})") from error
     if turn is not None:
         pixels = pixels.transpose(turn)
     grey = image.mode in {"1", "L", "LA", "La"} or image.mode.startswith("I")
@@ -74,27 +72,24 @@ def decode_as_stored(data: bytes, name: str, notes: list[str]) -> Image.Image:
 
 
 def _loaded(data: bytes, name: str, bare: bool = False) -> Image.Image:
-    try:
-        with _FILTERS, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-        _expect_depth(image, name)
-        if bare:
-            vars(image)["load_end"] = lambda: None  # where Pillow reads what follows the pixels
-        image.load()
-        if bare:
-            vars(image)["_size"] = image.im.size
-        return image
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        limit = (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
-        raise InputError(f"{name}: too large ({error}); expected at most {limit} megapixels") from error
-    except UnidentifiedImageError as error:
-        raise InputError(f"{name}: not an image that can be read; expected one of {', '.join(FORMATS)}") from error
-    except InputError:
-        raise
-    except Exception as error:  # of a damaged file Pillow raises anything
-        raise InputError(f"{name}: damaged or truncated image ({brief(error)})") from error
+    with blamed_on(f"{name}: damaged or truncated image", InputError):
+        try:
+            with _FILTERS, warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                image = Image.open(io.BytesIO(data), formats=FORMATS)
+            _expect_depth(image, name)
+            if bare:
+                vars(image)["load_end"] = lambda: None  # where Pillow reads what follows the pixels
+            image.load()
+            if bare:
+                vars(image)["_size"] = image.im.size
+            return image
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            limit = (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
+            raise InputError(f"{name}: too large ({error}); expected at most {limit} megapixels") from error
+        except UnidentifiedImageError as error:
+            raise InputError(f"{name}: not an image that can be read; expected one of {', '.join(FORMATS)}") from error
 
 
 def _loaded_bare(data: bytes, name: str, reason: InputError) -> Image.Image:

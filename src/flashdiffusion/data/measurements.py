@@ -10,7 +10,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from flashdiffusion.data.files import expect_file, read_bytes, write_bytes
-from flashdiffusion.errors import CheckpointError, InputError, brief
+from flashdiffusion.errors import CheckpointError, blamed_on
 
 SUFFIX = ".safetensors"
 _FORMAT = "flashdiffusion-measurement"
@@ -56,7 +56,7 @@ class MeasurementFile:
         """
         path = Path(path)
         data = read_bytes(path, LARGEST)
-        try:
+        with blamed_on(f"{path} is damaged or no measurement"):
             tensors = load(data)  # sizes are checked against the file's before anything is allocated
             metadata = _metadata(data)
             _expect_format(metadata, path)
@@ -67,10 +67,6 @@ class MeasurementFile:
             params = {key.removeprefix("params."): value for key, value in tensors.items()}
             more = {key: type_(about[key]) for key, type_ in _MORE.items() if about.get(key) is not None}
             return cls(str(about["id"]), y, str(about["physics"]), params, float(about["noise_std"]), **more)
-        except InputError:
-            raise
-        except Exception as error:  # RecursionError, OverflowError and MemoryError among them
-            raise CheckpointError(f"{path} is damaged or no measurement: {brief(error)}") from error
 
 
 def _expect_format(metadata: dict[str, str], path: Path) -> None:

@@ -9,10 +9,11 @@ from pkgutil import iter_modules
 from flashdiffusion.metrics.flops import count_gflop
 from flashdiffusion.metrics.lpips import LPIPS
 from flashdiffusion.metrics.quality import psnr, ssim
-from flashdiffusion.metrics.registry import Metric, Metrics, Quality, all_metrics, get_metric, register, unregister
+from flashdiffusion.metrics.registry import METRICS, Metric, Metrics, Quality, all_metrics, get_metric, register
 
 __all__ = [
     "LPIPS",
+    "METRICS",
     "Metric",
     "Metrics",
     "Quality",
@@ -22,7 +23,6 @@ __all__ = [
     "psnr",
     "register",
     "ssim",
-    "unregister",
 ]
 
 # Every file of this folder is read, so that one which registers something need not be named anywhere.

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from flashdiffusion.errors import CheckpointError
+from flashdiffusion.errors import CheckpointError, blamed_on
 from flashdiffusion.metrics.registry import Metric, register
 
 
@@ -87,17 +87,12 @@ class LPIPS(nn.Module):
         path = Path(path)
         if not path.is_file():
             raise CheckpointError(f"no LPIPS weights at {path}; give a safetensors file (docs/training.md)")
-        try:
+        with blamed_on(f"{path} is not a safetensors file"):
             state = load_file(path)
-        except Exception as error:  # safetensors has classes of its own, and lets others through
-            raise CheckpointError(f"{path} is not a safetensors file: {error}") from error
         model = cls("squeeze" if "features.3.squeeze.weight" in state else "alex")
-        try:
-            model.load_state_dict(
-                {re.sub(r"^lin(\d+).*", r"heads.\1.weight", key): value for key, value in state.items()}
-            )
-        except RuntimeError as error:
-            raise CheckpointError(f"{path}: not LPIPS weights of AlexNet or SqueezeNet 1.1: {error}") from error
+        named = {re.sub(r"^lin(\d+).*", r"heads.\1.weight", key): value for key, value in state.items()}
+        with blamed_on(f"{path}: not LPIPS weights of AlexNet or SqueezeNet 1.1"):
+            model.load_state_dict(named)
         return model
 
     def forward(self, x: Tensor, reference: Tensor) -> Tensor:

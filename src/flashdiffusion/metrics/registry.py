@@ -31,7 +31,7 @@ class Metric:
     load: Callable[[str | Path], Compare] | None = None
 
 
-_METRICS: dict[str, Metric] = {}
+METRICS: dict[str, Metric] = {}
 _FIRST = ("psnr", "ssim", "lpips")  # in tables; others follow as they were registered
 
 
@@ -39,18 +39,13 @@ def register(metric: Metric) -> Metric:
     """Register a metric for every comparison of images; raises InputError unless it has either `compare` or `load`."""
     if (metric.compare is None) == (metric.load is None):
         raise InputError(f"metric {metric.name} has compare {metric.compare} and load {metric.load}; expected one")
-    _METRICS[metric.name] = metric
+    METRICS[metric.name] = metric
     return metric
-
-
-def unregister(name: str) -> None:
-    """Forget a metric."""
-    _METRICS.pop(name, None)
 
 
 def all_metrics() -> dict[str, Metric]:
     """Return all metrics by name: PSNR, SSIM, LPIPS, then the others in order of registration."""
-    return {name: _METRICS[name] for name in dict.fromkeys((*_FIRST, *_METRICS))}
+    return {name: METRICS[name] for name in dict.fromkeys((*_FIRST, *METRICS))}
 
 
 def get_metric(name: str) -> Metric:

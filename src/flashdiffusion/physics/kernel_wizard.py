@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from flashdiffusion.errors import CheckpointError, InputError, brief
+from flashdiffusion.errors import InputError, blamed_on
 
 CODE_CHANNELS = 512
 STRIDE = 128  # pixels per entry of the code: two strided convolutions, then a U-Net of five levels
@@ -60,14 +60,10 @@ class KernelWizard(nn.Module):
         if not path.is_file():
             raise InputError(f"no blur-kernel-space weights at {path}; expected the published GOPRO_wVAE.pth")
         network = cls()
-        try:
+        with blamed_on(f"{path} holds no weights of the blur-kernel-space network"):
             safe = path.suffix == ".safetensors"
             weights = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
             network.load_state_dict({key: value for key, value in weights.items() if not key.startswith(_UNUSED)})
-        except Exception as error:  # torch raises many kinds for files that are no checkpoints
-            raise CheckpointError(
-                f"{path} holds no weights of the blur-kernel-space network: {brief(error)}"
-            ) from error
         return network.float().requires_grad_(False).eval()
 
 

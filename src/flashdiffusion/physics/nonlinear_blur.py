@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flashdiffusion.errors import InputError
 from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, PerImage, between, per_image
-from flashdiffusion.physics.convolution import convolve, kernel_std
+from flashdiffusion.physics.kernel_blur import convolve, kernel_std
 from flashdiffusion.physics.registry import Form, register_physics
 from flashdiffusion.physics.tasks import Task
 

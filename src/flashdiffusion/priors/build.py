@@ -10,7 +10,7 @@ from diffusers.utils import logging
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from flashdiffusion.errors import CheckpointError, brief
+from flashdiffusion.errors import CheckpointError, blamed_on
 
 T = TypeVar("T", bound=nn.Module)
 
@@ -21,11 +21,9 @@ def outline(make: Callable[[], T], tensors: Mapping[str, Tensor], source: str) -
     Raises:
         CheckpointError: a config that makes no network, or one of many more parameters than there are tensors.
     """
-    try:
-        with torch.device("meta"), _quiet(), _at_most(2 * len(tensors) + 100):
-            return make()
-    except Exception as error:  # diffusers and torch raise many kinds
-        raise CheckpointError(f"{source}: no network can be made of its config: {brief(error)}") from error
+    limit = 2 * len(tensors) + 100
+    with blamed_on(f"{source}: no network can be made of its config"), torch.device("meta"), _quiet(), _at_most(limit):
+        return make()
 
 
 def fill(model: T, tensors: Mapping[str, Tensor], source: str, names: Mapping[str, str] | None = None) -> T:
@@ -74,7 +72,7 @@ def _at_most(count: int) -> Iterator[None]:
         nonlocal made
         made += threading.get_ident() == thread
         if made > count:
-            raise CheckpointError(f"it asks for more than {count} parameters; expected as many as there are weights")
+            raise ValueError(f"it asks for more than {count} parameters; expected as many as there are weights")
 
     handle = register_module_parameter_registration_hook(hook)
     try:

@@ -41,12 +41,8 @@ def resolve_folder(source: str | Path, revision: str | None = None) -> Path:
         raise CheckpointError(
             f"no model folder {source}; expected a folder in diffusers' layout, or a hub id owner/name"
         )
-    try:
+    with blamed_on(f"no folder {source} here, and downloading the hub model of that id failed"):
         return _download(str(source), revision)
-    except Exception as error:  # of the network, the hub or the disk
-        raise CheckpointError(
-            f"no folder {source} here, and downloading the hub model of that id failed: {brief(error)}"
-        ) from error
 
 
 def _download(source: str, revision: str | None) -> Path:
