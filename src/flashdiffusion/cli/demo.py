@@ -16,12 +16,7 @@ STRENGTHS = (0.5, 1.5, 3.0)  # blur std in pixels: mild, middling, heavy
 NOISE_STD = 0.05
 
 
-def command(
-    model: ModelOptions,
-    out: Out = Path("demo"),
-    as_json: Json = False,
-    seed: Seed = 0,
-) -> None:
+def command(model: ModelOptions, out: Out = Path("demo"), as_json: Json = False, seed: Seed = 0) -> None:
     """Degrade a portrait at three strengths and restore it: the whole system in one command."""
     import torch
 

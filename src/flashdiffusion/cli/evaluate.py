@@ -5,19 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from flashdiffusion.cli import options
 from flashdiffusion.cli.command import option
 from flashdiffusion.cli.delivery import Delivery
 from flashdiffusion.cli.inputs import noted
-from flashdiffusion.cli.options import (
-    Limit,
-    MethodOptions,
-    ModelOptions,
-    OutFile,
-    QualityOptions,
-    RunOptions,
-    Seed,
-    TaskOptions,
-)
 from flashdiffusion.cli.tables import figures
 from flashdiffusion.errors import InputError, unknown_name
 
@@ -28,7 +19,7 @@ SHOWN = 16  # images on the sheet of --grid
 
 
 @dataclass(frozen=True)
-class ReportOptions(QualityOptions):
+class ReportOptions(options.QualityOptions):
     """What is measured and shown, and with which settings."""
 
     grid: Annotated[Path | None, option("Write clean, measured and restored images as a PNG.")] = None
@@ -37,14 +28,14 @@ class ReportOptions(QualityOptions):
 
 
 def command(
-    images: TaskOptions,
-    out: OutFile,
-    method: MethodOptions,
-    options: ReportOptions,
-    model: ModelOptions,
-    run: RunOptions,
-    limit: Limit = None,
-    seed: Seed = 0,
+    images: options.TaskOptions,
+    out: options.OutFile,
+    method: options.MethodOptions,
+    report: ReportOptions,
+    model: options.ModelOptions,
+    run: options.RunOptions,
+    limit: options.Limit = None,
+    seed: options.Seed = 0,
 ) -> int:
     """Measure a method on a task: one record per image and the means, as JSON. The method may be `bound`."""
     from flashdiffusion.data import ImageDataset, ensure_file
@@ -56,19 +47,19 @@ def command(
 
     mixture = isinstance(get_task(images.task), Mixture)
     parts = method.parts(bound=True)
-    if options.grid is not None and options.grid.suffix.lower() != ".png":
-        raise InputError(f"grid is {options.grid}; expected a name that ends in .png")
+    if report.grid is not None and report.grid.suffix.lower() != ".png":
+        raise InputError(f"grid is {report.grid}; expected a name that ends in .png")
     choice = model.choice(method.regressor, run.compile)
-    settings = _settings(options.preset, images.task, mixture, parts, choice.presets, method.given)
-    for path in filter(None, (out, options.grid)):
+    settings = _settings(report.preset, images.task, mixture, parts, choice.presets, method.given)
+    for path in filter(None, (out, report.grid)):
         ensure_file(path)
     data = noted(ImageDataset(images.data, 1, limit))
     what: dict[str, Any] = {"task": images.task, "method": method.method, "noise_std": images.noise_std, "seed": seed}
-    bounds = (settings, limit, options.weights, options.batch_size, run.max_in_flight, SHOWN * bool(options.grid))
+    bounds = (settings, limit, report.weights, report.batch_size, run.max_in_flight, SHOWN * bool(report.grid))
     folders = tuple(map(str, images.data))
     job = EvaluateJob(folders, choice, images.task, method.method, images.noise_std, seed, *bounds)
     used = dict(settings) if mixture else used_settings(*parts, settings)
-    about = model.about(method.regressor) | images.about() | what | {"settings": used} | options.about()
+    about = model.about(method.regressor) | images.about() | what | {"settings": used} | report.about()
     items = [Item(i, name, id) for i, (name, id) in enumerate(zip(unique(data.ids), data.ids, strict=True))]
     sheet: dict[int, Mapping[str, bytes]] = {}
     delivery = Delivery(
@@ -81,8 +72,8 @@ def command(
         if quality := mean.get("severity_quality"):
             names = {"spearman": "spearman", "median ratio": "median_ratio", "spread": "true_spread"}
             print(f"severity: {figures({name: quality[key] for name, key in names.items()})}")
-    if options.grid is not None and sheet:
-        _save([sheet[index] for index in sorted(sheet)], options.grid)
+    if report.grid is not None and sheet:
+        _save([sheet[index] for index in sorted(sheet)], report.grid)
     return delivery.failures.finish(len(items))
 
 

@@ -227,10 +227,7 @@ else:
         [
             (
                 name,
-                Annotated[
-                    kind | None,
-                    option(text, *([f"--{name}", f"--{alias}"] if alias else ()), panel=SETTINGS),
-                ],
+                Annotated[kind | None, option(text, *([f"--{name}", f"--{alias}"] if alias else ()), panel=SETTINGS)],
                 None,
             )
             for name, kind, text, alias in sorted({one[0]: one for one in declared_settings()}.values())

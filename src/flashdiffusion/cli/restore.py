@@ -5,22 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from flashdiffusion.cli import options
 from flashdiffusion.cli.command import option
 from flashdiffusion.cli.delivery import Delivery
 from flashdiffusion.cli.inputs import keep_inputs, named
-from flashdiffusion.cli.options import (
-    Fit,
-    Inputs,
-    Json,
-    MethodOptions,
-    ModelOptions,
-    NoiseStd,
-    Out,
-    Physics,
-    QualityOptions,
-    RunOptions,
-    Seed,
-)
 from flashdiffusion.cli.references import references
 from flashdiffusion.cli.tables import print_records
 from flashdiffusion.errors import InputError, note
@@ -33,8 +21,8 @@ if TYPE_CHECKING:
 class DamageOptions:
     """What damaged the images."""
 
-    physics: Physics = None
-    noise_std: NoiseStd = 0.05
+    physics: options.Physics = None
+    noise_std: options.NoiseStd = 0.05
 
     def check(self, files: Sequence[Path], seed: int) -> None:
         """Raise InputError if images and arrays cannot be restored for what is known of their damage."""
@@ -63,7 +51,7 @@ class DamageOptions:
 
 
 @dataclass(frozen=True)
-class TruthOptions(QualityOptions):
+class TruthOptions(options.QualityOptions):
     """What results are compared with."""
 
     reference: Annotated[
@@ -89,16 +77,16 @@ class TruthOptions(QualityOptions):
 
 
 def command(
-    inputs: Inputs,
-    out: Out,
-    method: MethodOptions,
+    inputs: options.Inputs,
+    out: options.Out,
+    method: options.MethodOptions,
     damage: DamageOptions,
     truth: TruthOptions,
-    model: ModelOptions,
-    run: RunOptions,
-    fit: Fit = False,
-    as_json: Json = False,
-    seed: Seed = 0,
+    model: options.ModelOptions,
+    run: options.RunOptions,
+    fit: options.Fit = False,
+    as_json: options.Json = False,
+    seed: options.Seed = 0,
 ) -> int:
     """Restore images: writes NAME.png for each, and results.json with one record per image."""
     from flashdiffusion.data import ensure_directory, write_bytes
@@ -115,8 +103,8 @@ def command(
     about = model.about(method.regressor) | damage.about() | truth.about()
     about |= {"method": method.method, "seed": seed, "given": method.given, "fit": fit}
     true_images = {name: str(path) for name, path in truth.images(inputs, files).items()}
-    options = (damage.physics, damage.noise_std, seed, method.given, fit, true_images, truth.weights, run.max_in_flight)
-    job = RestoreJob(model.choice(method.regressor, run.compile), method.method, *options)
+    given = (damage.physics, damage.noise_std, seed, method.given, fit, true_images, truth.weights, run.max_in_flight)
+    job = RestoreJob(model.choice(method.regressor, run.compile), method.method, *given)
 
     def settings_of(records: "list[Record]") -> dict[str, Any]:
         kinds = {record.degradation["physics"] for record in records if record.degradation}

@@ -36,8 +36,7 @@ class SeverityOptions:
 
 def command(
     stage: Annotated[
-        str,
-        typer.Argument(help="autoencoder, denoiser, severity, regressor, distilled-decoder; all: the first four."),
+        str, typer.Argument(help="autoencoder, denoiser, severity, regressor, distilled-decoder; all: the first four.")
     ],
     data: Data,
     out: Out,

@@ -6,17 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from flashdiffusion.cli import options
 from flashdiffusion.cli.command import option
 from flashdiffusion.cli.inputs import noted
-from flashdiffusion.cli.options import (
-    MaxInFlight,
-    MethodOptions,
-    ModelOptions,
-    OutFile,
-    QualityOptions,
-    Seed,
-    TaskOptions,
-)
 from flashdiffusion.cli.tables import figures
 from flashdiffusion.errors import InputError
 
@@ -27,17 +19,17 @@ if TYPE_CHECKING:
 
 
 def command(
-    images: TaskOptions,
-    out: OutFile,
-    method: MethodOptions,
-    model: ModelOptions,
-    quality: QualityOptions,
+    images: options.TaskOptions,
+    out: options.OutFile,
+    method: options.MethodOptions,
+    model: options.ModelOptions,
+    quality: options.QualityOptions,
     grid: Annotated[
         str | None, option('Values to try, e.g. "guidance=1,2,4 correction=0,0.2"; default: by method.')
     ] = None,
     limit: Annotated[int, option("Number of images.")] = 16,
-    max_in_flight: MaxInFlight = None,
-    seed: Seed = 1,
+    max_in_flight: options.MaxInFlight = None,
+    seed: options.Seed = 1,
     save: Annotated[bool, option("Write the best into the model's presets.json.", "--save")] = False,
 ) -> None:
     """Search a method's settings on a task: a trial per combination, the best by LPIPS (without: PSNR) last.
@@ -68,8 +60,8 @@ def command(
         data = noted(open_data(pipeline, images.data, limit))
         for settings in wanted:  # one that cannot be is refused before the first trial is paid for
             pipeline.method(parts[1], parts[0], settings)
-        options: dict[str, Any] = {"noise_std": images.noise_std, "seed": seed, "max_in_flight": max_in_flight}
-        run = partial(evaluate, pipeline, data, task, method.method, metrics=Metrics(quality.weights), **options)
+        more: dict[str, Any] = {"noise_std": images.noise_std, "seed": seed, "max_in_flight": max_in_flight}
+        run = partial(evaluate, pipeline, data, task, method.method, metrics=Metrics(quality.weights), **more)
         found = search(wanted, lambda settings: means(run(settings=settings, progress=True)), earlier)
         result, asked = made_by(pipeline.prior.device, about), list["Trial"]()
         for trial in _written(found, earlier, out, result):
@@ -87,7 +79,7 @@ def command(
 
 
 def _wanted(
-    grid: str | None, method: MethodOptions, task: str, presets: "Presets"
+    grid: str | None, method: options.MethodOptions, task: str, presets: "Presets"
 ) -> "tuple[list[Settings], list[str]]":
     """The settings to try, and the names of those that vary."""
     from flashdiffusion.experiments.tune import combinations

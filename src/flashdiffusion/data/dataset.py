@@ -83,11 +83,7 @@ class ImageDataset:
     """
 
     def __init__(
-        self,
-        paths: Iterable[str | Path],
-        size: int,
-        limit: int | None = None,
-        cache_gib: float = 4.0,
+        self, paths: Iterable[str | Path], size: int, limit: int | None = None, cache_gib: float = 4.0
     ) -> None:
         if limit is not None and limit < 1:
             raise InputError(f"limit is {limit}; expected at least 1")

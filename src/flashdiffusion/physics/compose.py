@@ -126,7 +126,4 @@ def _blur_and_jpeg(std: Tensor, generator: torch.Generator, noise_std: NoiseStd)
     return Compose(GaussianBlur(std), JPEG(low + (high - low) * unit, noise_std))
 
 
-register_physics(
-    Compose,
-    tasks=[Task("gaussian-blur+jpeg", "std", 0.0, 3.0, _blur_and_jpeg, ordering=(0.0, 3.0))],
-)
+register_physics(Compose, tasks=[Task("gaussian-blur+jpeg", "std", 0.0, 3.0, _blur_and_jpeg, ordering=(0.0, 3.0))])

@@ -31,7 +31,5 @@ class Denoising(BatchedPhysics):
 
 
 register_physics(
-    Denoising,
-    forms=[Form(Denoising)],
-    tasks=[Task("denoising", None, 0.0, 0.0, Denoising, ordering=(0.0, 0.0))],
+    Denoising, forms=[Form(Denoising)], tasks=[Task("denoising", None, 0.0, 0.0, Denoising, ordering=(0.0, 0.0))]
 )

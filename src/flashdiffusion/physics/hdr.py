@@ -34,8 +34,4 @@ class HDR(BatchedPhysics):
         return (self.params["scale"].to(x).view(-1, 1, 1, 1) * (x - 0.5) + 0.5).clamp(0, 1)
 
 
-register_physics(
-    HDR,
-    forms=[Form(HDR)],
-    tasks=[Task("hdr", "scale", 1.0, 3.0, HDR, ordering=(1.0, 4.0))],
-)
+register_physics(HDR, forms=[Form(HDR)], tasks=[Task("hdr", "scale", 1.0, 3.0, HDR, ordering=(1.0, 4.0))])

@@ -99,7 +99,4 @@ def _from_file(kernel: Path, noise_std: NoiseStd) -> Blur:
     return Blur(kernel, noise_std)
 
 
-register_physics(
-    Blur,
-    forms=[Form(_from_file)],
-)
+register_physics(Blur, forms=[Form(_from_file)])

@@ -144,12 +144,7 @@ class Measurements:
 
 
 def measure(
-    x: Tensor,
-    ids: Sequence[str],
-    task: Task | Mixture,
-    noise_std: float,
-    seed: int,
-    level: float | None = None,
+    x: Tensor, ids: Sequence[str], task: Task | Mixture, noise_std: float, seed: int, level: float | None = None
 ) -> Measurements:
     """Degrade images x (B, 3, H, W) in [0, 1], each from its own generator of (seed, id), at `level` or a drawn one.
 

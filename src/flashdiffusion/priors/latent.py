@@ -57,10 +57,7 @@ class LatentPrior(KeepsFloat32Buffers):
     abar: Tensor
 
     def __init__(
-        self,
-        autoencoder: DiffusersAutoencoder | IdentityAutoencoder,
-        denoiser: UNet2DModel,
-        scheduler: DDPMScheduler,
+        self, autoencoder: DiffusersAutoencoder | IdentityAutoencoder, denoiser: UNet2DModel, scheduler: DDPMScheduler
     ) -> None:
         super().__init__()
         self.autoencoder, self.denoiser, self.scheduler = autoencoder, denoiser, scheduler
@@ -166,11 +163,7 @@ class LatentPrior(KeepsFloat32Buffers):
 
     @classmethod
     def from_pretrained(
-        cls,
-        source: str | Path,
-        revision: str | None = None,
-        *,
-        sha256: Mapping[str, str] | None = None,
+        cls, source: str | Path, revision: str | None = None, *, sha256: Mapping[str, str] | None = None
     ) -> "LatentPrior":
         """Load a prior from its folder; of pickled files only tensors are read, code in them is not executed.
 
