@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
-from flashdiffusion.data import decode_image, fit_square, load_image, save_grid, save_image
+from flashdiffusion.data import decode_image, fit, load_image, save_grid, save_image
 from flashdiffusion.data.decoding import FORMATS, SUFFIXES
 from flashdiffusion.errors import InputError
 
@@ -62,10 +62,10 @@ def test_the_camera_s_rotation_is_applied():
     assert image.getpixel((3, 0)) == (255, 0, 0)
 
 
-def test_fit_square_keeps_the_centre():
+def test_fit_keeps_the_centre():
     image = Image.new("RGB", (8, 4), "black")
     image.paste((10, 20, 30), (2, 0, 6, 4))
-    fitted = fit_square(image, 4)
+    fitted = fit(image, 4)
     assert fitted.size == (4, 4)
     assert {colour for _, colour in fitted.getcolors()} == {(10, 20, 30)}
 

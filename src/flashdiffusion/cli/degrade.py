@@ -97,14 +97,14 @@ def _degrade(
 ) -> "Record":
     """Write `out`.safetensors and `out`.png of one image."""
     from flashdiffusion.data import MeasurementFile, save_image
-    from flashdiffusion.data.images import fit_square, to_tensor
+    from flashdiffusion.data.images import fit, to_tensor
     from flashdiffusion.data.measurements import SUFFIX
     from flashdiffusion.jobs.measured import read_noted
     from flashdiffusion.jobs.records import Record
     from flashdiffusion.metrics import psnr
 
     image = read_noted(path, note)
-    x = to_tensor(fit_square(image, size) if size else image)[None]
+    x = to_tensor(fit(image, size) if size else image)[None]
     operator = make_physics(path, (x.shape[2], x.shape[3]), (image.height, image.width), generator)
     y = operator(x, generator)
     std = float(operator.noise_std[0])

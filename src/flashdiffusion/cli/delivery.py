@@ -2,8 +2,8 @@
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,8 +78,8 @@ class Delivery:
             names = [name for name in rows if name not in asked] + [name for name in asked if name in rows]
             if records := [Record.from_json(rows[name]) for name in names]:
                 about = {**self.about, **more(records)}
-                result = report(self.job.model.torch_device, about, records, failed)
-                self._writing(journal, lambda: journal.finish(result))
+                with self._writing(journal):
+                    journal.finish(report(self.job.model.torch_device, about, records, failed))
             return records
 
     def _stands(self, row: dict[str, Any], item: "Item | None") -> bool:
@@ -101,7 +101,10 @@ class Delivery:
                     self.failures.reasons.append((done.source or done.name, done.reason))
                     failed[done.name] = done.reason
                 if done.record is not None:
-                    self._writing(journal, partial(self._keep, journal, done))
+                    with self._writing(journal):
+                        self.save(done)
+                        if done.reason is None:
+                            journal.add(done.record)
                     rows[done.name] = done.record
         except KeyboardInterrupt:
             print(f"\nflashdiffusion: interrupted: {self._so_far(journal)}; --resume continues", file=sys.stderr)
@@ -115,14 +118,10 @@ class Delivery:
             )
         return rows, failed
 
-    def _keep(self, journal: "Journal", done: "Done") -> None:
-        self.save(done)
-        if done.reason is None and done.record is not None:
-            journal.add(done.record)
-
-    def _writing(self, journal: "Journal", call: Callable[[], None]) -> None:
+    @contextmanager
+    def _writing(self, journal: "Journal") -> Iterator[None]:
         try:
-            call()
+            yield
         except OSError as error:
             where = error.filename or self.results
             raise InputError(

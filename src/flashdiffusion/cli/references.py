@@ -29,8 +29,7 @@ def references(folder: Path, inputs: Sequence[Path], files: Mapping[str, Path]) 
     taken = set(exact.values())
     found, missing = {}, []
     for name, source in wanted.items():
-        near = [exact[name]] if name in exact else _near(source, there)
-        free = near if name in exact else [path for path in near if path not in taken]
+        free = [exact[name]] if name in exact else [path for path in _near(source, there) if path not in taken]
         if len(free) > 1:
             raise InputError(
                 f"{files[name]} has several images in {folder} to compare with: {', '.join(map(str, free[:4]))}; "

@@ -1,6 +1,6 @@
 """`flashdiffusion restore`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -67,10 +67,6 @@ class TruthOptions(options.QualityOptions):
         if self.lpips is not None and self.reference is None:
             raise InputError("lpips compares with the true image: give its folder as --reference too")
 
-    def images(self, inputs: Sequence[Path], files: Mapping[str, Path]) -> dict[str, Path]:
-        """The true image of every name, see `references`."""
-        return {} if self.reference is None else references(self.reference, inputs, files)
-
     def about(self) -> dict[str, Any]:
         """What results depend on, for their file."""
         return {"reference": self.reference and str(self.reference)} | super().about()
@@ -102,7 +98,8 @@ def command(
     folder = ensure_directory(out)
     about = model.about(method.regressor) | damage.about() | truth.about()
     about |= {"method": method.method, "seed": seed, "given": method.given, "fit": fit}
-    true_images = {name: str(path) for name, path in truth.images(inputs, files).items()}
+    found = {} if truth.reference is None else references(truth.reference, inputs, files)
+    true_images = {name: str(path) for name, path in found.items()}
     given = (damage.physics, damage.noise_std, seed, method.given, fit, true_images, truth.weights, run.max_in_flight)
     job = RestoreJob(model.choice(method.regressor, run.compile), method.method, *given)
 

@@ -11,7 +11,7 @@ from flashdiffusion.data.files import (
     write_bytes,
     write_json,
 )
-from flashdiffusion.data.images import encode_image, fit_square, load_image, save_grid, save_image
+from flashdiffusion.data.images import encode_image, fit, load_image, save_grid, save_image
 from flashdiffusion.data.measurements import MeasurementFile
 from flashdiffusion.data.prefetch import in_chunks, mapped, prefetched
 
@@ -24,7 +24,7 @@ __all__ = [
     "ensure_directory",
     "ensure_file",
     "expect_file",
-    "fit_square",
+    "fit",
     "in_chunks",
     "load_image",
     "mapped",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from flashdiffusion.data.decoding import SUFFIXES, decode_image
 from flashdiffusion.data.files import expect_file
-from flashdiffusion.data.images import LARGEST_FILE, fit_square, to_tensor
+from flashdiffusion.data.images import LARGEST_FILE, fit, to_tensor
 from flashdiffusion.data.walking import PassedOver, walk
 from flashdiffusion.errors import InputError, blamed_on
 
@@ -105,7 +105,7 @@ class ImageDataset:
         if (hit := self._cache.get(index)) is not None:
             return hit
         entry = self._entries[index]
-        values = to_tensor(fit_square(decode_image(entry.read(), entry.id), self.size))
+        values = to_tensor(fit(decode_image(entry.read(), entry.id), self.size))
         item = (values * 255).round().to(torch.uint8)
         if len(self._cache) < self._cache_items:
             self._cache[index] = item

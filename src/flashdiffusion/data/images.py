@@ -16,14 +16,9 @@ LARGEST_AREA = 2**26  # pixels of an image that is resized: 0.8 GB as floats
 LARGEST_FILE = 2**30  # bytes; an image within Pillow's limit takes less
 
 
-def fit(image: Image.Image, height: int, width: int) -> Image.Image:
-    """Centre-crop to the aspect ratio of height x width and resize to it with the Lanczos filter."""
-    return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
-
-
-def fit_square(image: Image.Image, size: int) -> Image.Image:
-    """Centre-crop to a square and resize it to (size, size) with the Lanczos filter."""
-    return fit(image, size, size)
+def fit(image: Image.Image, height: int, width: int | None = None) -> Image.Image:
+    """Centre-crop to the aspect ratio of height x width (a square without it), and resize with the Lanczos filter."""
+    return ImageOps.fit(image, (width or height, height), Image.Resampling.LANCZOS)
 
 
 def read_image(path: str | Path) -> Image.Image:
@@ -42,7 +37,7 @@ def to_tensor(image: Image.Image) -> Tensor:
 def load_image(path: str | Path, size: int | None = None) -> Tensor:
     """Read an image as float32 (3, H, W) in [0, 1], fitted to a square if `size` is given; raises as `read_image`."""
     image = read_image(path)
-    return to_tensor(image if size is None else fit_square(image, size))
+    return to_tensor(image if size is None else fit(image, size))
 
 
 def to_pil(image: Tensor) -> Image.Image:

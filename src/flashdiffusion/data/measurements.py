@@ -59,7 +59,10 @@ class MeasurementFile:
         with blamed_on(f"{path} is damaged or no measurement"):
             tensors = load(data)  # sizes are checked against the file's before anything is allocated
             metadata = _metadata(data)
-            _expect_format(metadata, path)
+            if metadata.get("format") != _FORMAT:
+                raise CheckpointError(f"{path} is no measurement; expected a file that `flashdiffusion degrade` wrote")
+            if (version := metadata.get("version")) != str(_VERSION):
+                raise CheckpointError(f"{path} is a measurement of version {version}; this library reads {_VERSION}")
             about = json.loads(metadata["measurement"])
             for key, value in tensors.items():
                 _expect_values(key, value, path)
@@ -67,15 +70,6 @@ class MeasurementFile:
             params = {key.removeprefix("params."): value for key, value in tensors.items()}
             more = {key: type_(about[key]) for key, type_ in _MORE.items() if about.get(key) is not None}
             return cls(str(about["id"]), y, str(about["physics"]), params, float(about["noise_std"]), **more)
-
-
-def _expect_format(metadata: dict[str, str], path: Path) -> None:
-    if metadata.get("format") != _FORMAT:
-        raise CheckpointError(f"{path} is no measurement; expected a file that `flashdiffusion degrade` wrote")
-    if metadata.get("version") != str(_VERSION):
-        raise CheckpointError(
-            f"{path} is a measurement of version {metadata.get('version')}; this library reads {_VERSION}"
-        )
 
 
 def _expect_values(key: str, value: Tensor, path: Path) -> None:

@@ -26,8 +26,7 @@ class Denoising(BatchedPhysics):
         self.check_batch(x)
         return x
 
-    def A_adjoint(self, y: Tensor) -> Tensor:
-        return self.A(y)
+    A_adjoint = A
 
 
 register_physics(

@@ -28,8 +28,7 @@ class _Inpainting(BatchedPhysics):
         self.check_batch(x)
         return x.masked_fill(self.lost(x), 0)
 
-    def A_adjoint(self, y: Tensor) -> Tensor:
-        return self.A(y)
+    A_adjoint = A
 
     def measured(self, y: Tensor) -> Tensor:
         return self.A(y)

@@ -113,14 +113,9 @@ def head_channels(shape: UNetShape, config: Mapping[str, Any], source: str, defa
         CheckpointError: neither is given, or one that diffusers' UNet cannot express.
     """
     widths = {w for w, attends in zip(shape.widths, shape.attention, strict=True) if attends} | {shape.widths[-1]}
-    channels, heads = (whole(config, name, source) for name in ("num_head_channels", "num_heads"))
-    if channels is None and heads is None:
-        if default is None:
-            raise CheckpointError(f"{source} has neither num_head_channels nor num_heads; expected one of them")
-        channels = default
-    upsample = whole(config, "num_heads_upsample", source)
-    if channels is None:
-        assert heads is not None
+    names = ("num_head_channels", "num_heads", "num_heads_upsample")
+    channels, heads, upsample = (whole(config, name, source) for name in names)
+    if channels is None and heads is not None:
         if upsample not in (None, heads):
             raise CheckpointError(f"{source}: num_heads_upsample is {upsample}; expected {heads}, as num_heads")
         if len(widths) > 1:
@@ -129,6 +124,9 @@ def head_channels(shape: UNetShape, config: Mapping[str, Any], source: str, defa
                 "num_head_channels for all, so this model cannot be brought over"
             )
         channels = max(1, min(widths) // heads)
+    channels = channels or default
+    if channels is None:
+        raise CheckpointError(f"{source} has neither num_head_channels nor num_heads; expected one of them")
     if any(width % channels for width in widths):
         raise CheckpointError(
             f"{source}: num_head_channels is {channels}; expected a divisor of the weights' {sorted(widths)} channels"
