@@ -15,15 +15,8 @@ from flashdiffusion.data import ensure_directory
 from flashdiffusion.errors import CheckpointError, InputError, blamed_on
 from flashdiffusion.methods import Settings, make_solver, make_start
 from flashdiffusion.presets import Presets, preset_for
-from flashdiffusion.priors import (
-    DistilledDecoder,
-    LatentPrior,
-    load_distilled_decoder,
-    read_index,
-    resolve_folder,
-    save_component,
-    write_index,
-)
+from flashdiffusion.priors import DistilledDecoder, LatentPrior, load_distilled_decoder, save_component
+from flashdiffusion.priors.folder import read_index, resolve_folder, write_index
 from flashdiffusion.published import find_published, load_published
 from flashdiffusion.regression import Regressor, load_regressor
 from flashdiffusion.severity import Severity, SeverityEncoder, load_severity_encoder

@@ -8,15 +8,13 @@ import torch
 from flashdiffusion.errors import CheckpointError, InputError
 from flashdiffusion.metrics import count_gflop
 from flashdiffusion.priors import (
-    INDEX,
     DistilledDecoder,
     load_autoencoder,
     load_component,
     load_distilled_decoder,
-    read_json,
     save_component,
-    write_index,
 )
+from flashdiffusion.priors.folder import INDEX, read_json, write_index
 from flashdiffusion.training.recipes import RECIPES
 
 

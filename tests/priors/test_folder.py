@@ -14,14 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from flashdiffusion import FlashPipeline
 from flashdiffusion.errors import CheckpointError, InputError
-from flashdiffusion.priors import (
-    DiffusersAutoencoder,
-    IdentityAutoencoder,
-    LatentPrior,
-    load_component,
-    read_json,
-    resolve_folder,
-)
+from flashdiffusion.priors import DiffusersAutoencoder, IdentityAutoencoder, LatentPrior, load_component
+from flashdiffusion.priors.folder import read_json, resolve_folder
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.0015, "beta_end": 0.0195}

@@ -67,7 +67,7 @@ def _opened(
 ) -> "FlashPipeline":
     """A published file, or a folder or hub id with all that it holds."""
     from flashdiffusion.pipeline import FlashPipeline
-    from flashdiffusion.priors import check_files, resolve_folder
+    from flashdiffusion.priors.folder import check_files, resolve_folder
     from flashdiffusion.published import load_published
 
     if file is not None:

@@ -13,7 +13,8 @@ from flashdiffusion.errors import InputError, check_name, unknown_name
 from flashdiffusion.metrics.lpips import LPIPS
 from flashdiffusion.physics import get_task
 from flashdiffusion.pipeline import FlashPipeline
-from flashdiffusion.priors import IdentityAutoencoder, load_autoencoder, write_index
+from flashdiffusion.priors import IdentityAutoencoder, load_autoencoder
+from flashdiffusion.priors.folder import write_index
 from flashdiffusion.severity.encoder import HEADS
 from flashdiffusion.training.autoencoder import AutoencoderStage
 from flashdiffusion.training.config import Recipe
