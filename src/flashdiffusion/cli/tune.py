@@ -1,7 +1,6 @@
 """`flashdiffusion tune`."""
 
 import json
-from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +14,7 @@ from flashdiffusion.errors import InputError
 if TYPE_CHECKING:
     from flashdiffusion.experiments.tune import Trial
     from flashdiffusion.methods import Settings
-    from flashdiffusion.presets import Presets
+    from flashdiffusion.presets import Preset, Presets
 
 
 def command(
@@ -63,18 +62,20 @@ def command(
         more: dict[str, Any] = {"noise_std": images.noise_std, "seed": seed, "max_in_flight": max_in_flight}
         run = partial(evaluate, pipeline, data, task, method.method, metrics=Metrics(quality.weights), **more)
         found = search(wanted, lambda settings: means(run(settings=settings, progress=True)), earlier)
-        result, asked = made_by(pipeline.prior.device, about), list["Trial"]()
-        for trial in _written(found, earlier, out, result):
-            asked.append(trial)
+        result = made_by(pipeline.prior.device, about)
+        trials = {trial.settings: trial for trial in earlier}  # those that were not asked for are kept too
+        for number, trial in enumerate(found, start=1):
+            trials[trial.settings] = trial
+            result["trials"] = [one.to_json() for one in trials.values()]
+            write_json(out, result)
             values = ", ".join(f"{name} {getattr(trial.settings, name)}" for name in varied)
-            done = f"{len(asked)}/{len(wanted)}: {method.method} on {images.task}: {values}"
+            done = f"{number}/{len(wanted)}: {method.method} on {images.task}: {values}"
             print(f"{done}: {_figures(trial)}", flush=True)
-        winner = best(asked, objective)
+        winner = best([trials[settings] for settings in wanted], objective)
         write_json(out, result | {"best": winner.to_json()})
         if save:
-            _keep(
-                Path(str(model.model)), choice.presets, (images.task, method.method, method.given.get("steps")), winner
-            )
+            key = (images.task, method.method, method.given.get("steps"))
+            choice.presets.with_preset(key, _preset(winner)).write(Path(str(model.model)))
         print(f"best by {objective}: {_options(winner.settings, *parts)} ({_figures(winner)}); written to {out}")
 
 
@@ -115,27 +116,13 @@ def _read(out: Path, about: dict[str, Any]) -> "list[Trial]":
     return trials
 
 
-def _written(
-    found: "Iterable[Trial]", earlier: "Iterable[Trial]", out: Path, result: dict[str, Any]
-) -> "Iterator[Trial]":
-    """Trials, each given after it was written with all that are known."""
-    from flashdiffusion.data import write_json
-
-    trials = {trial.settings: trial for trial in earlier}
-    for trial in found:
-        trials[trial.settings] = trial
-        result["trials"] = [one.to_json() for one in trials.values()]
-        write_json(out, result)
-        yield trial
-
-
-def _keep(folder: Path, presets: "Presets", key: tuple[str, str, int | None], winner: "Trial") -> None:
-    """Write the best settings into the model's folder."""
+def _preset(winner: "Trial") -> "Preset":
+    """The best settings as a preset."""
     from flashdiffusion.presets import Preset
 
     reached = {name: winner.mean.get(name) for name in ("psnr", "lpips", "nfe")}
     found = {name: value for name, value in winner.settings.items() if name != "steps"}
-    presets.with_preset(key, Preset(found, **reached)).write(folder)
+    return Preset(found, **reached)
 
 
 def _figures(trial: "Trial") -> str:
