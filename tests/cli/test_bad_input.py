@@ -563,7 +563,7 @@ def test_one_bad_image_among_three_is_not_degraded(flash, tmp_path, image):
     other = shutil.copy(image, tmp_path / "other.png")
     ended = flash("degrade", image, bad, other, "--size", 32, "--out", out)
     assert ended.code == 1
-    assert re.fullmatch(rf"flashdiffusion: failed: {bad}: damaged or truncated image .*\n", ended.err)
+    assert re.fullmatch(rf"flashdiffusion: failed: {bad}: damaged or truncated image: .*\n", ended.err)
     assert {p.stem for p in out.iterdir()} == {"image", "other", "degrade"}
 
 

@@ -15,6 +15,7 @@ from flashdiffusion.physics.deepinverse import DeepInverseMethods
 
 NoiseStd = float | Sequence[float] | Tensor
 PerImage = float | Sequence[float] | Tensor  # a parameter: one number for all images, or one for each
+Size = tuple[int, int]  # of an image: height and width in pixels
 
 
 class BatchedPhysics(DeepInverseMethods, ABC):

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics.base import BatchedPhysics, NoiseStd
+from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, Size
 from flashdiffusion.physics.kernel_wizard import CODE_CHANNELS, STRIDE, KernelWizard
 from flashdiffusion.physics.registry import Form, register_physics
 
+Network = Callable[[Tensor, Tensor], Tensor]  # (images, codes) -> blurred images
 CODE_STD = 1.2  # of the random kernel codes in "Diffusion Posterior Sampling" (Chung et al., ICLR 2023)
 
 
@@ -33,7 +34,7 @@ class BlurKernelSpace(BatchedPhysics):
 
     name = "blur-kernel-space"
 
-    def __init__(self, network: Callable[[Tensor, Tensor], Tensor], code: Tensor, noise_std: NoiseStd = 0.05) -> None:
+    def __init__(self, network: Network, code: Tensor, noise_std: NoiseStd = 0.05) -> None:
         if code.ndim != 4 or code.shape[1] != CODE_CHANNELS or not bool(code.isfinite().all()):
             raise InputError(
                 f"kernel code of shape {tuple(code.shape)}; expected finite numbers (B, {CODE_CHANNELS}, "
@@ -44,12 +45,7 @@ class BlurKernelSpace(BatchedPhysics):
 
     @classmethod
     def draw(
-        cls,
-        network: Callable[[Tensor, Tensor], Tensor],
-        count: int,
-        size: tuple[int, int],
-        generator: torch.Generator,
-        noise_std: NoiseStd = 0.05,
+        cls, network: Network, count: int, size: Size, generator: torch.Generator, noise_std: NoiseStd = 0.05
     ) -> Self:
         """Draw codes from N(0, 1.2²) for `count` images of `size` (H, W)."""
         shape = (count, CODE_CHANNELS, size[0] // STRIDE, size[1] // STRIDE)
@@ -90,7 +86,7 @@ def _network(path: Path) -> KernelWizard:
     return KernelWizard.from_file(path)
 
 
-def _from_file(weights: Path, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd) -> BatchedPhysics:
+def _from_file(weights: Path, size: Size, generator: torch.Generator, noise_std: NoiseStd) -> BatchedPhysics:
     return BlurKernelSpace.draw(_network(weights), 1, size, generator, noise_std)
 
 

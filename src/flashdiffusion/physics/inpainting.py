@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, PerImage, between, per_image, whole
+from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, PerImage, Size, between, per_image, whole
 from flashdiffusion.physics.masks import ALPHA, fit_mask, read_mask
 from flashdiffusion.physics.registry import Form, register_physics
 from flashdiffusion.physics.tasks import Task
@@ -62,11 +62,7 @@ class RandomInpainting(_Inpainting):
 
     @classmethod
     def from_ratio(
-        cls,
-        ratio: PerImage,
-        size: tuple[int, int],
-        generator: torch.Generator | None = None,
-        noise_std: NoiseStd = 0.05,
+        cls, ratio: PerImage, size: Size, generator: torch.Generator | None = None, noise_std: NoiseStd = 0.05
     ) -> Self:
         """Draw a mask per image that drops each pixel with probability `ratio`; raises InputError outside [0, 1]."""
         share = per_image("ratio", ratio, "numbers in [0, 1]", between(0, 1))
@@ -77,10 +73,10 @@ class RandomInpainting(_Inpainting):
     def from_file(
         cls,
         mask: Path,
-        size: tuple[int, int] | None = None,
+        size: Size | None = None,
         noise_std: NoiseStd = 0.05,
         image: Path | None = None,
-        original: tuple[int, int] | None = None,
+        original: Size | None = None,
     ) -> Self:
         """Read a mask from an image file, see `read_mask`; "alpha", if no such file exists, is that of `image` itself.
 
@@ -133,9 +129,7 @@ class BoxInpainting(_Inpainting):
         super().__init__(params, noise_std)
 
     @classmethod
-    def from_side(
-        cls, side: PerImage, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd = 0.05
-    ) -> Self:
+    def from_side(cls, side: PerImage, size: Size, generator: torch.Generator, noise_std: NoiseStd = 0.05) -> Self:
         """Draw the place of a square box per image of `size` (H, W); `side` is a share of the shorter side.
 
         Raises:

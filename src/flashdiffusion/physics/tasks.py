@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.errors import InputError, check_name
-from flashdiffusion.physics.base import BatchedPhysics, NoiseStd
+from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, Size
 from flashdiffusion.physics.mixed import Mixed, concatenate
 from flashdiffusion.seeds import image_generator
 
@@ -40,9 +40,7 @@ class Task:
     levels: tuple[float, ...] | None = None
     physics: str = ""
 
-    def draw(
-        self, count: int, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd
-    ) -> BatchedPhysics:
+    def draw(self, count: int, size: Size, generator: torch.Generator, noise_std: NoiseStd) -> BatchedPhysics:
         """Draw parameters for `count` images, on the generator's device."""
         unit = torch.rand(count, generator=generator, device=generator.device)
         if self.levels is None:
@@ -52,17 +50,13 @@ class Task:
             level = torch.tensor(inside, device=unit.device)[(unit * len(inside)).long()]
         return self.build(level, size, generator, noise_std)
 
-    def build(
-        self, level: Tensor, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd
-    ) -> BatchedPhysics:
+    def build(self, level: Tensor, size: Size, generator: torch.Generator, noise_std: NoiseStd) -> BatchedPhysics:
         """Build the operator for levels (B,)."""
         named = {self.level: level} if self.level else {}
         operator = build(self.make, **named, size=size, generator=generator, noise_std=noise_std)
         return operator.expand(len(level))
 
-    def at(
-        self, level: float, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd
-    ) -> BatchedPhysics:
+    def at(self, level: float, size: Size, generator: torch.Generator, noise_std: NoiseStd) -> BatchedPhysics:
         """Build the operator of one image at a given level.
 
         Raises:
@@ -94,9 +88,7 @@ class Mixture:
         """The tasks of these names."""
         return [task for name in self.parts if isinstance(task := get_task(name), Task)]
 
-    def draw(
-        self, count: int, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd
-    ) -> BatchedPhysics:
+    def draw(self, count: int, size: Size, generator: torch.Generator, noise_std: NoiseStd) -> BatchedPhysics:
         """Draw operators for `count` images, on the generator's device."""
         kinds = torch.randint(len(self.tasks), (count,), generator=generator, device=generator.device).cpu()
         std = torch.as_tensor(noise_std, dtype=torch.float64, device="cpu").expand(count)
@@ -107,9 +99,7 @@ class Mixture:
                 parts.append((rows, task.draw(len(rows), size, generator, std[rows])))
         return parts[0][1] if len(parts) == 1 else Mixed(parts)
 
-    def at(
-        self, level: float, size: tuple[int, int], generator: torch.Generator, noise_std: NoiseStd
-    ) -> BatchedPhysics:
+    def at(self, level: float, size: Size, generator: torch.Generator, noise_std: NoiseStd) -> BatchedPhysics:
         raise InputError(f"task {self.name} has no level of its own; choose one of its tasks")
 
 
