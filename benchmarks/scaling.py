@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from flashdiffusion.data import ImageDataset, write_json
-from flashdiffusion.jobs import Done, EvaluateJob, Item, Job, ModelChoice, Worker, run_on_ray
+from flashdiffusion.jobs import EvaluateJob, Item, Job, ModelChoice, Worker, run_on_ray
 from flashdiffusion.jobs.records import environment
 from flashdiffusion.presets import preset_for
 
@@ -37,10 +37,10 @@ class Stub:
     def open(self) -> Worker:
         return self._work
 
-    def _work(self, items: Iterable[Item]) -> Iterator[Done]:
+    def _work(self, items: Iterable[Item]) -> Iterator[Item]:
         for item in items:
             time.sleep(self.seconds)
-            yield Done(item.index, item.name, {"id": item.name}, {"restored": bytes(self.size)})
+            yield replace(item, record={"id": item.name}, pngs={"restored": bytes(self.size)})
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Clocked:
     def open(self) -> Worker:
         worker, ready = self.job.open(), time.time()
 
-        def work(items: Iterable[Item]) -> Iterator[Done]:
+        def work(items: Iterable[Item]) -> Iterator[Item]:
             for done in worker(items):
                 yield replace(done, record={**(done.record or {}), "ready": ready})
 

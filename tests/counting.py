@@ -3,11 +3,11 @@
 import os
 import signal
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.jobs import Done, Item
+from flashdiffusion.jobs import Item
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Counting:
             raise InputError(self.refused)
         return self
 
-    def __call__(self, items: Iterable[Item]) -> Iterator[Done]:
+    def __call__(self, items: Iterable[Item]) -> Iterator[Item]:
         for item in items:
             marker = self.folder / "killed"
             if item.index == self.kill and not marker.exists():
@@ -35,4 +35,5 @@ class Counting:
             png = b"\x89PNG\x00" + bytes([item.index, 0, 0])  # ends in zeros, which some containers drop
             record = {"id": item.name, "where": str(Path.cwd())}
             odd = item.index % 2 == 1
-            yield Done(item.index, item.name, record, {"restored": png}, "odd" if odd else None, notes=("a", "b"))
+            pngs = {"restored": png}
+            yield replace(item, record=record, pngs=pngs, reason="odd" if odd else None, notes=("a", "b"))

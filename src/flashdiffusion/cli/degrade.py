@@ -99,7 +99,7 @@ def _degrade(
     from flashdiffusion.data import MeasurementFile, save_image
     from flashdiffusion.data.images import fit, to_tensor
     from flashdiffusion.data.measurements import SUFFIX
-    from flashdiffusion.jobs.measured import read_noted
+    from flashdiffusion.jobs.reading import read_noted
     from flashdiffusion.jobs.records import Record
     from flashdiffusion.metrics import psnr
 

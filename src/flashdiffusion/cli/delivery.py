@@ -12,14 +12,14 @@ from flashdiffusion.cli.options import RunOptions
 from flashdiffusion.errors import InputError, note
 
 if TYPE_CHECKING:
-    from flashdiffusion.jobs import Done, EvaluateJob, Item, RestoreJob
+    from flashdiffusion.jobs import EvaluateJob, Item, RestoreJob
     from flashdiffusion.jobs.journal import Journal
     from flashdiffusion.jobs.records import Record
 
     Job = RestoreJob | EvaluateJob
 
 
-def _start(job: "Job", items: "Sequence[Item]", run: RunOptions) -> "Iterator[Done]":
+def _start(job: "Job", items: "Sequence[Item]", run: RunOptions) -> "Iterator[Item]":
     """Do the items; each is given as soon as it is done."""
     from tqdm import tqdm
 
@@ -51,7 +51,7 @@ class Delivery:
     results: Path
     about: Mapping[str, Any]
     digest_of: "Callable[[Item], str]"
-    save: "Callable[[Done], None]"
+    save: "Callable[[Item], None]"
     saved: Callable[[str], bool] = lambda name: True
     failures: Failures = field(default_factory=Failures)
 

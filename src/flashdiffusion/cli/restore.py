@@ -26,8 +26,8 @@ class DamageOptions:
 
     def check(self, files: Sequence[Path], seed: int) -> None:
         """Raise InputError if images and arrays cannot be restored for what is known of their damage."""
-        from flashdiffusion.jobs.measured import is_image
         from flashdiffusion.jobs.parse import check_files, drawn_by, parse_physics
+        from flashdiffusion.jobs.reading import is_image
         from flashdiffusion.seeds import image_generator
 
         if self.physics is None:

@@ -21,7 +21,8 @@ def command(
 ) -> int:
     """How badly damaged is each image? Prints the severity and the step that Flash would start at."""
     from flashdiffusion.data import ensure_file
-    from flashdiffusion.jobs.measured import Reader
+    from flashdiffusion.jobs import Item
+    from flashdiffusion.jobs.reading import Reader
     from flashdiffusion.jobs.records import Record
 
     files = named(inputs)
@@ -31,10 +32,13 @@ def command(
     reader = Reader(pipeline, physics, fit=fit)
     grid = pipeline.prior.schedule.grid()
     records, failures = [], Failures()
-    for name, path in files.items():
+    for n, (name, path) in enumerate(files.items()):
+        item = Item(n, name, str(path))
         with failures.kept(path):
-            var = pipeline.severity(reader(path, name, note).problem.image).var.float().cpu()
+            var = pipeline.severity(reader(item).image).var.float().cpu()
             records.append(Record(name, severity=float(var), start_step=int(grid.match(var)), file=str(path)))
+        for text in item.notes:
+            note(text)
     if sort:
         records.sort(key=lambda record: -(record.severity or 0))
     if records:

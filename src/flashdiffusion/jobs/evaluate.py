@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flashdiffusion.data import ImageDataset, encode_image
 from flashdiffusion.errors import InputError
-from flashdiffusion.jobs.job import Done, Item, ModelChoice
+from flashdiffusion.jobs.job import Item, ModelChoice
 from flashdiffusion.jobs.measuring import Evaluated, Measure, evaluate
 from flashdiffusion.methods import Settings
 from flashdiffusion.metrics import Metrics
@@ -64,17 +64,17 @@ class EvaluateWorker:
         self.data = open_data(self.pipeline, job.data, job.limit, cache_gib=0)  # each image is read once
         self.pipeline.method(solver, start, job.settings)
 
-    def __call__(self, items: Iterable[Item]) -> Iterator[Done]:
+    def __call__(self, items: Iterable[Item]) -> Iterator[Item]:
         """Evaluate the items; each is given once, as soon as it is done."""
-        job, names, moved = self.job, dict[int, str](), deque[Done]()
+        job, asked, moved = self.job, dict[int, Item](), deque[Item]()
 
         def rows() -> Iterator[int]:
             for item in items:
                 if not (item.index < len(self.data) and self.data.ids[item.index] == item.path):
                     reason = f"the data changed during the run: {item.path} is no longer image {item.index}"
-                    moved.append(Done(item.index, item.name, reason=reason))
+                    moved.append(replace(item, reason=reason))
                     continue
-                names[item.index] = item.name
+                asked[item.index] = item
                 yield item.index
 
         for one in evaluate(
@@ -87,13 +87,12 @@ class EvaluateWorker:
             metrics=self.metrics,
             **self.options,
         ):
-            name = names.pop(one.index)
+            item = asked.pop(one.index)
             if one.record is None:
-                yield Done(one.index, name, reason=one.failed)
+                yield replace(item, reason=one.failed)
                 continue
-            pngs = _pngs(one) if one.index < job.shown else {}
-            record = replace(one.record, id=name, digest=self.data.digest(one.index))
-            yield Done(one.index, name, record.to_json(), pngs)
+            record = replace(one.record, id=item.name, digest=self.data.digest(one.index))
+            yield replace(item, record=record.to_json(), pngs=_pngs(one) if one.index < job.shown else {})
         yield from moved
 
 

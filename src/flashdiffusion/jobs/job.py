@@ -15,37 +15,38 @@ COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Item:
-    """One image to work on: its place among all, the name of its outputs, its file if it is one of its own."""
+    """One image of a job: what is to be done, and what became of it.
 
-    index: int
-    name: str
-    path: str = ""
-
-
-@dataclass(frozen=True)
-class Done:
-    """What became of an item.
+    index: its place among all. name: of its outputs. path: its file, if it is one of its own.
 
     record: what is known of the image, as in a results file. pngs: images by what they show ("restored", "clean",
     "measured"), as PNG files. reason: what went wrong; with a record, this was not the restoration. source: the file
-    that the reason is about, if it could not be read. notes: what the user should be told.
+    that the reason is about, if it could not be read. notes: what the user should be told. fitted: whether the image
+    was cropped and resized. grey: whether it was grey.
     """
 
     index: int
     name: str
+    path: str = ""
     record: dict[str, Any] | None = None
     pngs: Mapping[str, bytes] = field(default_factory=dict)
     reason: str | None = None
     source: str | None = None
     notes: tuple[str, ...] = ()
+    fitted: bool = False
+    grey: bool = False
+
+    def note(self, text: str) -> None:
+        """Tell the user something."""
+        self.notes += (text,)
 
 
 class Worker(Protocol):
-    """Does any number of items, each once, in whatever order they finish."""
+    """Does any number of items: gives a copy of each once, with what became of it, in whatever order they finish."""
 
-    def __call__(self, items: Iterable[Item]) -> Iterator[Done]: ...
+    def __call__(self, items: Iterable[Item]) -> Iterator[Item]: ...
 
 
 class Job(Protocol):

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Iterator
 
-from flashdiffusion.jobs.job import Done, Item, Job
+from flashdiffusion.jobs.job import Item, Job
 
 
-def run_local(job: Job, items: Iterable[Item]) -> Iterator[Done]:
+def run_local(job: Job, items: Iterable[Item]) -> Iterator[Item]:
     """Do the items; each is given as soon as it is done.
 
     Raises:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -33,9 +33,9 @@ FINISHING = 4  # threads that compare images, beside a GPU: SSIM alone takes a C
 _UNUSED = {"noise", "regression"}  # starts that make no use of a severity
 
 
-@dataclass(frozen=True)
+@dataclass
 class Evaluated:
-    """One finished image: its place in the data, its record, and what can be looked at, (3, H, W) in [0, 1].
+    """One image: its place in the data, its record, and what can be looked at, (3, H, W) in [0, 1].
 
     measured: the measurement as an image. failed: why there is no record. clean: None if it could not be read.
     """
@@ -141,27 +141,17 @@ def finishing_threads(device: torch.device) -> int:
     return 0 if device.type == "cpu" else FINISHING
 
 
-@dataclass(frozen=True)
-class _Truth:
-    """What is kept of an image while it is restored: its place in the data and what to compare with."""
-
-    row: int
-    clean: Tensor | None = None
-    measured: Tensor | None = None
-    degradation: dict[str, Any] = field(default_factory=dict)
-    severity: float | None = None
-
-
 def _finish(what: Measure, one: Restored) -> Evaluated:
-    known: _Truth = one.extra
-    record = None
-    if one.image is not None and known.clean is not None and known.measured is not None:
+    found: Evaluated = one.extra
+    found.restored, found.failed = one.image, one.failed
+    record, found.record = found.record, None
+    if one.image is not None and record is not None and found.clean is not None and found.measured is not None:
         values: dict[str, Any] = {} if what.method == BOUND else one.row()
-        if one.severity is not None:
-            values["true_severity"] = known.severity
-        values |= compare(what.metrics, one.image, known.clean, known.measured)
-        record = Record(one.id, known.degradation, **values)
-    return Evaluated(known.row, one.id, record, known.clean, known.measured, one.image, one.failed)
+        if one.severity is None:
+            values["true_severity"] = None
+        values |= compare(what.metrics, one.image, found.clean, found.measured)
+        found.record = replace(record, **values)
+    return found
 
 
 def _measured(
@@ -172,7 +162,11 @@ def _measured(
     for chunk in in_chunks(rows, what.batch_size):
         read = dict(zip(chunk, data.attempt(chunk), strict=True))
         images = {row: one for row, one in read.items() if isinstance(one, Tensor)}
-        yield from (Failed(data.ids[row], str(one), _Truth(row)) for row, one in read.items() if row not in images)
+        yield from (
+            Failed(data.ids[row], str(one), Evaluated(row, data.ids[row]))
+            for row, one in read.items()
+            if row not in images
+        )
         if not images:
             continue
         ids = [data.ids[row] for row in images]
@@ -184,9 +178,10 @@ def _measured(
         if what.severity_used():
             severities = _true_severities(pipeline, clean, looks, together)
         described = measured.physics.describe()
-        known = [
-            _Truth(row, clean[n].clone(), looks[n].clone(), described[n], severities[n]) for n, row in enumerate(images)
-        ]
+        known = []
+        for n, row in enumerate(images):
+            record = Record(ids[n], described[n], true_severity=severities[n])
+            known.append(Evaluated(row, ids[n], record, clean[n].clone(), looks[n].clone()))
         if what.method == BOUND:
             yield Batch(ids, clean, Unknown(), extra=known)
         else:

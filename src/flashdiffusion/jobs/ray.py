@@ -1,24 +1,20 @@
 """A job on the workers of a Ray cluster, or of this machine: Ray Data deals out items, retries and brings results."""
 
-import json
 import logging
 import os
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from flashdiffusion.errors import InputError, brief
-from flashdiffusion.jobs.job import Done, Item, Job
+from flashdiffusion.jobs.job import Item, Job
 from flashdiffusion.plugins import LOADED, load_plugins
 
-if TYPE_CHECKING:
-    import pyarrow
-
 BATCH = 64  # items that a worker is given together, at most
-_PNGS = ("clean", "measured", "restored")
 
 
 def run_on_ray(
@@ -28,7 +24,7 @@ def run_on_ray(
     address: str | None = None,
     cpus: int | None = None,
     gpus: float | None = None,
-) -> Iterator[Done]:
+) -> Iterator[Item]:
     """Do the items in worker processes that each hold the job's model; each is given as soon as its batch is done.
 
     Items of a worker that is killed are given to another one. A cluster that this call starts ends with it.
@@ -53,15 +49,15 @@ def run_on_ray(
 
 def _run(
     job: Job, items: Sequence[Item], workers: int | None, address: str | None, cpus: int | None, gpus: float | None
-) -> Iterator[Done]:
+) -> Iterator[Item]:
     import ray
 
     with _cluster(address, workers):
         share = _share([node for node in ray.nodes() if node["Alive"]], workers, len(items), cpus, gpus)
         seen: set[int] = set()  # a batch whose worker is killed while it is delivered could come again
         try:
-            for table in _dataset(job, items, *share).iter_batches(batch_size=None, batch_format="pyarrow"):
-                for done in _from_table(table):
+            for batch in _dataset(job, items, *share).iter_batches(batch_size=None):
+                for done in batch["item"]:
                     if done.index not in seen:
                         seen.add(done.index)
                         yield done
@@ -76,14 +72,13 @@ def _dataset(job: Job, items: Sequence[Item], workers: int, cpus: int, gpus: flo
     # Half of a worker's share: at the end a slow worker holds the others up for half of its time at most.
     size = max(1, min(BATCH, -(-len(items) // (2 * workers))))
     blocks = -(-len(items) // size)
-    return ray.data.from_items([asdict(item) for item in items], override_num_blocks=blocks).map_batches(
+    return ray.data.from_items([*items], override_num_blocks=blocks).map_batches(
         _Actor,
         fn_constructor_args=(job, cpus, str(Path.cwd()), [*LOADED.values()]),
         compute=ray.data.ActorPoolStrategy(size=workers),
         num_cpus=cpus,
         num_gpus=gpus,
         batch_size=size,
-        batch_format="pyarrow",
     )
 
 
@@ -99,30 +94,8 @@ class _Actor:
         load_plugins(plugins)
         self.worker = job.open()
 
-    def __call__(self, table: "pyarrow.Table") -> "pyarrow.Table":
-        return _to_table(list(self.worker(Item(**row) for row in table.to_pylist())))
-
-
-def _to_table(dones: list[Done]) -> "pyarrow.Table":
-    import pyarrow as pa
-
-    columns = {
-        "index": pa.array([done.index for done in dones], pa.int64()),
-        "name": pa.array([done.name for done in dones], pa.string()),
-        "record": pa.array([done.record and json.dumps(done.record) for done in dones], pa.string()),
-        "reason": pa.array([done.reason for done in dones], pa.string()),
-        "source": pa.array([done.source for done in dones], pa.string()),
-        "notes": pa.array([list(done.notes) for done in dones], pa.list_(pa.string())),
-    }
-    columns |= {name: pa.array([done.pngs.get(name) for done in dones], pa.large_binary()) for name in _PNGS}
-    return pa.table(columns)
-
-
-def _from_table(table: "pyarrow.Table") -> Iterator[Done]:
-    for row in table.to_pylist():
-        pngs = {name: data for name in _PNGS if (data := row.pop(name)) is not None}
-        record, notes = row.pop("record"), tuple(row.pop("notes"))
-        yield Done(**row, record=json.loads(record) if record else None, pngs=pngs, notes=notes)
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return {"item": np.array([*self.worker(batch["item"])], dtype=object)}
 
 
 def _share(

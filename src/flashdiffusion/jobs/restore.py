@@ -1,7 +1,7 @@
 """Degraded images restored: read in the background, given as they finish."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ from flashdiffusion.data.measurements import SUFFIX
 from flashdiffusion.engine.capacity import Capacity
 from flashdiffusion.errors import FlashDiffusionError
 from flashdiffusion.jobs.inputs import digest
-from flashdiffusion.jobs.job import Done, Item, ModelChoice
-from flashdiffusion.jobs.measured import Measured, Reader, is_image, read_truth
+from flashdiffusion.jobs.job import Item, ModelChoice
 from flashdiffusion.jobs.measuring import finishing_threads
 from flashdiffusion.jobs.parse import own_files
 from flashdiffusion.jobs.quality import compare
+from flashdiffusion.jobs.reading import Reader, is_image, read_truth
 from flashdiffusion.jobs.records import Record
 from flashdiffusion.methods import Settings, parse_method, used_settings
 from flashdiffusion.metrics import Metrics
@@ -28,6 +28,9 @@ from flashdiffusion.solvers import Problem
 
 CHUNK = 64  # images that are read together; those of them that are alike share a batch
 FAR = 1.5  # shorter side of an image over the model's, or under it, from where the user is told
+# What is kept of an image while it is restored: its item, the start of its record, and the measurement (3, H, W) to
+# compare with a true image.
+Kept = tuple[Item, Record | None, Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,7 @@ class RestoreJob:
 
     physics, noise_std: what damaged images that are no measurement files, as on the command line. given: settings
     that replace those of the presets. steps: length of the time grid. fit: bring images to the model's size.
-    references: the true image's file by name. weights: weights files of metrics that
-    need them, by name.
+    references: the true image's file by name. weights: weights files of metrics that need them, by name.
     """
 
     model: ModelChoice = field(default_factory=ModelChoice)
@@ -92,109 +94,81 @@ class RestoreWorker:
         settings = job.settings_for("gaussian-blur")
         self.pipeline.method(self.solver, self.start, settings)
         Capacity(job.max_in_flight)
+        self.quiet = job.fit or self.pipeline.sample_size is None  # of images far from the model's size
 
-    def __call__(self, items: Iterable[Item]) -> Iterator[Done]:
+    def __call__(self, items: Iterable[Item]) -> Iterator[Item]:
         """Restore the items; each is given once, as soon as it is done."""
-        run = _Reading(self)
         restored = self.pipeline.stream(
-            run.batches(items),
+            self._batches(items),
             solver=self.solver,
             start=self.start,
             seed=self.job.seed,
             max_in_flight=self.job.max_in_flight,
             progress=self.job.progress,
         )
-        return mapped(run.done, restored, finishing_threads(self.pipeline.prior.device))
-
-
-class _Reading:
-    """Items on their way: `batches` is run in a thread, `done` where the results are wanted."""
-
-    def __init__(self, worker: RestoreWorker) -> None:
-        self.job, self.pipeline, self.worker = worker.job, worker.pipeline, worker
-        self.quiet = self.job.fit or self.pipeline.sample_size is None
+        return mapped(self._done, restored, finishing_threads(self.pipeline.prior.device))
 
     # -- in the thread that reads ---------------------------------------------------------------------------
 
-    def batches(self, items: Iterable[Item]) -> Iterator[Batch | Failed]:
+    def _batches(self, items: Iterable[Item]) -> Iterator[Batch | Failed]:
         settings = Settings(**self.job.given) if self.job.given else None
         for chunk in in_chunks(items, CHUNK):
-            groups: dict[object, list[tuple[Measured, _Source]]] = {}
+            groups: dict[object, list[tuple[Problem, Kept]]] = {}
             for item in chunk:
-                read = self._read(item)
+                read = self._read(replace(item))
                 if isinstance(read, Failed):
                     yield read
                     continue
-                one = read[0].problem
+                one = read[0]
                 groups.setdefault((type(one.physics), one.y.shape, one.image.shape), []).append(read)
             for group in groups.values():
-                problem = Problem.join([one.problem for one, _ in group])
-                yield Batch.of([one.name for one, _ in group], problem, settings, [known for _, known in group])
+                problem = Problem.join([one for one, _ in group])
+                yield Batch.of([known[0].name for _, known in group], problem, settings, [known for _, known in group])
 
-    def _read(self, item: Item) -> "tuple[Measured, _Source] | Failed":
-        path, notes = Path(item.path), list[str]()
+    def _read(self, item: Item) -> "tuple[Problem, Kept] | Failed":
         try:
-            one = self.worker.reader(path, item.name, notes.append)
+            problem = self.reader(item)
             content = self.job.digest_of(item)
         except (FlashDiffusionError, OSError) as error:
-            return Failed(item.name, str(error), _Source(item, notes=tuple(notes), source=item.path))
-        if not self.quiet and is_image(path) and (note := self._size_note(one)):
-            notes.append(note)
-            self.quiet = True
-        physics = one.problem.physics
+            item.source = item.path
+            return Failed(item.name, str(error), (item, None, None))
+        self._note_size(item, problem)
+        physics = problem.physics
         degradation = physics.describe()[0] if isinstance(physics, BatchedPhysics) else None
-        measured = one.problem.image[0].cpu().clone() if item.name in self.job.references else None
-        return one, _Source(item, degradation, content, tuple(notes), None, measured, one.fitted, one.grey)
+        measured = problem.image[0].cpu().clone() if item.name in self.job.references else None
+        return problem, (item, Record(item.name, degradation, file=item.path, digest=content), measured)
 
-    def _size_note(self, one: Measured) -> str | None:
+    def _note_size(self, item: Item, problem: Problem) -> None:
+        """Say once that an image's size is far from the model's."""
         side = self.pipeline.sample_size
-        assert side is not None
-        height, width = one.problem.image.shape[2:]
-        if 1 / FAR <= min(height, width) / side <= FAR:
-            return None
-        return (
-            f"{one.path} is restored at {width}x{height} and the model was trained on images of {side}x{side}; --fit "
-            "restores at that size"
-        )
+        if self.quiet or side is None or not is_image(Path(item.path)):
+            return
+        height, width = problem.image.shape[2:]
+        if not 1 / FAR <= min(height, width) / side <= FAR:
+            self.quiet = True
+            item.note(
+                f"{item.path} is restored at {width}x{height} and the model was trained on images of {side}x{side}; "
+                "--fit restores at that size"
+            )
 
     # -- where the results are wanted -----------------------------------------------------------------------
 
     @torch.no_grad()
-    def done(self, restored: Restored) -> Done:
-        """What a restored image comes to."""
-        known: _Source = restored.extra
-        item = known.item
-        if restored.image is None:
-            return Done(item.index, item.name, reason=restored.failed, source=known.source, notes=known.notes)
-        values, reason = restored.row(), None
-        image = restored.image.mean(dim=0, keepdim=True) if known.grey else restored.image
-        if known.measured is not None:
+    def _done(self, restored: Restored) -> Item:
+        """The item, with what its image came to."""
+        known: Kept = restored.extra
+        item, record, measured = known
+        item.reason = restored.failed
+        if restored.image is None or record is None:
+            return item
+        values = restored.row()
+        image = restored.image.mean(dim=0, keepdim=True) if item.grey else restored.image
+        if measured is not None:
             try:
                 height, width = image.shape[1:]
-                truth = read_truth(Path(self.job.references[item.name]), (height, width), known.fitted, known.note)[0]
-                values |= compare(self.worker.metrics, image.expand(3, -1, -1), truth, known.measured)
+                truth = read_truth(Path(self.job.references[item.name]), (height, width), item.fitted, item.note)[0]
+                values |= compare(self.metrics, image.expand(3, -1, -1), truth, measured)
             except FlashDiffusionError as error:
-                reason = str(error)
-        record = Record(item.name, known.degradation, file=item.path, digest=known.digest, **values)
-        pngs = {"restored": encode_image(image)}
-        return Done(item.index, item.name, record.to_json(), pngs, reason, notes=known.notes)
-
-
-@dataclass
-class _Source:
-    """What is kept of an item while its image is restored.
-
-    measured: (3, H, W), to compare with the true image. source: the file, if it could not be read.
-    """
-
-    item: Item
-    degradation: dict[str, Any] | None = None
-    digest: str = ""
-    notes: tuple[str, ...] = ()
-    source: str | None = None
-    measured: Tensor | None = None
-    fitted: bool = False
-    grey: bool = False
-
-    def note(self, text: str) -> None:
-        self.notes += (text,)
+                item.reason = str(error)
+        item.record, item.pngs = replace(record, **values).to_json(), {"restored": encode_image(image)}
+        return item

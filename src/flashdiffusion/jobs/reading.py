@@ -1,7 +1,6 @@
 """Measurement files and images that came degraded, read with their physics."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,6 +12,7 @@ from flashdiffusion.data.arrays import ARRAYS, read_array
 from flashdiffusion.data.images import fit, read_image, to_tensor
 from flashdiffusion.data.measurements import SUFFIX
 from flashdiffusion.errors import InputError, SizeError
+from flashdiffusion.jobs.job import Item
 from flashdiffusion.jobs.parse import parse_physics
 from flashdiffusion.physics import PHYSICS, BatchedPhysics, BlurKernelSpace
 from flashdiffusion.pipeline import FlashPipeline
@@ -22,20 +22,7 @@ from flashdiffusion.solvers import Problem
 from flashdiffusion.solvers.rows import Unknown
 
 Note = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One input: its file, name, and y (1, ...) with its physics, if known.
-
-    fitted: whether it was cropped and resized. grey: whether it was a grey image.
-    """
-
-    path: Path
-    name: str
-    problem: Problem
-    fitted: bool = False
-    grey: bool = False
+Read = tuple[Tensor, BatchedPhysics | None]  # y (1, ...) and its physics, if known
 
 
 def read_noted(path: Path, note: Note) -> Image.Image:
@@ -99,27 +86,28 @@ class Reader:
         self.fit, self.needed = fit, needed
         self._sizes: dict[tuple[int, int], tuple[int, int]] = {}  # that images are fitted to, by their own
 
-    def __call__(self, path: Path, name: str, note: Note) -> Measured:
-        """Read an input; `note` is told of what was changed.
+    def __call__(self, item: Item) -> Problem:
+        """Read an item's file: y (1, ...) with its physics, if known; notes on the item what was changed.
 
         Raises:
             FlashDiffusionError: it cannot be used.
         """
+        path = Path(item.path)
         try:
             if path.suffix == SUFFIX:
-                one = self._measurement(path, name)
+                y, physics = self._measurement(path, item)
             else:
-                one = self._image(path, name, note) if is_image(path) else self._array(path, name)
-            one = replace(one, problem=self.pipeline.check(one.problem))
+                y, physics = self._image(path, item) if is_image(path) else self._array(path, item)
+            problem = self.pipeline.check(Problem(y) if physics is None else Problem(y, physics))
         except SizeError as error:
             if self.fit or not is_image(path):
                 raise
             raise InputError(f"{error} (--fit crops and resizes images)") from error
-        if not isinstance(one.problem.physics, Unknown):
-            one.problem.measure(one.problem.image)  # raises if it fits no y of this shape
-        if (text := range_note(one.problem.y, one.problem.physics)) is not None:
-            note(f"{path}: {text}")
-        return one
+        if not isinstance(problem.physics, Unknown):
+            problem.measure(problem.image)  # raises if it fits no y of this shape
+        if (text := range_note(problem.y, problem.physics)) is not None:
+            item.note(f"{path}: {text}")
+        return problem
 
     def _size(self, path: Path, original: tuple[int, int]) -> tuple[int, int] | None:
         """Height and width that an image is fitted to: those of the measurement of one of the model's size."""
@@ -132,35 +120,36 @@ class Reader:
             self._sizes[original] = (shape[0], shape[1])
         return self._sizes[original]
 
-    def _image(self, path: Path, name: str, note: Note) -> Measured:
-        image = read_noted(path, note)
+    def _image(self, path: Path, item: Item) -> Read:
+        image = read_noted(path, item.note)
         original = (image.height, image.width)
         size = self._size(path, original) or original
-        physics = self._physics_of(name, size, path, original)
+        physics = self._physics_of(item.name, size, path, original)
         if physics is None and self.needed:
-            raise InputError(f"{name} is an image: say what damaged it with --physics, e.g. gaussian-blur:std=2")
-        y = to_tensor(fit(image, *size) if self.fit else image)[None]
-        return Measured(path, name, _problem(y, physics), self.fit, image.info["grey"])
+            raise InputError(f"{item.name} is an image: say what damaged it with --physics, e.g. gaussian-blur:std=2")
+        item.fitted, item.grey = self.fit, image.info["grey"]
+        return to_tensor(fit(image, *size) if self.fit else image)[None], physics
 
-    def _array(self, path: Path, name: str) -> Measured:
+    def _array(self, path: Path, item: Item) -> Read:
         array = read_array(path)
         height, width = (1, 1, *array.shape)[-2:]
-        physics = self._physics_of(name, (height, width), path)
+        physics = self._physics_of(item.name, (height, width), path)
         if physics is None and self.needed:
             raise InputError(f"{path} holds no physics: say what gave it with --physics, e.g. gaussian-blur:std=2")
-        y, grey = as_measurements(array, physics or _as_it_is)
+        y, item.grey = as_measurements(array, physics or _as_it_is)
         y = y if y.ndim == 4 else y[None]
         if y.ndim != 4 or len(y) != 1 or y.shape[1] != 3:
             raise InputError(
                 f"{path} holds an array of shape {tuple(array.shape)}; expected one measurement, (3, H, W), (H, W, 3) "
                 "or, if it is grey, (H, W)"
             )
-        return Measured(path, name, _problem(y, physics), grey=grey)
+        return y, physics
 
-    def _measurement(self, path: Path, name: str) -> Measured:
+    def _measurement(self, path: Path, item: Item) -> Read:
         file = MeasurementFile.load(path)
+        physics: BatchedPhysics | None
         if file.physics == BlurKernelSpace.name:
-            physics = _with_network(file.params, file.noise_std, self._physics_of(name, (1, 1), path), self.needed)
+            physics = _with_network(file.params, file.noise_std, self._physics_of(item.name, (1, 1), path), self.needed)
         elif file.physics in PHYSICS:
             physics = PHYSICS[file.physics].cls.from_params(file.params, file.noise_std)
         else:
@@ -168,7 +157,8 @@ class Reader:
                 f"{path} was made by {file.physics!r}; this library knows {', '.join(PHYSICS)}; if it is of a file of "
                 "yours, give --plugin FILE"
             )
-        return Measured(path, name, _problem(file.y[None], physics), file.fitted, file.grey)
+        item.fitted, item.grey = file.fitted, file.grey
+        return file.y[None], physics
 
     def _physics_of(
         self, name: str, size: tuple[int, int], path: Path, original: tuple[int, int] | None = None
@@ -182,10 +172,6 @@ class Reader:
 
 def _as_it_is(x: Tensor) -> Tensor:
     return x
-
-
-def _problem(y: Tensor, physics: BatchedPhysics | None) -> Problem:
-    return Problem(y) if physics is None else Problem(y, physics)
 
 
 def _with_network(
