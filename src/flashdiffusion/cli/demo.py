@@ -22,8 +22,7 @@ def command(model: ModelOptions, out: Out = Path("demo"), as_json: Json = False,
 
     from flashdiffusion.data import ensure_directory, load_image, save_image, write_json
     from flashdiffusion.jobs.lock import locked
-    from flashdiffusion.jobs.quality import compare
-    from flashdiffusion.jobs.records import Record, report
+    from flashdiffusion.jobs.records import Record, compare, report
     from flashdiffusion.metrics import Metrics
     from flashdiffusion.physics import GaussianBlur
     from flashdiffusion.seeds import image_generator

@@ -14,6 +14,8 @@ from flashdiffusion.physics.operator import as_physics
 from flashdiffusion.solvers import Problem
 from flashdiffusion.types import Physics
 
+FIGURES = ("severity", "start_step", "nfe", "gflop", "seconds")  # what is known of a restored image, as numbers
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -108,4 +110,4 @@ class Restored:
 
     def row(self) -> dict[str, Any]:
         """What it cost, as plain numbers."""
-        return {name: getattr(self, name) for name in ("severity", "start_step", "nfe", "gflop", "seconds")}
+        return {name: getattr(self, name) for name in FIGURES}

@@ -97,7 +97,7 @@ class Slots:
     def __init__(
         self,
         max_in_flight: int | Capacity = 16,
-        on_step: Callable[[int], None] | None = None,
+        on_step: Callable[[int], None] = lambda images: None,
         static: bool = False,
         on_estimates: Callable[[list[InFlight], Tensor], None] | None = None,
         costs: Costs | None = None,
@@ -201,8 +201,7 @@ class Slots:
                 one.z, one.k, one.noise = step.z[position], one.k - 1, None
                 one.result.nfe += 1
                 one.result.gflop += gflop[position]
-        if self.on_step is not None:
-            self.on_step(len(chosen))
+        self.on_step(len(chosen))
         share = (time.perf_counter() - began) / len(chosen)
         for one in chosen:
             one.result.seconds += share

@@ -55,7 +55,7 @@ class Stream:
 
     def __init__(self, model: Model, options: StreamOptions) -> None:
         self.model, self.options = model, options
-        self.capacity, self.start_rows = Capacity(options.max_in_flight), Limit(options.max_in_flight or START_ROWS)
+        self.capacity, self.start_limit = Capacity(options.max_in_flight), Limit(options.max_in_flight or START_ROWS)
         self.costs = Costs()
         self.decoding = Decoding(model.prior, self.costs, model.compiled)
         self.made: dict[Settings, tuple[Solver, StartRule]] = {}  # equal settings share a solver, and so its steps
@@ -84,7 +84,7 @@ class Stream:
         view = None if self.options.callback is None else self._view
         slots = Slots(self.capacity, self.options.on_step, self.model.compiled, view, self.costs)
         left: list[InFlight] = []
-        for one in slots.run(prefetched(self._starts(batches))):
+        for one in slots.run(prefetched(self._started(batches))):
             left.append(one)
             if len(left) * 4 >= self.capacity.rows:  # decoding one at a time would leave a GPU idle
                 yield from self.decoding.decode(left)
@@ -96,35 +96,26 @@ class Stream:
 
     # -- starts, made one batch ahead in a thread of their own --------------------------------------------
 
-    def _starts(self, batches: Iterable[Batch | Failed]) -> Iterator[list[InFlight]]:
-        source = iter(batches)
-        while True:
-            try:
-                batch = next(source)
-            except StopIteration:
-                return
-            except Exception as error:  # whatever the source raises: `run` does, after the images on their way
-                self.broken = error
-                return
-            first = self.taken
-            if isinstance(batch, Failed):
-                self.taken += 1
-                self.failed.append(Restored(first, batch.id, failed=batch.reason, extra=batch.extra))
-                continue
-            try:
-                started = self._begin(batch, first)
-            except Exception as error:  # a fault of a start rule, not of an image
-                self.broken = error
-                return
-            self.taken += len(batch.y) * batch.samples
-            yield started
+    def _started(self, batches: Iterable[Batch | Failed]) -> Iterator[list[InFlight]]:
+        try:
+            for batch in batches:
+                first = self.taken
+                if isinstance(batch, Failed):
+                    self.taken += 1
+                    self.failed.append(Restored(first, batch.id, failed=batch.reason, extra=batch.extra))
+                    continue
+                started = self._start(batch, first)
+                self.taken += len(batch.y) * batch.samples
+                yield started
+        except Exception as error:  # of the source or a start rule: `run` raises it, after the images on their way
+            self.broken = error
 
     @torch.no_grad()
-    def _begin(self, batch: Batch, first: int) -> list[InFlight]:
+    def _start(self, batch: Batch, first: int) -> list[InFlight]:
         """Starts of a batch whose first image is the `first` of all; those that cannot have one are failed."""
         started: list[InFlight] = []
         for rows in _alike(batch):
-            for part, begun in in_parts(lambda part: self._start(batch, part, first), rows, self.start_rows):
+            for part, begun in in_parts(lambda part: self._start_rows(batch, part, first), rows, self.start_limit):
                 if isinstance(begun, Failure):
                     rest = [(row, sample) for sample in range(batch.samples) for row in part]
                     self.failed += [_result(batch, row, first, sample, begun.reason) for row, sample in rest]
@@ -133,7 +124,7 @@ class Stream:
         self.options.on_plan(sum(one.k for one in started))
         return started
 
-    def _start(self, batch: Batch, rows: list[int], first: int) -> list[InFlight]:
+    def _start_rows(self, batch: Batch, rows: list[int], first: int) -> list[InFlight]:
         """All samples of some rows."""
         began = time.perf_counter()
         whole = batch.problem
@@ -147,7 +138,7 @@ class Stream:
         for sample in range(batch.samples):
             results = [_result(batch, row, first, sample) for row in rows]
             generators = [image_generator(self.options.seed, result.id, "sampling") for result in results]
-            start, gflop = self._begun(problem, solver, rule, generators, operators[0])
+            start, gflop = self._by_rule(problem, solver, rule, generators, operators[0])
             k, seconds = start.k.tolist(), (time.perf_counter() - began) / len(rows)
             times = solver.grid.times[start.k.clamp(0, len(solver.grid)).cpu()].tolist()  # `InFlight` checks k
             severities = start.severity.var.float().tolist() if start.severity else [None] * len(rows)
@@ -162,7 +153,7 @@ class Stream:
             began = time.perf_counter()
         return started
 
-    def _begun(
+    def _by_rule(
         self, problem: Problem, solver: Solver, rule: StartRule, generators: list[torch.Generator], operators: object
     ) -> tuple[Start, list[float]]:
         """Starts, and the GFLOP of each."""

@@ -61,6 +61,15 @@ class Job(Protocol):
         ...
 
 
+def run_local(job: Job, items: Iterable[Item]) -> Iterator[Item]:
+    """Do the items in this process; each is given as soon as it is done.
+
+    Raises:
+        InputError: options that no image can use; at once, not when the first result is asked for.
+    """
+    return job.open()(items)
+
+
 @dataclass(frozen=True)
 class ModelChoice:
     """A model by its folder, name or hub id, and how it is to run.

@@ -12,8 +12,7 @@ from torch import Tensor
 from flashdiffusion.data import ImageDataset, in_chunks, mapped
 from flashdiffusion.engine.capacity import Capacity, Failure, Limit, in_parts
 from flashdiffusion.errors import InputError
-from flashdiffusion.jobs.quality import compare
-from flashdiffusion.jobs.records import Record
+from flashdiffusion.jobs.records import Record, compare
 from flashdiffusion.methods import SOLVERS, Settings, parse_method
 from flashdiffusion.metrics import Metrics
 from flashdiffusion.physics import is_linear

@@ -155,7 +155,7 @@ def _split(text: str, separator: str) -> list[str]:
 
 def _read(text: str) -> Written:
     name, _, rest = text.partition(":")
-    forms = [form for form in get_physics(name).forms]
+    forms = get_physics(name).forms
     if not forms:
         raise InputError(f"{name} has no form on the command line; it is for Python and measurement files")
     expected = " or ".join(_form(name, form) for form in forms)

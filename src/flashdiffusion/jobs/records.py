@@ -9,8 +9,10 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from flashdiffusion.errors import InputError
+from flashdiffusion.metrics import Metrics, psnr
 
 # Fields of a record that are no figures.
 NO_FIGURES = frozenset({"id", "degradation", "missing", "file", "digest"})
@@ -63,6 +65,13 @@ class Record:
         return cls(**values, metrics=quality)
 
 
+def compare(metrics: Metrics, restored: Tensor, truth: Tensor, measured: Tensor) -> dict[str, Any]:
+    """What a `Record` holds of the quality of an image and of its measurement, each (3, H, W)."""
+    quality = metrics(restored, truth)
+    before = float(psnr(measured[None].float().clamp(0, 1), truth[None]))
+    return {"metrics": quality.values, "missing": quality.missing or None, "measurement_psnr": before}
+
+
 def plain(value: Any) -> Any:
     """A number as JSON can hold it: six significant digits, None for NaN and infinities."""
     if isinstance(value, float):
@@ -90,7 +99,7 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
     return summary
 
 
-def _severity_quality(predicted: torch.Tensor, true: torch.Tensor) -> dict[str, float | None]:
+def _severity_quality(predicted: Tensor, true: Tensor) -> dict[str, float | None]:
     from torchmetrics.functional.regression import spearman_corrcoef
 
     low, high = torch.quantile(true, torch.tensor([0.1, 0.9])).tolist()

@@ -16,9 +16,8 @@ from flashdiffusion.jobs.inputs import digest
 from flashdiffusion.jobs.job import Item, ModelChoice
 from flashdiffusion.jobs.measuring import finishing_threads
 from flashdiffusion.jobs.parse import own_files
-from flashdiffusion.jobs.quality import compare
 from flashdiffusion.jobs.reading import Reader, is_image, read_truth
-from flashdiffusion.jobs.records import Record
+from flashdiffusion.jobs.records import Record, compare
 from flashdiffusion.methods import Settings, parse_method, used_settings
 from flashdiffusion.metrics import Metrics
 from flashdiffusion.physics import BatchedPhysics
@@ -91,8 +90,7 @@ class RestoreWorker:
         self.metrics = Metrics(job.weights)
         self.pipeline = job.model.open()
         self.reader = Reader(self.pipeline, job.physics, job.noise_std, job.seed, job.fit, needed=True)
-        settings = job.settings_for("gaussian-blur")
-        self.pipeline.method(self.solver, self.start, settings)
+        self.pipeline.method(self.solver, self.start, job.settings_for("gaussian-blur"))
         Capacity(job.max_in_flight)
         self.quiet = job.fit or self.pipeline.sample_size is None  # of images far from the model's size
 

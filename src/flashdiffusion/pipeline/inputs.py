@@ -1,6 +1,5 @@
 """What people hand over, as measurements and physics: arrays, images, paths, lists; functions."""
 
-import warnings
 from collections.abc import Sequence, Sized
 from pathlib import Path
 from typing import Any
@@ -77,12 +76,6 @@ def _measures_images(physics: Any, image: Tensor) -> bool:
     except Exception:  # it takes no such images
         return False
     return isinstance(measured, Tensor) and measured.ndim == 4 and measured.shape[1] == 3
-
-
-def note_range(y: Tensor, physics: Physics) -> None:
-    """Warn of images that look as if they were on the [-1, 1] scale."""
-    if (text := range_note(y, physics)) is not None:
-        warnings.warn(text, stacklevel=3)
 
 
 def range_note(y: Tensor, physics: Physics) -> str | None:

@@ -15,7 +15,7 @@ from flashdiffusion.errors import InputError
 from flashdiffusion.methods import Settings, parse_method
 from flashdiffusion.model import Model
 from flashdiffusion.physics import flattened
-from flashdiffusion.pipeline.inputs import Given, as_measurements, note_range
+from flashdiffusion.pipeline.inputs import Given, as_measurements, range_note
 from flashdiffusion.pipeline.restoration import Restoration
 from flashdiffusion.priors import IdentityAutoencoder
 from flashdiffusion.solvers import Solver, StartRule
@@ -58,7 +58,8 @@ class FlashPipeline(Model):
         y, grey = as_measurements(y, physics)
         names = [str(i) for i in range(len(y))] if ids is None else list(ids)
         batch = Batch(names, y, physics, samples=num_samples)
-        note_range(batch.y, batch.physics)
+        if (text := range_note(batch.y, batch.physics)) is not None:
+            warnings.warn(text, stacklevel=2)
         restoration = Restoration.collect(self.stream([batch], **options))
         if restoration.failed:
             named = "; ".join(f"{restoration.ids[row]}: {reason}" for row, reason in restoration.failed.items())

@@ -12,7 +12,7 @@ from torch import Tensor
 from flashdiffusion.data import atomic_path, ensure_directory
 from flashdiffusion.data.files import unique
 from flashdiffusion.data.images import to_pil
-from flashdiffusion.engine.batch import Restored
+from flashdiffusion.engine.batch import FIGURES, Restored
 from flashdiffusion.errors import InputError
 
 
@@ -96,21 +96,11 @@ class Restoration:
     def sampled(self, count: int) -> "Restoration":
         """Of rows that are `count` samples of each image, one sample after the other: the first, with all beside it."""
         size = len(self) // count
-
-        def first(value: Tensor) -> Tensor:
-            return value[:size]
-
-        return Restoration(
-            first(self.images),
-            None if self.severity is None else first(self.severity),
-            first(self.start_step),
-            first(self.nfe),
-            first(self.gflop),
-            first(self.seconds),
-            {i: reason for i, reason in self.failed.items() if i < size},
-            self.ids[:size],
-            self.images.view(count, size, *self.images.shape[1:]),
-        )
+        first: dict[str, Any] = {
+            name: value[:size] for name, value in vars(self).items() if isinstance(value, (Tensor, tuple))
+        }
+        failed = {i: reason for i, reason in self.failed.items() if i < size}
+        return replace(self, **first, failed=failed, samples=self.images.view(count, size, *self.images.shape[1:]))
 
     @classmethod
     def collect(cls, parts: Iterable[Restored]) -> "Restoration":
@@ -139,10 +129,5 @@ class Restoration:
 
     def row(self, i: int) -> dict[str, Any]:
         """Everything but the image of row i, as plain numbers."""
-        return {
-            "severity": None if self.severity is None else float(self.severity[i]),
-            "start_step": int(self.start_step[i]),
-            "nfe": int(self.nfe[i]),
-            "gflop": float(self.gflop[i]),
-            "seconds": float(self.seconds[i]),
-        }
+        columns = {name: getattr(self, name) for name in FIGURES}
+        return {name: None if values is None else values[i].item() for name, values in columns.items()}
