@@ -10,7 +10,7 @@ from torch import Tensor
 from flashdiffusion.engine.batch import Restored
 from flashdiffusion.engine.capacity import Failure, Limit, in_parts
 from flashdiffusion.engine.cost import Costs
-from flashdiffusion.engine.slots import InFlight, power_of_two
+from flashdiffusion.engine.slots import InFlight, filled
 from flashdiffusion.priors import LatentPrior
 
 ROWS = 64  # latents that are decoded together
@@ -29,13 +29,13 @@ class Decoding:
         self.cuda = prior.device.type == "cuda"
         self.copying: deque[tuple[list[InFlight], Tensor, torch.cuda.Event | None]] = deque()
 
-    def decode(self, left: Sequence[InFlight]) -> Iterator[Restored]:
+    def decode(self, done: Sequence[InFlight]) -> Iterator[Restored]:
         """Decode what needs it; give what is there: these on a CPU, and on a GPU those before, whose copies are done.
 
         What failed, or has its image from its start, comes first.
         """
         latents = []
-        for one in left:
+        for one in done:
             if one.result.image is None and one.result.failed is None:
                 latents.append(one)
             else:
@@ -62,9 +62,7 @@ class Decoding:
     def _decode(self, part: list[InFlight]) -> Tensor:
         """Images (n, 3, H, W), on their way to the CPU."""
         began = time.perf_counter()
-        z = torch.stack([one.z for one in part])
-        if self.static:
-            z = torch.cat([z, z[-1:].expand(power_of_two(len(z)) - len(z), *z.shape[1:])])
+        z = torch.stack([one.z for one in (filled(part) if self.static else part)])
         images, gflop = self.costs.call([("decode", z.shape[1:])] * len(z), lambda: self.prior.decode(z))
         images = images[: len(part)].float().clamp(0, 1).to("cpu", non_blocking=self.cuda)
         seconds = (time.perf_counter() - began) / len(part)

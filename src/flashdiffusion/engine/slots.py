@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.engine.batch import Restored
-from flashdiffusion.engine.capacity import Capacity, Failure, in_parts
+from flashdiffusion.engine.capacity import Capacity, Failure, Row, in_parts
 from flashdiffusion.engine.cost import Costs
 from flashdiffusion.engine.lanes import Lanes
 from flashdiffusion.engine.memory import KeptMemory
@@ -225,9 +225,9 @@ class Slots:
         self.joined[together] = problem
         if self.static:
             torch.compiler.cudagraph_mark_step_begin()  # what the last step's graphs gave is no longer used
-            filled = [*range(len(rows)), *[len(rows) - 1] * (power_of_two(len(rows)) - len(rows))]
-            if len(filled) > len(rows):
-                rows, problem = [rows[n] for n in filled], problem.take(torch.tensor(filled))
+            places = filled(range(len(rows)))
+            if len(places) > len(rows):
+                rows, problem = [rows[n] for n in places], problem.take(torch.tensor(places))
         z = torch.stack([one.z for one in rows])
         noise = _to_device(torch.stack([one.noise for one in rows if one.noise is not None]), z)
         k = torch.tensor([one.k for one in rows])
@@ -249,9 +249,9 @@ def _join(rows: Sequence[InFlight]) -> Problem:
     return Problem.join(parts)
 
 
-def power_of_two(count: int) -> int:
-    """The least that is not below `count` >= 1."""
-    return 1 << (count - 1).bit_length()
+def filled(rows: Sequence[Row]) -> list[Row]:
+    """The rows, and the last of them again until they are a power of two."""
+    return [*rows, *[rows[-1]] * ((1 << (len(rows) - 1).bit_length()) - len(rows))]
 
 
 def _to_device(noise: Tensor, z: Tensor) -> Tensor:

@@ -83,14 +83,14 @@ class Stream:
     def _run(self, batches: Iterable[Batch | Failed]) -> Iterator[Restored]:
         view = None if self.options.callback is None else self._view
         slots = Slots(self.capacity, self.options.on_step, self.model.compiled, view, self.costs)
-        left: list[InFlight] = []
+        done: list[InFlight] = []
         for one in slots.run(prefetched(self._started(batches))):
-            left.append(one)
-            if len(left) * 4 >= self.capacity.rows:  # decoding one at a time would leave a GPU idle
-                yield from self.decoding.decode(left)
-                left = []
+            done.append(one)
+            if len(done) * 4 >= self.capacity.rows:  # decoding one at a time would leave a GPU idle
+                yield from self.decoding.decode(done)
+                done = []
             yield from self._without_start()
-        yield from self.decoding.decode(left)
+        yield from self.decoding.decode(done)
         yield from self.decoding.rest()
         yield from self._without_start()
 

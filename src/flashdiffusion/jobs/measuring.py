@@ -159,13 +159,12 @@ def _measured(
     """Measurements of the images that can be read, and those that cannot."""
     together = Limit(ENCODED)
     for chunk in in_chunks(rows, what.batch_size):
-        read = dict(zip(chunk, data.attempt(chunk), strict=True))
-        images = {row: one for row, one in read.items() if isinstance(one, Tensor)}
-        yield from (
-            Failed(data.ids[row], str(one), Evaluated(row, data.ids[row]))
-            for row, one in read.items()
-            if row not in images
-        )
+        images: dict[int, Tensor] = {}
+        for row, one in zip(chunk, data.attempt(chunk), strict=True):
+            if isinstance(one, Tensor):
+                images[row] = one
+            else:
+                yield Failed(data.ids[row], str(one), Evaluated(row, data.ids[row]))
         if not images:
             continue
         ids = [data.ids[row] for row in images]
