@@ -88,11 +88,7 @@ class QualityOptions:
         return {"lpips": str(self.lpips)} if self.lpips else {}
 
     def about(self) -> dict[str, Any]:
-        """What results depend on, for their file.
-
-        Raises:
-            InputError: weights that are none.
-        """
+        """What results depend on, for their file; raises InputError for weights that are none."""
         from flashdiffusion.metrics import Metrics
 
         return {"lpips_net": None, **Metrics(self.weights).nets}
@@ -100,11 +96,7 @@ class QualityOptions:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Where many images are made, and how a run is continued.
-
-    Raises:
-        InputError: unknown engine, or options of another.
-    """
+    """Where many images are made, and how a run is continued; raises InputError for what no engine takes."""
 
     resume: Resume = False
     max_in_flight: MaxInFlight = None

@@ -40,8 +40,7 @@ class MeasurementFile:
     def save(self, path: str | Path) -> None:
         """Write the file, atomically."""
         tensors = {"y": self.y} | {f"params.{key}": value for key, value in self.params.items()}
-        about = {"id": self.id, "physics": self.physics, "noise_std": self.noise_std, "source": self.source}
-        about |= {"fitted": self.fitted, "grey": self.grey}
+        about = {name: getattr(self, name) for name in ("id", "physics", "noise_std", *_MORE)}
         # Not save_file, which takes names in UTF-8 alone.
         metadata = {"format": _FORMAT, "version": str(_VERSION), "measurement": json.dumps(about)}
         write_bytes(path, save({key: value.contiguous() for key, value in tensors.items()}, metadata))

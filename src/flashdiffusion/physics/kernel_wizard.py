@@ -28,17 +28,15 @@ class KernelWizard(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         width = _FEATURES
-        front = [_Residual(width) for _ in range(_FRONT_BLOCKS)]
-        back = [_Residual(width) for _ in range(_BACK_BLOCKS)]
         self.feature_extractor = nn.Sequential(
             *(nn.Conv2d(3, width, 3, padding=1), nn.LeakyReLU(0.1)),
             *(nn.Conv2d(width, width, 3, stride=2, padding=1), nn.LeakyReLU(0.1)),
             *(nn.Conv2d(width, width, 3, stride=2, padding=1), nn.LeakyReLU(0.1)),
-            *front,
+            *(_Residual(width) for _ in range(_FRONT_BLOCKS)),
         )
         self.adapter = nn.ModuleDict({"model": _Level(0)})
         self.recon_trunk = nn.Sequential(
-            *back,
+            *(_Residual(width) for _ in range(_BACK_BLOCKS)),
             *(nn.Conv2d(width, 4 * width, 3, padding=1), nn.PixelShuffle(2), nn.LeakyReLU(0.1)),
             *(nn.Conv2d(width, 4 * width, 3, padding=1), nn.PixelShuffle(2), nn.LeakyReLU(0.1)),
             *(nn.Conv2d(width, width, 3, padding=1), nn.LeakyReLU(0.1), nn.Conv2d(width, 3, 3, padding=1)),
@@ -50,12 +48,7 @@ class KernelWizard(nn.Module):
 
     @classmethod
     def from_file(cls, path: str | Path) -> "KernelWizard":
-        """Load the network from a `.safetensors` or PyTorch file, ready for use.
-
-        Raises:
-            InputError: no such file.
-            CheckpointError: not a file of weights, or weights of another network.
-        """
+        """Load the network, ready for use; raises InputError if there is no such file or it is of another network."""
         path = Path(path)
         if not path.is_file():
             raise InputError(f"no blur-kernel-space weights at {path}; expected the published GOPRO_wVAE.pth")

@@ -60,10 +60,8 @@ def _comparable(config: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _argued(found: Mapping[str, Any], shape: UNetShape, size: int | None) -> dict[str, Any]:
     """Rename what the weights show to the options of guided-diffusion's command line."""
-    values = dict(found) | {
-        "num_channels": found["model_channels"],
-        "learn_sigma": shape.out_channels == 2 * shape.in_channels,
-    }
+    learns = shape.out_channels == 2 * shape.in_channels
+    values = dict(found) | {"num_channels": found["model_channels"], "learn_sigma": learns}
     if size is not None:
         values["attention_resolutions"] = sorted(size // factor for factor in shape.downsamplings)
     return values
