@@ -2,6 +2,7 @@
 
 import io
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -38,8 +39,9 @@ def items(image_folder, tmp_path):
 
 def test_every_item_comes_back_once_as_itself(model, items):
     job = pickle.loads(pickle.dumps(RestoreJob(model, physics="gaussian-blur:std=1", given=FEW)))
+    given = [replace(item) for item in items]
     dones = {done.index: done for done in run_local(job, iter(items))}
-    assert sorted(dones) == [0, 1, 2, 3, 4, 5]
+    assert sorted(dones) == [0, 1, 2, 3, 4, 5] and items == given
     sizes = {0: (48, 40), 2: (32, 32), 3: (32, 32), 4: (48, 40), 5: (48, 40)}
     for item in items:
         done = dones[item.index]

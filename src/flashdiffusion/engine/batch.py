@@ -41,11 +41,10 @@ class Batch:
             object.__setattr__(self, name, value)
         if len(self.y) == 0:
             raise InputError(f"measurements of shape {tuple(self.y.shape)}; expected at least one image")
-        if len(self.ids) != len(self.y):
-            raise InputError(f"{len(self.ids)} ids for {len(self.y)} images; expected one per image")
+        for name, given in (("ids", self.ids), ("extras", self.extra)):
+            if given is not None and len(given) != len(self.y):
+                raise InputError(f"{len(given)} {name} for {len(self.y)} images; expected one per image")
         object.__setattr__(self, "physics", as_physics(self.physics, len(self.y)))
-        if self.extra is not None and len(self.extra) != len(self.y):
-            raise InputError(f"{len(self.extra)} extras for {len(self.y)} images; expected one per image")
         if self.samples < 1:
             raise InputError(f"{self.samples} samples of each image; expected at least 1")
         self.problem.check_length()

@@ -45,7 +45,7 @@ class Journal:
     def add(self, row: Row) -> None:
         """Keep a record."""
         if self._stream is None:
-            self._stream = self._begin()
+            self._begin()
         self._write(row)
         self.done[row["id"]] = row
 
@@ -62,15 +62,13 @@ class Journal:
                 self._stream.close()
             self._stream = None
 
-    def _begin(self) -> TextIO:
+    def _begin(self) -> None:
+        self._stream = self.path.open("r+" if self._kept else "w")
         if self._kept:
-            stream = self.path.open("r+")
-            stream.truncate(self._kept)
-            stream.seek(0, 2)
-            return stream
-        self._stream = self.path.open("w")
-        self._write({"about": self.about, "afresh": self._afresh})
-        return self._stream
+            self._stream.truncate(self._kept)
+            self._stream.seek(0, 2)
+        else:
+            self._write({"about": self.about, "afresh": self._afresh})
 
     def _write(self, row: Row) -> None:
         assert self._stream is not None

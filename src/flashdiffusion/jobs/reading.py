@@ -136,7 +136,7 @@ class Reader:
         physics = self._physics_of(item.name, (height, width), path)
         if physics is None and self.needed:
             raise InputError(f"{path} holds no physics: say what gave it with --physics, e.g. gaussian-blur:std=2")
-        y, item.grey = as_measurements(array, physics or _as_it_is)
+        y, item.grey = as_measurements(array, physics or (lambda x: x))
         y = y if y.ndim == 4 else y[None]
         if y.ndim != 4 or len(y) != 1 or y.shape[1] != 3:
             raise InputError(
@@ -168,10 +168,6 @@ class Reader:
         return parse_physics(
             self.physics, size, image_generator(self.seed, name), self.noise_std, path, original if self.fit else None
         )
-
-
-def _as_it_is(x: Tensor) -> Tensor:
-    return x
 
 
 def _with_network(
