@@ -192,8 +192,12 @@ def test_the_settings_of_a_method_are_those_that_it_checks(tiny_pipeline):
         "delta": 2.0,
         "guide_every": 0,
         "distilled": "none",
+        "trust": 0.0,
+        "error_share": -1.0,
+        "decoder_error": -1.0,
+        "quality": "none",
     }
-    assert cannot_be.keys() | {"jacobian"} == set(all_settings())
+    assert cannot_be.keys() | {"jacobian", "refine"} == set(all_settings())
     for name in methods():
         start, solver = parse_method(name)
         prior = _Prior(IdentityAutoencoder() if solver == "dps" else object())
@@ -211,6 +215,8 @@ def test_the_settings_of_a_method_are_those_that_it_checks(tiny_pipeline):
             refused -= {"steps", "delta"}
         if getattr(make_solver(solver, prior, Settings(jacobian=False)), "gradient", Gradient()).jacobian is False:
             refused.add("jacobian")
+        if "refine" in STARTS[start].settings:  # yes or no, like jacobian
+            refused.add("refine")
         if name in {"ae", "swinir"}:
             refused.discard("jacobian")
         assert settings_of(start, solver).keys() == refused, name

@@ -59,3 +59,16 @@ def test_grid_refuses_steps_out_of_range(steps):
 def test_schedule_refuses_what_does_not_fall(abar):
     with pytest.raises(InputError, match="schedule"):
         NoiseSchedule(torch.tensor(abar))
+
+
+def test_a_geometric_grid_has_noise_that_falls_by_a_constant_factor():
+    grid = NoiseSchedule.from_config(COMPVIS).geometric(18, 0.05)
+    sigma = ((1 - grid.abar[1:]) / grid.abar[1:]).sqrt()
+    assert int(grid.times[0]) == 0 and int(grid.times[-1]) == 1000 and len(grid) == 18
+    assert float(sigma[0]) == pytest.approx(0.05, rel=0.1)
+    ratios = sigma[1:] / sigma[:-1]
+    assert float(ratios.max() / ratios.min()) < 1.25  # times are whole numbers
+    fine = NoiseSchedule.from_config(COMPVIS).geometric(1000, 0.05)
+    assert bool((fine.times.diff() > 0).all())  # none twice
+    with pytest.raises(InputError, match="steps is 0; expected at least 1"):
+        NoiseSchedule.from_config(COMPVIS).geometric(0)

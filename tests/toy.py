@@ -22,6 +22,7 @@ class ToyPrior:
     """The interface of LatentPrior for images (B, 3, H, W) and latents (B, 12, H/2, W/2)."""
 
     factor, channels = 2, 12
+    quantises = False
 
     def __init__(self, scale: float = 0.7, dtype: torch.dtype = torch.float64) -> None:
         self.schedule = NoiseSchedule.from_config(COMPVIS)
@@ -37,6 +38,8 @@ class ToyPrior:
 
     def decode(self, z: Tensor) -> Tensor:
         return (torch.nn.functional.pixel_shuffle(torch.einsum("cp,bchw->bphw", self.basis, z), 2) + 1) / 2
+
+    smooth_decode = decode
 
     def denoise(self, z: Tensor, i: Tensor) -> Tensor:
         abar = self.abar[i].view(-1, 1, 1, 1)

@@ -20,9 +20,31 @@ SAVINGS = tuple(one.name for one in settings_in(Gradient))
 class TimeGrid:
     """The times at which a method makes its steps."""
 
-    steps: int | None = setting(None, "Length of the time grid; default: all steps, 500 for ReSample.", type=int)
+    steps: int | None = setting(
+        None, "Length of the time grid; default: all steps, 500 for ReSample, 18 levels for proximal.", type=int
+    )
 
 
+@dataclass(frozen=True)
+class Quality:
+    """How finely a geometric time grid is spaced, where its length is not given.
+
+    Raises:
+        InputError: unknown quality.
+    """
+
+    quality: str = setting("balanced", "Levels of proximal: fast (half as many), balanced, best (twice as many).")
+
+    def __post_init__(self) -> None:
+        check_name("quality", self.quality, QUALITIES)
+
+    def of(self, steps: int) -> int:
+        """Give the length of the grid that has `steps` at balanced quality."""
+        return round(steps * QUALITIES[self.quality])
+
+
+QUALITIES = {"fast": 0.5, "balanced": 1.0, "best": 2.0}
+_QUALITY = {one.name: one for one in settings_in(Quality)}
 # Settings of every method that makes steps.
 _GRID = {one.name: one for cls in (TimeGrid, Transition) for one in settings_in(cls)}
 _ALIASES = {"flash": "flash(latent-dps)"}
@@ -33,7 +55,7 @@ def all_settings() -> dict[str, Setting]:
     known: dict[str, Setting] = {}
     for entry in (*SOLVERS.values(), *STARTS.values()):
         known = known | entry.settings | known  # the first to declare a setting says what it is
-    return dict(sorted((known | _GRID).items(), key=lambda item: item[0] in SAVINGS))  # the savings last
+    return dict(sorted((known | _GRID | _QUALITY).items(), key=lambda item: item[0] in SAVINGS))  # the savings last
 
 
 def setting_called(name: str) -> str:
@@ -143,6 +165,8 @@ def settings_of(start: str, solver: str) -> dict[str, Setting]:
     check_name("start", start, STARTS)
     own = STARTS[start].settings
     known = own if STARTS[start].alone else SOLVERS[solver].settings | own | _GRID
+    if SOLVERS[solver].geometric:
+        known = {name: one for name, one in (known | _QUALITY).items() if name != "delta"}
     return {name: known[name] for name in all_settings() if name in known}
 
 
@@ -173,9 +197,14 @@ def make_solver(
     if entry.space == "pixels" and not pixels:
         raise InputError(f"{name} works on pixels and this model has an autoencoder; take latent-dps, or a pixel model")
     steps = settings.get("steps")
-    if steps is None and entry.steps is not None:
-        steps = min(entry.steps, len(prior.schedule))
-    transition = Transition(prior.schedule.grid(steps), settings.get("delta", _GRID["delta"].default))
+    if entry.geometric:
+        if steps is None:
+            steps = Quality(settings.get("quality", "balanced")).of(entry.steps or len(prior.schedule))
+        transition = Transition(prior.schedule.geometric(steps))
+    else:
+        if steps is None and entry.steps is not None:
+            steps = min(entry.steps, len(prior.schedule))
+        transition = Transition(prior.schedule.grid(steps), settings.get("delta", _GRID["delta"].default))
     return build_solver(name, Networks(prior, distilled_decoder=distilled), transition, settings)
 
 
@@ -185,6 +214,7 @@ def make_start(
     encoder: SeverityEncoder | None,
     settings: Mapping[str, Any],
     regressor: Regressor | None = None,
+    distilled: DistilledDecoder | None = None,
 ) -> StartRule:
     """Build the start rule of that name.
 
@@ -192,7 +222,7 @@ def make_start(
         InputError: unknown name, a setting out of range, or no network for a rule that needs one.
     """
     check_name("start", name, STARTS)
-    return build_start(name, Networks(prior, encoder, regressor), settings)
+    return build_start(name, Networks(prior, encoder, regressor, distilled), settings)
 
 
 def parse_method(text: str, others: Sequence[str] = ()) -> tuple[str, str]:

@@ -233,7 +233,8 @@ class Model:
         if isinstance(solver, str):
             solver = make_solver(solver, self.prior, settings, self.distilled_decoder)
         if isinstance(start, str):
-            start = make_start(start, self.prior, self.severity_encoder, settings, self.regressor)
+            networks = self.severity_encoder, settings, self.regressor, self.distilled_decoder
+            start = make_start(start, self.prior, *networks)
         return solver, start
 
 

@@ -14,6 +14,7 @@ from flashdiffusion.methods import Settings, all_settings, method_name, setting_
 from flashdiffusion.physics import TASKS, Compose
 from flashdiffusion.priors.arguments import is_kind
 from flashdiffusion.priors.folder import parse_json
+from flashdiffusion.solvers.registry import SOLVERS
 from flashdiffusion.types import Physics
 
 FILE = "presets.json"
@@ -99,16 +100,21 @@ def preset_for(presets: Presets, task: str | Physics, start: str, solver: str, s
     What has no preset of its own takes the nearest that has: the same method and task on the method's own time grid
     (`steps` is the length of another one), then that method on Gaussian blur, then Latent-DPS of the same start, then
     the solver after a Flash start. A composition takes those of the first of its parts that has some. Without any it
-    is the solver's defaults.
+    is the solver's defaults. A solver that says what a Flash start before it is to be takes no other method's.
     """
     start = start if start in _OWN_PRESETS else "flash"
-    grid = Settings() if steps is None else Settings(steps=steps)
-    for method in (method_name(start, solver), method_name(start, "latent-dps"), method_name("flash", solver)):
+    given = Settings() if steps is None else Settings(steps=steps)
+    defaults = Settings()
+    methods = [method_name(start, solver), method_name(start, "latent-dps"), method_name("flash", solver)]
+    if solver in SOLVERS and SOLVERS[solver].start:
+        methods = methods[:1]
+        defaults = Settings(**SOLVERS[solver].start) if start == "flash" else defaults
+    for method in methods:
         for known in (*_names(task), _DEFAULT_TASK):
             for length in (steps, None):
                 if (known, method, length) in presets.table:
-                    return Settings(**presets.table[known, method, length].settings) | grid
-    return grid
+                    return defaults | presets.table[known, method, length].settings | given
+    return defaults | given
 
 
 def _names(task: str | Physics) -> list[str]:

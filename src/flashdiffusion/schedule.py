@@ -6,6 +6,7 @@ snr           a_i² / b_i²
 k             position on a grid: 0 is clean, K is the noisiest; a start at k makes exactly k steps
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,9 @@ from torch import Tensor
 
 from flashdiffusion.errors import InputError, brief, shown
 
+# Standard deviation of the noise, relative to the signal, at which a geometric grid ends: latents of unit scale hardly
+# show less.
+LOWEST = 0.1
 LARGE = 1_000_000  # steps; no schedule comes near it, and beyond it memory would run out
 
 
@@ -79,6 +83,23 @@ class NoiseSchedule:
             raise InputError(f"steps is {steps}; expected 1 to {total}, the length of the noise schedule")
         times = torch.arange(steps + 1, dtype=torch.float64) * (total / steps)
         return Grid(times.round().long(), self)
+
+    def geometric(self, steps: int, lowest: float = LOWEST) -> "Grid":
+        """Take times at which the noise b_i / a_i falls by a constant factor, from time N to `lowest`.
+
+        Times are whole numbers: where the schedule has too few of them, the grid is shorter than `steps`.
+
+        Raises:
+            InputError: steps below 1.
+        """
+        if steps < 1:
+            raise InputError(f"steps is {steps}; expected at least 1")
+        noise = ((1 - self.abar[1:]) / self.abar[1:]).sqrt().log()
+        wanted = torch.linspace(
+            max(math.log(lowest), float(noise[0])), float(noise[-1]), min(steps, len(self)), dtype=torch.float64
+        )
+        times = (noise - wanted[:, None]).abs().argmin(dim=1) + 1
+        return Grid(torch.cat([torch.zeros(1, dtype=torch.int64), times.unique()]), self)
 
 
 def _is_beta(value: object) -> bool:

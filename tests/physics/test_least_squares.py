@@ -1,5 +1,6 @@
 """Least squares against torch's solver; each image for itself."""
 
+import pytest
 import torch
 
 from flashdiffusion.physics import GaussianBlur
@@ -75,3 +76,11 @@ def test_steps_end_when_it_is_solved():
     y, z = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16)
     early, late = (least_squares(physics.A, physics.A_adjoint, y, n, start=z, proximal=0.2) for n in (30, 300))
     torch.testing.assert_close(late, early, rtol=0, atol=1e-4)
+
+
+def test_with_a_wrong_adjoint_the_best_iterate_is_kept_and_it_is_said():
+    _, A, adjoint, y = _problem()
+    start = torch.zeros(len(y), 3, 4, 4, dtype=torch.float64)
+    with pytest.warns(UserWarning, match="strayed from the measurements of images .* is A_adjoint the adjoint"):
+        found = least_squares(A, lambda r: -adjoint(r), y, 10, start=start)
+    assert torch.equal(found, start)  # every step led away

@@ -101,7 +101,7 @@ class Restored:
         if bool(image.isfinite().all()):
             self.image = image.clone()  # those that it was made with go
         else:
-            self.fail("its restoration diverged; try a smaller guidance")
+            self.fail("its restoration diverged; try a smaller guidance, and see that the physics gives finite numbers")
 
     def fail(self, reason: str) -> None:
         """Give up the image."""

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -32,16 +32,15 @@ class Decoding:
     def decode(self, done: Sequence[InFlight]) -> Iterator[Restored]:
         """Decode what needs it; give what is there: these on a CPU, and on a GPU those before, whose copies are done.
 
-        What failed, or has its image from its start, comes first.
+        What failed comes first.
         """
-        latents = []
+        groups: dict[Hashable, list[InFlight]] = {}
         for one in done:
-            if one.result.image is None and one.result.failed is None:
-                latents.append(one)
+            if one.result.failed is None:
+                groups.setdefault((one.z.shape, one.image is None), []).append(one)
             else:
                 yield one.result
-        for shape in {one.z.shape: None for one in latents}:
-            alike = [one for one in latents if one.z.shape == shape]
+        for alike in groups.values():
             for part, images in in_parts(self._decode, alike, self.limit):
                 if isinstance(images, Failure):
                     for one in part:
@@ -62,8 +61,12 @@ class Decoding:
     def _decode(self, part: list[InFlight]) -> Tensor:
         """Images (n, 3, H, W), on their way to the CPU."""
         began = time.perf_counter()
-        z = torch.stack([one.z for one in (filled(part) if self.static else part)])
-        images, gflop = self.costs.call([("decode", z.shape[1:])] * len(z), lambda: self.prior.decode(z))
+        finished = [one.image for one in part if one.image is not None]
+        if finished:
+            images, gflop = torch.stack(finished), [0.0] * len(part)
+        else:
+            z = torch.stack([one.z for one in (filled(part) if self.static else part)])
+            images, gflop = self.costs.call([("decode", z.shape[1:])] * len(z), lambda: self.prior.decode(z))
         images = images[: len(part)].float().clamp(0, 1).to("cpu", non_blocking=self.cuda)
         seconds = (time.perf_counter() - began) / len(part)
         for one, own in zip(part, gflop, strict=False):

@@ -32,7 +32,8 @@ class InFlight:
 
     result: what comes of it, filled in on the way. generator: its own, on the CPU. operators: what the arithmetic of
     its physics depends on, beside its size. noise: of its next step, drawn once however often that step is tried.
-    waited: steps of others since its last. cost: of its next step.
+    waited: steps of others since its last. cost: of its next step. image: the finished one, (3, H, W), where z is not
+    to be decoded.
 
     Raises:
         InputError: k off the grid; 0 is allowed and takes no step.
@@ -49,6 +50,7 @@ class InFlight:
     noise: Tensor | None = None
     waited: int = 0
     cost: float = 1.0
+    image: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.k <= len(self.solver.grid):
@@ -199,6 +201,8 @@ class Slots:
                 self.on_estimates(rows, step.z0[: len(rows)])
             for position, one in enumerate(rows):
                 one.z, one.k, one.noise = step.z[position], one.k - 1, None
+                if step.image is not None and one.k == 0:
+                    one.image = step.image[position]
                 one.result.nfe += 1
                 one.result.gflop += gflop[position]
         self.on_step(len(chosen))

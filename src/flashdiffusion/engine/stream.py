@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -143,13 +143,13 @@ class Stream:
             times = solver.grid.times[start.k.clamp(0, len(solver.grid)).cpu()].tolist()  # `InFlight` checks k
             severities = start.severity.var.float().tolist() if start.severity else [None] * len(rows)
             nfe = [0] * len(rows) if start.nfe is None else start.nfe.tolist()
-            images = None if start.image is None else start.image.float().clamp(0, 1).cpu()
+            estimated = problem if start.severity is None else replace(problem, variance=start.severity.map)
             for n, result in enumerate(results):
                 result.severity, result.start_step, result.nfe = severities[n], times[n], nfe[n]
                 result.gflop, result.seconds = gflop[n], seconds
-                if images is not None and k[n] == 0:
-                    result.finish(images[n])
-                started.append(InFlight(result, start.z[n], k[n], problem, n, solver, generators[n], operators[n]))
+                one = InFlight(result, start.z[n], k[n], estimated, n, solver, generators[n], operators[n])
+                one.image = start.image[n] if start.image is not None and k[n] == 0 else None
+                started.append(one)
             began = time.perf_counter()
         return started
 

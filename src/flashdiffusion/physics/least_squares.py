@@ -1,5 +1,6 @@
 """Least squares for linear operators, each image for itself: conjugate gradients, and the norm of an operator."""
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 ITERATIONS = 10
 GREY = 0.5  # where nothing is measured the estimate stays mid-grey
 POWER_ITERATIONS = 12
+SLACK = 1e-3  # by which rounding may raise the misfit from one step to the next
 Operator = Callable[[Tensor], Tensor]
 
 
@@ -35,7 +37,8 @@ def least_squares(
         proximal: λ >= 0, one number or one per image.
 
     Returns:
-        Images (B, C, H, W), not clipped.
+        Images (B, C, H, W), not clipped: of each the best iterate. Warns where steps led away from y, as they do if
+        `adjoint` is not the adjoint of A.
     """
     x = torch.full_like(adjoint(y), GREY) if start is None else start
     weight = torch.as_tensor(proximal, dtype=y.dtype, device=y.device).flatten()
@@ -43,6 +46,7 @@ def least_squares(
     gradient = adjoint(residual)
     direction, squared = gradient, _dot(gradient, gradient)
     solved = squared * (10 * torch.finfo(y.dtype).eps) ** 2  # rounding would carry further steps away
+    best, least, strayed = x, _dot(residual, residual), torch.zeros_like(squared, dtype=torch.bool)
     for _ in range(iterations):
         measured = A(direction)
         step = squared / (_dot(measured, measured) + weight * _dot(direction, direction)).clamp(min=1e-30)
@@ -51,11 +55,22 @@ def least_squares(
             step = step * (_dot(residual, residual) > target)
         x = x + _as(step, x) * direction
         residual = residual - _as(step, residual) * measured
+        misfit = _dot(residual, residual) + weight * _dot(x - begin, x - begin)
+        strayed |= misfit > least * (1 + SLACK)  # not where it is NaN: that is for the caller to say
+        best = torch.where(_as(misfit < least, x), x, best)
+        least = least.minimum(misfit.nan_to_num(nan=torch.inf))
         gradient = adjoint(residual) - _as(weight, x) * (x - begin)
         now = _dot(gradient, gradient)
         direction = gradient + _as(now / squared.clamp(min=1e-30), gradient) * direction
         squared = now
-    return x
+    if bool(strayed.any()):
+        rows = strayed.nonzero()[:, 0].tolist()
+        warnings.warn(
+            f"least squares strayed from the measurements of images {rows} of this batch, and the best that it found "
+            "is used: is A_adjoint the adjoint of A, and A what the physics says it is?",
+            stacklevel=2,
+        )
+    return best
 
 
 @torch.no_grad()

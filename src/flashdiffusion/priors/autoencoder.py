@@ -34,7 +34,7 @@ class IdentityAutoencoder(nn.Module):
     def encode(self, x: Tensor) -> Tensor:
         return to_network_range(x)
 
-    def decode(self, z: Tensor) -> Tensor:
+    def decode(self, z: Tensor, quantise: bool = True) -> Tensor:
         return to_image_range(z)
 
 
@@ -80,10 +80,11 @@ class DiffusersAutoencoder(KeepsFloat32Buffers):
         raw = cast(Tensor, output.latents if isinstance(self.model, VQModel) else output.latent_dist.mean)
         return ((raw - self.shift) * self.gain).to(x.dtype)
 
-    def decode(self, z: Tensor) -> Tensor:
-        """The inverse, in the type of z; values are not clipped to [0, 1]."""
+    def decode(self, z: Tensor, quantise: bool = True) -> Tensor:
+        """The inverse, in the type of z; values are not clipped to [0, 1]. VQ models can be left unquantised."""
         raw = (z / self.gain + self.shift).to(self.model.dtype)
-        return to_image_range(self.model.decode(raw).sample.to(z.dtype))
+        options = {"force_not_quantize": not quantise} if isinstance(self.model, VQModel) else {}
+        return to_image_range(self.model.decode(raw, **options).sample.to(z.dtype))
 
 
 def _per_channel(config: Mapping[str, Any], name: str, default: float, channels: int) -> Tensor:

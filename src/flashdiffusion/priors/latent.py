@@ -115,6 +115,15 @@ class LatentPrior(KeepsFloat32Buffers):
         """Latents (B, c, h, w) -> images (B, 3, H, W) in [0, 1], not clipped; differentiable."""
         return self.autoencoder.decode(z)
 
+    @property
+    def quantises(self) -> bool:
+        """Whether decoding quantises latents, as VQ models do."""
+        return isinstance(self.autoencoder, DiffusersAutoencoder) and isinstance(self.autoencoder.model, VQModel)
+
+    def smooth_decode(self, z: Tensor) -> Tensor:
+        """Decode without the quantisation of VQ models, which has no derivative."""
+        return self.autoencoder.decode(z, quantise=False)
+
     def denoise(self, z: Tensor, i: Tensor) -> Tensor:
         """Estimate the posterior mean ẑ0(z_i) of z (B, c, h, w), differentiable in z; times i in 1..N, int64 (B,)."""
         output = cast(Tensor, self.denoiser(z.to(self.dtype), i - 1).sample)[:, : z.shape[1]].to(z.dtype)

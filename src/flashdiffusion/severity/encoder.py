@@ -32,6 +32,13 @@ class Severity:
     var: Tensor
     log_var_map: Tensor | None = None
 
+    @property
+    def map(self) -> Tensor:
+        """Variance at each place of the latent, float32 (B, 1, h, w); σ̂² everywhere if the head gives no map."""
+        if self.log_var_map is None:
+            return self.var.float().view(-1, 1, 1, 1).expand(-1, 1, *self.z_hat.shape[2:])
+        return self.log_var_map.exp()[:, None]
+
 
 class SeverityEncoder(ModelMixin, ConfigMixin):
     """y -> (ẑ, σ̂²), an autoencoder's encoder with a second head.

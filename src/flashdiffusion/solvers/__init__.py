@@ -5,6 +5,7 @@ from pkgutil import iter_modules
 
 from flashdiffusion.solvers.guided import GMLDPS, PSLD, Gradient, Guided, LatentDPS
 from flashdiffusion.solvers.problem import Problem
+from flashdiffusion.solvers.proximal import Proximal
 from flashdiffusion.solvers.registry import Networks, part, register_solver, register_start, setting
 from flashdiffusion.solvers.resample import ReSample
 from flashdiffusion.solvers.solver import Solver, StepResult
@@ -32,6 +33,7 @@ __all__ = [
     "Networks",
     "PSLD",
     "Problem",
+    "Proximal",
     "ReSample",
     "RegressedEstimate",
     "SNRMatch",

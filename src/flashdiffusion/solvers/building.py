@@ -18,7 +18,8 @@ def build_solver(name: str, networks: Networks, transition: Transition, given: M
         InputError: a setting out of range.
     """
     entry = SOLVERS[name]
-    held = {"prior": networks.prior, "transition": transition, "decoder": networks.distilled_decoder}
+    held = {"prior": networks.prior, "transition": transition, "grid": transition.grid}
+    held |= {"decoder": networks.distilled_decoder}
     solver: Solver = _build(entry.cls, entry.values(given), held)
     return solver
 
@@ -34,7 +35,7 @@ def build_start(name: str, networks: Networks, given: Mapping[str, Any]) -> Star
         rule: StartRule = cls.build(networks, **values)
         return rule
     needed = {one.name for one in fields(cls)}
-    held: dict[str, Any] = {"prior": networks.prior}
+    held: dict[str, Any] = {"prior": networks.prior, "decoder": networks.distilled_decoder}
     if "encoder" in needed:
         held["encoder"] = networks.encoder_for(name)
     if "regressor" in needed:

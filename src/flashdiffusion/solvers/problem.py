@@ -99,12 +99,12 @@ class Problem(Rows):
         their own: they and A are divided by ‖A‖₂, so that a step size means the same for any.
         """
         difference = self.measure(x) - self.y
-        return self._measured(2 * difference) if self._plain else 2 * _times(self.scale, difference)
+        return self._measured(2 * difference) if self._plain else 2 * scaled(self.scale, difference)
 
     def back_projection(self, x: Tensor) -> Tensor:
         """Give Aᵀ(y - A(x)) of the A and y that `residual` compares."""
         image = self.adjoint(self.y - self.measure(x))
-        return image if self._plain else _times(self.scale.square(), image)
+        return image if self._plain else scaled(self.scale.square(), image)
 
     @property
     def _plain(self) -> bool:
@@ -134,9 +134,14 @@ class Problem(Rows):
         return self._measured(torch.ones_like(self.y)).flatten(1).mean(dim=1)
 
     @property
+    def entry_variance(self) -> Tensor:
+        """Variance of the noise in each measured entry of the residual, (B,): 4 σ_y², on the [-1, 1] scale."""
+        return 4 * self.noise_variance * self.scale.square()
+
+    @property
     def residual_variance(self) -> Tensor:
-        """The mean squared residual at the true image, (B,): 4 σ_y² of what was measured, on the [-1, 1] scale."""
-        return 4 * self.noise_variance * self._share * self.scale.square()
+        """The mean squared residual at the true image, (B,), over all entries, measured or not."""
+        return self.entry_variance * self._share
 
     def loss(self, x: Tensor) -> Tensor:
         """Give ‖r‖₂ of each image, (B,).
@@ -163,7 +168,7 @@ def norm(rows: Tensor) -> Tensor:
     return torch.linalg.vector_norm(rows.flatten(1), dim=1)
 
 
-def _times(factors: Tensor, values: Tensor) -> Tensor:
+def scaled(factors: Tensor, values: Tensor) -> Tensor:
     """Multiply each row of values (B, ...) with its factor (B,)."""
     return factors.view(-1, *[1] * (values.ndim - 1)) * values
 

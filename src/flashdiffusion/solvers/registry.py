@@ -92,7 +92,8 @@ class Registered:
 
     fixed: values of settings that the name settles. space: "latents" or "pixels" if it works on those alone. alone: of
     a start after which there are no steps, the name of that method. steps: length of a solver's own time grid, None
-    for the whole schedule.
+    for the whole schedule. geometric: whether the noise falls by a constant factor from time to time of that grid.
+    start: settings of a Flash start that go with a solver, in place of that start's defaults.
     """
 
     cls: Any
@@ -100,6 +101,8 @@ class Registered:
     space: str | None = None
     alone: str | None = None
     steps: int | None = None
+    geometric: bool = False
+    start: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def settings(self) -> dict[str, Setting]:
@@ -116,17 +119,25 @@ STARTS: dict[str, Registered] = {}
 
 
 def register_solver(
-    name: str, *, fixed: Mapping[str, Any] = _NOTHING, space: str | None = None, steps: int | None = None
+    name: str,
+    *,
+    fixed: Mapping[str, Any] = _NOTHING,
+    space: str | None = None,
+    steps: int | None = None,
+    geometric: bool = False,
+    start: Mapping[str, Any] = _NOTHING,
 ) -> Callable[[Class], Class]:
     """Register the class below as a solver, see `Registered`.
 
     The class is a frozen dataclass with the protocol `Solver`. Its fields are settings, or parts with settings, or
-    what it is given by its field's name: `prior`, `transition`, `decoder` (the distilled one).
+    what it is given by its field's name: `prior`, `transition`, `grid`, `decoder` (the distilled one).
 
     Raises:
         InputError: the name is taken, or a setting is known with another type.
     """
-    return lambda cls: _register(SOLVERS, name, Registered(cls, dict(fixed), space, steps=steps))
+    return lambda cls: _register(
+        SOLVERS, name, Registered(cls, dict(fixed), space, None, steps, geometric, dict(start))
+    )
 
 
 def register_start(

@@ -32,12 +32,16 @@ class Rows(ABC):
     """Measurements y (B, ...) on the [0, 1] scale and the physics that made them.
 
     A physics without `take` is taken to be the same for every image. Whatever a physics raises is an InputError.
+
+    variance: of the estimate that restoring starts from, at each place of the latent, (B, 1, h, w); None if there is
+    none.
     """
 
     y: Tensor
     physics: Physics = field(default_factory=Unknown)
     # Gives `_shown`, where that of the problem that this one was made of is known.
     _known: Callable[[], tuple[Tensor, Tensor]] | None = field(default=None, repr=False, compare=False)
+    variance: Tensor | None = None
 
     @cached_property
     @abstractmethod
@@ -95,7 +99,7 @@ class Rows(ABC):
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Self:
         """Put measurements, and the physics if it can be moved, on `device`, and y into the precision `dtype`."""
         physics = self._call(self.physics.to, device) if hasattr(self.physics, "to") else self.physics
-        return type(self)(self.y.to(device, dtype), physics, self._carried(lambda value: value.to(device, dtype)))
+        return self._changed(physics, lambda value: value.to(device, dtype))
 
     def take(self, rows: Tensor) -> Self:
         """Take some rows (int64 indices) of the batch."""
@@ -104,13 +108,17 @@ class Rows(ABC):
             self._check_noise(std)
             physics = WithParams(physics)  # the same for every image but for its noise
         own = self._call(physics.take, rows) if isinstance(physics, RowwisePhysics) else physics
-        y = self.y[rows.to(self.y.device, non_blocking=True)]
-        return type(self)(y, own, self._carried(lambda value: value[rows.to(value.device, non_blocking=True)]))
+        return self._changed(own, lambda value: value[rows.to(value.device, non_blocking=True)])
+
+    def _changed(self, physics: Physics, change: Callable[[Tensor], Tensor]) -> Self:
+        """The same with another physics, and every tensor of rows changed."""
+        variance = None if self.variance is None else change(self.variance)
+        return type(self)(change(self.y), physics, self._carried(change), variance)
 
     @property
     def kind(self) -> Hashable:
         """What problems must have in common to be joined."""
-        y = (self.y.shape[1:], self.y.dtype)
+        y = (self.y.shape[1:], self.y.dtype, self.variance is None)
         if isinstance(self.physics, BatchedPhysics):
             return BatchedPhysics, *y
         if isinstance(self.physics, WithParams):
@@ -129,11 +137,13 @@ class Rows(ABC):
             return torch.cat([part._shown[0] for part in parts]), torch.cat([part._shown[1] for part in parts])
 
         known = together if all(part._has_shown for part in parts) else None
+        variances = [part.variance for part in parts if part.variance is not None]
+        variance = torch.cat(variances) if variances else None
         ours = [part.physics for part in parts if isinstance(part.physics, BatchedPhysics)]
         foreign = [part.physics for part in parts if isinstance(part.physics, WithParams)]
         if ours:
-            return cls(y, concatenate(ours), known)
-        return cls(y, WithParams.join(foreign) if foreign else parts[0].physics, known)
+            return cls(y, concatenate(ours), known, variance)
+        return cls(y, WithParams.join(foreign) if foreign else parts[0].physics, known, variance)
 
     def measure(self, x: Tensor) -> Tensor:
         """Give A(x).
@@ -164,13 +174,13 @@ class Rows(ABC):
             raise InputError(f"physics {self.name} has no A_adjoint; expected a linear one")
         return self._call(self.physics.A_adjoint, y)
 
-    def gradient(self, value: Tensor, of: Tensor) -> Tensor:
-        """∂value/∂of through the physics.
+    def gradient(self, value: Tensor, of: Tensor, weights: Tensor | None = None) -> Tensor:
+        """∂value/∂of through the physics; of more than a number, that of Σ weights · value, which can be asked again.
 
         Raises:
             InputError: the physics' own derivative fails.
         """
-        (gradient,) = self._call(torch.autograd.grad, value, of)
+        (gradient,) = self._call(torch.autograd.grad, value, of, weights, weights is not None)
         return gradient
 
     def _call(self, function: Callable[..., Result], *values: object) -> Result:

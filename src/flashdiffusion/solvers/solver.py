@@ -17,11 +17,14 @@ class StepResult:
 
     iterations: of an inner problem that the step solved, for each image, int64 (B,); None if it has none. A solver
     with inner problems is a dataclass whose field `iterations` bounds them.
+    image: finished images (B, 3, H, W) of rows that this step brings to k = 0, so that z is not decoded; rows that it
+    does not are anything. None if z says what they are.
     """
 
     z: Tensor
     z0: Tensor
     iterations: Tensor | None = None
+    image: Tensor | None = None
 
 
 class Solver(Protocol):

@@ -11,8 +11,9 @@ from flashdiffusion.priors import LatentPrior
 from flashdiffusion.regression import Regressor
 from flashdiffusion.schedule import Grid
 from flashdiffusion.severity import Severity, SeverityEncoder
+from flashdiffusion.solvers.consistency import Consistency
 from flashdiffusion.solvers.problem import Problem
-from flashdiffusion.solvers.registry import Networks, register_start, setting
+from flashdiffusion.solvers.registry import Networks, part, register_start, setting
 
 # c·σ̂² stays below 1, so that some of the estimate is left.
 MAX_MIX = 0.999
@@ -53,7 +54,10 @@ def explained(severity: Severity, problem: Problem, prior: LatentPrior, noise: T
     of_unit_error = (moved - here).square().mean(dim=1) / PROBE**2
     var = severity.var.clone()
     var[rows] = var[rows].maximum((left / of_unit_error.clamp(min=1e-12)).to(var))
-    return replace(severity, var=var)
+    raised = severity.log_var_map
+    if raised is not None:
+        raised = raised + (var / severity.var).log().view(-1, 1, 1)
+    return replace(severity, var=var, log_var_map=raised)
 
 
 class StartRule(Protocol):
@@ -90,6 +94,8 @@ class SNRMatch:
         encoder: the severity encoder.
         correction: c >= 0, the noise correction; one number for all images.
         mixing: "paper" or "consistent".
+        refine: whether ẑ is first made consistent with y, with the encoder's map as its variance.
+        consistency: how.
 
     Raises:
         InputError: correction negative or not finite, unknown mixing.
@@ -98,6 +104,8 @@ class SNRMatch:
     encoder: SeverityEncoder
     correction: float = setting(1.2, "Noise correction of the start, c.", (0.0, 0.2, 0.5, 1.2))
     mixing: str = setting("paper", "Noise mixing of a Flash start: paper or consistent.")
+    refine: bool = setting(False, "Whether the estimate is made consistent with the measurement before the first step.")
+    consistency: Consistency = part(Consistency)  # noqa: RUF009  # `part` gives a field, as dataclasses.field does
 
     def __post_init__(self) -> None:
         if not 0 <= self.correction < float("inf"):
@@ -109,6 +117,8 @@ class SNRMatch:
     def __call__(self, problem: Problem, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
         severity = explained(problem.seen_by(self.encoder), problem, prior, noise)
         z_hat, var = severity.z_hat, severity.var
+        if self.refine:
+            z_hat = self.consistency.latents(z_hat, severity.map, problem, prior)
         added = self.correction * var
         if self.mixing == "consistent":
             k = grid.match(var + added)
