@@ -191,6 +191,26 @@ def test_the_other_scale_is_noted(tiny_pipeline):
         tiny_pipeline(noisy, GaussianBlur([1.0], 0.2), settings=FEW)
 
 
+def test_severity_maps_are_beside_the_images_and_saved_as_pictures(tiny_pipeline, blur, tmp_path):
+    restored = tiny_pipeline([ARRAY, ARRAY[::-1].copy()], blur, steps=8)
+    size = tiny_pipeline.prior.latent_shape(restored.images.shape[2:])[1:]
+    assert restored.severity_maps.shape == (2, *size) and restored.severity_maps.dtype == torch.float32
+    torch.testing.assert_close(restored.severity_maps.mean(dim=(1, 2)), restored.severity)
+    alone = tiny_pipeline(ARRAY, blur, steps=8)
+    torch.testing.assert_close(alone.severity_maps[0], restored.severity_maps[0], rtol=1e-4, atol=1e-6)
+    files = restored.save(tmp_path / "out", maps=tmp_path / "maps")
+    assert [path.name for path in files] == sorted(path.name for path in (tmp_path / "maps").iterdir())
+    with Image.open(tmp_path / "maps" / files[0].name) as picture:
+        assert (picture.mode, picture.size) == ("RGB", (restored.images.shape[3], restored.images.shape[2]))
+    with pytest.raises(InputError, match="the folder of the images; choose another"):
+        restored.save(tmp_path / "out", maps=tmp_path / "out")
+    noise = tiny_pipeline(ARRAY, blur, steps=8, start="noise")
+    assert noise.severity_maps is None
+    with pytest.raises(InputError, match="no severity encoder was used"):
+        noise.save(tmp_path / "none", maps=tmp_path / "none-maps")
+    assert not (tmp_path / "none").exists()
+
+
 def test_saved_images_never_overwrite_each_other(tiny_pipeline, tmp_path):
     y = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     restored = tiny_pipeline(y, GaussianBlur([1.0, 1.0]), ids=["a/b", "a_b"], steps=4)

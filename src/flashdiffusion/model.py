@@ -222,7 +222,9 @@ class Model:
         if self.severity_encoder is None:
             raise InputError("this model has no severity encoder; train one with `flashdiffusion train severity`")
         parts = [self.severity_encoder(part) for part in self.check(Problem(y)).image.split(batch_size)]
-        return Severity(torch.cat([p.z_hat for p in parts]), torch.cat([p.var for p in parts]))
+        maps = [p.log_var_map for p in parts if p.log_var_map is not None]
+        z_hat, var = torch.cat([p.z_hat for p in parts]), torch.cat([p.var for p in parts])
+        return Severity(z_hat, var, torch.cat(maps) if maps else None)
 
     def method(self, solver: str | Solver, start: str | StartRule, settings: Settings) -> tuple[Solver, StartRule]:
         """Solver and start rule by their names; objects are given back.

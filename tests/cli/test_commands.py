@@ -121,6 +121,34 @@ def test_severity_sees_an_image_as_its_physics_shows_it(flash, tmp_path, image_f
     assert severity(tmp_path / "a.png", "--fit", "--physics", "super-resolution:factor=2"), "fitted to 16x16"
 
 
+def test_the_same_maps_are_written_by_severity_and_restore(flash, tmp_path, tiny_model, measured):
+    ended = flash("severity", measured, "--model", tiny_model, "--maps", tmp_path / "seen")
+    assert ended.code == 0, ended.err
+    options = ("--steps", 20, "--model", tiny_model, "--maps", tmp_path / "started")
+    ended = flash("restore", measured, "--out", tmp_path / "out", *options)
+    assert ended.code == 0, ended.err
+    assert len([*(tmp_path / "seen").iterdir()]) == 4
+    for file in (tmp_path / "seen").iterdir():
+        seen, started = _pixels(file), _pixels(tmp_path / "started" / file.name)
+        assert seen.shape == _pixels(tmp_path / "out" / file.name).shape == (32, 32, 3)
+        assert np.abs(seen - started).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--method", "latent-dps", "--maps", "maps"), "method latent-dps estimates no severity, so it has no maps"),
+        (("--method", "swinir", "--maps", "maps"), "method swinir estimates no severity"),
+        (("--maps", "out"), "maps is out, a folder of images; choose another --maps"),
+    ],
+)
+def test_maps_that_cannot_be_are_refused(flash, tmp_path, monkeypatch, tiny_model, measured, options, message):
+    monkeypatch.chdir(tmp_path)
+    ended = flash("restore", measured, "--out", "out", "--model", tiny_model, *options)
+    assert ended.code == 2 and message in ended.err
+    assert not [*tmp_path.glob("out/*.png")]
+
+
 def test_degrade_severity_restore(flash, tmp_path, image_folder, tiny_model, measured):
     ended = flash("severity", measured, "--model", tiny_model, "--json")
     assert ended.code == 0 and ended.err == ""

@@ -44,6 +44,19 @@ def evaluate(flash, image_folder, tiny_model, tmp_path):
     return run
 
 
+def test_maps_that_are_missing_are_made_by_a_resumed_run(restore, tmp_path):
+    maps = tmp_path / "maps"
+    assert restore("--max-in-flight", 4).code == 0
+    ended = restore("--resume", "--maps", maps)
+    assert ended.code == 0, ended.err
+    assert sorted(path.stem for path in maps.iterdir()) == NAMES
+    times = {path: path.stat().st_mtime_ns for path in maps.iterdir()}
+    (maps / f"{NAMES[2]}.png").unlink()
+    assert restore("--resume", "--maps", maps).code == 0
+    changed = {path.stem for path, time in times.items() if path.stat().st_mtime_ns != time}
+    assert changed == {NAMES[2]}
+
+
 class _Stream:
     """The pipeline's stream, watched, and broken where a test wants it to be."""
 

@@ -4,7 +4,7 @@ from diffusers import AutoencoderKL, VQModel
 
 from flashdiffusion.errors import CheckpointError, InputError
 from flashdiffusion.priors import DiffusersAutoencoder, load_component
-from flashdiffusion.severity import SeverityEncoder, ordering_accuracy, true_severity
+from flashdiffusion.severity import SeverityEncoder, map_picture, ordering_accuracy, true_severity
 
 LAYOUT = {
     "down_block_types": ["DownEncoderBlock2D"] * 2,
@@ -84,6 +84,18 @@ def test_true_severity_is_the_sample_variance_of_the_error():
     expected = (e - e.mean(1, keepdim=True)).square().sum(1) / (e.shape[1] - 1)
     torch.testing.assert_close(true_severity(shifted, z0), expected)
     torch.testing.assert_close(expected, torch.tensor([0.01, 4.0], dtype=torch.float64), rtol=0.05, atol=0)
+
+
+def test_pictures_of_maps_share_one_scale():
+    """Each variance has its colour, whatever else is in the map; from a standard deviation of 1 on it is the same."""
+    variance = torch.tensor([[0.0, 0.09], [1.0, 9.0]])
+    picture = map_picture(variance, (2, 2))
+    alone = [map_picture(value.view(1, 1), (1, 1)) for value in variance.flatten()]
+    assert torch.equal(picture.flatten(1), torch.cat(alone, dim=2)[:, 0])
+    assert torch.equal(picture[:, 1, 0], picture[:, 1, 1])
+    brightness = picture.mean(dim=0).flatten()[:3]
+    assert bool((brightness.diff() > 0).all())
+    assert map_picture(variance, (6, 8)).shape == (3, 6, 8)
 
 
 def test_ordering_accuracy_counts_ordered_pairs():

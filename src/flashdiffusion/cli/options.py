@@ -23,6 +23,13 @@ Inputs = Annotated[
     list[Path],
     typer.Argument(metavar="INPUT...", help="Measurement files, images, arrays (.npy, .npz, .pt, .mat), or folders."),
 ]
+Maps = Annotated[
+    Path | None,
+    option(
+        "Folder for a picture of each image's severity map: the estimate's standard deviation at each place, from 0 "
+        "(blue) to 1 latent unit or more (yellow: nothing is known)."
+    ),
+]
 Seed = Annotated[int, option("Seed of everything random.")]
 NoiseStd = Annotated[float, option("Noise standard deviation on the [0, 1] scale.")]
 Json = Annotated[bool, option("Print JSON instead of a table.", "--json")]

@@ -81,6 +81,7 @@ def command(
     model: options.ModelOptions,
     run: options.RunOptions,
     fit: options.Fit = False,
+    maps: options.Maps = None,
     as_json: options.Json = False,
     seed: options.Seed = 0,
 ) -> int:
@@ -95,23 +96,34 @@ def command(
     unknown = [path for path in files.values() if path.suffix != SUFFIX]  # what damaged it, they do not say
     damage.check(unknown, seed)
     keep_inputs(files, out, ".png")
+    if maps is not None:
+        keep_inputs(files, maps, ".png")
+        if maps.resolve() in {out.resolve(), truth.reference and truth.reference.resolve()}:
+            raise InputError(f"maps is {maps}, a folder of images; choose another --maps")
     folder = ensure_directory(out)
     about = model.about(method.regressor) | damage.about() | truth.about()
     about |= {"method": method.method, "seed": seed, "given": method.given, "fit": fit}
     found = {} if truth.reference is None else references(truth.reference, inputs, files)
     true_images = {name: str(path) for name, path in found.items()}
     given = (damage.physics, damage.noise_std, seed, method.given, fit, true_images, truth.weights, run.max_in_flight)
-    job = RestoreJob(model.choice(method.regressor, run.compile), method.method, *given)
+    job = RestoreJob(model.choice(method.regressor, run.compile), method.method, *given, maps=maps is not None)
+    folders = {"restored": folder} | ({} if maps is None else {"severity": ensure_directory(maps)})
 
     def settings_of(records: "list[Record]") -> dict[str, Any]:
         kinds = {record.degradation["physics"] for record in records if record.degradation}
         return {"settings": {kind: job.used_settings(kind) for kind in sorted(kinds)}}
 
+    def save(done: Item) -> None:
+        for kind, png in done.pngs.items():
+            write_bytes(folders[kind] / f"{done.name}.png", png)
+
     items = [Item(i, name, str(path)) for i, (name, path) in enumerate(files.items())]
     delivery = Delivery(
         *(job, items, run, folder / "results.json", about, job.digest_of),
-        save=lambda done: write_bytes(folder / f"{done.name}.png", done.pngs["restored"]),
-        saved=lambda name: (folder / f"{name}.png").exists() and (folder / f"{name}.png").stat().st_size > 0,
+        save=save,
+        saved=lambda name: all(
+            (file := one / f"{name}.png").exists() and file.stat().st_size > 0 for one in folders.values()
+        ),
     )
     if records := delivery(settings_of):
         # Those of a blur-kernel-space network do not hold its weights.

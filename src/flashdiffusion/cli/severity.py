@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 from flashdiffusion.cli.command import option
-from flashdiffusion.cli.inputs import Failures, named
-from flashdiffusion.cli.options import Fit, Inputs, Json, ModelOptions, Physics
+from flashdiffusion.cli.inputs import Failures, keep_inputs, named
+from flashdiffusion.cli.options import Fit, Inputs, Json, Maps, ModelOptions, Physics
 from flashdiffusion.cli.tables import print_records, write_csv
 from flashdiffusion.errors import note
 
@@ -17,17 +17,23 @@ def command(
     fit: Fit = False,
     sort: Annotated[bool, option("Print the most damaged image first.", "--sort")] = False,
     csv: Annotated[Path | None, option("Write the table to this CSV file too.")] = None,
+    maps: Maps = None,
     as_json: Json = False,
 ) -> int:
     """How badly damaged is each image? Prints the severity and the step that Flash would start at."""
-    from flashdiffusion.data import ensure_file
+    from flashdiffusion.data import ensure_directory, ensure_file
+    from flashdiffusion.data.images import save_image
     from flashdiffusion.jobs import Item
     from flashdiffusion.jobs.reading import Reader
     from flashdiffusion.jobs.records import Record
+    from flashdiffusion.severity import map_picture
 
     files = named(inputs)
     if csv is not None:
         ensure_file(csv)
+    if maps is not None:
+        keep_inputs(files, maps, ".png")
+        ensure_directory(maps)
     pipeline = model.choice().open()
     reader = Reader(pipeline, physics, fit=fit)
     grid = pipeline.prior.schedule.grid()
@@ -35,7 +41,11 @@ def command(
     for n, (name, path) in enumerate(files.items()):
         item = Item(n, name, str(path))
         with failures.kept(path):
-            var = pipeline.severity(reader(item).image).var.float().cpu()
+            image = reader(item).image
+            severity = pipeline.severity(image)
+            var = severity.var.float().cpu()
+            if maps is not None:
+                save_image(map_picture(severity.map[0, 0], (image.shape[2], image.shape[3])), maps / f"{name}.png")
             records.append(Record(name, severity=float(var), start_step=int(grid.match(var)), file=str(path)))
         for text in item.notes:
             note(text)

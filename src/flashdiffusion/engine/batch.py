@@ -79,16 +79,18 @@ class Restored:
     """One image as it leaves a stream.
 
     index: its place among all that went in. image: float32 (3, H, W) in [0, 1] on the CPU, None if there is none.
-    severity: σ̂² in scaled latent units, None if no severity encoder was used. start_step: time of its start on the full
-    schedule, 0 (clean) to N (noise), whatever the grid. nfe: denoiser evaluations run. gflop: arithmetic spent.
-    seconds: its share of the wall-clock time of the calls it took part in. failed: why there is no image; its
-    arithmetic is not counted. extra: what its batch said.
+    severity: σ̂² in scaled latent units, None if no severity encoder was used. severity_map: the variance at each place
+    of the latent, float32 (h, w) on the CPU, None without severity; its mean is the severity. start_step: time of its
+    start on the full schedule, 0 (clean) to N (noise), whatever the grid. nfe: denoiser evaluations run. gflop:
+    arithmetic spent. seconds: its share of the wall-clock time of the calls it took part in. failed: why there is no
+    image; its arithmetic is not counted. extra: what its batch said.
     """
 
     index: int
     id: str
     image: Tensor | None = None
     severity: float | None = None
+    severity_map: Tensor | None = None
     start_step: int = 0
     nfe: int = 0
     gflop: float = 0.0

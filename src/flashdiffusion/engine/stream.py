@@ -141,12 +141,12 @@ class Stream:
             start, gflop = self._by_rule(problem, solver, rule, generators, operators[0])
             k, seconds = start.k.tolist(), (time.perf_counter() - began) / len(rows)
             times = solver.grid.times[start.k.clamp(0, len(solver.grid)).cpu()].tolist()  # `InFlight` checks k
-            severities = start.severity.var.float().tolist() if start.severity else [None] * len(rows)
+            severities, maps = _known(start, len(rows))
             nfe = [0] * len(rows) if start.nfe is None else start.nfe.tolist()
             estimated = problem if start.severity is None else replace(problem, variance=start.severity.map)
             for n, result in enumerate(results):
                 result.severity, result.start_step, result.nfe = severities[n], times[n], nfe[n]
-                result.gflop, result.seconds = gflop[n], seconds
+                result.gflop, result.seconds, result.severity_map = gflop[n], seconds, maps[n]
                 one = InFlight(result, start.z[n], k[n], estimated, n, solver, generators[n], operators[n])
                 one.image = start.image[n] if start.image is not None and k[n] == 0 else None
                 started.append(one)
@@ -192,6 +192,13 @@ class Stream:
     def _without_start(self) -> Iterator[Restored]:
         while self.failed:
             yield self.failed.popleft()
+
+
+def _known(start: Start, count: int) -> tuple[list[float | None], list[Tensor | None]]:
+    """Severities of a start, and their maps (h, w) on the CPU."""
+    if start.severity is None:
+        return [None] * count, [None] * count
+    return start.severity.var.float().tolist(), [*start.severity.map[:, 0].float().cpu().clone()]
 
 
 def _alike(batch: Batch) -> list[Sequence[int]]:

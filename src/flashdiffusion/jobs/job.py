@@ -21,10 +21,10 @@ class Item:
 
     index: its place among all. name: of its outputs. path: its file, if it is one of its own.
 
-    record: what is known of the image, as in a results file. pngs: images by what they show ("restored", "clean",
-    "measured"), as PNG files. reason: what went wrong; with a record, this was not the restoration. source: the file
-    that the reason is about, if it could not be read. notes: what the user should be told. fitted: whether the image
-    was cropped and resized. grey: whether it was grey.
+    record: what is known of the image, as in a results file. pngs: images by what they show ("restored", "severity",
+    "clean", "measured"), as PNG files. reason: what went wrong; with a record, this was not the restoration. source:
+    the file that the reason is about, if it could not be read. notes: what the user should be told. fitted: whether the
+    image was cropped and resized. grey: whether it was grey.
     """
 
     index: int

@@ -11,7 +11,7 @@ from torch import Tensor
 from flashdiffusion.data import encode_image, in_chunks, mapped
 from flashdiffusion.data.measurements import SUFFIX
 from flashdiffusion.engine.capacity import Capacity
-from flashdiffusion.errors import FlashDiffusionError
+from flashdiffusion.errors import FlashDiffusionError, InputError
 from flashdiffusion.jobs.inputs import digest
 from flashdiffusion.jobs.job import Item, ModelChoice
 from flashdiffusion.jobs.measuring import finishing_threads
@@ -23,7 +23,9 @@ from flashdiffusion.metrics import Metrics
 from flashdiffusion.physics import BatchedPhysics
 from flashdiffusion.pipeline import Batch, Failed, Restored
 from flashdiffusion.presets import preset_for
+from flashdiffusion.severity import map_picture
 from flashdiffusion.solvers import Problem
+from flashdiffusion.solvers.start import EncodedEstimate
 
 CHUNK = 64  # images that are read together; those of them that are alike share a batch
 FAR = 1.5  # shorter side of an image over the model's, or under it, from where the user is told
@@ -38,7 +40,8 @@ class RestoreJob:
 
     physics, noise_std: what damaged images that are no measurement files, as on the command line. given: settings
     that replace those of the presets. steps: length of the time grid. fit: bring images to the model's size.
-    references: the true image's file by name. weights: weights files of metrics that need them, by name.
+    references: the true image's file by name. weights: weights files of metrics that need them, by name. maps: give a
+    picture of the severity map too, as "severity".
     """
 
     model: ModelChoice = field(default_factory=ModelChoice)
@@ -52,6 +55,7 @@ class RestoreJob:
     weights: Mapping[str, str] = field(default_factory=dict)
     max_in_flight: int | None = None
     progress: bool = False
+    maps: bool = False
 
     def settings_for(self, task: str | BatchedPhysics) -> Settings:
         """Settings of images with this physics, or the physics of this name."""
@@ -90,7 +94,10 @@ class RestoreWorker:
         self.metrics = Metrics(job.weights)
         self.pipeline = job.model.open()
         self.reader = Reader(self.pipeline, job.physics, job.noise_std, job.seed, job.fit, needed=True)
-        self.pipeline.method(self.solver, self.start, job.settings_for("gaussian-blur"))
+        _, rule = self.pipeline.method(self.solver, self.start, job.settings_for("gaussian-blur"))
+        estimated = hasattr(rule, "encoder") or isinstance(getattr(rule, "estimate", None), EncodedEstimate)
+        if job.maps and not estimated:
+            raise InputError(f"method {job.method} estimates no severity, so it has no maps; expected e.g. flash or ae")
         Capacity(job.max_in_flight)
         self.quiet = job.fit or self.pipeline.sample_size is None  # of images far from the model's size
 
@@ -168,5 +175,8 @@ class RestoreWorker:
                 values |= compare(self.metrics, image.expand(3, -1, -1), truth, measured)
             except FlashDiffusionError as error:
                 item.reason = str(error)
-        item.record, item.pngs = replace(record, **values).to_json(), {"restored": encode_image(image)}
+        pngs = {"restored": encode_image(image)}
+        if self.job.maps and restored.severity_map is not None:
+            pngs["severity"] = encode_image(map_picture(restored.severity_map, (image.shape[1], image.shape[2])))
+        item.record, item.pngs = replace(record, **values).to_json(), pngs
         return item

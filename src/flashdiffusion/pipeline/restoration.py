@@ -11,9 +11,10 @@ from torch import Tensor
 
 from flashdiffusion.data import atomic_path, ensure_directory
 from flashdiffusion.data.files import unique
-from flashdiffusion.data.images import to_pil
+from flashdiffusion.data.images import save_image, to_pil
 from flashdiffusion.engine.batch import FIGURES, Restored
 from flashdiffusion.errors import InputError
+from flashdiffusion.severity import map_picture
 
 
 @dataclass(frozen=True, repr=False)
@@ -21,11 +22,12 @@ class Restoration:
     """Restored images; every field is on the CPU and has one row per image.
 
     images: float32 (B, 3, H, W) in [0, 1]; NaN where there is none. severity: σ̂² in scaled latent units, float32 (B,),
-    None if no severity encoder was used. start_step: time of the start on the full schedule, 0 (clean) to N (noise),
-    int64 (B,). nfe: denoiser evaluations run, int64 (B,). gflop: arithmetic spent, float32 (B,). seconds: the image's
-    share of the wall-clock time of the calls it took part in, float32 (B,). failed: why an image has no image, by its
-    row. ids: their names. samples: (S, B, 3, H, W) if several samples were asked for, NaN where one failed; everything
-    else is of the first.
+    None if no severity encoder was used. severity_maps: the variance at each place of the latent, float32 (B, h, w),
+    whose mean is the severity; None if no severity encoder was used, NaN where an image has none. start_step: time of
+    the start on the full schedule, 0 (clean) to N (noise), int64 (B,). nfe: denoiser evaluations run, int64 (B,).
+    gflop: arithmetic spent, float32 (B,). seconds: the image's share of the wall-clock time of the calls it took part
+    in, float32 (B,). failed: why an image has no image, by its row. ids: their names. samples: (S, B, 3, H, W) if
+    several samples were asked for, NaN where one failed; everything else is of the first.
     """
 
     images: Tensor
@@ -37,6 +39,7 @@ class Restoration:
     failed: dict[int, str] = field(default_factory=dict)
     ids: tuple[str, ...] = ()
     samples: Tensor | None = None
+    severity_maps: Tensor | None = None
 
     def __repr__(self) -> str:
         size = "x".join(map(str, self.images.shape[:0:-1][:2]))
@@ -69,14 +72,21 @@ class Restoration:
         rgb = self.images.expand(-1, 3, -1, -1)
         return [None if i in self.failed else to_pil(image).convert(mode) for i, image in enumerate(rgb)]
 
-    def save(self, folder: str | Path) -> list[Path]:
+    def save(self, folder: str | Path, maps: str | Path | None = None) -> list[Path]:
         """Write each image as folder/ID.png, or by its number where there are no ids; returns the files.
 
         Of several samples the first is written; `samples`, `mean` and `std` have the rest.
 
+        Args:
+            maps: a folder for pictures of the severity maps (see `severity.map_picture`), by the same names.
+
         Raises:
-            InputError: the folder cannot be written.
+            InputError: a folder that cannot be written, or maps where there are none, or in the images' place.
         """
+        if maps is not None and self.severity_maps is None:
+            raise InputError(f"maps is {maps}, but no severity encoder was used; expected a start such as flash")
+        if maps is not None and Path(maps).resolve() == Path(folder).resolve():
+            raise InputError(f"maps is {maps}, the folder of the images; choose another")
         folder, written = ensure_directory(folder), []
         names = unique(name.replace("/", "_").replace("\\", "_") for name in self.ids or map(str, range(len(self))))
         for i, image in enumerate(self.pil()):
@@ -86,6 +96,9 @@ class Restoration:
             with atomic_path(folder / f"{name}.png") as temporary:
                 image.save(temporary, "PNG")
             written.append(folder / f"{name}.png")
+            if maps is not None and self.severity_maps is not None:
+                size = (image.height, image.width)
+                save_image(map_picture(self.severity_maps[i], size), ensure_directory(maps) / f"{name}.png")
         return written
 
     def grey(self) -> "Restoration":
@@ -113,21 +126,29 @@ class Restoration:
         failed = {one.index: one.failed for one in rows if one.failed is not None}
         if len(failed) == len(rows):
             raise InputError(failed[0])
-        lost = torch.full_like(next(one.image for one in rows if one.image is not None), float("nan"))
-        images = torch.stack([lost if one.image is None else one.image for one in rows])
-        known = [float("nan") if one.severity is None else one.severity for one in rows]
+        images = _stacked([one.image for one in rows])
+        assert images is not None  # one of them was restored
         return cls(
             images,
-            None if all(one.severity is None for one in rows) else torch.tensor(known),
+            _stacked([None if one.severity is None else torch.tensor(one.severity) for one in rows]),
             torch.tensor([one.start_step for one in rows]),
             torch.tensor([one.nfe for one in rows]),
             torch.tensor([one.gflop for one in rows]),
             torch.tensor([one.seconds for one in rows]),
             failed,
             tuple(one.id for one in rows),
+            severity_maps=_stacked([one.severity_map for one in rows]),
         )
 
     def row(self, i: int) -> dict[str, Any]:
         """Everything but the image of row i, as plain numbers."""
         columns = {name: getattr(self, name) for name in FIGURES}
         return {name: None if values is None else values[i].item() for name, values in columns.items()}
+
+
+def _stacked(rows: list[Tensor | None]) -> Tensor | None:
+    """One tensor of all, NaN where there is none; None if there is none at all."""
+    some = next((one for one in rows if one is not None), None)
+    if some is None:
+        return None
+    return torch.stack([torch.full_like(some, float("nan")) if one is None else one for one in rows])

@@ -2,6 +2,7 @@
 
 from flashdiffusion.severity.encoder import Severity, SeverityEncoder, check_latents, load_severity_encoder
 from flashdiffusion.severity.ordering import ordering_accuracy
+from flashdiffusion.severity.picture import map_picture
 from flashdiffusion.severity.target import true_severity
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "SeverityEncoder",
     "check_latents",
     "load_severity_encoder",
+    "map_picture",
     "ordering_accuracy",
     "true_severity",
 ]
