@@ -143,7 +143,9 @@ class Stream:
             times = solver.grid.times[start.k.clamp(0, len(solver.grid)).cpu()].tolist()  # `InFlight` checks k
             severities, maps = _known(start, len(rows))
             nfe = [0] * len(rows) if start.nfe is None else start.nfe.tolist()
-            estimated = problem if start.severity is None else replace(problem, variance=start.severity.map)
+            estimated = problem
+            if start.severity is not None:
+                estimated = replace(problem, estimate=start.severity.z_hat, variance=start.severity.map)
             for n, result in enumerate(results):
                 result.severity, result.start_step, result.nfe = severities[n], times[n], nfe[n]
                 result.gflop, result.seconds, result.severity_map = gflop[n], seconds, maps[n]

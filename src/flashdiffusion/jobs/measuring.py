@@ -174,7 +174,7 @@ def _measured(
         looks = problem.image
         severities: list[float | None] = [None] * len(ids)
         if what.severity_used():
-            severities = _true_severities(pipeline, clean, looks, together)
+            severities = _true_severities(pipeline, clean, problem.filled, together)
         described = measured.physics.describe()
         known = []
         for n, row in enumerate(images):

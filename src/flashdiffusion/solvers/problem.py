@@ -12,6 +12,7 @@ from torch import Tensor
 from flashdiffusion.errors import InputError
 from flashdiffusion.physics import BatchedPhysics
 from flashdiffusion.physics.least_squares import least_squares, operator_norm
+from flashdiffusion.solvers.holes import filled, find_holes
 from flashdiffusion.solvers.rows import Rows
 
 # Part of the energy of y that an image may leave unexplained and still be taken for what y shows.
@@ -80,11 +81,31 @@ class Problem(Rows):
         image = least_squares(self.measure, self.adjoint, self.y, target=noise).clamp(0, 1)
         return image, operator_norm(self.measure, self.adjoint, like).clamp(min=1e-12)
 
+    @cached_property
+    def holes(self) -> Tensor | None:
+        """Which pixels of the images belong to holes, bool (B, 1, H, W), see `find_holes`; None if there are none."""
+        if not self._loses or self.y.shape != self.image.shape:
+            return None
+        holes = find_holes(self._known_pixels)
+        return holes if bool(holes.any()) else None
+
+    @property
+    def _known_pixels(self) -> Tensor:
+        """1 where any channel of a pixel was measured, else 0, (B, 1, H, W)."""
+        return (self._measured(torch.ones_like(self.y)) != 0).any(dim=1, keepdim=True).to(self.y)
+
+    @property
+    def filled(self) -> Tensor:
+        """`image`, with what lies in holes filled smoothly: networks would take a hole for part of the image."""
+        if self.holes is None:
+            return self.image
+        return torch.where(self.holes, filled(self.image, self._known_pixels), self.image)
+
     def seen_by(self, network: Callable[[Tensor], Result]) -> Result:
         """What a network makes of the measurements as images, asked once."""
         known = [result for other, result in self._seen if other is network]
         if not known:
-            known = [network(self.image)]
+            known = [network(self.filled)]
             self._seen.append((network, known[0]))
         return known[0]
 

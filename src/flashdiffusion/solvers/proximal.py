@@ -21,6 +21,7 @@ from flashdiffusion.solvers.solver import StepResult, check_weight
 
 LAST_COST = 4.0  # of the last step, through the decoder itself, over that of the others
 STEPS = 18
+SETTLED = 10.0  # a place keeps its estimate while the noise of a level is this many times the estimate's variance
 
 
 @register_solver(
@@ -37,8 +38,10 @@ class Proximal:
     C = r m σ² / (m + σ²), where m is the severity encoder's variance at each place: what is not known after an estimate
     of variance m and a look through noise of σ², and r times as much, since the two err together. Without a map (a
     start from noise) m is 1, the variance of standardised latents. Noise is added where the error of z, taken to be
-    κ mean(m), is less than the next level's σ². No gradient goes through the denoiser. All steps but the last take the
-    distilled decoder's derivative, if there is one. At the last, the decoded image takes a proximal step too.
+    κ mean(m), is less than the next level's σ². Where σ² is far above m, as around a hole, the estimate is kept.
+
+    No gradient goes through the denoiser. All steps but the last take the distilled decoder's derivative, if there is
+    one. At the last, the decoded image takes a proximal step too.
 
     Args:
         prior: the diffusion prior.
@@ -78,6 +81,8 @@ class Proximal:
         here, below = (self._noise(k - n).to(z) for n in (0, 1))
         variance = torch.ones_like(z[:, :1]) if problem.variance is None else problem.variance.to(z)
         allowed = self.trust * variance * here / (variance + here)
+        if problem.estimate is not None:
+            z0 = torch.where(here > SETTLED * variance, problem.estimate.to(z), z0)
         clean, image = torch.empty_like(z0), None
         for last in (False, True):
             rows = ((k == 1) == last).nonzero()[:, 0]

@@ -33,14 +33,15 @@ class Rows(ABC):
 
     A physics without `take` is taken to be the same for every image. Whatever a physics raises is an InputError.
 
-    variance: of the estimate that restoring starts from, at each place of the latent, (B, 1, h, w); None if there is
-    none.
+    estimate: latents that restoring starts from, (B, c, h, w), and their variance at each place, (B, 1, h, w); None if
+    there are none.
     """
 
     y: Tensor
     physics: Physics = field(default_factory=Unknown)
     # Gives `_shown`, where that of the problem that this one was made of is known.
     _known: Callable[[], tuple[Tensor, Tensor]] | None = field(default=None, repr=False, compare=False)
+    estimate: Tensor | None = None
     variance: Tensor | None = None
 
     @cached_property
@@ -112,8 +113,8 @@ class Rows(ABC):
 
     def _changed(self, physics: Physics, change: Callable[[Tensor], Tensor]) -> Self:
         """The same with another physics, and every tensor of rows changed."""
-        variance = None if self.variance is None else change(self.variance)
-        return type(self)(change(self.y), physics, self._carried(change), variance)
+        known = [None if held is None else change(held) for held in (self.estimate, self.variance)]
+        return type(self)(change(self.y), physics, self._carried(change), *known)
 
     @property
     def kind(self) -> Hashable:
@@ -137,13 +138,13 @@ class Rows(ABC):
             return torch.cat([part._shown[0] for part in parts]), torch.cat([part._shown[1] for part in parts])
 
         known = together if all(part._has_shown for part in parts) else None
-        variances = [part.variance for part in parts if part.variance is not None]
-        variance = torch.cat(variances) if variances else None
+        held = [[getattr(part, name) for part in parts] for name in ("estimate", "variance")]
+        estimate = [None if each[0] is None else torch.cat(each) for each in held]
         ours = [part.physics for part in parts if isinstance(part.physics, BatchedPhysics)]
         foreign = [part.physics for part in parts if isinstance(part.physics, WithParams)]
         if ours:
-            return cls(y, concatenate(ours), known, variance)
-        return cls(y, WithParams.join(foreign) if foreign else parts[0].physics, known, variance)
+            return cls(y, concatenate(ours), known, *estimate)
+        return cls(y, WithParams.join(foreign) if foreign else parts[0].physics, known, *estimate)
 
     def measure(self, x: Tensor) -> Tensor:
         """Give A(x).

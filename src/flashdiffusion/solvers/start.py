@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from flashdiffusion.errors import InputError, unknown_name
@@ -58,6 +59,22 @@ def explained(severity: Severity, problem: Problem, prior: LatentPrior, noise: T
     if raised is not None:
         raised = raised + (var / severity.var).log().view(-1, 1, 1)
     return replace(severity, var=var, log_var_map=raised)
+
+
+def with_holes(severity: Severity, problem: Problem) -> tuple[Severity, Tensor]:
+    """Raise the map to the prior's variance, 1, where the latent lies in a hole; and give the variance to start by.
+
+    It is σ̂², the mean of the map, but 1 where there is a hole, so that the hole starts from noise. (B,)
+    """
+    if problem.holes is None:
+        return severity, severity.var
+    height, width = severity.z_hat.shape[2:]
+    share = F.adaptive_avg_pool2d(problem.holes.float(), (height, width))
+    inside = F.max_pool2d((share > 0).float(), 3, stride=1, padding=1) > 0  # and what the decoder mixes with it
+    raised = torch.where(inside, severity.map.clamp(min=1.0), severity.map)
+    var = raised.mean(dim=(1, 2, 3))
+    severity = replace(severity, var=var, log_var_map=raised[:, 0].log())
+    return severity, torch.where(inside.flatten(1).any(dim=1), var.clamp(min=1.0), var)
 
 
 class StartRule(Protocol):
@@ -116,9 +133,11 @@ class SNRMatch:
     @torch.no_grad()
     def __call__(self, problem: Problem, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
         severity = explained(problem.seen_by(self.encoder), problem, prior, noise)
-        z_hat, var = severity.z_hat, severity.var
+        severity, var = with_holes(severity, problem)
         if self.refine:
-            z_hat = self.consistency.latents(z_hat, severity.map, problem, prior)
+            z_hat = self.consistency.latents(severity.z_hat, severity.map, problem, prior)
+            severity = replace(severity, z_hat=z_hat)
+        z_hat = severity.z_hat
         added = self.correction * var
         if self.mixing == "consistent":
             k = grid.match(var + added)

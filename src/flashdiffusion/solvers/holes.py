@@ -1,0 +1,45 @@
+"""Holes: lost pixels that lie together, as a scribble or a box leaves them; found, and filled smoothly for networks."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# A window without any known pixel is a hole if pixels lost at random would leave it with less than this probability.
+CHANCE = 1e-6
+
+
+def find_holes(known: Tensor) -> Tensor:
+    """Tell which pixels belong to holes, bool (B, 1, H, W).
+
+    Pixels lost at random, one by one, are no holes, however many they are: the window that must be empty grows with
+    the share that is lost.
+
+    Args:
+        known: 1 where a pixel was measured, else 0, (B, 1, H, W).
+    """
+    holes = torch.zeros_like(known, dtype=torch.bool)
+    share = known.flatten(1).mean(dim=1).clamp(1e-6, 1 - 1e-6)
+    pixels = math.log(CHANCE) / (1 - share).log()
+    reach = ((pixels.sqrt() - 1) / 2).ceil().clamp(1, min(known.shape[2:])).int().tolist()
+    for row, radius in enumerate(reach):
+        own, side = known[row : row + 1], 2 * radius + 1
+        empty = F.max_pool2d(F.pad(own, [radius] * 4, value=1.0), side, stride=1) == 0
+        if bool((own == 0).all()):
+            empty = torch.ones_like(empty)
+        holes[row : row + 1] = (F.max_pool2d(empty.to(own), side, stride=1, padding=radius) > 0) & (own == 0)
+    return holes
+
+
+def filled(image: Tensor, known: Tensor) -> Tensor:
+    """Fill unknown pixels of images (B, C, H, W) smoothly, from means over ever larger blocks of known ones."""
+    sums, weights, levels = image * known, known, []
+    while min(weights.shape[2:]) > 1:
+        levels.append((sums, weights))
+        sums, weights = (F.avg_pool2d(value, 2, ceil_mode=True) for value in (sums, weights))
+    coarse = sums / weights.clamp(min=1e-6)
+    for sums, weights in reversed(levels):
+        coarse = F.interpolate(coarse, size=weights.shape[2:], mode="bilinear")
+        coarse = torch.where(weights > 0, sums / weights.clamp(min=1e-6), coarse)
+    return coarse
