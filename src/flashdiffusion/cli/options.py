@@ -49,6 +49,9 @@ MaxInFlight = Annotated[
 ]
 
 
+TaskName = Annotated[str, option("Task, e.g. gaussian-blur or random-inpainting.")]
+
+
 @dataclass(frozen=True)
 class ModelOptions:
     """The model, and how it runs."""
@@ -65,6 +68,16 @@ class ModelOptions:
 
         return ModelChoice(self.model, self.device, self.precision, regressor, compile)
 
+    def folder_to_save(self) -> Path:
+        """The folder that --save writes into; raises InputError if the model is in none."""
+        if self.model is None or not Path(self.model).is_dir():
+            given = self.model or "not given"
+            raise InputError(
+                f"--save writes into a model's folder; --model is {given}, expected a folder (the embedded model is "
+                "read-only: FlashPipeline.from_pretrained().save_pretrained(FOLDER) makes a copy)"
+            )
+        return Path(self.model)
+
     def about(self, regressor: str | None = None) -> dict[str, Any]:
         """What results depend on, for their file."""
         return {"model": self.model or "embedded", "precision": self.precision, "regressor": regressor}
@@ -75,7 +88,7 @@ class TaskOptions:
     """Images, and how they are degraded."""
 
     data: Data
-    task: Annotated[str, option("Task, e.g. gaussian-blur or random-inpainting.")] = "gaussian-blur"
+    task: TaskName = "gaussian-blur"
     noise_std: NoiseStd = 0.05
 
     def about(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """`flashdiffusion restore`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -72,42 +72,59 @@ class TruthOptions(options.QualityOptions):
         return {"reference": self.reference and str(self.reference)} | super().about()
 
 
+@dataclass(frozen=True)
+class OutputOptions:
+    """Where results go."""
+
+    out: options.Out
+    maps: options.Maps = None
+
+    def check(self, files: Mapping[str, Path], reference: Path | None) -> None:
+        """Raise InputError if results would overwrite an input, or maps images."""
+        folders = [self.out] if self.maps is None else [self.out, self.maps]
+        for folder in folders:
+            keep_inputs(files, folder, ".png")
+        if self.maps is not None and self.maps.resolve() in {self.out.resolve(), reference and reference.resolve()}:
+            raise InputError(f"maps is {self.maps}, a folder of images; choose another --maps")
+
+    def folders(self) -> dict[str, Path]:
+        """The folders, made, by what an item's PNGs show."""
+        from flashdiffusion.data import ensure_directory
+
+        given = {"restored": self.out, "severity": self.maps}
+        return {kind: ensure_directory(folder) for kind, folder in given.items() if folder is not None}
+
+
 def command(
     inputs: options.Inputs,
-    out: options.Out,
+    output: OutputOptions,
     method: options.MethodOptions,
     damage: DamageOptions,
     truth: TruthOptions,
     model: options.ModelOptions,
     run: options.RunOptions,
     fit: options.Fit = False,
-    maps: options.Maps = None,
     as_json: options.Json = False,
     seed: options.Seed = 0,
 ) -> int:
     """Restore images: writes NAME.png for each, and results.json with one record per image."""
-    from flashdiffusion.data import ensure_directory, write_bytes
+    from flashdiffusion.data import write_bytes
     from flashdiffusion.data.measurements import SUFFIX
     from flashdiffusion.jobs import Item, RestoreJob
 
     method.parts()
-    truth.check(out)
+    truth.check(output.out)
     files = named(inputs)
     unknown = [path for path in files.values() if path.suffix != SUFFIX]  # what damaged it, they do not say
     damage.check(unknown, seed)
-    keep_inputs(files, out, ".png")
-    if maps is not None:
-        keep_inputs(files, maps, ".png")
-        if maps.resolve() in {out.resolve(), truth.reference and truth.reference.resolve()}:
-            raise InputError(f"maps is {maps}, a folder of images; choose another --maps")
-    folder = ensure_directory(out)
+    output.check(files, truth.reference)
+    folders = output.folders()
     about = model.about(method.regressor) | damage.about() | truth.about()
     about |= {"method": method.method, "seed": seed, "given": method.given, "fit": fit}
     found = {} if truth.reference is None else references(truth.reference, inputs, files)
     true_images = {name: str(path) for name, path in found.items()}
     given = (damage.physics, damage.noise_std, seed, method.given, fit, true_images, truth.weights, run.max_in_flight)
-    job = RestoreJob(model.choice(method.regressor, run.compile), method.method, *given, maps=maps is not None)
-    folders = {"restored": folder} | ({} if maps is None else {"severity": ensure_directory(maps)})
+    job = RestoreJob(model.choice(method.regressor, run.compile), method.method, *given, maps=output.maps is not None)
 
     def settings_of(records: "list[Record]") -> dict[str, Any]:
         kinds = {record.degradation["physics"] for record in records if record.degradation}
@@ -119,7 +136,7 @@ def command(
 
     items = [Item(i, name, str(path)) for i, (name, path) in enumerate(files.items())]
     delivery = Delivery(
-        *(job, items, run, folder / "results.json", about, job.digest_of),
+        *(job, items, run, output.out / "results.json", about, job.digest_of),
         save=save,
         saved=lambda name: all(
             (file := one / f"{name}.png").exists() and file.stat().st_size > 0 for one in folders.values()
@@ -129,5 +146,5 @@ def command(
         # Those of a blur-kernel-space network do not hold its weights.
         if damage.physics is not None and not unknown and not damage.physics.startswith("blur-kernel-space"):
             note("measurement files know their physics; --physics is for images")
-        print_records(f"{method.method}: images and results.json in {folder}", records, as_json)
+        print_records(f"{method.method}: images and results.json in {output.out}", records, as_json)
     return delivery.failures.finish(len(files))

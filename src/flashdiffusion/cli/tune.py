@@ -45,9 +45,7 @@ def command(
     from flashdiffusion.physics import get_task
 
     task, parts, choice = get_task(images.task), method.parts(), model.choice(method.regressor)
-    if save and (model.model is None or not Path(model.model).is_dir()):
-        given = model.model or "not given"
-        raise InputError(f"--save writes into a model's folder; --model is {given}, expected a folder")
+    folder = model.folder_to_save() if save else None
     wanted, varied = _wanted(grid, method, images.task, choice.presets)
     objective = "lpips" if quality.lpips else "psnr"
     about = model.about(method.regressor) | images.about() | quality.about()
@@ -73,9 +71,9 @@ def command(
             print(f"{done}: {_figures(trial)}", flush=True)
         winner = best([trials[settings] for settings in wanted], objective)
         write_json(out, result | {"best": winner.to_json()})
-        if save:
+        if folder is not None:
             key = (images.task, method.method, method.given.get("steps"))
-            choice.presets.with_preset(key, _preset(winner)).write(Path(str(model.model)))
+            choice.presets.with_preset(key, _preset(winner)).write(folder)
         print(f"best by {objective}: {_options(winner.settings, *parts)} ({_figures(winner)}); written to {out}")
 
 

@@ -120,12 +120,12 @@ def ordering_values(
         )
     first, last = default[0] if low is None else low, default[1] if high is None else high
     if varied is not None:
-        _check_noise("noise std", noise_std)
+        check_noise("noise std", noise_std)
     for name, value in (("low", first), ("high", last)):
         if varied is not None:
             _check_level(varied, name, value)
         else:
-            _check_noise(name, value)
+            check_noise(name, value)
     if not first < last:
         raise InputError(f"levels from {first:g} to {last:g}; expected a rising range")
     if varied is not None and varied.levels is not None:
@@ -144,6 +144,7 @@ def _check_level(task: Task, name: str, level: float) -> None:
         ) from error
 
 
-def _check_noise(name: str, std: float) -> None:
+def check_noise(name: str, std: float) -> None:
+    """Raise InputError, which names it as given, for what is no noise standard deviation."""
     if not 0 <= std < math.inf:
         raise InputError(f"{name} is {std:g}; expected a noise standard deviation, a finite number >= 0")

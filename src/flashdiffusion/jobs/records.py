@@ -93,19 +93,21 @@ def summarise(records: Sequence[Record]) -> dict[str, Any]:
         if len(values) == len(rows):
             summary[key] = plain(math.nan if None in values else sum(values) / len(values))
     if len(rows) > 2 and "true_severity" in summary and "severity" in summary:
-        summary["severity_quality"] = _severity_quality(
+        summary["severity_quality"] = severity_quality(
             torch.tensor([r["severity"] for r in rows]), torch.tensor([r["true_severity"] for r in rows])
         )
     return summary
 
 
-def _severity_quality(predicted: Tensor, true: Tensor) -> dict[str, float | None]:
+def severity_quality(predicted: Tensor, true: Tensor) -> dict[str, float | None]:
+    """How well severities (n,) are predicted: rank correlation, median ratio, and 90th over 10th percentile of both."""
     from torchmetrics.functional.regression import spearman_corrcoef
 
-    low, high = torch.quantile(true, torch.tensor([0.1, 0.9])).tolist()
+    (low, high), (least, most) = (torch.quantile(one, torch.tensor([0.1, 0.9])).tolist() for one in (true, predicted))
     return {
         "spearman": plain(float(spearman_corrcoef(predicted, true))),
         "median_ratio": plain(float((predicted / true).median())),
+        "spread": plain(most / least),
         "true_p10": plain(low),
         "true_p90": plain(high),
         "true_spread": plain(high / low),

@@ -1,5 +1,6 @@
 """The severity encoder: degraded image -> estimate of the clean latent, and the variance of its error."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from diffusers.models.autoencoders.vae import Encoder
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
+from flashdiffusion.data import write_json
 from flashdiffusion.errors import CheckpointError, InputError, blamed_on, brief, unknown_name
 from flashdiffusion.priors import DiffusersAutoencoder, IdentityAutoencoder, load_component
 from flashdiffusion.priors.autoencoder import to_network_range
+from flashdiffusion.priors.folder import read_json
 
 HEADS = ("log-variance", "paper")
 
@@ -53,20 +56,28 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
         head: "log-variance" or "paper".
         refine_layers: residual blocks after the encoder's own, at the latents' resolution: undoing a damage takes more
             than encoding an image.
+        variance_scale: what the variances, σ̂² and those of the map, are multiplied by, see `calibrate`.
 
     Raises:
-        InputError: unknown head, or a negative number of layers.
+        InputError: unknown head, a negative number of layers, or a scale that is not above 0.
     """
 
     @register_to_config
     def __init__(
-        self, encoder_config: dict[str, Any], latent_channels: int, head: str = "log-variance", refine_layers: int = 0
+        self,
+        encoder_config: dict[str, Any],
+        latent_channels: int,
+        head: str = "log-variance",
+        refine_layers: int = 0,
+        variance_scale: float = 1.0,
     ) -> None:
         super().__init__()
         if head not in HEADS:
             raise unknown_name("severity head", head, HEADS)
         if refine_layers < 0:
             raise InputError(f"refine_layers is {refine_layers}; expected 0 or more")
+        if not 0 < variance_scale < math.inf:
+            raise InputError(f"variance_scale is {variance_scale}; expected a finite number above 0")
         self.encoder = Encoder(**encoder_config)
         width = encoder_config["block_out_channels"][-1]
         groups = encoder_config["norm_num_groups"]
@@ -94,11 +105,12 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
             raw = block(raw, None)
         features = F.silu(self.out_norm(raw))
         z_hat = self.quant_conv(self.z_conv(features))
+        scale = self.config.variance_scale
         if self.config.head == "paper":
-            var = self.var_conv(z_hat).float().square().mean(dim=(1, 2, 3))
+            var = scale * self.var_conv(z_hat).float().square().mean(dim=(1, 2, 3))
             return Severity(z_hat.to(y.dtype), var)
         # The norm takes away how lively the features are, which tells of damage: the head sees them before it too.
-        log_var_map = self.log_var(torch.cat([raw, features], dim=1))[:, 0].float().clamp(-12, 4)
+        log_var_map = self.log_var(torch.cat([raw, features], dim=1))[:, 0].float().clamp(-12, 4) + math.log(scale)
         return Severity(z_hat.to(y.dtype), log_var_map.exp().mean(dim=(1, 2)), log_var_map)
 
     @classmethod
@@ -166,6 +178,18 @@ def load_severity_encoder(folder: Path, autoencoder: DiffusersAutoencoder | Iden
         CheckpointError: missing, of another class, weights that do not fit the config, or made for other latents.
     """
     return check_latents(load_component(SeverityEncoder, folder), autoencoder, folder)
+
+
+def multiply_variance(folder: Path, factor: float) -> float:
+    """Multiply what the severity encoder of a folder gives as variances, in its config; returns the new scale.
+
+    Raises:
+        CheckpointError: no severity encoder there.
+    """
+    config = read_json(folder / "config.json")
+    scale = config.get("variance_scale", 1.0) * factor
+    write_json(folder / "config.json", config | {"variance_scale": scale})
+    return float(scale)
 
 
 @torch.no_grad()
