@@ -5,7 +5,7 @@ from importlib.resources import as_file, files
 import pytest
 import torch
 
-from flashdiffusion import FlashPipeline, GaussianBlur
+from flashdiffusion import BoxInpainting, FlashPipeline, GaussianBlur
 from flashdiffusion.data import load_image
 from flashdiffusion.metrics import psnr
 from flashdiffusion.seeds import image_generator
@@ -61,3 +61,32 @@ def test_restores_the_portrait(pipeline, portrait):
     assert bool((gain > 1).all()), gain.tolist()
     assert bool((result.nfe.diff() > 0).all())
     assert int(result.nfe.max()) < 500
+
+
+def test_an_image_does_not_depend_on_its_batch(pipeline, portrait):
+    physics = GaussianBlur(STRENGTHS)
+    y = physics(portrait.expand(3, -1, -1, -1), torch.Generator().manual_seed(0))
+    own = physics.take(torch.tensor([2]))
+    together = pipeline(y, physics, method="flash(proximal)", max_in_flight=3)
+    alone = pipeline(y[2:], own, method="flash(proximal)", ids=["2"])
+    torch.testing.assert_close(alone.images[0], together.images[2], atol=1e-3, rtol=0)
+    with torch.inference_mode():
+        again = pipeline(y[2:], own, method="flash(proximal)", ids=["2"])
+    assert torch.equal(again.images, alone.images)
+
+
+def test_proximal_steps_are_few_and_quality_says_how_many(pipeline, portrait):
+    physics = GaussianBlur(1.5)
+    y = physics(portrait, torch.Generator().manual_seed(0))
+    few, many = pipeline(y, physics, method="flash(proximal)"), pipeline(y, physics)
+    assert 1 <= int(few.nfe) <= 6 < int(many.nfe)
+    fast, best = (pipeline(y, physics, method="flash(proximal)", quality=quality) for quality in ("fast", "best"))
+    assert int(fast.nfe) < int(few.nfe) < int(best.nfe)
+
+
+def test_a_hole_is_filled(pipeline, portrait):
+    physics = BoxInpainting(50, 50, 30, 30, noise_std=0.02)
+    y = physics(portrait, torch.Generator().manual_seed(0))
+    inside = pipeline(y, physics, method="flash(proximal)").images[..., 50:80, 50:80]
+    assert float(y[..., 50:80, 50:80].mean()) < 0.05
+    assert psnr(inside, portrait[..., 50:80, 50:80]) > 15

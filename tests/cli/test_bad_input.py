@@ -297,7 +297,7 @@ def test_a_setting_that_cannot_be(refused, measurement, tiny_model, options, rea
         (
             "flash(latent-dps)",
             ("--gamma", 100, "--eta", 1, "--start-step", 3),
-            "--gamma, --start-step: not used by method flash(latent-dps), which takes --guidance, --correction, ",
+            "--gamma, --start-step: not used by method flash(latent-dps), which takes --guidance, --decoder-error, ",
         ),
         (
             "latent-dps",

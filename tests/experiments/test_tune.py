@@ -70,6 +70,7 @@ def test_the_command_resumes_and_refuses_another_search(tmp_path, monkeypatch, c
 
     def run(*options):
         arguments = ["tune", "--data", image_folder, "--limit", 2, "--model", tiny_model, "--steps", 4, "--out", out]
+        arguments += ["--method", "flash(latent-dps)"]
         monkeypatch.setattr(sys, "argv", ["flashdiffusion", *map(str, arguments), *options])
         with pytest.raises(SystemExit) as end:
             main()
@@ -79,7 +80,8 @@ def test_the_command_resumes_and_refuses_another_search(tmp_path, monkeypatch, c
     code, out_text = run("--grid", "eta=0.5 mixing=paper")
     assert code == 0
     # The options that reach this again, none of them of another method.
-    options = r"--set guidance=0\.5 --set correction=[\d.]+ --set mixing=paper --set steps=4 --set delta=1"
+    start = r"--set decoder_error=0\.028 --set correction=[\d.]+ --set mixing=paper --set refine=false"
+    options = rf"--set guidance=0\.5 {start} --set steps=4 --set delta=1"
     last = out_text.splitlines()[-1]
     assert re.fullmatch(rf"best by psnr: {options} \(psnr [\d.]+, ssim [\d.]+, nfe [\d.]+\); written to {out}", last), (
         last
@@ -110,12 +112,12 @@ def test_the_command_resumes_and_refuses_another_search(tmp_path, monkeypatch, c
         (("--grid", ""), "nothing to search"),
         (
             ("--grid", "eta=1 gamma=40,400 start_step=9"),
-            "--grid gamma, start_step: not used by method flash(latent-dps), which takes guidance, correction, mixing,",
+            "--grid gamma, start_step: not used by method flash(latent-dps), which takes guidance, decoder_error, correction,",
         ),
         (("--method", "resample", "--grid", "gamma=1 omega=1"), "which takes gamma, proximal, steps, delta"),
         (("--method", "ae", "--steps", "4"), "--steps: not used by method ae, which takes no settings"),
         (("--method", "bound"), "the autoencoder alone on the true image, for `evaluate` only"),
-        (("--grid", "eta=1 delta=0,2"), "delta is 2.0; expected a number in [0, 1]"),
+        (("--method", "flash(psld)", "--grid", "eta=1 delta=0,2"), "delta is 2.0; expected a number in [0, 1]"),
     ],
 )
 def test_a_search_that_cannot_be_is_refused_before_its_first_trial(

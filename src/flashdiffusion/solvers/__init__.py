@@ -3,6 +3,7 @@
 from importlib import import_module
 from pkgutil import iter_modules
 
+from flashdiffusion.solvers.consistency import Consistency
 from flashdiffusion.solvers.guided import GMLDPS, PSLD, Gradient, Guided, LatentDPS
 from flashdiffusion.solvers.problem import Problem
 from flashdiffusion.solvers.proximal import Proximal
@@ -22,6 +23,7 @@ from flashdiffusion.solvers.start import (
 from flashdiffusion.solvers.transition import Transition
 
 __all__ = [
+    "Consistency",
     "DDIMInversion",
     "EncodedEstimate",
     "Fixed",
