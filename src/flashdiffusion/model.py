@@ -235,8 +235,9 @@ class Model:
         if isinstance(solver, str):
             solver = make_solver(solver, self.prior, settings, self.distilled_decoder)
         if isinstance(start, str):
-            networks = self.severity_encoder, settings, self.regressor, self.distilled_decoder
-            start = make_start(start, self.prior, *networks)
+            start = make_start(
+                start, self.prior, self.severity_encoder, settings, self.regressor, self.distilled_decoder
+            )
         return solver, start
 
 

@@ -114,15 +114,15 @@ def _unpacked(data: bytes, path: Path) -> zipfile.ZipFile:
 def _mat(data: bytes, path: Path) -> np.ndarray:
     try:
         from scipy.io import loadmat, whosmat
+        from scipy.io.matlab import matfile_version
     except ImportError as error:
         raise InputError(f"{path}: MATLAB's files are read by scipy; pip install 'flashdiffusion[matlab]'") from error
     _expect_unpackable(data, path)
-    try:
-        there = {name: (shape, kind) for name, shape, kind in whosmat(io.BytesIO(data)) if kind in _NUMBERS}
-    except NotImplementedError as error:  # what scipy raises for HDF5
+    if matfile_version(io.BytesIO(data))[0] == 2:
         raise InputError(
             f"{path} is of MATLAB 7.3, which is HDF5; in MATLAB, save(FILE, 'y', '-v7') writes one that can be read"
-        ) from error
+        )
+    there = {name: (shape, kind) for name, shape, kind in whosmat(io.BytesIO(data)) if kind in _NUMBERS}
     name = _choose(there, path)
     shape, kind = there[name]
     _expect_size(shape, path)

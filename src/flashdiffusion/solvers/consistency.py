@@ -100,8 +100,7 @@ def gauss_newton(
     base = here.detach()
     residual = base if value is None else scaled(weight, problem.residual(value))
     std = variance.sqrt().expand_as(estimate)
-    # Where rounding and curvature both cost little. Derivatives of derivatives are exact, for half as much arithmetic
-    # again.
+    # Where rounding and curvature both cost little. The derivative of Jᵀ would be exact, for a third more arithmetic.
     step = 30 * torch.finfo(precision).eps ** 0.5
 
     @torch.no_grad()

@@ -164,8 +164,8 @@ class DDIMInversion:
 
     @torch.no_grad()
     def __call__(self, problem: Problem, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
-        severity = explained(problem.seen_by(self.encoder), problem, prior, noise)
-        k = grid.match(severity.var)
+        severity, var = with_holes(explained(problem.seen_by(self.encoder), problem, prior, noise), problem)
+        k = grid.match(var)
         z = severity.z_hat.clone()
         abar = grid.abar.to(device=z.device, dtype=z.dtype)
         for position in range(int(k.max())):
