@@ -16,7 +16,7 @@ from flashdiffusion.priors import load_component
 from flashdiffusion.severity import SeverityEncoder
 from flashdiffusion.training.draws import Draws
 from flashdiffusion.training.recipes import get_recipe
-from flashdiffusion.training.run import make_stage, train, with_severity
+from flashdiffusion.training.run import make_stage, train, with_severity, with_space
 from logs import read_log
 
 
@@ -97,6 +97,14 @@ def test_denoiser_training_goes_on_from_another_model(tmp_path, image_folder, re
         make_stage("denoiser", replace(recipe, denoiser=scheduled), tmp_path / "second", init=tmp_path / "first")
     with pytest.raises(InputError, match="leave it out for the autoencoder"):
         train("autoencoder", [image_folder], recipe, tmp_path / "second", max_steps=1, init=tmp_path / "first")
+
+
+def test_a_denoiser_of_pixels_goes_on_from_another_too(tmp_path, image_folder, recipe):
+    pixels = with_space(recipe, "pixel")
+    train("denoiser", [image_folder], pixels, tmp_path, max_steps=1)
+    stage = make_stage("denoiser", pixels, tmp_path / "second", init=tmp_path)
+    first = FlashPipeline.from_pretrained(tmp_path).prior.denoiser.state_dict()
+    assert all(torch.equal(value, first[name]) for name, value in stage.prior.denoiser.state_dict().items())
 
 
 def test_half_of_the_times_are_where_restorations_run(recipe, tmp_path, image_folder):

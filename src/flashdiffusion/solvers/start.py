@@ -71,10 +71,13 @@ def with_holes(severity: Severity, problem: Problem) -> tuple[Severity, Tensor]:
     height, width = severity.z_hat.shape[2:]
     share = F.adaptive_avg_pool2d(problem.holes.float(), (height, width))
     inside = F.max_pool2d((share > 0).float(), 3, stride=1, padding=1) > 0  # and what the decoder mixes with it
+    holed = inside.flatten(1).any(dim=1)
     raised = torch.where(inside, severity.map.clamp(min=1.0), severity.map)
-    var = raised.mean(dim=(1, 2, 3))
-    severity = replace(severity, var=var, log_var_map=raised[:, 0].log())
-    return severity, torch.where(inside.flatten(1).any(dim=1), var.clamp(min=1.0), var)
+    # What has no hole keeps its severity to the last digit, whatever is in its batch.
+    var = torch.where(holed, raised.mean(dim=(1, 2, 3)), severity.var)
+    logs = severity.map.log()[:, 0] if severity.log_var_map is None else severity.log_var_map
+    severity = replace(severity, var=var, log_var_map=torch.where(inside[:, 0], logs.clamp(min=0.0), logs))
+    return severity, torch.where(holed, var.clamp(min=1.0), var)
 
 
 class StartRule(Protocol):

@@ -103,17 +103,17 @@ def make_stage(
         return AutoencoderStage(recipe.autoencoder, LPIPS.from_file(lpips) if lpips else None)
     if name == "regressor":
         return RegressorStage(recipe.regressor)
-    if name == "denoiser" and recipe.denoiser.space == "pixel":
-        return DenoiserStage(recipe.denoiser, IdentityAutoencoder())
+    pixels = name == "denoiser" and recipe.denoiser.space == "pixel"
     folder = out / "autoencoder"
-    if not folder.is_dir():
+    if not pixels and not folder.is_dir():
         raise InputError(f"{out} has no trained autoencoder; run `flashdiffusion train autoencoder` into it first")
-    autoencoder = load_autoencoder(folder)
+    autoencoder = IdentityAutoencoder() if pixels else load_autoencoder(folder)
     if name == "denoiser":
         denoiser = DenoiserStage(recipe.denoiser, autoencoder)
         if init is not None:
             denoiser.start_from(FlashPipeline.from_pretrained(init).prior)
         return denoiser
+    assert not isinstance(autoencoder, IdentityAutoencoder)
     if name == "distilled-decoder":
         return DistilledDecoderStage(recipe.distilled_decoder, autoencoder)
     severity = SeverityStage(recipe.severity, autoencoder)
