@@ -213,15 +213,25 @@ class Model:
         return problem
 
     @torch.no_grad()
-    def severity(self, y: Tensor, batch_size: int = 16) -> Severity:
-        """How damaged is each image? y (B, 3, H, W) on the [0, 1] scale.
+    def severity(self, y: Tensor, physics: Physics | None = None, batch_size: int = 16) -> Severity:
+        """How damaged is each image? Measurements y on the [0, 1] scale; without a physics, images (B, 3, H, W).
+
+        Args:
+            physics: what made the measurements. The encoder is told what it can make use of: noise, kind of degradation
+                and lost pixels (`severity.Conditions`).
 
         Raises:
             InputError: no severity encoder, or a y that it cannot take.
         """
+        return self.severity_of(self.check(Problem(y) if physics is None else Problem(y, physics)), batch_size)
+
+    @torch.no_grad()
+    def severity_of(self, problem: Problem, batch_size: int = 16) -> Severity:
+        """How damaged is each image of a problem that this model has checked? See `severity`."""
         if self.severity_encoder is None:
             raise InputError("this model has no severity encoder; train one with `flashdiffusion train severity`")
-        parts = [self.severity_encoder(part) for part in self.check(Problem(y)).image.split(batch_size)]
+        rows = torch.arange(len(problem)).split(batch_size)
+        parts = [problem.take(own).severity(self.severity_encoder) for own in rows]
         maps = [p.log_var_map for p in parts if p.log_var_map is not None]
         z_hat, var = torch.cat([p.z_hat for p in parts]), torch.cat([p.var for p in parts])
         return Severity(z_hat, var, torch.cat(maps) if maps else None)

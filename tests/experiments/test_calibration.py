@@ -32,7 +32,7 @@ class _Pixels:
         self.prior, self.encode, self.device = self, IdentityAutoencoder().encode, torch.device("cpu")
         self.scale = torch.tensor([left] * 16 + [right] * 16)
 
-    def severity(self, y):
+    def severity(self, y, physics=None):
         variance = (self.scale * (2 * STD) ** 2).expand(len(y), 32, 32)  # latents are images in [-1, 1]
         return Severity(self.encode(y), variance.mean(dim=(1, 2)), variance.log())
 

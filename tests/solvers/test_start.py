@@ -6,7 +6,7 @@ from torch import Tensor
 
 from flashdiffusion.errors import InputError
 from flashdiffusion.physics import GaussianBlur
-from flashdiffusion.severity import Severity
+from flashdiffusion.severity import Conditions, Severity
 from flashdiffusion.solvers import (
     DDIMInversion,
     EncodedEstimate,
@@ -32,7 +32,7 @@ class KnownSeverity:
     z_hat: Tensor
     var: Tensor
 
-    def __call__(self, y: Tensor) -> Severity:
+    def __call__(self, y: Tensor, known: Conditions) -> Severity:
         return Severity(self.z_hat, self.var)
 
 

@@ -203,13 +203,13 @@ def test_the_time_box_ends_a_run(tmp_path, image_folder, recipe):
 
 def test_every_epoch_takes_every_image_once(tmp_path, monkeypatch, image_folder, recipe):
     seen: list[int] = []
-    batch = loop.ImageDataset.batch
+    rows = loop.ImageDataset.rows
 
-    def noting(self, indices, **options):
+    def noting(self, indices):
         seen.extend(indices)  # the steps' first; sample sheets come after the run
-        return batch(self, indices, **options)
+        return rows(self, indices)
 
-    monkeypatch.setattr(loop.ImageDataset, "batch", noting)
+    monkeypatch.setattr(loop.ImageDataset, "rows", noting)
     train("autoencoder", [image_folder], recipe, tmp_path, max_steps=6)  # of 4 of the 12 images
     first, second = seen[:12], seen[12:24]
     assert sorted(first) == sorted(second) == list(range(12))

@@ -21,9 +21,9 @@ for module in (demo, degrade, restore, severity, evaluate, ordering, calibrate, 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from flashdiffusion import __version__
 
-        print(f"flashdiffusion {version('flashdiffusion')}")
+        print(f"flashdiffusion {__version__}")
         raise typer.Exit()
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from flashdiffusion.cli.command import option
 from flashdiffusion.cli.inputs import Failures, noted
-from flashdiffusion.cli.options import Data, Limit, ModelOptions, Seed, TaskName
+from flashdiffusion.cli.options import Blind, Data, Limit, ModelOptions, Seed, TaskName
 from flashdiffusion.cli.tables import figures
 from flashdiffusion.errors import InputError
 
@@ -21,6 +21,7 @@ def command(
     ] = None,
     limit: Limit = None,
     seed: Seed = 0,
+    blind: Blind = False,
     out: Annotated[Path | None, option("Write the figures to this file too (JSON).")] = None,
     plot: Annotated[Path | None, option("Draw the reliability of each noise level (PNG).")] = None,
     save: Annotated[
@@ -49,7 +50,7 @@ def command(
     images = noted(open_data(pipeline, data, limit, cache_gib=0))
     rows, failures = [], Failures()
     total = len(images) * len(levels)
-    for row in tqdm(measure_calibration(pipeline, images, chosen, levels, seed), total=total, unit="image"):
+    for row in tqdm(measure_calibration(pipeline, images, chosen, levels, seed, blind), total=total, unit="image"):
         if row.failed is None:
             rows.append(row)
         else:
@@ -57,7 +58,7 @@ def command(
     if rows:
         result = summarise(rows, seed)
         factor = result["variance_factor"]
-        about = model.about() | {"data": [str(path) for path in data], "task": task, "seed": seed}
+        about = model.about() | {"data": [str(path) for path in data], "task": task, "seed": seed, "blind": blind}
         if out is not None:
             write_json(out, made_by(pipeline.prior.device, about) | result)
         if plot is not None:

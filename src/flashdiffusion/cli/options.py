@@ -36,6 +36,7 @@ Json = Annotated[bool, option("Print JSON instead of a table.", "--json")]
 Fit = Annotated[bool, option("Crop and resize images to the model's size.", "--fit")]
 Limit = Annotated[int | None, option("Use the first images only; default: all.")]
 Data = Annotated[list[Path], option("Folder of images or .tar shard; repeat for more.")]
+Blind = Annotated[bool, option("Tell the severity encoder nothing of noise and degradation.", "--blind")]
 Resume = Annotated[bool, option("Continue an earlier run: do only what is missing in it, or failed.", "--resume")]
 Physics = Annotated[
     str | None,

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from flashdiffusion.cli.command import option
 from flashdiffusion.cli.inputs import Failures, noted
-from flashdiffusion.cli.options import ModelOptions, OutFile, Seed, TaskOptions
+from flashdiffusion.cli.options import Blind, ModelOptions, OutFile, Seed, TaskOptions
 from flashdiffusion.errors import note
 
 
@@ -19,6 +19,7 @@ def command(
         int | None, option("Evenly spaced levels; default: 10, or those of a task that has its own (super-resolution).")
     ] = None,
     limit: Annotated[int, option("Number of images.")] = 100,
+    blind: Blind = False,
     seed: Seed = 0,
 ) -> int:
     """Ordering accuracy of the severity encoder: does severity rise with the degradation?"""
@@ -40,7 +41,7 @@ def command(
     pipeline = model.choice().open()
     data = noted(open_data(pipeline, images.data, limit))
     rows, failures = [], Failures()
-    found = measure_ordering(pipeline, data, task, images.noise_std, values, seed, over)
+    found = measure_ordering(pipeline, data, task, images.noise_std, values, seed, over, blind)
     for row in tqdm(found, total=len(data), unit="image"):
         if row.failed is None:
             rows.append(row)
@@ -49,7 +50,7 @@ def command(
     if rows:
         result = summarise(rows, values, str(task.level) if over == "level" else "noise_std")
         std = images.noise_std if over == "level" else None
-        about = model.about() | images.about() | {"over": over, "noise_std": std, "seed": seed}
+        about = model.about() | images.about() | {"over": over, "noise_std": std, "seed": seed, "blind": blind}
         write_json(out, made_by(pipeline.prior.device, about) | result)
         accuracy = f"{result['ordering_accuracy']:.4f} over {len(rows)} images and {len(values)} levels"
         print(f"ordering accuracy {accuracy}; written to {out}")

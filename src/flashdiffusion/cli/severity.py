@@ -5,7 +5,7 @@ from typing import Annotated
 
 from flashdiffusion.cli.command import option
 from flashdiffusion.cli.inputs import Failures, keep_inputs, named
-from flashdiffusion.cli.options import Fit, Inputs, Json, Maps, ModelOptions, Physics
+from flashdiffusion.cli.options import Fit, Inputs, Json, Maps, ModelOptions, NoiseStd, Physics
 from flashdiffusion.cli.tables import print_records, write_csv
 from flashdiffusion.errors import note
 
@@ -14,6 +14,7 @@ def command(
     inputs: Inputs,
     model: ModelOptions,
     physics: Physics = None,
+    noise_std: NoiseStd = 0.05,
     fit: Fit = False,
     sort: Annotated[bool, option("Print the most damaged image first.", "--sort")] = False,
     csv: Annotated[Path | None, option("Write the table to this CSV file too.")] = None,
@@ -35,17 +36,17 @@ def command(
         keep_inputs(files, maps, ".png")
         ensure_directory(maps)
     pipeline = model.choice().open()
-    reader = Reader(pipeline, physics, fit=fit)
+    reader = Reader(pipeline, physics, noise_std, fit=fit)
     grid = pipeline.prior.schedule.grid()
     records, failures = [], Failures()
     for n, (name, path) in enumerate(files.items()):
         item = Item(n, name, str(path))
         with failures.kept(path):
-            image = reader(item).image
-            severity = pipeline.severity(image)
+            problem = reader(item)
+            severity, size = pipeline.severity_of(problem), problem.image.shape[2:]
             var = severity.var.float().cpu()
             if maps is not None:
-                save_image(map_picture(severity.map[0, 0], (image.shape[2], image.shape[3])), maps / f"{name}.png")
+                save_image(map_picture(severity.map[0, 0], (size[0], size[1])), maps / f"{name}.png")
             records.append(Record(name, severity=float(var), start_step=int(grid.match(var)), file=str(path)))
         for text in item.notes:
             note(text)

@@ -123,8 +123,16 @@ class ImageDataset:
         Raises:
             InputError: an image cannot be read (with `replace_damaged`: none can).
         """
-        read = self._nearest_readable if replace_damaged else self.__getitem__
-        return torch.stack(list(self._pool.map(read, indices))).float() / 255
+        whole = self.rows(indices) if replace_damaged else torch.stack(list(self._pool.map(self.__getitem__, indices)))
+        return whole.float() / 255
+
+    def rows(self, indices: Sequence[int]) -> Tensor:
+        """Read images as uint8 (B, 3, size, size), with the next readable one in place of one that cannot be read.
+
+        Raises:
+            InputError: none can be read.
+        """
+        return torch.stack(list(self._pool.map(self._nearest_readable, indices)))
 
     def _nearest_readable(self, index: int) -> Tensor:
         for offset in range(len(self)):

@@ -18,7 +18,6 @@ from flashdiffusion.jobs.records import plain, severity_quality
 from flashdiffusion.physics.tasks import Mixture, Task, measure
 from flashdiffusion.pipeline import FlashPipeline
 from flashdiffusion.severity import Severity, true_severity
-from flashdiffusion.solvers import Problem
 
 TARGET = 0.9  # the coverage that the factor is for
 NOMINAL = torch.arange(1, 10) / 10
@@ -47,9 +46,17 @@ class Checked:
 
 @torch.no_grad()
 def measure_calibration(
-    pipeline: FlashPipeline, data: ImageDataset, task: Task | Mixture, noise_stds: Sequence[float], seed: int = 0
+    pipeline: FlashPipeline,
+    data: ImageDataset,
+    task: Task | Mixture,
+    noise_stds: Sequence[float],
+    seed: int = 0,
+    blind: bool = False,
 ) -> Iterator[Checked]:
     """Each image at every noise level; its measurement is the one that `evaluate` makes of it with the same seed.
+
+    Args:
+        blind: whether the encoder sees the measurement alone, and is told nothing of its physics.
 
     Raises:
         InputError: a noise level that cannot be, or a model without a severity encoder.
@@ -64,7 +71,8 @@ def measure_calibration(
         z0 = pipeline.prior.encode(clean.to(pipeline.prior.device)).float()
         for std in noise_stds:
             measured = measure(clean, ids, task, std, seed)
-            severity = pipeline.severity(Problem(measured.y, measured.physics).image)
+            y, physics = measured.y, measured.physics
+            severity = pipeline.severity(physics.image(y)) if blind else pipeline.severity(y, physics)
             yield from _checked([*images], ids, std, severity, z0)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flashdiffusion.data import ImageDataset
 from flashdiffusion.errors import InputError, check_name
-from flashdiffusion.physics.tasks import Mixture, Task, measure
+from flashdiffusion.physics.tasks import Measurements, Mixture, Task, measure
 from flashdiffusion.pipeline import FlashPipeline
 from flashdiffusion.seeds import image_generator
 from flashdiffusion.severity import ordering_accuracy
@@ -40,6 +40,7 @@ def measure_ordering(
     values: list[float],
     seed: int = 0,
     over: str = "level",
+    blind: bool = False,
 ) -> Iterator[Ordering]:
     """Each image at every one of `values`, with fresh noise at each.
 
@@ -47,6 +48,7 @@ def measure_ordering(
         values: what `ordering_values` gives.
         over: "level": the task's level is varied, at `noise_std`. "noise": σ_y is varied, the image's operator is
             drawn from the task once.
+        blind: whether the encoder sees the measurement alone, and is told nothing of its physics.
     """
     for i, image_id in enumerate(data.ids):
         (image,) = data.attempt([i])
@@ -54,22 +56,24 @@ def measure_ordering(
             yield Ordering(image_id, [], 0.0, str(image))
             continue
         clean = image[None].float() / 255
-        ys = []
+        found = []
         for n, value in enumerate(values):
             name = f"{image_id}@{n}"
             if over == "level":
                 measured = measure(clean, [name], task, noise_std, seed, level=value)
-                ys.append(measured.physics.image(measured.y))
             else:
-                ys.append(_with_noise(clean, image_id, name, task, value, seed))
-        severities = pipeline.severity(torch.cat(ys)).var.float().cpu()
+                measured = _with_noise(clean, image_id, name, task, value, seed)
+            y, physics = measured.y, measured.physics
+            severity = pipeline.severity(physics.image(y)) if blind else pipeline.severity(y, physics)
+            found.append(severity.var.float().cpu())
+        severities = torch.cat(found)
         yield Ordering(image_id, severities.tolist(), float(ordering_accuracy(severities[None])[0]))
 
 
-def _with_noise(clean: Tensor, image_id: str, name: str, task: Task | Mixture, std: float, seed: int) -> Tensor:
+def _with_noise(clean: Tensor, image_id: str, name: str, task: Task | Mixture, std: float, seed: int) -> Measurements:
     """The image by its own operator, the same for every noise level, with noise of its own at each."""
     physics = task.draw(1, (clean.shape[2], clean.shape[3]), image_generator(seed, image_id), std)
-    return physics.image(physics(clean, image_generator(seed, name)))
+    return Measurements(physics(clean, image_generator(seed, name)), physics)
 
 
 def summarise(rows: Sequence[Ordering], values: Sequence[float], varied: str) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def _measured(
         looks = problem.image
         severities: list[float | None] = [None] * len(ids)
         if what.severity_used():
-            severities = _true_severities(pipeline, clean, problem.filled, together)
+            severities = _true_severities(pipeline, clean, problem, together)
         described = measured.physics.describe()
         known = []
         for n, row in enumerate(images):
@@ -187,15 +187,15 @@ def _measured(
 
 
 @torch.no_grad()
-def _true_severities(pipeline: FlashPipeline, clean: Tensor, looks: Tensor, limit: Limit) -> list[float | None]:
+def _true_severities(pipeline: FlashPipeline, clean: Tensor, problem: Problem, limit: Limit) -> list[float | None]:
     encoder, prior = pipeline.severity_encoder, pipeline.prior
     values: list[float | None] = []
     if encoder is None:
         return [None] * len(clean)
 
     def call(rows: list[int]) -> list[float]:
-        x, y = clean[rows].to(prior.device), looks[rows].to(prior.device).float()
-        return [float(value) for value in true_severity(encoder(y).z_hat, prior.encode(x))]
+        part = problem.take(torch.tensor(rows)).to(prior.device, torch.float32)
+        return true_severity(part.severity(encoder).z_hat, prior.encode(clean[rows].to(prior.device))).tolist()
 
     for rows, severities in in_parts(call, range(len(clean)), limit):
         values += [None] * len(rows) if isinstance(severities, Failure) else severities

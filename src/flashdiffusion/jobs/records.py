@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flashdiffusion import __version__
 from flashdiffusion.errors import InputError
 from flashdiffusion.metrics import Metrics, psnr
 
@@ -123,7 +124,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "diffusers": version("diffusers"),
-        "flashdiffusion": version("flashdiffusion"),
+        "flashdiffusion": __version__,
     }
 
 

@@ -64,6 +64,11 @@ class BatchedPhysics(DeepInverseMethods, ABC):
         """σ_y of each image, float64 (B,) on the CPU."""
         return self._noise_std
 
+    @property
+    def names(self) -> list[str]:
+        """Name of each image's operator."""
+        return [self.name] * len(self)
+
     def __len__(self) -> int:
         """Number of images that the parameters are for."""
         return len(self.noise_std)

@@ -50,6 +50,10 @@ class Compose(BatchedPhysics):
         return self.second.noise_std
 
     @property
+    def names(self) -> list[str]:
+        return [f"{first}+{second}" for first, second in zip(self.first.names, self.second.names, strict=True)]
+
+    @property
     def params(self) -> dict[str, Tensor]:
         kinds = torch.tensor(list(f"{self.first.name}+{self.second.name}".encode()), dtype=torch.uint8)
         params = {"kinds": kinds.expand(len(self), -1).clone()}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flashdiffusion.errors import InputError
 from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, PerImage, Size, between, per_image, whole
-from flashdiffusion.physics.masks import ALPHA, fit_mask, read_mask
+from flashdiffusion.physics.masks import ALPHA, distance_to_scribble, fit_mask, read_mask
 from flashdiffusion.physics.registry import Form, register_physics
 from flashdiffusion.physics.tasks import Task
 
@@ -89,6 +89,16 @@ class RandomInpainting(_Inpainting):
             kept = fit_mask(kept, *size)
         return cls(kept, noise_std)
 
+    @classmethod
+    def scribbled(cls, width: PerImage, size: Size, generator: torch.Generator, noise_std: NoiseStd = 0.05) -> Self:
+        """Draw a mask per image that drops what a pen goes over; `width` is its share of the shorter side.
+
+        Raises:
+            InputError: a width outside [0, 1].
+        """
+        radius = per_image("pen width", width, "shares of the image in [0, 1]", between(0, 1)) * min(size) / 2
+        return cls((distance_to_scribble(len(radius), size, generator) > radius.view(-1, 1, 1, 1)).float(), noise_std)
+
     def describe(self) -> list[dict[str, float | str]]:
         dropped = 1 - self.params["mask"].mean(dim=(1, 2, 3))
         return [{"physics": self.name, "ratio": round(r, 4)} for r in dropped.tolist()]
@@ -165,6 +175,7 @@ register_physics(
     forms=[Form(RandomInpainting.from_ratio, drawn="which pixels are lost"), Form(RandomInpainting.from_file)],
     tasks=[
         Task("random-inpainting", "ratio", 0.7, 0.8, RandomInpainting.from_ratio, ordering=(0.1, 0.9)),
+        Task("scribble", "width", 0.03, 0.2, RandomInpainting.scribbled, ordering=(0.03, 0.2)),
         Task("random-inpainting-any", "ratio", 0.0, 0.95, RandomInpainting.from_ratio, ordering=(0.1, 0.9)),
     ],
 )

@@ -10,8 +10,10 @@ from torch import Tensor
 from flashdiffusion.data.decoding import decode_as_stored
 from flashdiffusion.data.images import LARGEST_FILE, read_bytes
 from flashdiffusion.errors import InputError
+from flashdiffusion.physics.base import Size
 
 ALPHA = "alpha"  # in place of a mask: the alpha channel of the image itself
+_STROKES, _INERTIA, _SPEED = 96, 0.9, 0.01  # points of a scribble; how it moves, the last in shorter sides
 _NEAR = 0.1  # of the range between a mask's two levels: how far compression may move a value
 _EXPECTED = "expected two levels, the brighter one where pixels were kept, in one channel or in alpha"
 
@@ -68,3 +70,23 @@ def _kept(plane: np.ndarray, depth: int, path: str | Path) -> np.ndarray:
     if between > _NEAR:
         raise InputError(f"mask {path}: {between:.0%} of its values lie between {low:g} and {high:g}; {_EXPECTED}")
     return (position > 0.5).astype(np.float32)
+
+
+def distance_to_scribble(count: int, size: Size, generator: torch.Generator) -> Tensor:
+    """Draw a line per image, a walk with inertia; give each pixel's distance from it in pixels, (count, 1, H, W).
+
+    It starts anywhere and turns back at the borders. Both are on the generator's device.
+    """
+    extent = torch.tensor(size, dtype=torch.float32, device=generator.device)
+    position = torch.rand(count, 2, generator=generator, device=generator.device) * extent
+    push = torch.randn(count, _STROKES, 2, generator=generator, device=generator.device)
+    velocity, squared = torch.zeros_like(position), torch.full((count, *size), torch.inf, device=extent.device)
+    rows, columns = (torch.arange(side, device=extent.device) for side in size)
+    for stroke in range(_STROKES):
+        velocity = _INERTIA * velocity + push[:, stroke] * min(size) * _SPEED
+        position = (position + velocity).abs()
+        position = extent - (extent - position).abs()
+        offsets = ((axis - position[:, n, None]).square() for n, axis in enumerate((rows, columns)))
+        down, right = offsets
+        squared = squared.minimum(down[:, :, None] + right[:, None, :])
+    return squared.sqrt()[:, None]

@@ -85,6 +85,11 @@ class Mixed(BatchedPhysics):
             raise InputError(f"mixed: measurements of shapes {sorted(shapes)} in one batch; expected one shape")
         return torch.cat(results)[there(self.order)]
 
+    @property
+    def names(self) -> list[str]:
+        named = [name for _, part in self.parts for name in part.names]
+        return [named[place] for place in self.order.tolist()]
+
     def describe(self) -> list[dict[str, float | str]]:
         described = [one for _, part in self.parts for one in part.describe()]
         return [described[place] for place in self.order.tolist()]

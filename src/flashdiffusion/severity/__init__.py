@@ -1,11 +1,13 @@
 """How damaged is this image? The severity encoder, its loss, and ordering accuracy."""
 
+from flashdiffusion.severity.conditions import Conditions
 from flashdiffusion.severity.encoder import Severity, SeverityEncoder, check_latents, load_severity_encoder
 from flashdiffusion.severity.ordering import ordering_accuracy
 from flashdiffusion.severity.picture import map_picture
 from flashdiffusion.severity.target import true_severity
 
 __all__ = [
+    "Conditions",
     "Severity",
     "SeverityEncoder",
     "check_latents",

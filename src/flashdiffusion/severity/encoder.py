@@ -1,6 +1,7 @@
 """The severity encoder: degraded image -> estimate of the clean latent, and the variance of its error."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from flashdiffusion.errors import CheckpointError, InputError, blamed_on, brief,
 from flashdiffusion.priors import DiffusersAutoencoder, IdentityAutoencoder, load_component
 from flashdiffusion.priors.autoencoder import to_network_range
 from flashdiffusion.priors.folder import read_json
+from flashdiffusion.severity.conditions import Conditions, count_planes
 
 HEADS = ("log-variance", "paper")
+_FIRST = "conv_in.weight"  # of an encoder's layers
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
         refine_layers: residual blocks after the encoder's own, at the latents' resolution: undoing a damage takes more
             than encoding an image.
         variance_scale: what the variances, σ̂² and those of the map, are multiplied by, see `calibrate`.
+        conditions: names of the degradations that it can be told, besides σ_y and which pixels were lost; None for an
+            encoder that goes by y alone.
 
     Raises:
         InputError: unknown head, a negative number of layers, or a scale that is not above 0.
@@ -70,6 +75,7 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
         head: str = "log-variance",
         refine_layers: int = 0,
         variance_scale: float = 1.0,
+        conditions: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
         if head not in HEADS:
@@ -78,7 +84,8 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
             raise InputError(f"refine_layers is {refine_layers}; expected 0 or more")
         if not 0 < variance_scale < math.inf:
             raise InputError(f"variance_scale is {variance_scale}; expected a finite number above 0")
-        self.encoder = Encoder(**encoder_config)
+        planes = 0 if conditions is None else count_planes(conditions)
+        self.encoder = Encoder(**encoder_config | {"in_channels": encoder_config["in_channels"] + planes})
         width = encoder_config["block_out_channels"][-1]
         groups = encoder_config["norm_num_groups"]
         blocks = [
@@ -98,9 +105,17 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
         else:
             self.log_var = nn.Sequential(nn.Conv2d(2 * width, width, 1), nn.SiLU(), nn.Conv2d(width, 1, 1))
 
-    def forward(self, y: Tensor) -> Severity:
-        """Estimate severity of y (B, 3, H, W) on the [0, 1] scale (noise may leave it), with ẑ in the type of y."""
-        raw = self.encoder(to_network_range(y).to(self.dtype))
+    def forward(self, y: Tensor, known: Conditions | None = None) -> Severity:
+        """Estimate severity of y (B, 3, H, W) on the [0, 1] scale (noise may leave it), with ẑ in the type of y.
+
+        Args:
+            known: what is known of y; an encoder without conditions makes no use of it.
+        """
+        image = to_network_range(y).to(self.dtype)
+        if self.config.conditions is not None:
+            known = Conditions.none(y) if known is None else known
+            image = torch.cat([image, known.planes(self.config.conditions).to(image)], dim=1)
+        raw = self.encoder(image)
         for block in self.refine:
             raw = block(raw, None)
         features = F.silu(self.out_norm(raw))
@@ -115,9 +130,13 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
 
     @classmethod
     def from_autoencoder(
-        cls, autoencoder: DiffusersAutoencoder, head: str = "log-variance", refine_layers: int = 0
+        cls,
+        autoencoder: DiffusersAutoencoder,
+        head: str = "log-variance",
+        refine_layers: int = 0,
+        conditions: Sequence[str] | None = None,
     ) -> "SeverityEncoder":
-        """Start as a copy of the encoder, giving E0(y) in scaled latent units as ẑ."""
+        """Start as a copy of the encoder, giving E0(y) in scaled latent units as ẑ, whatever is known of y."""
         config = autoencoder.model.config
         kl = isinstance(autoencoder.model, AutoencoderKL)
         arguments = {
@@ -131,23 +150,34 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
             "double_z": kl,
             "mid_block_add_attention": config.mid_block_add_attention,
         }
-        model = cls(arguments, autoencoder.channels, head, refine_layers)
+        known = None if conditions is None else list(conditions)
+        model = cls(arguments, autoencoder.channels, head, refine_layers, conditions=known)
         source = autoencoder.model.encoder
         model.out_norm.load_state_dict(source.conv_norm_out.state_dict())
         model.z_conv.load_state_dict(source.conv_out.state_dict())
         moved = ("conv_norm_out.", "conv_out.")
-        model.encoder.load_state_dict({k: v for k, v in source.state_dict().items() if not k.startswith(moved)})
+        state = {k: v for k, v in source.state_dict().items() if not k.startswith(moved)}
+        model.encoder.load_state_dict(state | {_FIRST: model._widened(state[_FIRST])})
         model._set_quant_conv(autoencoder)
         return model
 
+    def _widened(self, weight: Tensor) -> Tensor:
+        """Extend the first layer's weight with zeros for the planes that it lacks, all of the conditions."""
+        lacking = self.encoder.conv_in.in_channels - weight.shape[1]
+        return F.pad(weight, (0, 0, 0, 0, 0, max(lacking, 0)))
+
     def start_from(self, other: "SeverityEncoder") -> None:
         """Copy the weights of a trained encoder for the same latents; refining layers that it lacks are kept.
+
+        Conditions that it lacks, all of them or the last ones, start without any effect.
 
         Raises:
             InputError: an encoder of another shape.
         """
         try:
-            report = self.load_state_dict(other.state_dict(), strict=False)
+            state = other.state_dict()
+            first = f"encoder.{_FIRST}"
+            report = self.load_state_dict(state | {first: self._widened(state[first])}, strict=False)
         except RuntimeError as error:
             raise InputError(f"cannot start from this severity encoder: {brief(error)}") from error
         strange = [*report.unexpected_keys, *(k for k in report.missing_keys if not k.startswith("refine."))]

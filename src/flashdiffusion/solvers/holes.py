@@ -20,15 +20,16 @@ def find_holes(known: Tensor) -> Tensor:
         known: 1 where a pixel was measured, else 0, (B, 1, H, W).
     """
     holes = torch.zeros_like(known, dtype=torch.bool)
-    share = known.flatten(1).mean(dim=1).clamp(1e-6, 1 - 1e-6)
-    pixels = math.log(CHANCE) / (1 - share).log()
-    reach = ((pixels.sqrt() - 1) / 2).ceil().clamp(1, min(known.shape[2:])).int().tolist()
-    for row, radius in enumerate(reach):
-        own, side = known[row : row + 1], 2 * radius + 1
+    share = known.flatten(1).mean(dim=1)
+    pixels = math.log(CHANCE) / (1 - share.clamp(1e-6, 1 - 1e-6)).log()
+    reach = ((pixels.sqrt() - 1) / 2).ceil().clamp(1, min(known.shape[2:])).int()
+    reach[share == 1] = 0  # nothing is lost
+    for radius in sorted({*reach.tolist()} - {0}):
+        rows = (reach == radius).nonzero()[:, 0]
+        own, side = known[rows], 2 * radius + 1
         empty = F.max_pool2d(F.pad(own, [radius] * 4, value=1.0), side, stride=1) == 0
-        if bool((own == 0).all()):
-            empty = torch.ones_like(empty)
-        holes[row : row + 1] = (F.max_pool2d(empty.to(own), side, stride=1, padding=radius) > 0) & (own == 0)
+        empty |= (share[rows] == 0).view(-1, 1, 1, 1)
+        holes[rows] = (F.max_pool2d(empty.to(own), side, stride=1, padding=radius) > 0) & (own == 0)
     return holes
 
 

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics import BatchedPhysics
+from flashdiffusion.physics import BatchedPhysics, noise_std_of
 from flashdiffusion.physics.least_squares import least_squares, operator_norm
+from flashdiffusion.severity import Conditions, Severity
 from flashdiffusion.solvers.holes import filled, find_holes
 from flashdiffusion.solvers.rows import Rows
 
@@ -101,16 +102,36 @@ class Problem(Rows):
             return self.image
         return torch.where(self.holes, filled(self.image, self._known_pixels), self.image)
 
+    @property
+    def conditions(self) -> Conditions:
+        """What is known of each image beside itself: its noise, where y shows the image itself, and its degradation."""
+        image, lost, kinds = self.image, torch.zeros_like(self.image[:, :1]), [""] * len(self)
+        std = torch.full_like(lost[:, 0, 0, 0], torch.nan)
+        if self.y.shape == image.shape and noise_std_of(self.physics) is not None:
+            std = torch.where(self.guessed, torch.nan, self.noise_variance.sqrt().to(std))
+        if isinstance(self.physics, BatchedPhysics):
+            kinds = self.physics.expand(len(self)).names
+            if self._loses and self.y.shape == image.shape:
+                lost = 1 - self._known_pixels
+        return Conditions(std, lost, kinds)
+
+    def severity(self, encoder: Callable[[Tensor, Conditions], Severity]) -> Severity:
+        """What a severity encoder makes of the measurements as images, asked once."""
+        return self._asked(encoder, lambda: encoder(self.filled, self.conditions))
+
     def seen_by(self, network: Callable[[Tensor], Result]) -> Result:
         """What a network makes of the measurements as images, asked once."""
+        return self._asked(network, lambda: network(self.filled))
+
+    def _asked(self, network: Any, ask: Callable[[], Result]) -> Result:
         known = [result for other, result in self._seen if other is network]
         if not known:
-            known = [network(self.filled)]
+            known = [ask()]
             self._seen.append((network, known[0]))
         return known[0]
 
     @cached_property
-    def _seen(self) -> list[tuple[Callable[[Tensor], Any], Any]]:
+    def _seen(self) -> list[tuple[Any, Any]]:
         return []
 
     def residual(self, x: Tensor) -> Tensor:

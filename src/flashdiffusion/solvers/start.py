@@ -135,7 +135,7 @@ class SNRMatch:
 
     @torch.no_grad()
     def __call__(self, problem: Problem, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
-        severity = explained(problem.seen_by(self.encoder), problem, prior, noise)
+        severity = explained(problem.severity(self.encoder), problem, prior, noise)
         severity, var = with_holes(severity, problem)
         if self.refine:
             z_hat = self.consistency.latents(severity.z_hat, severity.map, problem, prior)
@@ -167,7 +167,7 @@ class DDIMInversion:
 
     @torch.no_grad()
     def __call__(self, problem: Problem, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
-        severity, var = with_holes(explained(problem.seen_by(self.encoder), problem, prior, noise), problem)
+        severity, var = with_holes(explained(problem.severity(self.encoder), problem, prior, noise), problem)
         k = grid.match(var)
         z = severity.z_hat.clone()
         abar = grid.abar.to(device=z.device, dtype=z.dtype)
@@ -198,7 +198,7 @@ class EncodedEstimate:
     encoder: SeverityEncoder
 
     def __call__(self, problem: Problem, prior: LatentPrior) -> tuple[Tensor, Severity | None]:
-        severity = problem.seen_by(self.encoder)
+        severity = problem.severity(self.encoder)
         return severity.z_hat, severity
 
 

@@ -1,4 +1,4 @@
-"""Images of each training step, decoded while the step before is computed."""
+"""What each training step learns from, read while the step before is computed."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -7,19 +7,19 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from flashdiffusion.data import ImageDataset
 from flashdiffusion.training.draws import step_seed
+from flashdiffusion.training.stage import Examples
 
 
 class Batches:
-    """One process's images of each step; every epoch is a permutation that depends on (seed, epoch) alone.
+    """One process's examples of each step; every epoch is a permutation that depends on (seed, epoch) alone.
 
     Args:
-        total: images of a step, in all processes.
+        total: examples of a step, in all processes.
         rows: which of them are this process's.
     """
 
-    def __init__(self, data: ImageDataset, seed: int, total: int, rows: slice) -> None:
+    def __init__(self, data: Examples, seed: int, total: int, rows: slice) -> None:
         self.data, self.seed, self.total, self.rows = data, seed, total, rows
         self.loader = ThreadPoolExecutor(max_workers=1)
         self._epoch: int | None = None
@@ -31,7 +31,7 @@ class Batches:
         self.loader.shutdown()
 
     def after(self, step: int) -> Iterator[Tensor]:
-        """Images (n, 3, H, W), uint8, of this step and of all that follow."""
+        """Rows of the examples, of this step and of all that follow."""
         pending = self.loader.submit(self._batch, step)
         while True:
             x = pending.result()
@@ -43,7 +43,7 @@ class Batches:
         size = len(self.data)
         positions = range(step * self.total, (step + 1) * self.total)[self.rows]
         indices = [int(self._permutation(p // size)[p % size]) for p in positions]
-        return self.data.batch(indices, replace_damaged=True)
+        return self.data.rows(indices)
 
     def _permutation(self, epoch: int) -> Tensor:
         if self._epoch != epoch:

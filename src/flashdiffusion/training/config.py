@@ -61,9 +61,10 @@ class SeverityConfig:
     severity_weight: float = 0.05
     image_weight: float = 1.0
     image_share: float = 1.0
-    refine_layers: int = 4  # residual blocks that the encoder has beyond the autoencoder's
-    task: str = "mixture"
-    noise_std: tuple[float, float] = (0.0, 0.2)  # σ_y is drawn from this range
+    refine_layers: int = 12  # residual blocks that the encoder has beyond the autoencoder's
+    conditions: bool = True  # whether the encoder can be told σ_y, the degradation and the lost pixels
+    task: str = "mixture-and-holes"
+    noise_std: tuple[float, float] = (0.0, 0.3)  # σ_y is drawn from this range
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ class RegressorConfig:
 
     loop: LoopConfig
     model: dict[str, Any]  # arguments of regression.Regressor
-    task: str = "mixture"
-    noise_std: tuple[float, float] = (0.0, 0.2)  # σ_y is drawn from this range
+    task: str = "mixture-and-holes"
+    noise_std: tuple[float, float] = (0.0, 0.3)  # σ_y is drawn from this range
     epsilon: float = 1e-3
 
 

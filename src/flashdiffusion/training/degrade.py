@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.physics import get_task
+from flashdiffusion.physics.tasks import Mixture
+from flashdiffusion.solvers import Problem
 from flashdiffusion.training.draws import Draws
 
 
@@ -22,8 +24,18 @@ class Degradation:
         self.task = get_task(task)
         self.noise_std = noise_std
 
+    @property
+    def kinds(self) -> list[str]:
+        """Names of the operators."""
+        tasks = self.task.tasks if isinstance(self.task, Mixture) else [self.task]
+        return list(dict.fromkeys(task.physics for task in tasks))
+
     def __call__(self, x: Tensor, draws: Draws) -> Tensor:
-        """x (B, 3, H, W) in [0, 1] -> y as an image of the same size."""
+        """x (B, 3, H, W) in [0, 1] -> y as an image of the same size, as networks see it."""
+        return self.problem(x, draws).filled
+
+    def problem(self, x: Tensor, draws: Draws) -> Problem:
+        """x (B, 3, H, W) in [0, 1] -> measurements and their physics."""
         # Drawn for the global batch, of which this process keeps its rows.
         low, high = self.noise_std
         unit = torch.rand(draws.total, generator=draws.generator, device=draws.device)
@@ -34,4 +46,4 @@ class Degradation:
         with torch.autocast(x.device.type, enabled=False):  # the degradation itself is not the network's
             y = physics.A(x)
             noise = draws.normal(*y.shape[1:])
-            return physics.image(y + physics.noise_std.to(y).view(-1, 1, 1, 1) * noise)
+            return Problem(y + physics.noise_std.to(y).view(-1, 1, 1, 1) * noise, physics)

@@ -6,11 +6,13 @@ import torch
 from diffusers import DDPMScheduler, UNet2DModel
 from torch import Tensor, nn
 
+from flashdiffusion.data import ImageDataset
 from flashdiffusion.errors import InputError, brief
 from flashdiffusion.priors import DiffusersAutoencoder, IdentityAutoencoder, LatentPrior
 from flashdiffusion.training.config import DenoiserConfig
 from flashdiffusion.training.draws import Draws
-from flashdiffusion.training.stage import Stage
+from flashdiffusion.training.latents import Latents, digest
+from flashdiffusion.training.stage import Examples, Stage
 
 
 class DenoiserStage(Stage):
@@ -44,9 +46,27 @@ class DenoiserStage(Stage):
     def trainable(self) -> dict[str, nn.Module]:
         return {"denoiser": self.prior.denoiser}
 
+    def examples(self, data: ImageDataset, out: Path) -> Examples:
+        if self.in_pixels:
+            return data
+        shape = self.prior.latent_shape((data.size, data.size))
+        return Latents(data, self._encode, shape, digest(self.prior.autoencoder), out)
+
+    def mirrored(self, batch: Tensor, flip: Tensor) -> Tensor:
+        if self.in_pixels:
+            return self._encode(super().mirrored(batch, flip))
+        return torch.where(flip.view(-1, 1, 1, 1), batch[:, 1], batch[:, 0]).float()
+
+    @property
+    def in_pixels(self) -> bool:
+        """Whether the latents are the images themselves."""
+        return isinstance(self.prior.autoencoder, IdentityAutoencoder)
+
+    def _encode(self, x: Tensor) -> Tensor:
+        return self.prior.encode(x.to(self.prior.device)).float()
+
     def forward(self, phase: str, x: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        with torch.no_grad():
-            z0 = self.prior.encode(x).float()
+        z0 = x
         noise = draws.normal(*z0.shape[1:])
         i = self._times(draws)
         abar = self.prior.abar[i].view(-1, 1, 1, 1)

@@ -84,7 +84,8 @@ class _Training:
         self.optimizers = make_optimizers(stage)
         self.main = next(iter(stage.trainable().values()))
         decay = stage.config.loop.ema_decay
-        self.ema = EMAModel(self.main.parameters(), decay=decay, use_ema_warmup=True, power=0.75) if decay else None
+        averaging: dict[str, Any] = {"use_ema_warmup": True, "power": 0.75, "foreach": True}
+        self.ema = EMAModel(self.main.parameters(), decay=decay, **averaging) if decay else None
         if self.ema:
             self.ema.to(self.device)
         self.results = StageResults(stage, data, recipe.seed, self.device, self.ema, out)
@@ -110,15 +111,15 @@ class _Training:
         log: dict[str, Tensor] = {}
         with (
             interruptible() as self.interrupted,
-            Batches(self.data, self.recipe.seed, self.total, self.rows) as batches,
+            Batches(self.stage.examples(self.data, self.out), self.recipe.seed, self.total, self.rows) as batches,
         ):
-            for x in batches.after(self.step):
+            for batch in batches.after(self.step):
                 log_due = self.step == first_step or time.monotonic() - last_log >= self.recipe.log_seconds
                 progress, log_due = self._agree(log_due)
                 if progress >= 1:
                     break
                 began = time.monotonic()
-                log = self._train_step(x.to(self.device, non_blocking=True), progress)
+                log = self._train_step(batch.to(self.device, non_blocking=True), progress)
                 self.step += 1
                 now = time.monotonic()
                 self.last_seconds = now - began
@@ -175,13 +176,13 @@ class _Training:
             progress, log_due = broadcast_object_list([progress, log_due])
         return progress, log_due
 
-    def _train_step(self, x: Tensor, progress: float) -> dict[str, Tensor]:
+    def _train_step(self, batch: Tensor, progress: float) -> dict[str, Tensor]:
         loop = self.stage.config.loop
         warm = min(1.0, progress / loop.warmup) if loop.warmup else 1.0
         lr = loop.lr * max(warm, 1e-2) * (1 + math.cos(math.pi * progress)) / 2
         draws = Draws(self.recipe.seed, self.step, self.total, self.rows, self.device)
         flip = draws.uniform() < 0.5
-        x = torch.where(flip.view(-1, 1, 1, 1), x.flip(-1), x)
+        x = self.stage.mirrored(batch, flip)
         log: dict[str, Tensor] = {}
         for phase in self.stage.phases(progress):
             optimizer = self.optimizers[phase]

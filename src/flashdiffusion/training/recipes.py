@@ -107,8 +107,8 @@ _FACES_128 = replace(
         adversarial_weight=0.05,
         adversarial_from=0.6,
     ),
-    denoiser=replace(_FACES_128_CPU.denoiser, loop=LoopConfig(share=0.30, batch_size=256, lr=1e-3, ema_decay=0.9995)),
-    severity=replace(_FACES_128_CPU.severity, loop=LoopConfig(share=0.20, batch_size=128, lr=1e-3), image_share=1.0),
+    denoiser=replace(_FACES_128_CPU.denoiser, loop=LoopConfig(share=0.30, batch_size=512, lr=8e-4, ema_decay=0.999)),
+    severity=replace(_FACES_128_CPU.severity, loop=LoopConfig(share=0.20, batch_size=256, lr=1e-3, ema_decay=0.999)),
     regressor=replace(_FACES_128_CPU.regressor, loop=LoopConfig(share=0.10, batch_size=64, lr=1e-3)),
     distilled_decoder=replace(_FACES_128_CPU.distilled_decoder, loop=LoopConfig(share=0.10, batch_size=64, lr=3e-3)),
     pixel_denoiser=replace(

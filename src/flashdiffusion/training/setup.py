@@ -36,4 +36,5 @@ def make_optimizers(stage: Stage) -> dict[str, torch.optim.Optimizer]:
     """One for each phase of a step."""
     loop = stage.config.loop
     options: dict[str, Any] = {"lr": loop.lr, "betas": (0.9, 0.99), "weight_decay": loop.weight_decay}
+    options["fused"] = next(stage.parameters()).is_cuda or None
     return {phase: torch.optim.AdamW(module.parameters(), **options) for phase, module in stage.trainable().items()}

@@ -6,11 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from flashdiffusion.priors import DiffusersAutoencoder
-from flashdiffusion.severity import SeverityEncoder, true_severity
+from flashdiffusion.severity import Conditions, SeverityEncoder, true_severity
+from flashdiffusion.solvers import Problem
 from flashdiffusion.training.config import SeverityConfig
 from flashdiffusion.training.degrade import Degradation
 from flashdiffusion.training.draws import Draws
 from flashdiffusion.training.stage import Stage
+
+# Shares of the images of which nothing is told, and of those of which the noise, or the degradation, is not.
+BLIND, UNTOLD = 0.2, 0.2
 
 
 class SeverityStage(Stage):
@@ -29,7 +33,8 @@ class SeverityStage(Stage):
         super().__init__()
         self.config: SeverityConfig = config
         self.degrade = Degradation(config.task, config.noise_std)
-        self.encoder = SeverityEncoder.from_autoencoder(autoencoder, config.head, config.refine_layers)
+        kinds = self.degrade.kinds if config.conditions else None
+        self.encoder = SeverityEncoder.from_autoencoder(autoencoder, config.head, config.refine_layers, kinds)
         self.autoencoder = autoencoder.requires_grad_(False).eval()
 
     def phases(self, progress: float) -> list[str]:
@@ -41,7 +46,8 @@ class SeverityStage(Stage):
     def forward(self, phase: str, x: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.no_grad():
             z0 = self.autoencoder.encode(x).float()
-        severity = self.encoder(self.degrade(x, draws))
+            y, known = self._told(self.degrade.problem(x, draws), draws)
+        severity = self.encoder(y, known)
         z_hat, var = severity.z_hat.float(), severity.var.float()
         latent = (z_hat - z0).square().mean()
         true = true_severity(z_hat, z0).detach().clamp(min=1e-8)
@@ -59,6 +65,12 @@ class SeverityStage(Stage):
             loss = loss + self.config.image_weight * log["image"]
         return loss, {key: value.detach() for key, value in log.items()}
 
+    def _told(self, problem: Problem, draws: Draws) -> tuple[Tensor, Conditions]:
+        """Give measurements as images with some of what is known of them: of some nothing, of others a part."""
+        blind, no_noise, no_kind = (draws.uniform() < share for share in (BLIND, UNTOLD, UNTOLD))
+        known = problem.conditions.without(blind | no_noise, blind, blind | no_kind)
+        return torch.where(blind.view(-1, 1, 1, 1), problem.image, problem.filled), known
+
     def _image_loss(self, z_hat: Tensor, x: Tensor, draws: Draws) -> Tensor:
         """Over rows spread evenly over the global batch, so that they are the same for any number of processes.
 
@@ -73,8 +85,8 @@ class SeverityStage(Stage):
         return square.sum() * draws.total / (count * len(own))
 
     def grid(self, x: Tensor, draws: Draws) -> list[Tensor]:
-        y = self.degrade(x, draws)
-        return [x, y, self.autoencoder.decode(self.encoder(y).z_hat)]
+        problem = self.degrade.problem(x, draws)
+        return [x, problem.image, self.autoencoder.decode(self.encoder(problem.filled, problem.conditions).z_hat)]
 
     def save(self, out: Path) -> None:
         self.encoder.save_pretrained(out / "severity_encoder")

@@ -1,12 +1,26 @@
 """What the training loop asks of a stage; each stage is one file beside this one."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
+from flashdiffusion.data import ImageDataset
 from flashdiffusion.training.config import StageConfig
 from flashdiffusion.training.draws import Draws
+
+
+class Examples(Protocol):
+    """What a stage learns from, by number."""
+
+    def __len__(self) -> int: ...
+
+    def rows(self, indices: Sequence[int]) -> Tensor:
+        """Give a row for each index, on the CPU."""
+        ...
 
 
 class Stage(nn.Module, ABC):
@@ -26,6 +40,19 @@ class Stage(nn.Module, ABC):
     @abstractmethod
     def trainable(self) -> dict[str, nn.Module]:
         """The module that each phase trains; all that can ever appear."""
+
+    def examples(self, data: ImageDataset, out: Path) -> Examples:
+        """What the stage learns from, an item for each image of `data`; the images, if nothing else is said.
+
+        Args:
+            out: folder of the run, to keep what is made of the images.
+        """
+        return data
+
+    def mirrored(self, batch: Tensor, flip: Tensor) -> Tensor:
+        """Give the inputs of `forward` for a batch of examples, mirrored where `flip` (B,) says so."""
+        x = batch.float() / 255
+        return torch.where(flip.view(-1, 1, 1, 1), x.flip(-1), x)
 
     @abstractmethod
     def forward(self, phase: str, x: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
