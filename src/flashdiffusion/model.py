@@ -14,6 +14,7 @@ from torch import Tensor
 from flashdiffusion.data import ensure_directory
 from flashdiffusion.errors import CheckpointError, InputError, blamed_on
 from flashdiffusion.methods import Settings, make_solver, make_start
+from flashdiffusion.physics.operator import as_physics
 from flashdiffusion.presets import Presets, preset_for
 from flashdiffusion.priors import DistilledDecoder, LatentPrior, load_distilled_decoder, save_component
 from flashdiffusion.priors.folder import read_index, resolve_folder, write_index
@@ -221,9 +222,10 @@ class Model:
                 and lost pixels (`severity.Conditions`).
 
         Raises:
-            InputError: no severity encoder, or a y that it cannot take.
+            InputError: no severity encoder, or a y or physics that it cannot take.
         """
-        return self.severity_of(self.check(Problem(y) if physics is None else Problem(y, physics)), batch_size)
+        problem = Problem(y) if physics is None else Problem(y, as_physics(physics, len(y)))
+        return self.severity_of(self.check(problem), batch_size)
 
     @torch.no_grad()
     def severity_of(self, problem: Problem, batch_size: int = 16) -> Severity:

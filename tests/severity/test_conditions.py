@@ -131,5 +131,7 @@ def test_a_pipeline_tells_its_encoder(tiny_pipeline, monkeypatch):
     tiny_pipeline.severity(y, physics)
     tiny_pipeline(y, physics, seed=0)
     tiny_pipeline.severity(y)
+    assert bool(tiny_pipeline.severity(y, GaussianBlur(1.0)).var.isfinite().all()), "one row of parameters for both"
+    told = told[:3]
     assert [known.kinds for known in told] == [["gaussian-blur"] * 2] * 2 + [["", ""]]
     assert [known.noise_std.isfinite().tolist() for known in told] == [[True, True]] * 2 + [[False, False]]

@@ -27,16 +27,17 @@ def _variances(like):
     return torch.linspace(0.01, 0.5, like.shape[2] * like.shape[3], dtype=like.dtype).view(1, 1, *like.shape[2:])
 
 
-def test_it_is_the_posterior_mean_of_a_gaussian():
-    """For y = D(z) + n with an orthonormal D, entry by entry."""
+@pytest.mark.parametrize("begin", [0.0, 1.0])
+def test_it_is_the_posterior_mean_of_a_gaussian(begin):
+    """For y = D(z) + n with an orthonormal D, entry by entry, wherever the iterations begin."""
     z, generator = _truth()
     physics = Denoising(NOISE)
     y = physics(PRIOR.decode(z), generator)
     estimate = z + 0.3 * torch.randn(z.shape, generator=generator, dtype=z.dtype)
     variance, error = _variances(z), 0.02
-    found = gauss_newton(
-        estimate, variance.expand(3, 1, 8, 8), Problem(y, physics), PRIOR.decode, error=error, iterations=40
-    )
+    start = None if begin == 0 else begin * torch.randn(z.shape, generator=generator, dtype=z.dtype)
+    problem, more = Problem(y, physics), {"error": error, "iterations": 40, "start": start}
+    found = gauss_newton(estimate, variance.expand(3, 1, 8, 8), problem, PRIOR.decode, **more).value
     of_y = 1 / (4 * (NOISE.double() ** 2 + error**2)).view(-1, 1, 1, 1)  # y on the [-1, 1] scale of latents
     expected = (estimate / variance + of_y * PRIOR.encode(y)) / (1 / variance + of_y)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
@@ -53,6 +54,43 @@ def test_a_stand_in_gives_the_derivative_and_the_decoder_the_value():
     torch.testing.assert_close(
         true.latents(0 * z, variance, problem, PRIOR), shifted.latents(0 * z, variance, problem, PRIOR)
     )
+
+
+def _tested(true_noise, told_noise, error, told_error):
+    """Estimates whose error has this standard deviation, and is said to have that; noise likewise."""
+    z, generator = _truth()
+    y = Denoising(true_noise)(PRIOR.decode(z), generator)
+    z_hat = z + error * torch.randn(z.shape, generator=generator, dtype=z.dtype)
+    tried = torch.randn(z.shape, generator=generator, dtype=z.dtype)
+    variance = torch.full((3, 1, 8, 8), told_error**2, dtype=z.dtype)
+    problem = Problem(y, Denoising(told_noise).expand(3))
+    return z, problem, Consistency(decoder_error=0.0).tested(z_hat, variance, problem, PRIOR, tried)
+
+
+def test_what_is_as_told_is_left_alone():
+    _, _, found = _tested(0.1, 0.1, 0.3, 0.3)
+    assert found.doubt.tolist() == [1, 1, 1]
+    assert found.factor.tolist() == pytest.approx([1, 1, 1], abs=0.3)
+
+
+@pytest.mark.parametrize("times", [0.25, 4.0])
+def test_a_wrong_variance_is_mended_half_the_way(times):
+    """As much of the ratio is taken for chance where measurements say all of the latents."""
+    _, _, found = _tested(0.02, 0.02, 0.3, 0.3 / times**0.5)
+    assert found.factor.tolist() == pytest.approx([times**0.5] * 3, rel=0.15)
+
+
+def test_noise_that_was_not_told_is_found_and_believed():
+    z, problem, found = _tested(torch.tensor([0.05, 0.3, 0.05]), 0.05, 0.1, 0.1)
+    assert found.doubt[[0, 2]].tolist() == [1, 1] and 1.5 < float(found.doubt[1]) <= 36
+    estimate = found.z + 0.1 * torch.randn(z.shape, generator=torch.Generator().manual_seed(5), dtype=z.dtype)
+    variance = torch.full((3, 1, 8, 8), 0.01, dtype=z.dtype)
+    trusting, doubting = (
+        Consistency(decoder_error=0.0).latents(estimate, variance, replace(problem, doubt=doubt), PRIOR)
+        for doubt in (None, found.doubt)
+    )
+    assert torch.equal(trusting[[0, 2]], doubting[[0, 2]])
+    assert float((doubting - z)[1].square().mean()) < 0.7 * float((trusting - z)[1].square().mean())
 
 
 def test_pixels_take_from_y_what_the_decoder_cannot_show():

@@ -145,7 +145,8 @@ class Stream:
             nfe = [0] * len(rows) if start.nfe is None else start.nfe.tolist()
             estimated = problem
             if start.severity is not None:
-                estimated = replace(problem, estimate=start.severity.z_hat, variance=start.severity.map)
+                estimate, variance = start.severity.z_hat, start.severity.map
+                estimated = replace(problem, estimate=estimate, variance=variance, doubt=start.doubt)
             for n, result in enumerate(results):
                 result.severity, result.start_step, result.nfe = severities[n], times[n], nfe[n]
                 result.gflop, result.seconds, result.severity_map = gflop[n], seconds, maps[n]

@@ -22,8 +22,10 @@ def least_squares(
     start: Tensor | None = None,
     target: Tensor | None = None,
     proximal: float | Tensor = 0.0,
+    anchor: Tensor | None = None,
+    seen: Tensor | None = None,
 ) -> Tensor:
-    """Find argmin_x ‖A(x) - y‖² + λ ‖x - start‖², per image, by conjugate gradients on the normal equations (CGLS).
+    """Find argmin_x ‖A(x) - y‖² + λ ‖x - anchor‖², per image, by conjugate gradients on the normal equations (CGLS).
 
     Stopping early is what regularises: directions that A hardly sees, and that noise would fill, are not entered.
 
@@ -35,6 +37,8 @@ def least_squares(
         start: where to begin, mid-grey if not given.
         target: an image is done when ‖A(x) - y‖² is at most this, (B,): the noise explains the rest.
         proximal: λ >= 0, one number or one per image.
+        anchor: `start` if not given.
+        seen: A(start), where it is known.
 
     Returns:
         Images (B, C, H, W), not clipped: of each the best iterate. Warns where steps led away from y, as they do if
@@ -42,11 +46,12 @@ def least_squares(
     """
     x = torch.full_like(adjoint(y), GREY) if start is None else start
     weight = torch.as_tensor(proximal, dtype=y.dtype, device=y.device).flatten()
-    begin, residual = x, y - A(x)
-    gradient = adjoint(residual)
+    anchor, residual = x if anchor is None else anchor, y - (A(x) if seen is None else seen)
+    gradient = adjoint(residual) - _as(weight, x) * (x - anchor)
     direction, squared = gradient, _dot(gradient, gradient)
     solved = squared * (10 * torch.finfo(y.dtype).eps) ** 2  # rounding would carry further steps away
-    best, least, strayed = x, _dot(residual, residual), torch.zeros_like(squared, dtype=torch.bool)
+    best, strayed = x, torch.zeros_like(squared, dtype=torch.bool)
+    least = _dot(residual, residual) + weight * _dot(x - anchor, x - anchor)
     for _ in range(iterations):
         measured = A(direction)
         step = squared / (_dot(measured, measured) + weight * _dot(direction, direction)).clamp(min=1e-30)
@@ -55,11 +60,11 @@ def least_squares(
             step = step * (_dot(residual, residual) > target)
         x = x + _as(step, x) * direction
         residual = residual - _as(step, residual) * measured
-        misfit = _dot(residual, residual) + weight * _dot(x - begin, x - begin)
+        misfit = _dot(residual, residual) + weight * _dot(x - anchor, x - anchor)
         strayed |= misfit > least * (1 + SLACK)  # not where it is NaN: that is for the caller to say
         best = torch.where(_as(misfit < least, x), x, best)
         least = least.minimum(misfit.nan_to_num(nan=torch.inf))
-        gradient = adjoint(residual) - _as(weight, x) * (x - begin)
+        gradient = adjoint(residual) - _as(weight, x) * (x - anchor)
         now = _dot(gradient, gradient)
         direction = gradient + _as(now / squared.clamp(min=1e-30), gradient) * direction
         squared = now

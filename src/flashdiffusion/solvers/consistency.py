@@ -1,7 +1,7 @@
 """Data consistency as one small linear least-squares problem around an estimate of known variance."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,9 +14,15 @@ from flashdiffusion.solvers.solver import check_weight
 
 Decode = Callable[[Tensor], Tensor]
 LATENT_ITERATIONS, PIXEL_ITERATIONS = 5, 10  # of conjugate gradients
+EXACT_ITERATIONS = 2  # more, through the prior's decoder, after those through its stand-in
 LEAST_VARIANCE = 1e-6  # of a place of the latent
 # Where neither the measurements nor the decoder are said to err, they are taken to by this much, on the [0, 1] scale.
 LEAST_ERROR = 1e-3
+LEAST_RATIO = 0.1  # of what the residual says of a severity to what the encoder says
+# Times the expected variance up to which what a fit leaves of the measurements is taken for chance.
+CHANCE = 1.5
+# Standard deviations: of a severity's logarithm, of what correlated errors add to it, of a mean squared residual.
+SEVERITY_SPREAD, SHAPE_SPREAD, RESIDUAL_SPREAD = 0.3, 0.3, 0.05
 
 
 @dataclass(frozen=True)
@@ -42,9 +48,46 @@ class Consistency:
         """Move latents (B, c, h, w) of this variance at each place, (B, 1, h, w).
 
         Args:
-            exact: whether the derivative is that of the prior's decoder, whatever stands in for it.
+            exact: whether the prior's own decoder has the last word, whatever stands in for it.
         """
-        stand_in = None if exact else self.decoder
+        fit = self._fit(z, variance, problem, prior)
+        if not exact or self.decoder is None:
+            return fit.value
+        return self._fit(z, variance, problem, prior, EXACT_ITERATIONS, fit.v).value
+
+    def tested(self, z: Tensor, variance: Tensor, problem: Problem, prior: LatentPrior, noise: Tensor) -> "Tested":
+        """Move latents as `latents` does, and test by the residual whether noise and variance are what they should be.
+
+        What the fit leaves of the measurements has their variance s², if noise and physics are as told: where it has
+        more than `CHANCE` allows, s² is raised to it, and the fit made again. What the fit took away tells of the error
+        of the latents: the variance is multiplied with the ratio of it and of what an error of this variance leaves, to
+        a power that is small where measurements say little of the latents.
+
+        Args:
+            noise: standard normal, the shape of z: the error that is tried.
+        """
+        fit = self._fit(z, variance, problem, prior)
+        parts = (fit.residual, fit.residual + fit.forward(fit.v), fit.forward(noise))
+        here, left, tried = (fit.mean_square(part) for part in parts)
+        value, doubt = fit.value, torch.where(left > CHANCE, left, 1)
+        if len(rows := (doubt > 1).nonzero()[:, 0]):
+            part = replace(problem.take(rows), doubt=doubt[rows])
+            value[rows] = self.latents(z[rows], variance[rows], part, prior)
+        tried = tried.clamp(min=1e-6)
+        power = SEVERITY_SPREAD**2 / (SEVERITY_SPREAD**2 + SHAPE_SPREAD**2 + (RESIDUAL_SPREAD / tried).square())
+        return Tested(value, doubt, ((here - left) / tried).clamp(min=LEAST_RATIO) ** power)
+
+    def _fit(
+        self,
+        z: Tensor,
+        variance: Tensor,
+        problem: Problem,
+        prior: LatentPrior,
+        iterations: int = LATENT_ITERATIONS,
+        start: Tensor | None = None,
+    ) -> "Fit":
+        """Fit by the stand-in, from nothing; or by the prior's decoder, from a `start`."""
+        stand_in = self.decoder if start is None else None
         return gauss_newton(
             z,
             variance.to(z).clamp(min=LEAST_VARIANCE),
@@ -52,8 +95,9 @@ class Consistency:
             prior.smooth_decode if stand_in is None else stand_in,
             value=prior.decode(z) if stand_in is not None or prior.quantises else None,
             error=self.decoder_error,
-            iterations=LATENT_ITERATIONS,
+            iterations=iterations,
             precision=prior.dtype,
+            start=start,
         )
 
     def pixels(self, x: Tensor, problem: Problem) -> Tensor:
@@ -61,7 +105,36 @@ class Consistency:
         if not self.decoder_error:
             return x
         variance = torch.full_like(x[:, :1], self.decoder_error**2)
-        return gauss_newton(x, variance, problem, lambda image: image, iterations=PIXEL_ITERATIONS)
+        return gauss_newton(x, variance, problem, lambda image: image, iterations=PIXEL_ITERATIONS).value
+
+
+@dataclass(frozen=True)
+class Tested:
+    """z: latents (B, c, h, w). doubt: what s² must be multiplied with, at least 1, (B,). factor: what
+    the variance must be multiplied with, (B,)."""
+
+    z: Tensor
+    doubt: Tensor
+    factor: Tensor
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What `gauss_newton` found: u = ū + √C v, and how the measurements speak of it.
+
+    residual: r / s at ū, with the standard deviation s of the measurements. forward: J √C / s. share: part of the
+    entries that was measured, (B,).
+    """
+
+    value: Tensor
+    v: Tensor
+    residual: Tensor
+    forward: Callable[[Tensor], Tensor]
+    share: Tensor
+
+    def mean_square(self, residual: Tensor) -> Tensor:
+        """Give the mean square over the entries that were measured, (B,)."""
+        return residual.flatten(1).square().mean(dim=1) / self.share.clamp(min=1e-6)
 
 
 def gauss_newton(
@@ -74,7 +147,8 @@ def gauss_newton(
     error: float = 0.0,
     iterations: int,
     precision: torch.dtype = torch.float32,
-) -> Tensor:
+    start: Tensor | None = None,
+) -> Fit:
     """Take one Gauss-Newton step from ū of argmin_u ‖A(D(u)) - y‖² / (2 s²) + Σ (u - ū)² / (2 C).
 
     It is the posterior mode for u ~ N(ū, C) where A(D(u)) is linear. With J the derivative of A(D(u)) and r its
@@ -86,14 +160,16 @@ def gauss_newton(
         variance: C > 0, broadcast to the estimate.
         decode: D, to images (B, 3, H, W) on the [0, 1] scale, for J.
         value: D(ū) for r, where `decode` only stands in for D.
-        error: standard deviation of D on the [0, 1] scale; s² is σ_y² and its square.
+        error: standard deviation of D on the [0, 1] scale; s² is σ_y² and its square, times `problem.doubt`.
         iterations: of conjugate gradients.
         precision: in which `decode` computes.
+        start: v to begin with, the shape of the estimate; 0 if not given.
 
     Raises:
         InputError: the physics, or its derivative, fails.
     """
-    weight = (problem.entry_variance + 4 * error**2).clamp(min=4 * LEAST_ERROR**2).rsqrt()
+    expected = (problem.entry_variance + 4 * error**2).clamp(min=4 * LEAST_ERROR**2)
+    weight = (expected if problem.doubt is None else problem.doubt * expected).rsqrt()
     with torch.enable_grad():
         at = estimate.detach().requires_grad_()
         here = scaled(weight, problem.residual(decode(at)))
@@ -112,7 +188,10 @@ def gauss_newton(
     def backward(q: Tensor) -> Tensor:
         return std * problem.gradient(here, at, q)
 
-    v = least_squares(forward, backward, -residual, iterations, start=torch.zeros_like(estimate), proximal=1.0)
+    nothing = torch.zeros_like(estimate)
+    begin, seen = (nothing, torch.zeros_like(residual)) if start is None else (start, None)
+    v = least_squares(forward, backward, -residual, iterations, begin, proximal=1.0, anchor=nothing, seen=seen)
     # What is not finite here has no solution, and its image is to fail.
     lost = ~residual.flatten(1).isfinite().all(dim=1)
-    return torch.where(lost.view(-1, *[1] * (estimate.ndim - 1)), torch.nan, estimate + std * v)
+    value = torch.where(lost.view(-1, *[1] * (estimate.ndim - 1)), torch.nan, estimate + std * v)
+    return Fit(value, v, residual, forward, problem.measured_share)

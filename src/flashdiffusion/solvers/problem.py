@@ -171,7 +171,7 @@ class Problem(Rows):
         return self.physics.measured(y) if isinstance(self.physics, BatchedPhysics) and self._loses else y
 
     @cached_property
-    def _share(self) -> Tensor:
+    def measured_share(self) -> Tensor:
         """Part of the entries of y that was measured, (B,)."""
         return self._measured(torch.ones_like(self.y)).flatten(1).mean(dim=1)
 
@@ -183,7 +183,7 @@ class Problem(Rows):
     @property
     def residual_variance(self) -> Tensor:
         """The mean squared residual at the true image, (B,), over all entries, measured or not."""
-        return self.entry_variance * self._share
+        return self.entry_variance * self.measured_share
 
     def loss(self, x: Tensor) -> Tensor:
         """Give ‖r‖₂ of each image, (B,).
@@ -196,7 +196,7 @@ class Problem(Rows):
         rows = self.residual(x).flatten(1)
         missing = None
         if self._loses:
-            missing = 4 * self.noise_variance * (1 - self._share) * rows.shape[1]
+            missing = 4 * self.noise_variance * (1 - self.measured_share) * rows.shape[1]
         elif not self._plain:
             tuned = 4 * TUNED_NOISE**2 * x[0].numel()
             missing = (tuned - self.residual_variance * rows.shape[1]) * self.guessed

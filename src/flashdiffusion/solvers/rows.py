@@ -33,8 +33,8 @@ class Rows(ABC):
 
     A physics without `take` is taken to be the same for every image. Whatever a physics raises is an InputError.
 
-    estimate: latents that restoring starts from, (B, c, h, w), and their variance at each place, (B, 1, h, w); None if
-    there are none.
+    estimate: latents that restoring starts from, (B, c, h, w), and their variance at each place, (B, 1, h, w).
+    doubt: what the variance of the measurements must be multiplied with to explain them, (B,). None if not known.
     """
 
     y: Tensor
@@ -43,6 +43,7 @@ class Rows(ABC):
     _known: Callable[[], tuple[Tensor, Tensor]] | None = field(default=None, repr=False, compare=False)
     estimate: Tensor | None = None
     variance: Tensor | None = None
+    doubt: Tensor | None = None
 
     @cached_property
     @abstractmethod
@@ -113,7 +114,7 @@ class Rows(ABC):
 
     def _changed(self, physics: Physics, change: Callable[[Tensor], Tensor]) -> Self:
         """The same with another physics, and every tensor of rows changed."""
-        known = [None if held is None else change(held) for held in (self.estimate, self.variance)]
+        known = [None if held is None else change(held) for held in (self.estimate, self.variance, self.doubt)]
         return type(self)(change(self.y), physics, self._carried(change), *known)
 
     @property
@@ -138,7 +139,7 @@ class Rows(ABC):
             return torch.cat([part._shown[0] for part in parts]), torch.cat([part._shown[1] for part in parts])
 
         known = together if all(part._has_shown for part in parts) else None
-        held = [[getattr(part, name) for part in parts] for name in ("estimate", "variance")]
+        held = [[getattr(part, name) for part in parts] for name in ("estimate", "variance", "doubt")]
         estimate = [None if each[0] is None else torch.cat(each) for each in held]
         ours = [part.physics for part in parts if isinstance(part.physics, BatchedPhysics)]
         foreign = [part.physics for part in parts if isinstance(part.physics, WithParams)]

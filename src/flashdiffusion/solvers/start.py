@@ -28,6 +28,7 @@ class Start:
 
     severity: what was estimated, if anything. nfe: denoiser evaluations spent on the start, int64 (B,), None for none.
     image: finished images (B, 3, H, W) where k = 0, so that z is not decoded; None if z says what they are.
+    doubt: what the variance of the measurements must be multiplied with to explain them, (B,), None if not tested.
     """
 
     z: Tensor
@@ -35,6 +36,14 @@ class Start:
     severity: Severity | None = None
     nfe: Tensor | None = None
     image: Tensor | None = None
+    doubt: Tensor | None = None
+
+
+def raised(severity: Severity, z_hat: Tensor, factor: Tensor) -> Severity:
+    """Give a severity of another estimate, its variances multiplied with a factor (B,)."""
+    logs = severity.log_var_map
+    logs = None if logs is None else logs + factor.log().view(-1, 1, 1).to(logs)
+    return Severity(z_hat, severity.var * factor.to(severity.var), logs)
 
 
 def explained(severity: Severity, problem: Problem, prior: LatentPrior, noise: Tensor) -> Severity:
@@ -53,12 +62,9 @@ def explained(severity: Severity, problem: Problem, prior: LatentPrior, noise: T
     left = part.residual(part.image).flatten(1).square().mean(dim=1) - part.residual_variance
     here, moved = (part.residual(prior.decode(z)).flatten(1) for z in (z_hat, z_hat + PROBE * noise[rows]))
     of_unit_error = (moved - here).square().mean(dim=1) / PROBE**2
-    var = severity.var.clone()
-    var[rows] = var[rows].maximum((left / of_unit_error.clamp(min=1e-12)).to(var))
-    raised = severity.log_var_map
-    if raised is not None:
-        raised = raised + (var / severity.var).log().view(-1, 1, 1)
-    return replace(severity, var=var, log_var_map=raised)
+    factor = torch.ones_like(severity.var)
+    factor[rows] = (left / of_unit_error.clamp(min=1e-12)).to(factor) / severity.var[rows]
+    return raised(severity, severity.z_hat, factor.clamp(min=1))
 
 
 def with_holes(severity: Severity, problem: Problem) -> tuple[Severity, Tensor]:
@@ -137,18 +143,19 @@ class SNRMatch:
     def __call__(self, problem: Problem, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
         severity = explained(problem.severity(self.encoder), problem, prior, noise)
         severity, var = with_holes(severity, problem)
+        doubt = None
         if self.refine:
-            z_hat = self.consistency.latents(severity.z_hat, severity.map, problem, prior)
-            severity = replace(severity, z_hat=z_hat)
+            found = self.consistency.tested(severity.z_hat, severity.map, problem, prior, noise)
+            severity, var, doubt = raised(severity, found.z, found.factor), var * found.factor, found.doubt
         z_hat = severity.z_hat
         added = self.correction * var
         if self.mixing == "consistent":
             k = grid.match(var + added)
             abar = grid.abar[k.cpu()].to(z_hat).view(-1, 1, 1, 1)
             z = abar.sqrt() * (z_hat + added.to(z_hat).sqrt().view(-1, 1, 1, 1) * noise)
-            return Start(z, k, severity)
+            return Start(z, k, severity, doubt=doubt)
         mix = added.clamp(max=MAX_MIX).to(z_hat).view(-1, 1, 1, 1)
-        return Start((1 - mix).sqrt() * z_hat + mix.sqrt() * noise, grid.match(var), severity)
+        return Start((1 - mix).sqrt() * z_hat + mix.sqrt() * noise, grid.match(var), severity, doubt=doubt)
 
 
 @register_start("inversion", space="latents")
