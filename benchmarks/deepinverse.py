@@ -167,7 +167,7 @@ def theirs_with_us(pipe: FlashPipeline, name: str, x: Tensor, **settings: Any) -
     except Exception as error:  # whatever it says of x
         return f"its A takes no RGB images: {type(error).__name__}: {brief(error)}"
     try:
-        result = pipe(y, physics, seed=0, **settings)
+        result = pipe(y, physics, solver="latent-dps", seed=0, **settings)
         seen = pipe.check(Problem(*flattened(y, physics))).image
     except FlashDiffusionError as error:
         return f"refused: {error}"

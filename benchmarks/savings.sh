@@ -4,7 +4,7 @@
 set -eu
 data=$1 lpips=$2 out=$3 limit=${4:-8}
 mkdir -p "$out"
-run="flashdiffusion evaluate --data $data --lpips $lpips --seed 0 --limit $limit --precision bfloat16"
+run="flashdiffusion evaluate --method flash(latent-dps) --data $data --lpips $lpips --seed 0 --limit $limit --precision bfloat16"
 for task in gaussian-blur random-inpainting; do
     cell() {
         name=$1

@@ -88,6 +88,7 @@ def with_model(options: argparse.Namespace) -> dict[str, Any]:
         (options.data,),
         ModelChoice(options.model, "cpu", options.precision),
         TASK,
+        "flash(latent-dps)",
         settings=preset_for(ModelChoice().presets, TASK, "flash", "latent-dps"),
         seed=options.seed,
         limit=options.images,

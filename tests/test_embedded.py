@@ -59,34 +59,35 @@ def test_restores_the_portrait(pipeline, portrait):
     x = portrait.expand(3, -1, -1, -1)
     gain = psnr(result.images, x) - psnr(y.clamp(0, 1), x)
     assert bool((gain > 1).all()), gain.tolist()
-    assert bool((result.nfe.diff() > 0).all())
-    assert int(result.nfe.max()) < 500
+    assert bool((result.severity.diff() > 0).all()) and bool((result.nfe.diff() >= 0).all())
+    assert int(result.nfe.min()) >= 1 and int(result.nfe.max()) <= 6
+    fine = pipeline(y, GaussianBlur(STRENGTHS), solver="latent-dps", ids=names)
+    assert bool((fine.nfe.diff() > 0).all()) and bool((fine.nfe > 2 * result.nfe).all())
 
 
 def test_an_image_does_not_depend_on_its_batch(pipeline, portrait):
     physics = GaussianBlur(STRENGTHS)
     y = physics(portrait.expand(3, -1, -1, -1), torch.Generator().manual_seed(0))
     own = physics.take(torch.tensor([2]))
-    together = pipeline(y, physics, method="flash(proximal)", max_in_flight=3)
-    alone = pipeline(y[2:], own, method="flash(proximal)", ids=["2"])
+    together = pipeline(y, physics, max_in_flight=3)
+    alone = pipeline(y[2:], own, ids=["2"])
     torch.testing.assert_close(alone.images[0], together.images[2], atol=1e-3, rtol=0)
     with torch.inference_mode():
-        again = pipeline(y[2:], own, method="flash(proximal)", ids=["2"])
+        again = pipeline(y[2:], own, ids=["2"])
     assert torch.equal(again.images, alone.images)
 
 
 def test_proximal_steps_are_few_and_quality_says_how_many(pipeline, portrait):
     physics = GaussianBlur(1.5)
     y = physics(portrait, torch.Generator().manual_seed(0))
-    few, many = pipeline(y, physics, method="flash(proximal)"), pipeline(y, physics)
-    assert 1 <= int(few.nfe) <= 6 < int(many.nfe)
-    fast, best = (pipeline(y, physics, method="flash(proximal)", quality=quality) for quality in ("fast", "best"))
+    fast, few, best = (pipeline(y, physics, quality=quality) for quality in ("fast", "balanced", "best"))
+    assert 1 <= int(few.nfe) <= 6 and torch.equal(few.images, pipeline(y, physics).images)
     assert int(fast.nfe) < int(few.nfe) < int(best.nfe)
 
 
 def test_a_hole_is_filled(pipeline, portrait):
     physics = BoxInpainting(50, 50, 30, 30, noise_std=0.02)
     y = physics(portrait, torch.Generator().manual_seed(0))
-    inside = pipeline(y, physics, method="flash(proximal)").images[..., 50:80, 50:80]
+    inside = pipeline(y, physics).images[..., 50:80, 50:80]
     assert float(y[..., 50:80, 50:80].mean()) < 0.05
     assert psnr(inside, portrait[..., 50:80, 50:80]) > 15

@@ -8,10 +8,13 @@ import torch
 
 from flashdiffusion.errors import CheckpointError, InputError, UntunedWarning
 from flashdiffusion.methods import (
+    DEFAULT_METHOD,
     SOLVERS,
     STARTS,
     Settings,
     all_settings,
+    check_used,
+    default_solver,
     make_solver,
     make_start,
     method_name,
@@ -43,8 +46,32 @@ from toy import ToyPrior
 def test_flash_differs_from_its_baseline_in_the_start_only():
     assert parse_method("latent-dps") == ("noise", "latent-dps")
     assert parse_method("Flash( Latent-DPS )") == ("flash", "latent-dps")
-    assert parse_method("flash") == ("flash", "latent-dps")
+    assert parse_method("flash") == parse_method(DEFAULT_METHOD) == ("flash", "proximal")
     assert parse_method("ae") == ("estimate", "prior")
+
+
+@pytest.mark.parametrize(
+    ("start", "given", "solver"),
+    [
+        ("flash", (), "proximal"),
+        ("flash", ("quality", "trust", "correction", "steps"), "proximal"),
+        ("flash", ("steps", "guidance"), "latent-dps"),
+        ("flash", ("delta",), "latent-dps"),
+        ("noise", (), "latent-dps"),
+        ("ccdf", ("start_step",), "latent-dps"),
+        (FromNoise(), (), "latent-dps"),
+    ],
+)
+def test_the_default_solver_follows_from_the_start_and_the_settings_given(start, given, solver):
+    assert default_solver(start, given) == solver
+
+
+def test_a_setting_that_is_not_used_is_named_with_the_methods_that_use_it():
+    check_used(["guidance", "steps"], "flash", "latent-dps")
+    with pytest.raises(InputError, match=r"^gamma: not used by method here, which takes trust, .* used by resample"):
+        check_used(["gamma", "steps"], "flash", "proximal", "here")
+    with pytest.raises(InputError, match=r"^trust, gamma: not used by method psld, which takes [^;]*$"):  # by none
+        check_used(["trust", "gamma"], "noise", "psld")
 
 
 @pytest.mark.parametrize(("name", "near"), [("flash(latentdps)", "flash\\(latent-dps\\)"), ("x", "known: ")])

@@ -94,6 +94,72 @@ def test_settings_as_keywords(tiny_pipeline, blur):
         tiny_pipeline(TENSOR, blur, etta=4)
 
 
+def _solvers(monkeypatch, pipeline, *given, **options) -> set[str]:
+    """The solvers that a stream of two batches takes, the second with settings of its own."""
+    taken = set()
+    method = type(pipeline).method
+
+    def watched(self, solver, start, settings):
+        taken.add(solver)
+        return method(self, solver, start, settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(pipeline), "method", watched)
+        batches = [Batch(["a"], TENSOR[None], GaussianBlur(1.0), settings) for settings in given or (None,)]
+        failed = [one.failed for one in pipeline.stream(batches, **options)]
+    assert failed == [None] * len(batches)
+    return taken
+
+
+def test_proximal_is_the_default_unless_settings_of_others_are_given(tiny_pipeline, monkeypatch):
+    few = Settings(steps=3)
+    assert _solvers(monkeypatch, tiny_pipeline, settings=few) == {"proximal"}
+    assert _solvers(monkeypatch, tiny_pipeline, start="flash", quality="fast") == {"proximal"}
+    assert _solvers(monkeypatch, tiny_pipeline, settings=few, eta=4) == {"latent-dps"}
+    assert _solvers(monkeypatch, tiny_pipeline, settings=few | {"guidance": 4}) == {"latent-dps"}
+    assert _solvers(monkeypatch, tiny_pipeline, settings=few, start="noise") == {"latent-dps"}
+    assert _solvers(monkeypatch, tiny_pipeline, few, few | {"eta": 4}) == {"proximal", "latent-dps"}
+    without = FlashPipeline(tiny_pipeline.prior, None, 32)
+    with pytest.warns(UserWarning, match="no severity encoder"):
+        assert _solvers(monkeypatch, without, settings=few) == {"latent-dps"}
+
+
+def test_each_batch_of_a_stream_is_restored_as_it_would_be_alone(tiny_pipeline):
+    few, guided = Settings(steps=3), Settings(steps=3, eta=4)
+    batches = [Batch(["a"], TENSOR[None], GaussianBlur(1.0), one) for one in (few, guided)]
+    first, second = sorted(tiny_pipeline.stream(batches), key=lambda one: one.index)
+    for one, settings, method in ((first, few, "flash(proximal)"), (second, guided, "flash(latent-dps)")):
+        alone = tiny_pipeline(TENSOR, GaussianBlur(1.0), ids=["a"], method=method, settings=settings)
+        assert torch.equal(one.image, alone.images[0]) and one.gflop == pytest.approx(float(alone.gflop))
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"omega": 0.1}, "omega: not used by method latent-dps, .* used by gml-dps, psld"),
+        ({"settings": Settings(gamma=40)}, "gamma: not used by method latent-dps, .* used by resample"),
+        ({"trust": 1, "eta": 4}, "trust: not used by method latent-dps, .* used by proximal"),
+        ({"start": "noise", "quality": "fast"}, "quality: not used by method latent-dps, .* used by proximal"),
+        (
+            {"start": "noise", "correction": 1},
+            r"correction: not used by method latent-dps, .* used by flash",
+        ),
+        ({"method": "flash", "eta": 4}, r"guidance: not used by method flash\(proximal\), .* used by latent-dps"),
+    ],
+)
+def test_a_setting_that_nothing_uses_is_named_with_what_uses_it(tiny_pipeline, options, reason):
+    with pytest.raises(InputError, match=reason):
+        tiny_pipeline.stream([], **options)
+
+
+def test_a_setting_of_one_batch_that_nothing_uses_fails_that_batch(tiny_pipeline):
+    batches = [
+        Batch([name], TENSOR[None], GaussianBlur(1.0), one) for name, one in (("a", FEW), ("b", Settings(omega=1)))
+    ]
+    failed = {one.id: one.failed for one in tiny_pipeline.stream(batches)}
+    assert failed["a"] is None and failed["b"].startswith("omega: not used by method latent-dps")
+
+
 def test_samples(tiny_pipeline):
     y = torch.stack([TENSOR, TENSOR.flip(1)])
     restored = tiny_pipeline(y, GaussianBlur([1.0, 2.0]), num_samples=3, start="noise", settings=FEW)

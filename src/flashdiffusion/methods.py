@@ -1,6 +1,6 @@
-"""Methods by name: where to start x which solver; `flash(latent-dps)` and `latent-dps` differ in the start only."""
+"""Methods by name: where to start x which solver; `flash(psld)` and `psld` differ in the start only."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,9 @@ QUALITIES = {"fast": 0.5, "balanced": 1.0, "best": 2.0}
 _QUALITY = {one.name: one for one in settings_in(Quality)}
 # Settings of every method that makes steps.
 _GRID = {one.name: one for cls in (TimeGrid, Transition) for one in settings_in(cls)}
-_ALIASES = {"flash": "flash(latent-dps)"}
+DEFAULT_METHOD = "flash(proximal)"
+_ALIASES = {"flash": DEFAULT_METHOD}
+_NAMED = 6  # methods that an error names at most
 
 
 def all_settings() -> dict[str, Setting]:
@@ -86,7 +88,7 @@ class Settings(Mapping[str, Any]):
     """Hyperparameters of a method: those that were given, by name or alias; `all_settings` says what there is.
 
     As attributes all settings are there, those not given as their defaults. Two are joined by `|`, as dicts are.
-    Values are checked by the solver or start rule that they go to; others leave them alone.
+    Values are checked by the solver or start rule that they go to; others that are named leave them alone.
 
     Raises:
         InputError: a name that no registered solver or start rule uses, or a setting beside its alias.
@@ -175,6 +177,35 @@ def used_settings(start: str, solver: str, settings: Mapping[str, Any]) -> dict[
     return {name: settings.get(name, one.default) for name, one in settings_of(start, solver).items()}
 
 
+def default_solver(start: str | StartRule, given: Collection[str]) -> str:
+    """Choose a solver of latents where none is named, by the start and the names of the settings given.
+
+    Proximal after a Flash start, unless a setting is given that it does not use; else Latent-DPS.
+    """
+    proximal = start == "flash" and settings_of("flash", "proximal").keys() >= {*given}
+    return "proximal" if proximal else "latent-dps"
+
+
+def check_used(
+    given: Collection[str], start: str, solver: str, method: str | None = None, written: Callable[[str], str] = str
+) -> None:
+    """Raise InputError if a start and a solver use other settings than those of these names.
+
+    Args:
+        method: what the user calls the two.
+        written: how the user writes a setting.
+    """
+    used = settings_of(start, solver)
+    if not (unused := [name for name in given if name not in used]):
+        return
+    takers = [name for name in methods() if {*unused} <= settings_of(*parse_method(name)).keys()]
+    more = ", ..." if len(takers) > _NAMED else ""
+    hint = f"; used by {', '.join(takers[:_NAMED])}{more}" if takers else ""
+    known, wrong = (", ".join(map(written, names)) for names in (used, unused))
+    method = method or method_name(start, solver)
+    raise InputError(f"{wrong}: not used by method {method}, which takes {known or 'no settings'}{hint}")
+
+
 def tuning_grid(start: str, solver: str) -> dict[str, list[Any]]:
     """List the values that tuning tries, by setting; see `settings_of`."""
     return {name: list(one.tune) for name, one in settings_of(start, solver).items() if one.tune}
@@ -226,7 +257,7 @@ def make_start(
 
 
 def parse_method(text: str, others: Sequence[str] = ()) -> tuple[str, str]:
-    """Split a method into the names of a start and a solver: `flash(latent-dps)` -> ("flash", "latent-dps").
+    """Split a method into the names of a start and a solver: `flash(psld)` -> ("flash", "psld").
 
     Raises:
         InputError: unknown method; the error names `others` too.

@@ -1,7 +1,7 @@
 """The networks under a pipeline: loaded, saved, moved, compiled, and asked what they can restore."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from importlib.resources import as_file, files
 from importlib.resources.abc import Traversable
@@ -13,15 +13,22 @@ from torch import Tensor
 
 from flashdiffusion.data import ensure_directory
 from flashdiffusion.errors import CheckpointError, InputError, blamed_on
-from flashdiffusion.methods import Settings, make_solver, make_start
+from flashdiffusion.methods import Settings, check_used, default_solver, make_solver, make_start
 from flashdiffusion.physics.operator import as_physics
 from flashdiffusion.presets import Presets, preset_for
-from flashdiffusion.priors import DistilledDecoder, LatentPrior, load_distilled_decoder, save_component
+from flashdiffusion.priors import (
+    DistilledDecoder,
+    IdentityAutoencoder,
+    LatentPrior,
+    load_distilled_decoder,
+    save_component,
+)
 from flashdiffusion.priors.folder import read_index, resolve_folder, write_index
 from flashdiffusion.published import find_published, load_published
 from flashdiffusion.regression import Regressor, load_regressor
 from flashdiffusion.severity import Severity, SeverityEncoder, load_severity_encoder
 from flashdiffusion.solvers import Problem, Solver, StartRule
+from flashdiffusion.solvers.registry import STARTS
 from flashdiffusion.types import Physics
 
 DEFAULT_MODEL = "faces-128"
@@ -237,6 +244,18 @@ class Model:
         maps = [p.log_var_map for p in parts if p.log_var_map is not None]
         z_hat, var = torch.cat([p.z_hat for p in parts]), torch.cat([p.var for p in parts])
         return Severity(z_hat, var, torch.cat(maps) if maps else None)
+
+    def solver_for(self, start: str | StartRule, given: Collection[str]) -> str:
+        """Choose the solver where none is named: DPS with a model of pixels, else see `default_solver`.
+
+        Raises:
+            InputError: settings of these names are given, and one belongs to other solvers.
+        """
+        pixels = isinstance(self.prior.autoencoder, IdentityAutoencoder)
+        solver = "dps" if pixels else default_solver(start, given)
+        starts = {name for one in STARTS.values() for name in one.settings}  # those of other starts do no harm
+        check_used([name for name in given if name not in starts], "noise", solver)
+        return solver
 
     def method(self, solver: str | Solver, start: str | StartRule, settings: Settings) -> tuple[Solver, StartRule]:
         """Solver and start rule by their names; objects are given back.

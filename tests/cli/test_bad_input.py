@@ -274,8 +274,9 @@ def test_what_is_wrong_for_every_image_is_said_once(refused, image, image_folder
         (("--eta", "-1"), "guidance is -1.0; expected a finite number >= 0"),
         (("--eta", "nan"), "guidance is nan; expected a finite number >= 0"),
         (("--correction", "-1"), "correction c is -1.0; expected a finite number >= 0"),
-        (("--steps", "0"), "steps is 0; expected 1 to 1000"),
-        (("--steps", "1001"), "steps is 1001; expected 1 to 1000"),
+        (("--steps", "0"), "steps is 0; expected at least 1"),
+        (("--method", "latent-dps", "--steps", "0"), "steps is 0; expected 1 to 1000"),
+        (("--method", "latent-dps", "--steps", "1001"), "steps is 1001; expected 1 to 1000"),
         (("--delta", "1.5"), "1.5"),
         (("--max-in-flight", "0"), "max_in_flight is 0; expected at least 1"),
         (("--device", "gpu"), "device 'gpu' cannot be used here"),
@@ -302,10 +303,10 @@ def test_a_setting_that_cannot_be(refused, measurement, tiny_model, options, rea
         (
             "latent-dps",
             ("--correction", 1),
-            "which takes --guidance, --steps, --delta, --guide-every, --jacobian, --distilled\n",
+            "--steps, --delta, --guide-every, --jacobian, --distilled; used by flash(latent-dps), flash(prior), ",
         ),
         ("ccdf(psld)", ("--mixing", "paper"), "which takes --guidance, --omega, --start-step, --steps, --delta, "),
-        ("ae", ("--steps", 5), "--steps: not used by method ae, which takes no settings\n"),
+        ("ae", ("--steps", 5), "--steps: not used by method ae, which takes no settings; used by latent-dps, dps, "),
     ],
 )
 def test_a_setting_that_the_method_does_not_use(refused, tmp_path, measurement, image_folder, method, options, reason):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from flashdiffusion import FlashPipeline
 from flashdiffusion.data import MeasurementFile, load_image
 
 STEPS = 5
@@ -165,7 +166,8 @@ def test_degrade_severity_restore(flash, tmp_path, image_folder, tiny_model, mea
     assert ended.code == 0
     assert sorted(p.name for p in out.iterdir()) == [*(f"image-{i:02d}.png" for i in range(4)), "results.json"]
     results = json.loads((out / "results.json").read_text())
-    assert results["command"][:2] == ["flashdiffusion", "restore"] and results["method"] == "flash(latent-dps)"
+    assert results["command"][:2] == ["flashdiffusion", "restore"] and results["method"] == "flash(proximal)"
+    levels = FlashPipeline.from_pretrained(tiny_model).prior.schedule.geometric(40).times.tolist()
     assert {"records": results["records"], "mean": results["mean"]} == json.loads(ended.out)
     for record in results["records"]:
         known = {"severity", "start_step", "nfe", "gflop", "seconds", "measurement_psnr", "psnr", "ssim"}
@@ -173,7 +175,7 @@ def test_degrade_severity_restore(flash, tmp_path, image_folder, tiny_model, mea
         std = float(MeasurementFile.load(measured / f"{record['id']}.safetensors").params["std"])
         assert record["degradation"]["std"] == pytest.approx(std, abs=1e-3)
         assert record["severity"] == pytest.approx(severities[record["id"]], rel=1e-3)
-        assert record["start_step"] == record["nfe"] * 1000 // 40 and 1 <= record["nfe"] <= 40
+        assert 1 <= record["nfe"] <= 40 and record["start_step"] == levels[record["nfe"]]
         restored = load_image(out / f"{record['id']}.png")
         truth = load_image(image_folder / f"{record['id']}.png", 32)
         error = float((restored - truth).square().mean())

@@ -73,6 +73,23 @@ def test_set_refuses_what_it_cannot(flash, image_folder, tmp_path, options, reas
         assert ended.code == 2 and reason in ended.err
 
 
+@pytest.mark.parametrize(
+    ("options", "method"),
+    [
+        ((), "flash(proximal)"),
+        (("--quality", "fast"), "flash(proximal)"),
+        (("--guidance", 4), "flash(latent-dps)"),
+        (("--set", "eta=4"), "flash(latent-dps)"),
+        (("--method", "flash"), "flash"),
+    ],
+)
+def test_without_a_method_settings_choose_it(flash, image_folder, tiny_model, tmp_path, options, method):
+    common = ("--steps", 3, "--model", tiny_model, "--out", tmp_path / "o")
+    ended = flash("restore", image_folder / "image-00.png", "--physics", "gaussian-blur:std=1", *common, *options)
+    assert ended.code == 0, ended.err
+    assert json.loads((tmp_path / "o" / "results.json").read_text())["method"] == method
+
+
 def test_help_comes_in_parts(flash):
     out = flash("restore", "--help").out
     parts = [out.index(title) for title in ("Arguments:", "Options:", "The run:", "Settings of the method")]

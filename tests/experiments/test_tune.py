@@ -112,7 +112,7 @@ def test_the_command_resumes_and_refuses_another_search(tmp_path, monkeypatch, c
         (("--grid", ""), "nothing to search"),
         (
             ("--grid", "eta=1 gamma=40,400 start_step=9"),
-            "--grid gamma, start_step: not used by method flash(latent-dps), which takes guidance, decoder_error,",
+            "guidance, gamma, start_step: not used by method flash(proximal), which takes trust, error_share,",
         ),
         (("--method", "resample", "--grid", "gamma=1 omega=1"), "which takes gamma, proximal, steps, delta"),
         (("--method", "ae", "--steps", "4"), "--steps: not used by method ae, which takes no settings"),

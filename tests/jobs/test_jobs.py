@@ -76,7 +76,8 @@ def test_reading_goes_on_while_images_are_restored(model, image_folder, monkeypa
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"given": {"eta": -1.0}}, "guidance is -1.0"),
+        ({"method": "latent-dps", "given": {"eta": -1.0}}, "guidance is -1.0"),
+        ({"given": {"eta": 1.0}}, "guidance: not used by method flash\\(proximal\\)"),
         ({"max_in_flight": 0}, "max_in_flight is 0; expected at least 1"),
         ({"model": ModelChoice("absent")}, "no model 'absent'"),
         ({"model": ModelChoice(precision="half")}, "unknown precision 'half'"),

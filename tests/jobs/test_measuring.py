@@ -37,13 +37,13 @@ def test_images_are_measured_restored_and_compared_by_their_id(tiny_pipeline, im
     data, task = ImageDataset([image_folder], 32, 5), get_task("mixture")
     clean = data.batch(range(5))
     measured = measure(clean, data.ids, task, 0.05, 0)
-    expected = tiny_pipeline(measured.y, measured.physics, ids=data.ids, settings=FEW)
+    expected = tiny_pipeline(measured.y, measured.physics, ids=data.ids, solver="latent-dps", settings=FEW)
     looks = measured.physics.image(measured.y)
     z_hat, z0 = tiny_pipeline.severity(looks).z_hat, tiny_pipeline.prior.encode(clean)
     severities = true_severity(z_hat, z0)
     for batch_size, max_in_flight in ((2, 3), (5, None)):
         options = {"settings": FEW, "batch_size": batch_size, "max_in_flight": max_in_flight}
-        found = {one.index: one for one in evaluate(tiny_pipeline, data, task, "flash", **options)}
+        found = {one.index: one for one in evaluate(tiny_pipeline, data, task, "flash(latent-dps)", **options)}
         assert sorted(found) == [0, 1, 2, 3, 4]
         for i, one in found.items():
             assert one.id == data.ids[i] and one.record.nfe == expected.nfe[i]

@@ -51,7 +51,9 @@ def test_what_a_worker_refuses_is_said(cluster, tmp_path):
 
 
 def test_images_are_the_same_as_in_one_process(cluster, image_folder, tiny_model):
-    job = EvaluateJob((str(image_folder),), ModelChoice(str(tiny_model), "cpu"), "mixture", batch_size=4, shown=1)
+    job = EvaluateJob(
+        (str(image_folder),), ModelChoice(str(tiny_model), "cpu"), "mixture", "flash(latent-dps)", batch_size=4, shown=1
+    )
     job = replace(job, settings=job.settings | {"steps": 20})
     here = sorted(run_local(job, _items(6)), key=lambda done: done.index)
     there = sorted(run_on_ray(job, _items(6), workers=2), key=lambda done: done.index)

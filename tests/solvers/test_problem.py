@@ -47,10 +47,10 @@ def _measured(count=2):
     return physics(torch.rand(count, 3, 32, 32, generator=torch.Generator().manual_seed(0))), physics
 
 
-@pytest.mark.parametrize("method", ["flash(latent-dps)", "ccdf(psld)", "ae", "swinir"])
+@pytest.mark.parametrize("method", ["flash(latent-dps)", "flash(proximal)", "ccdf(psld)", "ae", "swinir"])
 def test_a_measurement_is_shown_as_an_image_once(tiny_pipeline, shown, method):
     y, physics = _measured()
-    tiny_pipeline(y, physics, method=method, settings=FEW, steps=2)
+    tiny_pipeline(y, physics, method=method, settings=FEW)
     assert len(shown) == 2
     list(tiny_pipeline.stream([Batch(["a", "b"], y, physics, FEW)], method=method, max_in_flight=1))
     assert len(shown) == 4
@@ -59,7 +59,7 @@ def test_a_measurement_is_shown_as_an_image_once(tiny_pipeline, shown, method):
 
 
 def test_a_file_is_shown_as_an_image_once(tiny_model, image_folder, shown):
-    job = RestoreJob(ModelChoice(str(tiny_model)), physics="gaussian-blur:std=1", given=dict(FEW))
+    job = RestoreJob(ModelChoice(str(tiny_model)), physics="gaussian-blur:std=1", given={"steps": 4})
     items = [Item(i, f"image-{i:02d}", str(image_folder / f"image-{i:02d}.png")) for i in range(3)]
     assert [done.reason for done in job.open()(items)] == [None] * 3
     assert len(shown) == 3

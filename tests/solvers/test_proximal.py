@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics import Denoising, GaussianBlur
+from flashdiffusion.physics import JPEG, Denoising, GaussianBlur, Operator
 from flashdiffusion.solvers import Problem, Proximal
 from flashdiffusion.solvers.consistency import Consistency, gauss_newton
 from toy import ToyPrior, run, started
@@ -106,6 +106,40 @@ def test_pixels_take_from_y_what_the_decoder_cannot_show():
 
 def _solver(**settings):
     return Proximal(PRIOR, PRIOR.schedule.geometric(12), consistency=Consistency(**settings))
+
+
+@pytest.mark.parametrize("quality", [10, 50])
+def test_rounding_that_passes_gradients_on_is_fitted(quality):
+    """A difference of JPEG is 0 or a whole step; its derivative as autograd has it says where to go."""
+    x = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(1)).repeat_interleave(8, -1)
+    x = x.repeat_interleave(8, -2)
+    physics = JPEG(quality, noise_std=0.01)
+    problem = Problem(physics(x, torch.Generator().manual_seed(2)), physics)
+    begin = (x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(3))).clamp(0.05, 0.95)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = Consistency(decoder_error=0.1).pixels(begin, problem)
+    assert bool((problem.loss(found) < 0.8 * problem.loss(begin)).all())
+
+
+class _Squared(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        return 2 * ctx.saved_tensors[0] * gradient
+
+
+def test_an_operator_without_a_second_derivative_is_fitted_all_the_same():
+    x = torch.linspace(0.2, 0.8, 3 * 64).view(1, 3, 8, 8)
+    once, twice = Operator(_Squared.apply, noise_std=0.05), Operator(lambda x: x * x, noise_std=0.05)
+    found = [Consistency(decoder_error=0.1).pixels(x, Problem((x + 0.1) ** 2, one)) for one in (once, twice)]
+    assert bool((found[1] - x > 0.02).all())
+    torch.testing.assert_close(found[0], found[1], atol=3e-3, rtol=0)
 
 
 def test_the_last_step_finishes_the_image_and_only_it():

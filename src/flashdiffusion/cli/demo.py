@@ -23,6 +23,7 @@ def command(model: ModelOptions, out: Out = Path("demo"), as_json: Json = False,
     from flashdiffusion.data import ensure_directory, load_image, save_image, write_json
     from flashdiffusion.jobs.lock import locked
     from flashdiffusion.jobs.records import Record, compare, report
+    from flashdiffusion.methods import DEFAULT_METHOD
     from flashdiffusion.metrics import Metrics
     from flashdiffusion.physics import GaussianBlur
     from flashdiffusion.seeds import image_generator
@@ -37,7 +38,7 @@ def command(model: ModelOptions, out: Out = Path("demo"), as_json: Json = False,
         parts = [physics.take(torch.tensor([i])) for i in range(len(names))]
         y = torch.cat([p(clean[None], image_generator(seed, n)) for p, n in zip(parts, names, strict=True)])
         estimate = pipeline(y, physics, start="estimate", solver="prior", ids=names, seed=seed).images
-        result = pipeline(y, physics, ids=names, seed=seed, progress=True)
+        result = pipeline(y, physics, method=DEFAULT_METHOD, ids=names, seed=seed, progress=True)
         metrics = Metrics()
         records = [
             Record(name, physics.describe()[i], **result.row(i), **compare(metrics, result.images[i], clean, y[i]))
@@ -48,9 +49,9 @@ def command(model: ModelOptions, out: Out = Path("demo"), as_json: Json = False,
             save_image(y[i], folder / f"{name}-measured.png")
             save_image(result.images[i], folder / f"{name}-restored.png")
         _overview(folder / "overview.png", records, y, estimate, result.images, clean.expand_as(y))
-        about = {"model": model.model or "embedded", "method": "flash(latent-dps)", "seed": seed}
+        about = {"model": model.model or "embedded", "method": DEFAULT_METHOD, "seed": seed}
         write_json(folder / "results.json", report(pipeline.prior.device, about, records))
-    print_records("Flash(Latent-DPS): the worse the image, the more steps", records, as_json)
+    print_records(f"{DEFAULT_METHOD}: the blurrier the image, the higher its severity", records, as_json)
     if not as_json:
         print(f"images: {folder}/  overview: {folder / 'overview.png'}")
         print("next: flashdiffusion degrade YOUR.jpg --out measured; flashdiffusion restore measured --out restored")

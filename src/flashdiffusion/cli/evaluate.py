@@ -54,10 +54,10 @@ def command(
     for path in filter(None, (out, report.grid)):
         ensure_file(path)
     data = noted(ImageDataset(images.data, 1, limit))
-    what: dict[str, Any] = {"task": images.task, "method": method.method, "noise_std": images.noise_std, "seed": seed}
+    what: dict[str, Any] = {"task": images.task, "method": method.name, "noise_std": images.noise_std, "seed": seed}
     bounds = (settings, limit, report.weights, report.batch_size, run.max_in_flight, SHOWN * bool(report.grid))
     folders = tuple(map(str, images.data))
-    job = EvaluateJob(folders, choice, images.task, method.method, images.noise_std, seed, *bounds)
+    job = EvaluateJob(folders, choice, images.task, method.name, images.noise_std, seed, *bounds)
     used = dict(settings) if mixture else used_settings(*parts, settings)
     about = model.about(method.regressor) | images.about() | what | {"settings": used} | report.about()
     items = [Item(i, name, id) for i, (name, id) in enumerate(zip(unique(data.ids), data.ids, strict=True))]
@@ -68,7 +68,7 @@ def command(
     )
     if records := delivery():
         mean = summarise(records)
-        print(f"{method.method} on {images.task}: {figures(mean)}; written to {out}")
+        print(f"{method.name} on {images.task}: {figures(mean)}; written to {out}")
         if quality := mean.get("severity_quality"):
             names = {"spearman": "spearman", "median ratio": "median_ratio", "spread": "true_spread"}
             print(f"severity: {figures({name: quality[key] for name, key in names.items()})}")

@@ -1,7 +1,7 @@
 """The options of all commands, each written once, in the sets that commands share."""
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -145,8 +145,13 @@ class _MethodOptions:
     """A method, and those of its settings that were given; a subclass has an option for each."""
 
     method: Annotated[
-        str, option('"flash(latent-dps)", psld, resample, ae, swinir, ...; docs/results.md compares them.')
-    ] = "flash(latent-dps)"
+        str | None,
+        option(
+            '"flash(proximal)", "flash(latent-dps)", psld, ae, ...; docs/results.md compares them. Default: '
+            "flash(proximal), or flash(latent-dps) if a setting is given that proximal does not use, such as guidance.",
+            show_default=False,
+        ),
+    ] = None
     set: Annotated[
         list[str] | None,
         option("Any of its settings, e.g. guidance=4; repeat for more.", "--set", metavar="NAME=VALUE"),
@@ -154,6 +159,13 @@ class _MethodOptions:
     regressor: Annotated[str | None, option("Take the regressor of this model, for one that has none.", panel=RUN)] = (
         None
     )
+
+    @property
+    def name(self) -> str:
+        """The method, as given, or chosen by the settings given."""
+        from flashdiffusion.methods import default_solver, method_name
+
+        return self.method or method_name("flash", default_solver("flash", self.given))
 
     @property
     def given(self) -> dict[str, Any]:
@@ -178,34 +190,19 @@ class _MethodOptions:
             InputError: unknown method, or settings given that it does not use.
         """
         from flashdiffusion.jobs.measuring import BOUND
-        from flashdiffusion.methods import parse_method
+        from flashdiffusion.methods import check_used, parse_method
 
-        if self.method != BOUND:
-            start, solver = parse_method(self.method, [BOUND] if bound else [])
+        if self.name != BOUND:
+            start, solver = parse_method(self.name, [BOUND] if bound else [])
         elif bound:
             start, solver = "estimate", "prior"
         else:
             raise InputError(
                 f"method {BOUND} restores nothing: it is the autoencoder alone on the true image, for `evaluate` only; "
-                "choose another, e.g. flash(latent-dps)"
+                "choose another, e.g. flash(proximal)"
             )
-        self.check_used(self.given, start, solver)
+        check_used(self.given, start, solver, BOUND if self.name == BOUND else None, option_of)
         return start, solver
-
-    def check_used(self, names: Iterable[str], start: str, solver: str, given_as: str = "") -> None:
-        """Raise InputError if a start and a solver use other settings than those of these names.
-
-        Args:
-            given_as: where the names were given, if not as options of their own.
-        """
-        from flashdiffusion.methods import settings_of
-
-        used = settings_of(start, solver)
-        if unused := [name for name in names if name not in used]:
-            known, wrong = (", ".join(names if given_as else map(option_of, names)) for names in (used, unused))
-            raise InputError(
-                f"{given_as}{wrong}: not used by method {self.method}, which takes {known or 'no settings'}"
-            )
 
 
 def option_of(setting: str) -> str:

@@ -120,11 +120,11 @@ def command(
     output.check(files, truth.reference)
     folders = output.folders()
     about = model.about(method.regressor) | damage.about() | truth.about()
-    about |= {"method": method.method, "seed": seed, "given": method.given, "fit": fit}
+    about |= {"method": method.name, "seed": seed, "given": method.given, "fit": fit}
     found = {} if truth.reference is None else references(truth.reference, inputs, files)
     true_images = {name: str(path) for name, path in found.items()}
     given = (damage.physics, damage.noise_std, seed, method.given, fit, true_images, truth.weights, run.max_in_flight)
-    job = RestoreJob(model.choice(method.regressor, run.compile), method.method, *given, maps=output.maps is not None)
+    job = RestoreJob(model.choice(method.regressor, run.compile), method.name, *given, maps=output.maps is not None)
 
     def settings_of(records: "list[Record]") -> dict[str, Any]:
         kinds = {record.degradation["physics"] for record in records if record.degradation}
@@ -146,5 +146,5 @@ def command(
         # Those of a blur-kernel-space network do not hold its weights.
         if damage.physics is not None and not unknown and not damage.physics.startswith("blur-kernel-space"):
             note("measurement files know their physics; --physics is for images")
-        print_records(f"{method.method}: images and results.json in {output.out}", records, as_json)
+        print_records(f"{method.name}: images and results.json in {output.out}", records, as_json)
     return delivery.failures.finish(len(files))

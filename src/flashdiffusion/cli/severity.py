@@ -21,7 +21,7 @@ def command(
     maps: Maps = None,
     as_json: Json = False,
 ) -> int:
-    """How badly damaged is each image? Prints the severity and the step that Flash would start at."""
+    """How badly damaged is each image? Prints the severity, and the timestep at which the prior is as noisy."""
     from flashdiffusion.data import ensure_directory, ensure_file
     from flashdiffusion.data.images import save_image
     from flashdiffusion.jobs import Item

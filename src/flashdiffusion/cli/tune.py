@@ -49,7 +49,7 @@ def command(
     wanted, varied = _wanted(grid, method, images.task, choice.presets)
     objective = "lpips" if quality.lpips else "psnr"
     about = model.about(method.regressor) | images.about() | quality.about()
-    about |= {"method": method.method, "seed": seed, "images": limit, "objective": objective}
+    about |= {"method": method.name, "seed": seed, "images": limit, "objective": objective}
     ensure_file(out)
     with locked(out):
         earlier = _read(out, about)
@@ -58,7 +58,7 @@ def command(
         for settings in wanted:  # one that cannot be is refused before the first trial is paid for
             pipeline.method(parts[1], parts[0], settings)
         more: dict[str, Any] = {"noise_std": images.noise_std, "seed": seed, "max_in_flight": max_in_flight}
-        run = partial(evaluate, pipeline, data, task, method.method, metrics=Metrics(quality.weights), **more)
+        run = partial(evaluate, pipeline, data, task, method.name, metrics=Metrics(quality.weights), **more)
         found = search(wanted, lambda settings: means(run(settings=settings, progress=True)), earlier)
         result = made_by(pipeline.prior.device, about)
         trials = {trial.settings: trial for trial in earlier}  # those that were not asked for are kept too
@@ -67,12 +67,12 @@ def command(
             result["trials"] = [one.to_json() for one in trials.values()]
             write_json(out, result)
             values = ", ".join(f"{name} {getattr(trial.settings, name)}" for name in varied)
-            done = f"{number}/{len(wanted)}: {method.method} on {images.task}: {values}"
+            done = f"{number}/{len(wanted)}: {method.name} on {images.task}: {values}"
             print(f"{done}: {_figures(trial)}", flush=True)
         winner = best([trials[settings] for settings in wanted], objective)
         write_json(out, result | {"best": winner.to_json()})
         if folder is not None:
-            key = (images.task, method.method, method.given.get("steps"))
+            key = (images.task, method.name, method.given.get("steps"))
             choice.presets.with_preset(key, _preset(winner)).write(folder)
         print(f"best by {objective}: {_options(winner.settings, *parts)} ({_figures(winner)}); written to {out}")
 
@@ -82,14 +82,14 @@ def _wanted(
 ) -> "tuple[list[Settings], list[str]]":
     """The settings to try, and the names of those that vary."""
     from flashdiffusion.experiments.tune import combinations
-    from flashdiffusion.methods import Settings, parse_settings, tuning_grid, used_settings
+    from flashdiffusion.methods import Settings, check_used, parse_settings, tuning_grid, used_settings
     from flashdiffusion.presets import preset_for
 
     start, solver = method.parts()
     values = tuning_grid(start, solver) if grid is None else parse_settings(grid)
-    method.check_used(values, start, solver, given_as="--grid ")
+    check_used(values, start, solver, method.name)
     if not values:
-        raise InputError(f"nothing to search for {method.method}; expected values to try, e.g. --grid guidance=1,2,4")
+        raise InputError(f"nothing to search for {method.name}; expected values to try, e.g. --grid guidance=1,2,4")
     preset = preset_for(presets, task, start, solver, method.given.get("steps"))
     base = Settings(**used_settings(start, solver, preset | method.given))
     return combinations(values, base), [*values]

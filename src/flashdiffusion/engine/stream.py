@@ -29,15 +29,15 @@ START_ROWS = 64  # measurements that are given their start together
 class StreamOptions:
     """What a stream is to do; see `FlashPipeline.stream`.
 
-    solver, start: names, or objects. on_plan: called with the number of steps that are to come. on_step: with the
-    number of images that each step moved. callback: with a step's number, what its images would be if they ended now,
-    and their ids.
+    solver, start: names, or objects; without a solver, `Model.solver_for` chooses one by each batch's settings.
+    on_plan: called with the number of steps that are to come. on_step: with the number of images that each step moved.
+    callback: with a step's number, what its images would be if they ended now, and their ids.
 
     Raises:
         InputError: max_in_flight < 1.
     """
 
-    solver: str | Solver
+    solver: str | Solver | None
     start: str | StartRule
     seed: int = 0
     settings: Settings | None = None
@@ -58,7 +58,8 @@ class Stream:
         self.capacity, self.start_limit = Capacity(options.max_in_flight), Limit(options.max_in_flight or START_ROWS)
         self.costs = Costs()
         self.decoding = Decoding(model.prior, self.costs, model.compiled)
-        self.made: dict[Settings, tuple[Solver, StartRule]] = {}  # equal settings share a solver, and so its steps
+        # Equal settings share a solver, and so its steps.
+        self.made: dict[tuple[str, Settings], tuple[Solver, StartRule]] = {}
         self.taken = self.steps = 0  # images in; steps shown to a callback
         self.broken: Exception | None = None  # what ended the source of batches
         self.failed: deque[Restored] = deque()  # those that got no start
@@ -163,7 +164,7 @@ class Stream:
         prior = self.model.prior
         shape = prior.latent_shape((problem.image.shape[2], problem.image.shape[3]))
         noise = torch.stack([torch.randn(shape, generator=own) for own in generators]).to(prior.device)
-        kind = (type(rule), type(getattr(rule, "estimate", None)), operators, problem.y.shape[1:], shape)
+        kind = (id(rule), operators, problem.y.shape[1:], shape)
         i = torch.ones(1, dtype=torch.int64, device=prior.device)
         return self.costs.call(
             [kind] * len(problem),
@@ -173,16 +174,17 @@ class Stream:
         )
 
     def _method(self, batch: Batch, physics: Physics) -> tuple[Solver, StartRule]:
-        solver, start = self.options.solver, self.options.start
+        start, given = self.options.start, self.options.settings if batch.settings is None else batch.settings
+        solver = self.options.solver or self.model.solver_for(start, given or ())
         settings = self.model.settings_for(
             physics,
             start if isinstance(start, str) else "flash",
             solver if isinstance(solver, str) else "latent-dps",
-            self.options.settings if batch.settings is None else batch.settings,
+            given,
         )
-        if settings not in self.made:
-            self.made[settings] = self.model.method(solver, start, settings)
-        return self.made[settings]
+        if (key := (solver if isinstance(solver, str) else "", settings)) not in self.made:
+            self.made[key] = self.model.method(solver, start, settings)
+        return self.made[key]
 
     def _view(self, rows: list[InFlight], z0: Tensor) -> None:
         """Show what the images of a step would be if they ended now."""

@@ -11,7 +11,7 @@ from flashdiffusion.data import ImageDataset, encode_image
 from flashdiffusion.errors import InputError
 from flashdiffusion.jobs.job import Item, ModelChoice
 from flashdiffusion.jobs.measuring import Evaluated, Measure, evaluate
-from flashdiffusion.methods import Settings
+from flashdiffusion.methods import DEFAULT_METHOD, Settings
 from flashdiffusion.metrics import Metrics
 from flashdiffusion.physics import get_task
 from flashdiffusion.pipeline import FlashPipeline
@@ -29,7 +29,7 @@ class EvaluateJob:
     data: tuple[str, ...]
     model: ModelChoice = field(default_factory=ModelChoice)
     task: str = "gaussian-blur"
-    method: str = "flash(latent-dps)"
+    method: str = DEFAULT_METHOD
     noise_std: float = 0.05
     seed: int = 0
     settings: Settings = field(default_factory=Settings)

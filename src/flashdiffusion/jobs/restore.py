@@ -18,7 +18,7 @@ from flashdiffusion.jobs.measuring import finishing_threads
 from flashdiffusion.jobs.parse import own_files
 from flashdiffusion.jobs.reading import Reader, is_image, read_truth
 from flashdiffusion.jobs.records import Record, compare
-from flashdiffusion.methods import Settings, parse_method, used_settings
+from flashdiffusion.methods import DEFAULT_METHOD, Settings, check_used, parse_method, used_settings
 from flashdiffusion.metrics import Metrics
 from flashdiffusion.physics import BatchedPhysics
 from flashdiffusion.pipeline import Batch, Failed, Restored
@@ -45,7 +45,7 @@ class RestoreJob:
     """
 
     model: ModelChoice = field(default_factory=ModelChoice)
-    method: str = "flash(latent-dps)"
+    method: str = DEFAULT_METHOD
     physics: str | None = None
     noise_std: float = 0.05
     seed: int = 0
@@ -91,6 +91,7 @@ class RestoreWorker:
     def __init__(self, job: RestoreJob) -> None:
         self.job = job
         self.start, self.solver = parse_method(job.method)
+        check_used(Settings(**job.given), self.start, self.solver, job.method)
         self.metrics = Metrics(job.weights)
         self.pipeline = job.model.open()
         self.reader = Reader(self.pipeline, job.physics, job.noise_std, job.seed, job.fit, needed=True)

@@ -12,12 +12,11 @@ from tqdm.auto import tqdm
 from flashdiffusion.engine.batch import Batch, Failed, Restored
 from flashdiffusion.engine.stream import Stream, StreamOptions
 from flashdiffusion.errors import InputError
-from flashdiffusion.methods import Settings, parse_method
+from flashdiffusion.methods import Settings, check_used, parse_method
 from flashdiffusion.model import Model
 from flashdiffusion.physics import flattened
 from flashdiffusion.pipeline.inputs import Given, as_measurements, range_note
 from flashdiffusion.pipeline.restoration import Restoration
-from flashdiffusion.priors import IdentityAutoencoder
 from flashdiffusion.solvers import Solver, StartRule
 
 Callback = Callable[[int, Tensor, list[str]], None]
@@ -91,8 +90,9 @@ class FlashPipeline(Model):
             batches: measurements, a few dozen at a time, and inputs that failed before; an iterator that reads them
                 is run in a thread of its own. What it raises is raised here after the images that came before.
             method: start and solver in one, such as "flash(psld)", in place of both.
-            solver: a registered name ("latent-dps", "gml-dps", "psld", "resample", "dps", "prior") or a solver
-                object; by default "latent-dps", or "dps" with a model of pixels.
+            solver: a registered name ("proximal", "latent-dps", "gml-dps", "psld", "resample", "dps", "prior") or a
+                solver object. By default "proximal" after a Flash start; "latent-dps" after any other, or where a
+                setting is given that proximal does not use, such as `guidance`; "dps" with a model of pixels.
             start: a registered name ("flash": as few steps as the image needs, "noise": all steps, "inversion",
                 "ccdf", "estimate", "regression"), or a start rule. By default "flash", or "noise", with a warning, if
                 the model has no severity encoder.
@@ -103,31 +103,31 @@ class FlashPipeline(Model):
             progress: show a progress bar, if standard error is a terminal.
             callback: for a live view: `callback(step, estimate, ids)` is called after each step with its number, what
                 the images that it moved would be if they ended now (n, 3, H, W), decoded, in [0, 1], and their ids.
-            hyperparameters: single settings by name, such as `guidance=4`, in place of those in `settings`. `steps` is
-                the length of the whole grid from noise to clean, of which a Flash start makes a part.
+            hyperparameters: single settings by name, such as `quality="fast"`, in place of those in `settings`.
+                `steps` is the length of the whole grid from noise to clean, of which a Flash start makes a part.
 
         Raises:
-            InputError: at once, not at the first image: unknown names, settings out of range, max_in_flight < 1.
+            InputError: at once, not at the first image: unknown names, settings out of range, max_in_flight < 1; a
+                setting given by name, or without naming a solver, that the method does not use.
         """
         if method is not None:
             if solver is not None or start is not None:
                 raise InputError(f"method {method!r} beside a solver or a start; expected one or the other")
             start, solver = parse_method(method)
-        solver, start = self._chosen(solver, start)
-        if hyperparameters:
-            own = Settings(**hyperparameters)
+        start = self._chosen(start)
+        if own := Settings(**hyperparameters):
             settings = own if settings is None else settings | own
             batches = (_with_settings(one, own) for one in batches)
-        self.method(solver, start, Settings() if settings is None else settings)
+        given = Settings() if settings is None else settings
+        chosen = solver or self.solver_for(start, given)
+        if isinstance(chosen, str) and isinstance(start, str):
+            check_used(own, start, chosen)
+        self.method(chosen, start, given)
         options = StreamOptions(solver, start, seed, settings, max_in_flight, callback=callback)
         return self._stream(batches, options, progress)
 
-    def _chosen(
-        self, solver: str | Solver | None, start: str | StartRule | None
-    ) -> tuple[str | Solver, str | StartRule]:
-        """Solver and start, as given or by default."""
-        if solver is None:
-            solver = "dps" if isinstance(self.prior.autoencoder, IdentityAutoencoder) else "latent-dps"
+    def _chosen(self, start: str | StartRule | None) -> str | StartRule:
+        """The start, as given or by default."""
         if start is None and self.severity_encoder is None and not self._said_noise:
             self._said_noise = True
             warnings.warn(
@@ -135,7 +135,7 @@ class FlashPipeline(Model):
                 "`flashdiffusion train severity`",
                 stacklevel=4,
             )
-        return solver, start or ("flash" if self.severity_encoder is not None else "noise")
+        return start or ("flash" if self.severity_encoder is not None else "noise")
 
     @torch.inference_mode(False)  # a caller's inference mode would leave no gradients for the guidance
     def _stream(self, batches: Iterable[Batch | Failed], options: StreamOptions, progress: bool) -> Iterator[Restored]:

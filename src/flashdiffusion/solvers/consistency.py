@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from flashdiffusion.errors import is_out_of_memory
 from flashdiffusion.physics.least_squares import least_squares
 from flashdiffusion.priors import LatentPrior
 from flashdiffusion.solvers.problem import Problem, scaled
@@ -153,7 +154,8 @@ def gauss_newton(
 
     It is the posterior mode for u ~ N(ū, C) where A(D(u)) is linear. With J the derivative of A(D(u)) and r its
     residual, d = √C v solves (√C Jᵀ J √C / s² + 1) v = -√C Jᵀ r / s² by conjugate gradients. Jᵀ is autograd's; J is a
-    forward difference, so that any differentiable physics will do.
+    forward difference of D, and of A if it is linear. Else A's part of J is autograd's too, as far as it has one: a
+    difference would not see what A passes gradients through, such as the rounding of JPEG.
 
     Args:
         estimate: ū, latents or images (B, ...).
@@ -172,8 +174,10 @@ def gauss_newton(
     weight = (expected if problem.doubt is None else problem.doubt * expected).rsqrt()
     with torch.enable_grad():
         at = estimate.detach().requires_grad_()
-        here = scaled(weight, problem.residual(decode(at)))
+        shown = decode(at)
+        here = scaled(weight, problem.residual(shown))
     base = here.detach()
+    measured = None if problem.linear else _derivative(problem, shown)
     residual = base if value is None else scaled(weight, problem.residual(value))
     std = variance.sqrt().expand_as(estimate)
     # Where rounding and curvature both cost little. The derivative of Jᵀ would be exact, for a third more arithmetic.
@@ -182,8 +186,10 @@ def gauss_newton(
     @torch.no_grad()
     def forward(v: Tensor) -> Tensor:
         size = step / (std * v).flatten(1).abs().amax(dim=1).clamp(min=1e-12)
-        moved = scaled(weight, problem.residual(decode(estimate + scaled(size, std * v))))
-        return scaled(1 / size, moved - base)
+        moved = decode(estimate + scaled(size, std * v))
+        if measured is not None:
+            return scaled(weight / size, measured(moved - shown))
+        return scaled(1 / size, scaled(weight, problem.residual(moved)) - base)
 
     def backward(q: Tensor) -> Tensor:
         return std * problem.gradient(here, at, q)
@@ -195,3 +201,19 @@ def gauss_newton(
     lost = ~residual.flatten(1).isfinite().all(dim=1)
     value = torch.where(lost.view(-1, *[1] * (estimate.ndim - 1)), torch.nan, estimate + std * v)
     return Fit(value, v, residual, forward, problem.measured_share)
+
+
+def _derivative(problem: Problem, x: Tensor) -> Callable[[Tensor], Tensor] | None:
+    """The derivative of A at images x as a function of a direction; None where autograd has it in no other form."""
+    with torch.enable_grad():
+        at = x.detach().requires_grad_()
+        residual = problem.residual(at)
+        q = torch.zeros_like(residual, requires_grad=True)
+        try:
+            (pulled,) = torch.autograd.grad(residual, at, q, create_graph=True)
+            torch.autograd.grad(pulled, q, at.detach(), retain_graph=True)
+        except RuntimeError as error:  # an operation of A without a second derivative, or none at all
+            if is_out_of_memory(error):
+                raise
+            return None
+    return lambda direction: torch.autograd.grad(pulled, q, direction, retain_graph=True)[0]

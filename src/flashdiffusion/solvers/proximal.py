@@ -91,8 +91,9 @@ class Proximal:
             own = problem if len(rows) == len(z) else problem.take(rows)
             clean[rows] = fitted = self.consistency.latents(z0[rows], allowed[rows], own, self.prior, exact=last)
             if last:
-                image = torch.zeros_like(problem.image)
-                image[rows] = self.consistency.pixels(self.prior.decode(fitted), own)
+                finished = self.consistency.pixels(self.prior.decode(fitted), own)
+                image = finished.new_zeros(len(z), *finished.shape[1:])
+                image[rows] = finished
         left = self.error_share * variance.mean(dim=(1, 2, 3), keepdim=True)
         added = (below - left).clamp(min=0).sqrt() * noise[:, 0]
         return StepResult((clean + added) / (1 + below).sqrt(), z0, image=image)
