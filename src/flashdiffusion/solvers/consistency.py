@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from flashdiffusion.errors import is_out_of_memory
 from flashdiffusion.physics.least_squares import least_squares
 from flashdiffusion.priors import LatentPrior
+from flashdiffusion.solvers.derivative import derivative
 from flashdiffusion.solvers.problem import Problem, scaled
 from flashdiffusion.solvers.registry import setting
 from flashdiffusion.solvers.solver import check_weight
@@ -177,7 +177,7 @@ def gauss_newton(
         shown = decode(at)
         here = scaled(weight, problem.residual(shown))
     base = here.detach()
-    measured = None if problem.linear else _derivative(problem, shown)
+    measured = None if problem.linear else derivative(problem, shown)
     residual = base if value is None else scaled(weight, problem.residual(value))
     std = variance.sqrt().expand_as(estimate)
     # Where rounding and curvature both cost little. The derivative of Jᵀ would be exact, for a third more arithmetic.
@@ -201,19 +201,3 @@ def gauss_newton(
     lost = ~residual.flatten(1).isfinite().all(dim=1)
     value = torch.where(lost.view(-1, *[1] * (estimate.ndim - 1)), torch.nan, estimate + std * v)
     return Fit(value, v, residual, forward, problem.measured_share)
-
-
-def _derivative(problem: Problem, x: Tensor) -> Callable[[Tensor], Tensor] | None:
-    """The derivative of A at images x as a function of a direction; None where autograd has it in no other form."""
-    with torch.enable_grad():
-        at = x.detach().requires_grad_()
-        residual = problem.residual(at)
-        q = torch.zeros_like(residual, requires_grad=True)
-        try:
-            (pulled,) = torch.autograd.grad(residual, at, q, create_graph=True)
-            torch.autograd.grad(pulled, q, at.detach(), retain_graph=True)
-        except RuntimeError as error:  # an operation of A without a second derivative, or none at all
-            if is_out_of_memory(error):
-                raise
-            return None
-    return lambda direction: torch.autograd.grad(pulled, q, direction, retain_graph=True)[0]
