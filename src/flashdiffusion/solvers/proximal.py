@@ -19,7 +19,7 @@ from flashdiffusion.solvers.problem import Problem
 from flashdiffusion.solvers.registry import part, register_solver, setting
 from flashdiffusion.solvers.solver import StepResult, check_weight
 
-LAST_COST = 4.0  # of the last step, through the decoder itself, over that of the others
+LAST_COST = 3.5  # of the last step, through the decoder itself, over that of the others
 STEPS = 18
 SETTLED = 10.0  # a place keeps its estimate while the noise of a level is this many times the estimate's variance
 
@@ -29,7 +29,7 @@ SETTLED = 10.0  # a place keeps its estimate while the noise of a level is this 
     space="latents",
     steps=STEPS,
     geometric=True,
-    start={"refine": True, "mixing": "consistent", "correction": 1.0},
+    start={"refine": True, "mixing": "consistent", "correction": 3.0},
 )
 @dataclass(frozen=True)
 class Proximal:
@@ -40,8 +40,8 @@ class Proximal:
     start from noise) m is 1, the variance of standardised latents. Noise is added where the error of z, taken to be
     κ mean(m), is less than the next level's σ². Where σ² is far above m, as around a hole, the estimate is kept.
 
-    No gradient goes through the denoiser. All steps but the last take the distilled decoder's derivative, if there is
-    one. At the last, the decoded image takes a proximal step too.
+    No gradient goes through the denoiser. Steps take the distilled decoder's derivative, if there is one; the last goes on
+    from there by the decoder's own, and the decoded image takes a proximal step too.
 
     Args:
         prior: the diffusion prior.
@@ -56,7 +56,7 @@ class Proximal:
 
     prior: LatentPrior
     grid: Grid
-    trust: float = setting(2.0, "How far proximal steps may move a denoised estimate, r.", (1.0, 2.0, 3.0))
+    trust: float = setting(3.0, "How far proximal steps may move a denoised estimate, r.", (2.0, 3.0, 4.0))
     error_share: float = setting(0.25, "Share of the severity that is left at each level, κ.", (0.0, 0.25, 0.5))
     consistency: Consistency = part(Consistency)  # noqa: RUF009  # `part` gives a field, as dataclasses.field does
 
