@@ -57,6 +57,7 @@ def test_flash_differs_from_its_baseline_in_the_start_only():
         ("flash", ("quality", "trust", "correction", "steps"), "proximal"),
         ("flash", ("steps", "guidance"), "latent-dps"),
         ("flash", ("delta",), "latent-dps"),
+        ("flash", ("start_step",), "proximal"),
         ("noise", (), "latent-dps"),
         ("ccdf", ("start_step",), "latent-dps"),
         (FromNoise(), (), "latent-dps"),

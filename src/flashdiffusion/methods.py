@@ -8,7 +8,7 @@ from flashdiffusion.errors import InputError, check_name, unknown_name
 from flashdiffusion.priors import DistilledDecoder, IdentityAutoencoder, LatentPrior
 from flashdiffusion.regression import Regressor
 from flashdiffusion.severity import SeverityEncoder
-from flashdiffusion.solvers import Gradient, Networks, Solver, StartRule, Transition
+from flashdiffusion.solvers import Gradient, Networks, SNRMatch, Solver, StartRule, Transition
 from flashdiffusion.solvers.building import build_solver, build_start
 from flashdiffusion.solvers.registry import SOLVERS, STARTS, Setting, setting, settings_in
 
@@ -180,9 +180,12 @@ def used_settings(start: str, solver: str, settings: Mapping[str, Any]) -> dict[
 def default_solver(start: str | StartRule, given: Collection[str]) -> str:
     """Choose a solver of latents where none is named, by the start and the names of the settings given.
 
-    Proximal after a Flash start, unless a setting is given that it does not use; else Latent-DPS.
+    Proximal after a Flash start, unless a setting of a solver is given that it does not use; else Latent-DPS. Settings
+    of other starts do no harm.
     """
-    proximal = start == "flash" and settings_of("flash", "proximal").keys() >= {*given}
+    flash = start == "flash" or isinstance(start, SNRMatch)
+    others = {name for one in STARTS.values() for name in one.settings}
+    proximal = flash and settings_of("flash", "proximal").keys() | others >= {*given}
     return "proximal" if proximal else "latent-dps"
 
 

@@ -148,3 +148,12 @@ def test_settings_of_a_users_solver_go_by_set_in_every_command(flash, own_solver
         written = json.loads((out / "results.json" if command == "restore" else out).read_text())
         where = {"restore": "given", "evaluate": "settings"}.get(command)
         assert (written[where] if where else written["best"]["settings"])["strength"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [("flash", "flash(proximal)"), ("Flash( PSLD )", "flash(psld)"), ("bound", "bound"), (None, "flash(proximal)")],
+)
+def test_a_method_is_recorded_by_its_full_name(method, name):
+    """So that a preset which `tune --method flash --save` writes is found."""
+    assert MethodOptions(method=method).name == name

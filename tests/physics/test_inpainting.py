@@ -1,5 +1,7 @@
+import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from flashdiffusion.errors import InputError
 from flashdiffusion.physics import BoxInpainting, RandomInpainting
@@ -67,3 +69,13 @@ def test_refuses_boxes_that_are_none(bad):
 def test_refuses_a_box_outside_the_image():
     with pytest.raises(InputError, match="does not fit images of 8 x 8 pixels"):
         BoxInpainting([4], [0], [5], [5]).A(torch.zeros(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize("width", [0.03, 0.2])
+def test_a_scribble_is_one_line_of_its_width(width):
+    generator = torch.Generator().manual_seed(0)
+    lost = RandomInpainting.scribbled(torch.full((6,), width), (128, 96), generator).params["mask"] == 0
+    assert not torch.equal(lost[0], lost[1])
+    for one in lost[:, 0].numpy():
+        assert ndimage.label(one, structure=np.ones((3, 3)))[1] == 1
+        assert ndimage.distance_transform_edt(one).max() >= 0.8 * width * 96 / 2

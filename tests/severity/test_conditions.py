@@ -95,6 +95,16 @@ def test_goes_on_from_an_encoder_without_conditions():
     torch.testing.assert_close(encoder(_y(), _known()).z_hat, deaf(_y()).z_hat)
 
 
+def test_goes_on_from_an_encoder_of_other_kinds_by_their_names():
+    first = SeverityEncoder.from_autoencoder(_autoencoder(), conditions=["gaussian-blur", "jpeg"])
+    torch.nn.init.normal_(first.encoder.conv_in.weight)
+    second = SeverityEncoder.from_autoencoder(_autoencoder(), conditions=["jpeg", "random-inpainting"])
+    second.start_from(first)
+    old, new = first.encoder.conv_in.weight, second.encoder.conv_in.weight
+    assert torch.equal(new[:, :6], old[:, :6])  # the image, and what every encoder is told
+    assert torch.equal(new[:, 6], old[:, 7]) and not bool(new[:, 7].any())
+
+
 def test_a_problem_says_what_is_known_of_each_image():
     mask = (torch.rand(1, 1, 16, 16, generator=torch.Generator().manual_seed(1)) > 0.5).float()
     blur, inpainting = GaussianBlur([1.0, 2.0], noise_std=[0.1, 0.0]), RandomInpainting(mask, 0.2)

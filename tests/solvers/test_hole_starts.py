@@ -8,7 +8,7 @@ from flashdiffusion.physics import Compose
 from flashdiffusion.severity import Severity
 from flashdiffusion.solvers import Problem
 from flashdiffusion.solvers.holes import filled, find_holes
-from flashdiffusion.solvers.start import with_holes
+from flashdiffusion.solvers.start import in_holes, scaled_by, starting_variance, with_holes
 
 SIZE = 96
 
@@ -74,16 +74,23 @@ def test_nothing_changes_without_holes():
     problem = Problem(physics(x), physics)
     severity = Severity(torch.zeros(1, 8, 24, 24), torch.tensor([0.1]), torch.full((1, 24, 24), -2.0))
     assert problem.holes is None and problem.filled is problem.image
-    assert with_holes(severity, problem)[0] is severity
+    assert in_holes(problem, (24, 24)) is None and with_holes(severity, None) is severity
+    assert torch.equal(starting_variance(severity, None), severity.var)
 
 
 def test_the_map_is_1_in_a_hole_and_the_image_starts_by_it():
     physics = BoxInpainting([30, 0], [40, 0], [20, 0], [20, 0])
     problem = Problem(physics(torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))), physics)
     low = torch.full((2, 24, 24), 0.05).log()
-    severity, start = with_holes(Severity(torch.zeros(2, 8, 24, 24), torch.tensor([0.05, 0.05]), low), problem)
+    holes = in_holes(problem, (24, 24))
+    severity = with_holes(Severity(torch.zeros(2, 8, 24, 24), torch.tensor([0.05, 0.05]), low), holes)
     inside = severity.map[0, 0] == 1
     assert bool(inside[8:12, 10:15].all()) and not bool(inside[:5].any())
     assert severity.log_var_map is not None and torch.equal(severity.log_var_map[1], low[1])
     torch.testing.assert_close(severity.var, severity.map.mean(dim=(1, 2, 3)))
-    torch.testing.assert_close(start, torch.tensor([1.0, 0.05]))
+    torch.testing.assert_close(starting_variance(severity, holes), torch.tensor([1.0, 0.05]))
+    halved = scaled_by(severity, torch.tensor([0.5, 0.5]), holes)
+    assert torch.equal(halved.map[0, 0][inside], severity.map[0, 0][inside]), "what y does not say is not in question"
+    torch.testing.assert_close(halved.map[0, 0][~inside], 0.5 * severity.map[0, 0][~inside])
+    torch.testing.assert_close(halved.var, halved.map.mean(dim=(1, 2, 3)))
+    torch.testing.assert_close(starting_variance(halved, holes), torch.tensor([1.0, 0.025]))

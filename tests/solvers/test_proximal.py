@@ -69,7 +69,7 @@ def _tested(true_noise, told_noise, error, told_error):
 
 def test_what_is_as_told_is_left_alone():
     _, _, found = _tested(0.1, 0.1, 0.3, 0.3)
-    assert found.doubt.tolist() == [1, 1, 1]
+    assert found.excess.tolist() == [0, 0, 0]
     assert found.factor.tolist() == pytest.approx([1, 1, 1], abs=0.3)
 
 
@@ -82,15 +82,28 @@ def test_a_wrong_variance_is_mended_half_the_way(times):
 
 def test_noise_that_was_not_told_is_found_and_believed():
     z, problem, found = _tested(torch.tensor([0.05, 0.3, 0.05]), 0.05, 0.1, 0.1)
-    assert found.doubt[[0, 2]].tolist() == [1, 1] and 1.5 < float(found.doubt[1]) <= 36
+    assert found.excess[[0, 2]].tolist() == [0, 0] and 0.005 < float(found.excess[1]) <= 4 * 0.3**2
     estimate = found.z + 0.1 * torch.randn(z.shape, generator=torch.Generator().manual_seed(5), dtype=z.dtype)
     variance = torch.full((3, 1, 8, 8), 0.01, dtype=z.dtype)
     trusting, doubting = (
-        Consistency(decoder_error=0.0).latents(estimate, variance, replace(problem, doubt=doubt), PRIOR)
-        for doubt in (None, found.doubt)
+        Consistency(decoder_error=0.0).latents(estimate, variance, replace(problem, excess=excess), PRIOR)
+        for excess in (None, found.excess)
     )
     assert torch.equal(trusting[[0, 2]], doubting[[0, 2]])
     assert float((doubting - z)[1].square().mean()) < 0.7 * float((trusting - z)[1].square().mean())
+
+
+@pytest.mark.parametrize("told", [0.0, 0.01])
+def test_a_finished_image_takes_no_noise_from_y_that_was_not_told(told):
+    z, generator = _truth()
+    x, noise = PRIOR.decode(z), 0.1
+    problem = Problem(Denoising(noise)(x, generator), Denoising(told).expand(3))
+    tried = torch.randn(z.shape, generator=generator, dtype=z.dtype)
+    consistency = Consistency(decoder_error=0.02)
+    found = consistency.tested(z, torch.full((3, 1, 8, 8), 1e-4, dtype=z.dtype), problem, PRIOR, tried)
+    knowing = consistency.pixels(x, replace(problem, excess=found.excess))
+    assert float((consistency.pixels(x, problem) - x).square().mean().sqrt()) > 0.05
+    assert float((knowing - x).square().mean().sqrt()) < 0.01
 
 
 def test_pixels_take_from_y_what_the_decoder_cannot_show():
@@ -134,9 +147,19 @@ class _Squared(torch.autograd.Function):
         return 2 * ctx.saved_tensors[0] * gradient
 
 
-def test_an_operator_without_a_second_derivative_is_fitted_all_the_same():
+class _Strict(_Squared):
+    """The same, with a backward of its own opinion."""
+
+    @staticmethod
+    def backward(ctx, gradient):
+        assert not gradient.requires_grad
+        return 2 * ctx.saved_tensors[0] * gradient
+
+
+@pytest.mark.parametrize("function", [_Squared, _Strict])
+def test_an_operator_without_a_second_derivative_is_fitted_all_the_same(function):
     x = torch.linspace(0.2, 0.8, 3 * 64).view(1, 3, 8, 8)
-    once, twice = Operator(_Squared.apply, noise_std=0.05), Operator(lambda x: x * x, noise_std=0.05)
+    once, twice = Operator(function.apply, noise_std=0.05), Operator(lambda x: x * x, noise_std=0.05)
     found = [Consistency(decoder_error=0.1).pixels(x, Problem((x + 0.1) ** 2, one)) for one in (once, twice)]
     assert bool((found[1] - x > 0.02).all())
     torch.testing.assert_close(found[0], found[1], atol=3e-3, rtol=0)

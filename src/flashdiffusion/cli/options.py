@@ -162,7 +162,14 @@ class _MethodOptions:
 
     @property
     def name(self) -> str:
-        """The method, as given, or chosen by the settings given."""
+        """The method by its full name: that given, or the one chosen by the settings given."""
+        from flashdiffusion.jobs.measuring import BOUND
+        from flashdiffusion.methods import method_name, parse_method
+
+        return self._wanted if self._wanted == BOUND else method_name(*parse_method(self._wanted))
+
+    @property
+    def _wanted(self) -> str:
         from flashdiffusion.methods import default_solver, method_name
 
         return self.method or method_name("flash", default_solver("flash", self.given))
@@ -192,8 +199,8 @@ class _MethodOptions:
         from flashdiffusion.jobs.measuring import BOUND
         from flashdiffusion.methods import check_used, parse_method
 
-        if self.name != BOUND:
-            start, solver = parse_method(self.name, [BOUND] if bound else [])
+        if self._wanted != BOUND:
+            start, solver = parse_method(self._wanted, [BOUND] if bound else [])
         elif bound:
             start, solver = "estimate", "prior"
         else:

@@ -17,6 +17,7 @@ class Bounds:
     max_minutes: Annotated[float | None, option("Time box; default: the recipe's.")] = None
     max_steps: Annotated[int | None, option("Bound on the steps of each stage.")] = None
     limit: Limit = None
+    lr: Annotated[float | None, option("Learning rate at its highest; default: the recipe's, of each stage.")] = None
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,10 @@ def command(
     The distilled decoder, a cheap stand-in for the decoder, is trained by its name alone: `all` leaves it out.
     """
     from flashdiffusion.training.recipes import get_recipe
-    from flashdiffusion.training.run import train, with_precision, with_severity, with_space
+    from flashdiffusion.training.run import train, with_lr, with_precision, with_severity, with_space
 
     recipe = with_severity(get_recipe(config), severity.head, severity.task, severity.noise_std)
-    recipe = with_precision(with_space(recipe, space), precision)
+    recipe = with_lr(with_precision(with_space(recipe, space), precision), bounds.lr)
     limits = (bounds.max_minutes, bounds.max_steps, lpips, bounds.limit)
     train(stage, data, recipe, out, *limits, resume, severity.init)
     whole = (out / "model_index.json").exists()

@@ -111,6 +111,13 @@ class ImageDataset:
             self._cache[index] = item
         return item
 
+    def identity(self) -> str:
+        """Hash what the items are made of: files with their sizes and times, places in them, and the items' size."""
+        files = {entry.file: entry.file.stat() for entry in self._entries}
+        about = [(str(file.resolve()), stat.st_size, stat.st_mtime_ns) for file, stat in files.items()]
+        places = [(entry.id, entry.offset, entry.length) for entry in self._entries]
+        return hashlib.blake2b(repr((self.size, about, places)).encode(), digest_size=16).hexdigest()
+
     def digest(self, index: int) -> str:
         """Hash the bytes of an image; raises InputError if it cannot be read."""
         return hashlib.blake2b(self._entries[index].read(), digest_size=16).hexdigest()

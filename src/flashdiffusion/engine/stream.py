@@ -147,7 +147,7 @@ class Stream:
             estimated = problem
             if start.severity is not None:
                 estimate, variance = start.severity.z_hat, start.severity.map
-                estimated = replace(problem, estimate=estimate, variance=variance, doubt=start.doubt)
+                estimated = replace(problem, estimate=estimate, variance=variance, excess=start.excess)
             for n, result in enumerate(results):
                 result.severity, result.start_step, result.nfe = severities[n], times[n], nfe[n]
                 result.gflop, result.seconds, result.severity_map = gflop[n], seconds, maps[n]

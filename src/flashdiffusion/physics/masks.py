@@ -13,7 +13,7 @@ from flashdiffusion.errors import InputError
 from flashdiffusion.physics.base import Size
 
 ALPHA = "alpha"  # in place of a mask: the alpha channel of the image itself
-_STROKES, _INERTIA, _SPEED = 96, 0.9, 0.01  # points of a scribble; how it moves, the last in shorter sides
+_STROKES, _INERTIA, _SPEED = 64, 0.9, 0.012  # stretches of a scribble; how it moves, the last in shorter sides
 _NEAR = 0.1  # of the range between a mask's two levels: how far compression may move a value
 _EXPECTED = "expected two levels, the brighter one where pixels were kept, in one channel or in alpha"
 
@@ -75,18 +75,26 @@ def _kept(plane: np.ndarray, depth: int, path: str | Path) -> np.ndarray:
 def distance_to_scribble(count: int, size: Size, generator: torch.Generator) -> Tensor:
     """Draw a line per image, a walk with inertia; give each pixel's distance from it in pixels, (count, 1, H, W).
 
-    It starts anywhere and turns back at the borders. Both are on the generator's device.
+    It starts anywhere and is reflected at the borders. Both are on the generator's device.
     """
     extent = torch.tensor(size, dtype=torch.float32, device=generator.device)
     position = torch.rand(count, 2, generator=generator, device=generator.device) * extent
     push = torch.randn(count, _STROKES, 2, generator=generator, device=generator.device)
     velocity, squared = torch.zeros_like(position), torch.full((count, *size), torch.inf, device=extent.device)
     rows, columns = (torch.arange(side, device=extent.device) for side in size)
+    pixels = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)
     for stroke in range(_STROKES):
         velocity = _INERTIA * velocity + push[:, stroke] * min(size) * _SPEED
-        position = (position + velocity).abs()
-        position = extent - (extent - position).abs()
-        offsets = ((axis - position[:, n, None]).square() for n, axis in enumerate((rows, columns)))
-        down, right = offsets
-        squared = squared.minimum(down[:, :, None] + right[:, None, :])
+        outside = (position + velocity < 0) | (position + velocity > extent)
+        velocity = torch.where(outside, -velocity, velocity)
+        squared = squared.minimum(_squared_distance(pixels, position, velocity))
+        position = position + velocity
     return squared.sqrt()[:, None]
+
+
+def _squared_distance(pixels: Tensor, begin: Tensor, along: Tensor) -> Tensor:
+    """Square the distances of pixels (H, W, 2) from the stretch from `begin` (B, 2) to `begin + along`, (B, H, W)."""
+    offset = pixels - begin[:, None, None]
+    stretch = along[:, None, None]
+    part = (offset * stretch).sum(-1) / stretch.square().sum(-1).clamp(min=1e-12)
+    return (offset - part.clamp(0, 1)[..., None] * stretch).square().sum(-1)

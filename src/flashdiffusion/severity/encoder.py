@@ -157,19 +157,29 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
         model.z_conv.load_state_dict(source.conv_out.state_dict())
         moved = ("conv_norm_out.", "conv_out.")
         state = {k: v for k, v in source.state_dict().items() if not k.startswith(moved)}
-        model.encoder.load_state_dict(state | {_FIRST: model._widened(state[_FIRST])})
+        model.encoder.load_state_dict(state | {_FIRST: model._widened(state[_FIRST], None)})
         model._set_quant_conv(autoencoder)
         return model
 
-    def _widened(self, weight: Tensor) -> Tensor:
-        """Extend the first layer's weight with zeros for the planes that it lacks, all of the conditions."""
-        lacking = self.encoder.conv_in.in_channels - weight.shape[1]
-        return F.pad(weight, (0, 0, 0, 0, 0, max(lacking, 0)))
+    def _widened(self, weight: Tensor, kinds: Sequence[str] | None) -> Tensor:
+        """Give the first layer's weight from that of an encoder with these conditions; 0 for those that it lacks."""
+        own, image = self.config.conditions, self.config.encoder_config["in_channels"]
+        if weight.shape[1] != image + (0 if kinds is None else count_planes(kinds)):
+            return weight  # of other images: refused where it is loaded
+        wide = weight.new_zeros(len(weight), self.encoder.conv_in.in_channels, *weight.shape[2:])
+        wide[:, :image] = weight[:, :image]
+        if own is not None and kinds is not None:
+            shared = image + count_planes(())
+            wide[:, image:shared] = weight[:, image:shared]
+            for place, name in enumerate(own):
+                if name in kinds:
+                    wide[:, shared + place] = weight[:, shared + list(kinds).index(name)]
+        return wide
 
     def start_from(self, other: "SeverityEncoder") -> None:
         """Copy the weights of a trained encoder for the same latents; refining layers that it lacks are kept.
 
-        Conditions that it lacks, all of them or the last ones, start without any effect.
+        Conditions that it lacks start without any effect.
 
         Raises:
             InputError: an encoder of another shape.
@@ -177,7 +187,8 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
         try:
             state = other.state_dict()
             first = f"encoder.{_FIRST}"
-            report = self.load_state_dict(state | {first: self._widened(state[first])}, strict=False)
+            state[first] = self._widened(state[first], other.config.conditions)
+            report = self.load_state_dict(state, strict=False)
         except RuntimeError as error:
             raise InputError(f"cannot start from this severity encoder: {brief(error)}") from error
         strange = [*report.unexpected_keys, *(k for k in report.missing_keys if not k.startswith("refine."))]

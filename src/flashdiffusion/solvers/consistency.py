@@ -61,22 +61,22 @@ class Consistency:
 
         What the fit leaves of the measurements has their variance s², if noise and physics are as told: where it has
         more than `CHANCE` allows, s² is raised to it, and the fit made again. What the fit took away tells of the error
-        of the latents: the variance is multiplied with the ratio of it and of what an error of this variance leaves, to
-        a power that is small where measurements say little of the latents.
+        of the latents: the variance is to be multiplied with the ratio of it and of what an error of this variance
+        leaves, to a power that is small where measurements say little of the latents.
 
         Args:
-            noise: standard normal, the shape of z: the error that is tried.
+            noise: standard normal, the shape of z: the error that is tried; 0 where it is not in question.
         """
         fit = self._fit(z, variance, problem, prior)
         parts = (fit.residual, fit.residual + fit.forward(fit.v), fit.forward(noise))
         here, left, tried = (fit.mean_square(part) for part in parts)
-        value, doubt = fit.value, torch.where(left > CHANCE, left, 1)
-        if len(rows := (doubt > 1).nonzero()[:, 0]):
-            part = replace(problem.take(rows), doubt=doubt[rows])
+        value, excess = fit.value, torch.where(left > CHANCE, left - 1, 0) * fit.entry_variance
+        if len(rows := (excess > 0).nonzero()[:, 0]):
+            part = replace(problem.take(rows), excess=excess[rows])
             value[rows] = self.latents(z[rows], variance[rows], part, prior)
         tried = tried.clamp(min=1e-6)
         power = SEVERITY_SPREAD**2 / (SEVERITY_SPREAD**2 + SHAPE_SPREAD**2 + (RESIDUAL_SPREAD / tried).square())
-        return Tested(value, doubt, ((here - left) / tried).clamp(min=LEAST_RATIO) ** power)
+        return Tested(value, excess, ((here - left) / tried).clamp(min=LEAST_RATIO) ** power)
 
     def _fit(
         self,
@@ -111,11 +111,10 @@ class Consistency:
 
 @dataclass(frozen=True)
 class Tested:
-    """z: latents (B, c, h, w). doubt: what s² must be multiplied with, at least 1, (B,). factor: what
-    the variance must be multiplied with, (B,)."""
+    """z: latents (B, c, h, w). excess: what to add to s², (B,). factor: what to multiply variances with, (B,)."""
 
     z: Tensor
-    doubt: Tensor
+    excess: Tensor
     factor: Tensor
 
 
@@ -123,14 +122,15 @@ class Tested:
 class Fit:
     """What `gauss_newton` found: u = ū + √C v, and how the measurements speak of it.
 
-    residual: r / s at ū, with the standard deviation s of the measurements. forward: J √C / s. share: part of the
-    entries that was measured, (B,).
+    residual: r / s at ū, with the standard deviation s of the measurements. forward: J √C / s. entry_variance: s²,
+    (B,). share: part of the entries that was measured, (B,).
     """
 
     value: Tensor
     v: Tensor
     residual: Tensor
     forward: Callable[[Tensor], Tensor]
+    entry_variance: Tensor
     share: Tensor
 
     def mean_square(self, residual: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ def gauss_newton(
         variance: C > 0, broadcast to the estimate.
         decode: D, to images (B, 3, H, W) on the [0, 1] scale, for J.
         value: D(ū) for r, where `decode` only stands in for D.
-        error: standard deviation of D on the [0, 1] scale; s² is σ_y² and its square, times `problem.doubt`.
+        error: standard deviation of D on the [0, 1] scale; s² is σ_y², its square, and `problem.excess`.
         iterations: of conjugate gradients.
         precision: in which `decode` computes.
         start: v to begin with, the shape of the estimate; 0 if not given.
@@ -170,8 +170,9 @@ def gauss_newton(
     Raises:
         InputError: the physics, or its derivative, fails.
     """
-    expected = (problem.entry_variance + 4 * error**2).clamp(min=4 * LEAST_ERROR**2)
-    weight = (expected if problem.doubt is None else problem.doubt * expected).rsqrt()
+    told = problem.entry_variance if problem.excess is None else problem.entry_variance + problem.excess
+    entry_variance = (told + 4 * error**2).clamp(min=4 * LEAST_ERROR**2)
+    weight = entry_variance.rsqrt()
     with torch.enable_grad():
         at = estimate.detach().requires_grad_()
         shown = decode(at)
@@ -200,4 +201,4 @@ def gauss_newton(
     # What is not finite here has no solution, and its image is to fail.
     lost = ~residual.flatten(1).isfinite().all(dim=1)
     value = torch.where(lost.view(-1, *[1] * (estimate.ndim - 1)), torch.nan, estimate + std * v)
-    return Fit(value, v, residual, forward, problem.measured_share)
+    return Fit(value, v, residual, forward, entry_variance, problem.measured_share)

@@ -18,7 +18,7 @@ def derivative(problem: Problem, x: Tensor) -> Callable[[Tensor], Tensor] | None
         try:
             (pulled,) = torch.autograd.grad(residual, at, q, create_graph=True)
             torch.autograd.grad(pulled, q, at.detach(), retain_graph=True)
-        except RuntimeError as error:  # an operation of A without a second derivative, or none at all
+        except Exception as error:  # whatever a user's operation raises that has no second derivative, or none at all
             if is_out_of_memory(error):
                 raise
             return None

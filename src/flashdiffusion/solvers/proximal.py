@@ -40,8 +40,8 @@ class Proximal:
     start from noise) m is 1, the variance of standardised latents. Noise is added where the error of z, taken to be
     κ mean(m), is less than the next level's σ². Where σ² is far above m, as around a hole, the estimate is kept.
 
-    No gradient goes through the denoiser. Steps take the distilled decoder's derivative, if there is one; the last goes on
-    from there by the decoder's own, and the decoded image takes a proximal step too.
+    No gradient goes through the denoiser. Steps take the distilled decoder's derivative, if there is one; the last goes
+    on from there by the decoder's own, and the decoded image takes a proximal step too.
 
     Args:
         prior: the diffusion prior.

@@ -34,7 +34,8 @@ class Rows(ABC):
     A physics without `take` is taken to be the same for every image. Whatever a physics raises is an InputError.
 
     estimate: latents that restoring starts from, (B, c, h, w), and their variance at each place, (B, 1, h, w).
-    doubt: what the variance of the measurements must be multiplied with to explain them, (B,). None if not known.
+    excess: variance of the measurements beyond what is told, on the scale of `Problem.entry_variance`, (B,). None if
+    not known.
     """
 
     y: Tensor
@@ -43,7 +44,7 @@ class Rows(ABC):
     _known: Callable[[], tuple[Tensor, Tensor]] | None = field(default=None, repr=False, compare=False)
     estimate: Tensor | None = None
     variance: Tensor | None = None
-    doubt: Tensor | None = None
+    excess: Tensor | None = None
 
     @cached_property
     @abstractmethod
@@ -114,13 +115,13 @@ class Rows(ABC):
 
     def _changed(self, physics: Physics, change: Callable[[Tensor], Tensor]) -> Self:
         """The same with another physics, and every tensor of rows changed."""
-        known = [None if held is None else change(held) for held in (self.estimate, self.variance, self.doubt)]
+        known = [None if held is None else change(held) for held in (self.estimate, self.variance, self.excess)]
         return type(self)(change(self.y), physics, self._carried(change), *known)
 
     @property
     def kind(self) -> Hashable:
         """What problems must have in common to be joined."""
-        y = (self.y.shape[1:], self.y.dtype, self.variance is None)
+        y = (self.y.shape[1:], self.y.dtype, self.variance is None, self.excess is None)
         if isinstance(self.physics, BatchedPhysics):
             return BatchedPhysics, *y
         if isinstance(self.physics, WithParams):
@@ -139,7 +140,7 @@ class Rows(ABC):
             return torch.cat([part._shown[0] for part in parts]), torch.cat([part._shown[1] for part in parts])
 
         known = together if all(part._has_shown for part in parts) else None
-        held = [[getattr(part, name) for part in parts] for name in ("estimate", "variance", "doubt")]
+        held = [[getattr(part, name) for part in parts] for name in ("estimate", "variance", "excess")]
         estimate = [None if each[0] is None else torch.cat(each) for each in held]
         ours = [part.physics for part in parts if isinstance(part.physics, BatchedPhysics)]
         foreign = [part.physics for part in parts if isinstance(part.physics, WithParams)]

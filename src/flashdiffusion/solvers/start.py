@@ -28,7 +28,7 @@ class Start:
 
     severity: what was estimated, if anything. nfe: denoiser evaluations spent on the start, int64 (B,), None for none.
     image: finished images (B, 3, H, W) where k = 0, so that z is not decoded; None if z says what they are.
-    doubt: what the variance of the measurements must be multiplied with to explain them, (B,), None if not tested.
+    excess: variance of the measurements beyond what is told, (B,), see `Problem.excess`; None if not tested.
     """
 
     z: Tensor
@@ -36,14 +36,23 @@ class Start:
     severity: Severity | None = None
     nfe: Tensor | None = None
     image: Tensor | None = None
-    doubt: Tensor | None = None
+    excess: Tensor | None = None
 
 
-def raised(severity: Severity, z_hat: Tensor, factor: Tensor) -> Severity:
-    """Give a severity of another estimate, its variances multiplied with a factor (B,)."""
+def scaled_by(severity: Severity, factor: Tensor, inside: Tensor | None = None) -> Severity:
+    """Multiply variances with a factor (B,), but not those inside holes, bool (B, 1, h, w)."""
     logs = severity.log_var_map
-    logs = None if logs is None else logs + factor.log().view(-1, 1, 1).to(logs)
-    return Severity(z_hat, severity.var * factor.to(severity.var), logs)
+    if logs is not None:
+        added = factor.log().view(-1, 1, 1).to(logs).expand_as(logs)
+        logs = logs + (added if inside is None else added.masked_fill(inside[:, 0], 0))
+    severity = replace(severity, var=severity.var * factor.to(severity.var), log_var_map=logs)
+    return severity if inside is None else _averaged(severity, inside)
+
+
+def _averaged(severity: Severity, inside: Tensor) -> Severity:
+    """Give σ̂² as the mean of the map again, of images with holes alone: others keep it to the last digit."""
+    holed = inside.flatten(1).any(dim=1)
+    return replace(severity, var=torch.where(holed, severity.map.mean(dim=(1, 2, 3)), severity.var))
 
 
 def explained(severity: Severity, problem: Problem, prior: LatentPrior, noise: Tensor) -> Severity:
@@ -64,26 +73,30 @@ def explained(severity: Severity, problem: Problem, prior: LatentPrior, noise: T
     of_unit_error = (moved - here).square().mean(dim=1) / PROBE**2
     factor = torch.ones_like(severity.var)
     factor[rows] = (left / of_unit_error.clamp(min=1e-12)).to(factor) / severity.var[rows]
-    return raised(severity, severity.z_hat, factor.clamp(min=1))
+    return scaled_by(severity, factor.clamp(min=1))
 
 
-def with_holes(severity: Severity, problem: Problem) -> tuple[Severity, Tensor]:
-    """Raise the map to the prior's variance, 1, where the latent lies in a hole; and give the variance to start by.
-
-    It is σ̂², the mean of the map, but 1 where there is a hole, so that the hole starts from noise. (B,)
-    """
+def in_holes(problem: Problem, size: tuple[int, int]) -> Tensor | None:
+    """Tell which places of latents of this height and width lie in holes, bool (B, 1, h, w); None if there are none."""
     if problem.holes is None:
-        return severity, severity.var
-    height, width = severity.z_hat.shape[2:]
-    share = F.adaptive_avg_pool2d(problem.holes.float(), (height, width))
-    inside = F.max_pool2d((share > 0).float(), 3, stride=1, padding=1) > 0  # and what the decoder mixes with it
-    holed = inside.flatten(1).any(dim=1)
-    raised = torch.where(inside, severity.map.clamp(min=1.0), severity.map)
-    # What has no hole keeps its severity to the last digit, whatever is in its batch.
-    var = torch.where(holed, raised.mean(dim=(1, 2, 3)), severity.var)
+        return None
+    share = F.adaptive_avg_pool2d(problem.holes.float(), size)
+    return F.max_pool2d((share > 0).float(), 3, stride=1, padding=1) > 0  # and what the decoder mixes with them
+
+
+def with_holes(severity: Severity, inside: Tensor | None) -> Severity:
+    """Raise the map to the prior's variance, 1, inside holes."""
+    if inside is None:
+        return severity
     logs = severity.map.log()[:, 0] if severity.log_var_map is None else severity.log_var_map
-    severity = replace(severity, var=var, log_var_map=torch.where(inside[:, 0], logs.clamp(min=0.0), logs))
-    return severity, torch.where(holed, var.clamp(min=1.0), var)
+    return _averaged(replace(severity, log_var_map=torch.where(inside[:, 0], logs.clamp(min=0.0), logs)), inside)
+
+
+def starting_variance(severity: Severity, inside: Tensor | None) -> Tensor:
+    """Give the variance to start by, (B,): σ̂², but at least 1 where there is a hole, so that it starts from noise."""
+    if inside is None:
+        return severity.var
+    return torch.where(inside.flatten(1).any(dim=1), severity.var.clamp(min=1.0), severity.var)
 
 
 class StartRule(Protocol):
@@ -141,21 +154,23 @@ class SNRMatch:
 
     @torch.no_grad()
     def __call__(self, problem: Problem, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
-        severity = explained(problem.severity(self.encoder), problem, prior, noise)
-        severity, var = with_holes(severity, problem)
-        doubt = None
+        inside = in_holes(problem, (noise.shape[2], noise.shape[3]))
+        severity = with_holes(explained(problem.severity(self.encoder), problem, prior, noise), inside)
+        excess = None
         if self.refine:
-            found = self.consistency.tested(severity.z_hat, severity.map, problem, prior, noise)
-            severity, var, doubt = raised(severity, found.z, found.factor), var * found.factor, found.doubt
-        z_hat = severity.z_hat
+            tried = noise if inside is None else noise.masked_fill(inside, 0)
+            found = self.consistency.tested(severity.z_hat, severity.map, problem, prior, tried)
+            severity = scaled_by(replace(severity, z_hat=found.z), found.factor, inside)
+            excess = found.excess
+        z_hat, var = severity.z_hat, starting_variance(severity, inside)
         added = self.correction * var
         if self.mixing == "consistent":
             k = grid.match(var + added)
             abar = grid.abar[k.cpu()].to(z_hat).view(-1, 1, 1, 1)
             z = abar.sqrt() * (z_hat + added.to(z_hat).sqrt().view(-1, 1, 1, 1) * noise)
-            return Start(z, k, severity, doubt=doubt)
+            return Start(z, k, severity, excess=excess)
         mix = added.clamp(max=MAX_MIX).to(z_hat).view(-1, 1, 1, 1)
-        return Start((1 - mix).sqrt() * z_hat + mix.sqrt() * noise, grid.match(var), severity, doubt=doubt)
+        return Start((1 - mix).sqrt() * z_hat + mix.sqrt() * noise, grid.match(var), severity, excess=excess)
 
 
 @register_start("inversion", space="latents")
@@ -174,8 +189,9 @@ class DDIMInversion:
 
     @torch.no_grad()
     def __call__(self, problem: Problem, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
-        severity, var = with_holes(explained(problem.severity(self.encoder), problem, prior, noise), problem)
-        k = grid.match(var)
+        inside = in_holes(problem, (noise.shape[2], noise.shape[3]))
+        severity = with_holes(explained(problem.severity(self.encoder), problem, prior, noise), inside)
+        k = grid.match(starting_variance(severity, inside))
         z = severity.z_hat.clone()
         abar = grid.abar.to(device=z.device, dtype=z.dtype)
         for position in range(int(k.max())):

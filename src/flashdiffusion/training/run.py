@@ -3,7 +3,7 @@
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -136,6 +136,25 @@ def with_precision(recipe: Recipe, precision: str | None) -> Recipe:
     names = {"float32": "no", "bfloat16": "bf16"}
     check_name("precision", precision, names)
     return replace(recipe, precision=names[precision])
+
+
+def with_lr(recipe: Recipe, lr: float | None) -> Recipe:
+    """The recipe with another learning rate in every stage; None leaves its own.
+
+    Raises:
+        InputError: not a finite number above 0.
+    """
+    if lr is None:
+        return recipe
+    if not 0 < lr < math.inf:
+        raise InputError(f"lr is {lr:g}; expected a finite number above 0, such as 2e-4")
+    stages = {field.name: getattr(recipe, field.name) for field in fields(recipe)}
+    changed = {
+        name: replace(stage, loop=replace(stage.loop, lr=lr))
+        for name, stage in stages.items()
+        if hasattr(stage, "loop")
+    }
+    return replace(recipe, **changed)
 
 
 def with_space(recipe: Recipe, space: str) -> Recipe:
