@@ -80,7 +80,7 @@ def test_set_refuses_what_it_cannot(flash, image_folder, tmp_path, options, reas
         (("--quality", "fast"), "flash(proximal)"),
         (("--guidance", 4), "flash(latent-dps)"),
         (("--set", "eta=4"), "flash(latent-dps)"),
-        (("--method", "flash"), "flash"),
+        (("--method", "flash"), "flash(proximal)"),
     ],
 )
 def test_without_a_method_settings_choose_it(flash, image_folder, tiny_model, tmp_path, options, method):

@@ -66,6 +66,7 @@ class DenoiserStage(Stage):
         return self.prior.encode(x.to(self.prior.device)).float()
 
     def forward(self, phase: str, x: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of latents."""
         z0 = x
         noise = draws.normal(*z0.shape[1:])
         i = self._times(draws)

@@ -56,7 +56,10 @@ class Stage(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, phase: str, x: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss of images x (B, 3, H, W) in [0, 1], and parts of it for the log (detached scalars)."""
+        """Loss of what `mirrored` gives, and parts of it for the log (detached scalars).
+
+        x: images (B, 3, H, W) in [0, 1], or what the stage's own `mirrored` makes of its examples.
+        """
 
     @abstractmethod
     def grid(self, x: Tensor, draws: Draws) -> list[Tensor]:
