@@ -47,7 +47,8 @@ def _commands(page: Path) -> list[list[str]]:
 
 def test_code_runs(tiny_pipeline, monkeypatch, tmp_path, image_folder):
     monkeypatch.chdir(tmp_path)
-    save_image(load_image(next(image_folder.iterdir()), 32), "face.png")
+    for name in ("face", "dimmed", "noisy", "blurred"):
+        save_image(load_image(next(image_folder.iterdir()), 32), f"{name}.png")
     monkeypatch.setattr(FlashPipeline, "from_pretrained", lambda *source: tiny_pipeline)
     whole = NoiseSchedule.grid
     monkeypatch.setattr(NoiseSchedule, "grid", lambda schedule, steps=None: whole(schedule, 2))

@@ -1,7 +1,7 @@
 """The networks under a pipeline: loaded, saved, moved, compiled, and asked what they can restore."""
 
 import copy
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from importlib.resources import as_file, files
 from importlib.resources.abc import Traversable
@@ -26,9 +26,12 @@ from flashdiffusion.priors import (
 from flashdiffusion.priors.folder import read_index, resolve_folder, write_index
 from flashdiffusion.published import find_published, load_published
 from flashdiffusion.regression import Regressor, load_regressor
+from flashdiffusion.seeds import image_generator
 from flashdiffusion.severity import Severity, SeverityEncoder, load_severity_encoder
 from flashdiffusion.solvers import Problem, Solver, StartRule
 from flashdiffusion.solvers.registry import STARTS
+from flashdiffusion.solvers.rows import Unknown
+from flashdiffusion.solvers.start import in_holes, with_holes
 from flashdiffusion.types import Physics
 
 DEFAULT_MODEL = "faces-128"
@@ -237,13 +240,37 @@ class Model:
     @torch.no_grad()
     def severity_of(self, problem: Problem, batch_size: int = 16) -> Severity:
         """How damaged is each image of a problem that this model has checked? See `severity`."""
-        if self.severity_encoder is None:
-            raise InputError("this model has no severity encoder; train one with `flashdiffusion train severity`")
+        encoder = self._need_encoder()
         rows = torch.arange(len(problem)).split(batch_size)
-        parts = [problem.take(own).severity(self.severity_encoder) for own in rows]
+        parts = [problem.take(own).severity(encoder) for own in rows]
         maps = [p.log_var_map for p in parts if p.log_var_map is not None]
         z_hat, var = torch.cat([p.z_hat for p in parts]), torch.cat([p.var for p in parts])
-        return Severity(z_hat, var, torch.cat(maps) if maps else None)
+        severity = Severity(z_hat, var, torch.cat(maps) if maps else None)
+        return with_holes(severity, in_holes(problem, (z_hat.shape[2], z_hat.shape[3])))
+
+    def _need_encoder(self) -> SeverityEncoder:
+        if self.severity_encoder is None:
+            raise InputError("this model has no severity encoder; train one with `flashdiffusion train severity`")
+        return self.severity_encoder
+
+    def begin(self, problem: Problem, ids: Sequence[str], seed: int = 0) -> tuple[Severity, Tensor]:
+        """Give severities, and timesteps (B,), by which the default method starts images of these names.
+
+        Where the physics is known it tests what the encoder says, see `solvers.consistency.Consistency.tested`.
+
+        Raises:
+            InputError: no severity encoder.
+        """
+        self._need_encoder()
+        settings = self.settings_for(problem.physics, "flash", name := self.solver_for("flash", ()))
+        if isinstance(problem.physics, Unknown):
+            settings = settings | Settings(refine=False)
+        solver, rule = self.method(name, "flash", settings)
+        shape = self.prior.latent_shape((problem.image.shape[2], problem.image.shape[3]))
+        noise = [torch.randn(shape, generator=image_generator(seed, one, "sampling")) for one in ids]
+        start = rule(problem, self.prior, solver.grid, torch.stack(noise).to(self.device))
+        assert start.severity is not None
+        return start.severity, solver.grid.times[start.k.cpu()]
 
     def solver_for(self, start: str | StartRule, given: Collection[str]) -> str:
         """Choose the solver where none is named: DPS with a model of pixels, else see `default_solver`.

@@ -115,26 +115,30 @@ def test_severity_sees_an_image_as_its_physics_shows_it(flash, tmp_path, image_f
 
     mask = ("--physics", f"random-inpainting:mask={tmp_path / 'mask.png'}")
     black = np.asarray(Image.open(tmp_path / "a.png")) * (kept > 0)[..., None]
-    Image.fromarray(black.astype(np.uint8)).save(tmp_path / "black.png")
-    assert (
-        severity(tmp_path / "a.png", *mask) == severity(tmp_path / "black.png", *mask) != severity(tmp_path / "a.png")
-    )
+    black_file = tmp_path / "black" / "a.png"  # of the same name: so is the error that its severity is tested with
+    black_file.parent.mkdir()
+    Image.fromarray(black.astype(np.uint8)).save(black_file)
+    assert severity(tmp_path / "a.png", *mask) == severity(black_file, *mask) != severity(tmp_path / "a.png")
     (value,) = severity(tmp_path / "small.png", "--physics", "super-resolution:factor=2")
     assert [value] != severity(tmp_path / "small.png")
     assert severity(tmp_path / "a.png", "--fit", "--physics", "super-resolution:factor=2"), "fitted to 16x16"
 
 
 def test_the_same_maps_are_written_by_severity_and_restore(flash, tmp_path, tiny_model, measured):
-    ended = flash("severity", measured, "--model", tiny_model, "--maps", tmp_path / "seen")
+    ended = flash("severity", measured, "--model", tiny_model, "--maps", tmp_path / "seen", "--json")
     assert ended.code == 0, ended.err
-    options = ("--steps", 20, "--model", tiny_model, "--maps", tmp_path / "started")
+    told = {record["id"]: record for record in json.loads(ended.out)["records"]}
+    options = ("--model", tiny_model, "--maps", tmp_path / "started")
     ended = flash("restore", measured, "--out", tmp_path / "out", *options)
     assert ended.code == 0, ended.err
     assert len([*(tmp_path / "seen").iterdir()]) == 4
+    for record in json.loads((tmp_path / "out" / "results.json").read_text())["records"]:
+        assert record["start_step"] == told[record["id"]]["start_step"]
+        assert record["severity"] == pytest.approx(told[record["id"]]["severity"], rel=1e-2)
     for file in (tmp_path / "seen").iterdir():
         seen, started = _pixels(file), _pixels(tmp_path / "started" / file.name)
         assert seen.shape == _pixels(tmp_path / "out" / file.name).shape == (32, 32, 3)
-        assert np.abs(seen - started).max() <= 2
+        assert np.abs(seen - started).max() <= 4  # a shade: restoring joins images
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def command(
     maps: Maps = None,
     as_json: Json = False,
 ) -> int:
-    """How badly damaged is each image? Prints the severity, and the timestep at which the prior is as noisy."""
+    """How badly damaged is each image? Prints the severity, and the timestep at which Flash starts."""
     from flashdiffusion.data import ensure_directory, ensure_file
     from flashdiffusion.data.images import save_image
     from flashdiffusion.jobs import Item
@@ -37,17 +37,16 @@ def command(
         ensure_directory(maps)
     pipeline = model.choice().open()
     reader = Reader(pipeline, physics, noise_std, fit=fit)
-    grid = pipeline.prior.schedule.grid()
     records, failures = [], Failures()
     for n, (name, path) in enumerate(files.items()):
         item = Item(n, name, str(path))
         with failures.kept(path):
             problem = reader(item)
-            severity, size = pipeline.severity_of(problem), problem.image.shape[2:]
-            var = severity.var.float().cpu()
+            severity, time = pipeline.begin(problem, [name])
+            size = problem.image.shape[2:]
             if maps is not None:
                 save_image(map_picture(severity.map[0, 0], (size[0], size[1])), maps / f"{name}.png")
-            records.append(Record(name, severity=float(var), start_step=int(grid.match(var)), file=str(path)))
+            records.append(Record(name, severity=float(severity.var), start_step=int(time), file=str(path)))
         for text in item.notes:
             note(text)
     if sort:
