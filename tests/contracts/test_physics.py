@@ -405,7 +405,8 @@ SLACK = {
 }
 
 
-@pytest.mark.parametrize("task", [t for t in TASKS.values() if t.level], ids=lambda t: t.name)
+# A scribble's mask does not say how wide the pen was.
+@pytest.mark.parametrize("task", [t for t in TASKS.values() if t.level not in {None, "width"}], ids=lambda t: t.name)
 def test_tasks_draw_from_their_range_a_level_per_image(task):
     physics = task.draw(200, SIZE, torch.Generator().manual_seed(0), 0.05)
     assert physics.name == task.physics

@@ -39,7 +39,8 @@ def test_images_are_measured_restored_and_compared_by_their_id(tiny_pipeline, im
     measured = measure(clean, data.ids, task, 0.05, 0)
     expected = tiny_pipeline(measured.y, measured.physics, ids=data.ids, solver="latent-dps", settings=FEW)
     looks = measured.physics.image(measured.y)
-    z_hat, z0 = tiny_pipeline.severity(looks).z_hat, tiny_pipeline.prior.encode(clean)
+    told = tiny_pipeline.severity(measured.y, measured.physics)
+    z_hat, z0 = told.z_hat, tiny_pipeline.prior.encode(clean)
     severities = true_severity(z_hat, z0)
     for batch_size, max_in_flight in ((2, 3), (5, None)):
         options = {"settings": FEW, "batch_size": batch_size, "max_in_flight": max_in_flight}

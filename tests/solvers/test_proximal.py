@@ -61,10 +61,9 @@ def _tested(true_noise, told_noise, error, told_error):
     z, generator = _truth()
     y = Denoising(true_noise)(PRIOR.decode(z), generator)
     z_hat = z + error * torch.randn(z.shape, generator=generator, dtype=z.dtype)
-    tried = torch.randn(z.shape, generator=generator, dtype=z.dtype)
     variance = torch.full((3, 1, 8, 8), told_error**2, dtype=z.dtype)
     problem = Problem(y, Denoising(told_noise).expand(3))
-    return z, problem, Consistency(decoder_error=0.0).tested(z_hat, variance, problem, PRIOR, tried)
+    return z, problem, Consistency(decoder_error=0.0).tested(z_hat, variance, problem, PRIOR)
 
 
 def test_what_is_as_told_is_left_alone():
@@ -98,9 +97,8 @@ def test_a_finished_image_takes_no_noise_from_y_that_was_not_told(told):
     z, generator = _truth()
     x, noise = PRIOR.decode(z), 0.1
     problem = Problem(Denoising(noise)(x, generator), Denoising(told).expand(3))
-    tried = torch.randn(z.shape, generator=generator, dtype=z.dtype)
     consistency = Consistency(decoder_error=0.02)
-    found = consistency.tested(z, torch.full((3, 1, 8, 8), 1e-4, dtype=z.dtype), problem, PRIOR, tried)
+    found = consistency.tested(z, torch.full((3, 1, 8, 8), 1e-4, dtype=z.dtype), problem, PRIOR)
     knowing = consistency.pixels(x, replace(problem, excess=found.excess))
     assert float((consistency.pixels(x, problem) - x).square().mean().sqrt()) > 0.05
     assert float((knowing - x).square().mean().sqrt()) < 0.01

@@ -56,7 +56,9 @@ class Consistency:
             return fit.value
         return self._fit(z, variance, problem, prior, EXACT_ITERATIONS, fit.v).value
 
-    def tested(self, z: Tensor, variance: Tensor, problem: Problem, prior: LatentPrior, noise: Tensor) -> "Tested":
+    def tested(
+        self, z: Tensor, variance: Tensor, problem: Problem, prior: LatentPrior, inside: Tensor | None = None
+    ) -> "Tested":
         """Move latents as `latents` does, and test by the residual whether noise and variance are what they should be.
 
         What the fit leaves of the measurements has their variance s², if noise and physics are as told: where it has
@@ -65,10 +67,13 @@ class Consistency:
         leaves, to a power that is small where measurements say little of the latents.
 
         Args:
-            noise: standard normal, the shape of z: the error that is tried; 0 where it is not in question.
+            inside: places whose variance is not in question, those of holes, bool (B, 1, h, w).
         """
         fit = self._fit(z, variance, problem, prior)
-        parts = (fit.residual, fit.residual + fit.forward(fit.v), fit.forward(noise))
+        # One error is tried for all images, so that a severity depends on y alone.
+        error = torch.randn(z.shape[1:], generator=torch.Generator().manual_seed(0)).to(z).expand_as(z)
+        error = error if inside is None else error.masked_fill(inside, 0)
+        parts = (fit.residual, fit.residual + fit.forward(fit.v), fit.forward(error))
         here, left, tried = (fit.mean_square(part) for part in parts)
         value, excess = fit.value, torch.where(left > CHANCE, left - 1, 0) * fit.entry_variance
         if len(rows := (excess > 0).nonzero()[:, 0]):

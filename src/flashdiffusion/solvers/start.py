@@ -158,8 +158,7 @@ class SNRMatch:
         severity = with_holes(explained(problem.severity(self.encoder), problem, prior, noise), inside)
         excess = None
         if self.refine:
-            tried = noise if inside is None else noise.masked_fill(inside, 0)
-            found = self.consistency.tested(severity.z_hat, severity.map, problem, prior, tried)
+            found = self.consistency.tested(severity.z_hat, severity.map, problem, prior, inside)
             severity = scaled_by(replace(severity, z_hat=found.z), found.factor, inside)
             excess = found.excess
         z_hat, var = severity.z_hat, starting_variance(severity, inside)
