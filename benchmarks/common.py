@@ -1,7 +1,9 @@
-"""What table.py and tune.py share: the paper's tasks, where a cell's results lie, running a command."""
+"""What benchmarks share: the paper's tasks, where a cell's results lie, running a command, options, intervals."""
 
 import argparse
+import random
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from flashdiffusion.cli import main as flashdiffusion
@@ -43,3 +45,20 @@ def parser_of(description: str | None, images: int, seed: int) -> argparse.Argum
     parser.add_argument("--share", default="0/1", help="I/N: the I-th of N processes that share the work")
     parser.add_argument("--report", action="store_true", help="print what is there as text")
     return parser
+
+
+def measuring_parser(description: str | None, images: int, seed: int) -> argparse.ArgumentParser:
+    """A parser with the options of what measures a model on images."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="folder of images or .tar shard")
+    parser.add_argument("--model", help="latent model; default: the embedded one")
+    parser.add_argument("--images", type=int, default=images)
+    parser.add_argument("--seed", type=int, default=seed)
+    parser.add_argument("--out", type=Path, required=True, help="figures (JSON)")
+    return parser
+
+
+def interval(values: Sequence[float], draw: random.Random, resamples: int = 4000) -> tuple[float, float]:
+    """The bootstrap 95 % interval of a mean."""
+    means = sorted(sum(draw.choices(values, k=len(values))) / len(values) for _ in range(resamples))
+    return means[resamples // 40], means[-resamples // 40]

@@ -6,15 +6,14 @@ that estimate: no denoiser at all. Adaptive starts are traced by the noise corre
 python benchmarks/levels.py --data TEST --lpips LPIPS --task gaussian-blur --images 32 --out OUT.json
 """
 
-import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from common import measuring_parser
 from flashdiffusion import FlashPipeline, Settings
 from flashdiffusion.jobs.evaluate import open_data
 from flashdiffusion.jobs.records import made_by
@@ -45,17 +44,12 @@ class FixedLevel:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="folder of images or .tar shard")
+    parser = measuring_parser(__doc__, images=32, seed=2)
     parser.add_argument("--lpips", required=True, help="LPIPS weights")
-    parser.add_argument("--model", help="latent model; default: the embedded one")
     parser.add_argument("--task", default="gaussian-blur")
     parser.add_argument("--noise-std", type=float, default=0.05)
-    parser.add_argument("--images", type=int, default=32)
-    parser.add_argument("--seed", type=int, default=2)
     parser.add_argument("--levels", type=int, nargs="+", default=[0, 1, 2, 3, 4, 5, 6])
     parser.add_argument("--corrections", type=float, nargs="+", default=[0, 1, 2.5, 4, 7])
-    parser.add_argument("--out", type=Path, required=True, help="figures (JSON)")
     given = parser.parse_args()
     pipe = FlashPipeline.from_pretrained(given.model)
     net, data, task = LPIPS.from_file(given.lpips), open_data(pipe, [given.data], given.images), get_task(given.task)

@@ -8,7 +8,8 @@ import json
 import random
 from pathlib import Path
 
-RESAMPLES = 4000
+from common import interval
+
 QUALITY = {"psnr": 1, "ssim": 1, "lpips": -1}  # the sign of a gain
 
 
@@ -33,8 +34,7 @@ def main() -> None:
         line = f"{name}: {old:.4g} -> {new:.4g}"
         if name in QUALITY:
             gains = [after[one][name] - before[one][name] for one in before]
-            means = sorted(sum(draw.choices(gains, k=len(gains))) / len(gains) for _ in range(RESAMPLES))
-            low, high = means[RESAMPLES // 40], means[-RESAMPLES // 40]
+            low, high = interval(gains, draw)
             wins = sum(QUALITY[name] * gain > 0 for gain in gains)
             line += f"; {new - old:+.4f} [{low:+.4f}, {high:+.4f}], better on {wins}"
         print(line)

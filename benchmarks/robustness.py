@@ -7,22 +7,21 @@ encoder sees the measurement alone.
 python benchmarks/robustness.py --data TEST --lpips LPIPS --images 32 --out OUT.json
 """
 
-import argparse
 import json
 import random
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from common import interval, measuring_parser
 from flashdiffusion import FlashPipeline
 from flashdiffusion.jobs.evaluate import open_data
 from flashdiffusion.jobs.records import made_by
 from flashdiffusion.metrics.lpips import LPIPS
 from flashdiffusion.physics import JPEG, BatchedPhysics, CameraShake, GaussianBlur, RandomInpainting, SuperResolution
 from flashdiffusion.seeds import image_generator
-from flashdiffusion.severity import Severity
+from flashdiffusion.severity import Conditions, Severity, SeverityEncoder
 
 Make = Callable[[torch.Generator], BatchedPhysics]
 
@@ -55,38 +54,24 @@ CASES: dict[str, tuple[Make, Make | None]] = {
 }
 
 
-class Blind(nn.Module):
-    """The encoder, told nothing."""
+class Blind(SeverityEncoder):
+    """An encoder that does not listen to what it is told."""
 
-    def __init__(self, encoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder = encoder
-
-    def forward(self, y: Tensor, known: object = None) -> Severity:
-        severity: Severity = self.encoder(y)
-        return severity
-
-
-def interval(values: Sequence[float], resamples: int = 4000) -> tuple[float, float]:
-    draw = random.Random(0)
-    means = sorted(sum(draw.choices(values, k=len(values))) / len(values) for _ in range(resamples))
-    return means[resamples // 40], means[-resamples // 40]
+    def forward(self, y: Tensor, known: Conditions | None = None) -> Severity:
+        return super().forward(y)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="folder of images or .tar shard")
+    parser = measuring_parser(__doc__, images=32, seed=2)
     parser.add_argument("--lpips", required=True, help="LPIPS weights")
-    parser.add_argument("--model", help="latent model; default: the embedded one")
     parser.add_argument("--method", default="flash(proximal)")
-    parser.add_argument("--images", type=int, default=32)
-    parser.add_argument("--seed", type=int, default=2)
     parser.add_argument("--blind", action="store_true", help="tell the encoder nothing")
-    parser.add_argument("--out", type=Path, required=True, help="figures (JSON)")
     given = parser.parse_args()
     pipe = FlashPipeline.from_pretrained(given.model)
     if given.blind and pipe.severity_encoder is not None:
-        pipe.severity_encoder = Blind(pipe.severity_encoder)  # type: ignore[assignment]  # it is one, for this script
+        blind = Blind.from_config(pipe.severity_encoder.config)
+        blind.load_state_dict(pipe.severity_encoder.state_dict())
+        pipe.severity_encoder = blind.requires_grad_(False).eval()
     distance = LPIPS.from_file(given.lpips)
     data = open_data(pipe, [given.data], given.images)
     x = data.batch(range(len(data)))
@@ -108,7 +93,7 @@ def main() -> None:
             "lpips_estimate": float(plain.mean()),
             "difference": sum(gains) / len(gains),
         }
-        figures |= {"interval": interval(gains), "worse": sum(gain > 0 for gain in gains)}
+        figures |= {"interval": interval(gains, random.Random(0)), "worse": sum(gain > 0 for gain in gains)}
         figures |= {
             "severity": float(restored[given.method].severity.mean()),
             "nfe": float(restored[given.method].nfe.float().mean()),

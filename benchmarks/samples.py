@@ -6,15 +6,14 @@ standard deviation of the samples and the error of their mean, then the mean ove
 python benchmarks/samples.py --data TEST --task gaussian-blur --images 32 --samples 8 --out OUT.json
 """
 
-import argparse
 import json
 import statistics
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from common import measuring_parser
 from flashdiffusion import FlashPipeline
 from flashdiffusion.jobs.evaluate import open_data
 from flashdiffusion.jobs.records import made_by
@@ -35,16 +34,11 @@ def correlation(spread: Tensor, error: Tensor) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="folder of images or .tar shard")
-    parser.add_argument("--model", help="latent model; default: the embedded one")
+    parser = measuring_parser(__doc__, images=32, seed=2)
     parser.add_argument("--task", default="gaussian-blur")
     parser.add_argument("--method", default="flash(proximal)")
     parser.add_argument("--noise-std", type=float, default=0.05)
-    parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--samples", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=2)
-    parser.add_argument("--out", type=Path, required=True, help="figures (JSON)")
     given = parser.parse_args()
     pipe = FlashPipeline.from_pretrained(given.model)
     data, task, found = open_data(pipe, [given.data], given.images), get_task(given.task), []

@@ -7,13 +7,13 @@ reconstructions by the autoencoder is the least that a prior can reach, about.
 python benchmarks/unconditional.py --data TEST --lpips LPIPS --images 500 --out OUT.json --grid OUT.png
 """
 
-import argparse
 import json
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from common import measuring_parser
 from flashdiffusion import FlashPipeline
 from flashdiffusion.data import save_grid
 from flashdiffusion.jobs.evaluate import open_data
@@ -49,14 +49,9 @@ def frechet(a: Tensor, b: Tensor) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="folder of images or .tar shard to compare with")
+    parser = measuring_parser(__doc__, images=500, seed=0)
     parser.add_argument("--lpips", required=True, help="LPIPS weights of AlexNet")
-    parser.add_argument("--model", help="latent model; default: the embedded one")
-    parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True, help="figures (JSON)")
     parser.add_argument("--grid", type=Path, help="the first 16 samples (PNG)")
     given = parser.parse_args()
     pipe = FlashPipeline.from_pretrained(given.model)

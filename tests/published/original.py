@@ -304,7 +304,7 @@ def make_first_stage(
 
 def make_severity(seed: int = 5, **shape: object) -> Tensors:
     """A published severity encoder over such a VQ first stage."""
-    t = make_first_stage(seed=seed, parts=("encoder", "quant_conv"), **shape)  # type: ignore[arg-type]
+    t = make_first_stage(seed=seed, parts=("encoder", "quant_conv"), **shape)  # type: ignore[arg-type]  # `shape` has its keywords
     m = Maker(seed + 1)
     channels = t["quant_conv.weight"].shape[0]
     m.conv("std_conv", channels, channels, 1, 1)
