@@ -17,7 +17,7 @@ from common import TASKS, parser_of, path_of, run
 from flashdiffusion.metrics import all_metrics
 
 SOLVERS = ("latent-dps", "psld", "gml-dps", "resample")
-OTHERS = ("ae", "swinir", "ccdf(latent-dps)", "dps", "ccdf(dps)")
+OTHERS = ("flash(proximal)", "ae", "swinir", "ccdf(latent-dps)", "dps", "ccdf(dps)")
 LINEAR_ONLY = "psld"
 # The pixel model runs with the settings published for FFHQ; on fixed blur, which has none, with those of varying blur.
 PUBLISHED = ["--preset", "FFHQ"]

@@ -46,6 +46,11 @@ def test_one_image_in_any_form(tiny_pipeline, blur, expected, y):
     torch.testing.assert_close(tiny_pipeline(y, blur, settings=FEW).images, expected)
 
 
+def test_a_measurement_alone_is_not_enough(tiny_pipeline):
+    with pytest.raises(InputError, match=r"no physics; expected what made y.*GaussianBlur\(2\.0\)"):
+        tiny_pipeline(TENSOR)
+
+
 def test_a_path_and_a_list_of_anything(tiny_pipeline, tmp_path, expected):
     path = tmp_path / "image.png"
     Image.fromarray(ARRAY).save(path)

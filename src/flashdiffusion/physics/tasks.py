@@ -123,8 +123,9 @@ def get_task(name: str) -> Task | Mixture:
 # knows the whole scale.
 _PARTS = "gaussian-blur gaussian-blur-fixed nonlinear-blur nonlinear-blur random-inpainting random-inpainting-any"
 register_task(Mixture("mixture", (*_PARTS.split(), "gaussian-blur")))
-# With what a pen or a pair of scissors takes away too.
-register_task(Mixture("mixture-and-holes", (*_PARTS.split(), "gaussian-blur", "box-inpainting", "scribble")))
+# With what a pen or a pair of scissors takes away, and with noise alone, the mildest that there is.
+_HOLES = ("box-inpainting", "scribble")
+register_task(Mixture("mixture-and-holes", (*_PARTS.split(), "gaussian-blur", "denoising", *_HOLES)))
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class FlashPipeline(Model):
     def __call__(
         self,
         y: Given,
-        physics: Any,
+        physics: Any = None,
         *,
         ids: Sequence[str] | None = None,
         num_samples: int = 1,
@@ -50,9 +50,13 @@ class FlashPipeline(Model):
                 setting by name, such as `guidance=4, steps=100`.
 
         Raises:
-            InputError: y of the wrong shape or with NaN, a size the prior cannot take, unknown names, or no image
-                that could be restored.
+            InputError: no physics, y of the wrong shape or with NaN, a size the prior cannot take, unknown names, or no
+                image that could be restored.
         """
+        if physics is None:
+            raise InputError(
+                "no physics; expected what made y of the image, such as GaussianBlur(2.0), or Denoising(0.05) for noise"
+            )
         y, physics = flattened(y, physics)
         y, grey = as_measurements(y, physics)
         names = [str(i) for i in range(len(y))] if ids is None else list(ids)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 UNIT = 0.2  # σ_y that stands as 1 in its plane
-_SHARED = 3  # planes that every encoder with conditions has: whether σ_y is known, σ_y, and lost pixels
+_SHARED = 4  # planes that every encoder with conditions has: lost pixels, whether σ_y is known, σ_y, and what A keeps
 
 
 @dataclass(frozen=True)
@@ -15,17 +15,21 @@ class Conditions:
     """What is known of each image; an encoder works without any of it, and better with it.
 
     noise_std: σ_y on the [0, 1] scale, NaN where it is not known, (B,). lost: 1 where nothing was measured, else 0,
-    (B, 1, H, W). kinds: names of the degradations, "" where not known, B of them.
+    (B, 1, H, W). kinds: names of the degradations, "" where not known, B of them. kept: share of the energy of white
+    noise that A lets through, above 0 to 1, (B,): what a blur takes away. It is told with the degradation, and not
+    without.
     """
 
     noise_std: Tensor
     lost: Tensor
     kinds: Sequence[str]
+    kept: Tensor
 
     @classmethod
     def none(cls, y: Tensor) -> "Conditions":
         """Give the conditions of images (B, 3, H, W) of which nothing is known."""
-        return cls(torch.full_like(y[:, 0, 0, 0], torch.nan), torch.zeros_like(y[:, :1]), [""] * len(y))
+        row = y[:, 0, 0, 0]
+        return cls(torch.full_like(row, torch.nan), torch.zeros_like(y[:, :1]), [""] * len(y), torch.ones_like(row))
 
     def without(self, noise_std: Tensor, lost: Tensor, kind: Tensor) -> "Conditions":
         """Forget some of it: bool (B,) each."""
@@ -38,13 +42,30 @@ class Conditions:
 
     def planes(self, names: Sequence[str]) -> Tensor:
         """Give the planes of an encoder that knows degradations of these names, (B, count_planes(names), H, W)."""
+        numbers = self._numbers(names)[:, :, None, None].expand(-1, -1, *self.lost.shape[2:])
+        return torch.cat([self.lost, numbers], dim=1)
+
+    def summary(self, names: Sequence[str]) -> Tensor:
+        """Give the same in a few numbers of each image, with powers of noise and loss, (B, count_numbers(names))."""
+        numbers, lost = self._numbers(names), self.lost.mean(dim=(1, 2, 3))[:, None]
+        both = numbers[:, 1:3]  # σ_y, and what A takes away
+        mild = (1 - both[:, 1:]).clamp(min=0)
+        return torch.cat([numbers, lost, both**2, both**4, both.prod(dim=1, keepdim=True), mild], dim=1)
+
+    def _numbers(self, names: Sequence[str]) -> Tensor:
         known = self.noise_std.isfinite()
         level = torch.where(known, self.noise_std / UNIT, 0)
         kinds = torch.tensor([[float(own == name) for name in names] for own in self.kinds]).to(level)
-        numbers = torch.cat([known.to(level)[:, None], level[:, None], kinds], dim=1)
-        return torch.cat([self.lost, numbers[:, :, None, None].expand(-1, -1, *self.lost.shape[2:])], dim=1)
+        # The root of the logarithm: nearly linear in the std of a blur where it begins, even in its ratios later.
+        taken = kinds.sum(dim=1) * -self.kept.clamp(1e-4, 1).log10()
+        return torch.cat([known.to(level)[:, None], level[:, None], taken.sqrt()[:, None], kinds], dim=1)
 
 
 def count_planes(names: Sequence[str]) -> int:
     """Count the planes of an encoder that knows degradations of these names."""
     return _SHARED + len(names)
+
+
+def count_numbers(names: Sequence[str]) -> int:
+    """Count the numbers of `Conditions.summary`."""
+    return count_planes(names) + 6

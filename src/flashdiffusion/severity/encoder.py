@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,10 +19,13 @@ from flashdiffusion.errors import CheckpointError, InputError, blamed_on, brief,
 from flashdiffusion.priors import DiffusersAutoencoder, IdentityAutoencoder, load_component
 from flashdiffusion.priors.autoencoder import to_network_range
 from flashdiffusion.priors.folder import read_json
-from flashdiffusion.severity.conditions import Conditions, count_planes
+from flashdiffusion.severity.conditions import Conditions, count_numbers, count_planes
 
 HEADS = ("log-variance", "paper")
 _FIRST = "conv_in.weight"  # of an encoder's layers
+_MODULATION = "modulation."  # of the head by what is known
+_KEPT = ("refine.", _MODULATION)  # layers that another encoder may lack
+_HIDDEN = 128  # width of the modulation
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,8 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
             self.var_conv = nn.Conv2d(latent_channels, latent_channels, 1)
         else:
             self.log_var = nn.Sequential(nn.Conv2d(2 * width, width, 1), nn.SiLU(), nn.Conv2d(width, 1, 1))
+            if conditions is not None:
+                self.modulation = _modulation(count_numbers(conditions), width)
 
     def forward(self, y: Tensor, known: Conditions | None = None) -> Severity:
         """Estimate severity of y (B, 3, H, W) on the [0, 1] scale (noise may leave it), with ẑ in the type of y.
@@ -112,8 +117,8 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
             known: what is known of y; an encoder without conditions makes no use of it.
         """
         image = to_network_range(y).to(self.dtype)
+        known = Conditions.none(y) if known is None else known
         if self.config.conditions is not None:
-            known = Conditions.none(y) if known is None else known
             image = torch.cat([image, known.planes(self.config.conditions).to(image)], dim=1)
         raw = self.encoder(image)
         for block in self.refine:
@@ -125,8 +130,21 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
             var = scale * self.var_conv(z_hat).float().square().mean(dim=(1, 2, 3))
             return Severity(z_hat.to(y.dtype), var)
         # The norm takes away how lively the features are, which tells of damage: the head sees them before it too.
-        log_var_map = self.log_var(torch.cat([raw, features], dim=1))[:, 0].float().clamp(-12, 4) + math.log(scale)
+        log_var = self._log_variance(torch.cat([raw, features], dim=1), known)
+        log_var_map = log_var[:, 0].float().clamp(-12, 4) + math.log(scale)
         return Severity(z_hat.to(y.dtype), log_var_map.exp().mean(dim=(1, 2)), log_var_map)
+
+    def _log_variance(self, features: Tensor, known: Conditions) -> Tensor:
+        """The head: log σ² from features (B, 2c, h, w), and from what is known if it has conditions."""
+        if self.config.conditions is None:
+            return cast(Tensor, self.log_var(features))
+        return self.modulated(features, known.summary(self.config.conditions))
+
+    def modulated(self, features: Tensor, numbers: Tensor) -> Tensor:
+        """The head whose hidden layer is scaled and shifted by numbers (B, n), see `Conditions.summary`."""
+        before, activation, after = self.log_var
+        scale, shift = self.modulation(numbers.to(features))[:, :, None, None].chunk(2, dim=1)
+        return cast(Tensor, after(activation(before(features) * (1 + scale) + shift)))
 
     @classmethod
     def from_autoencoder(
@@ -179,19 +197,21 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
     def start_from(self, other: "SeverityEncoder") -> None:
         """Copy the weights of a trained encoder for the same latents; refining layers that it lacks are kept.
 
-        Conditions that it lacks start without any effect.
+        Conditions that it lacks start without any effect; if it lacks some, or has others, all do so in the head.
 
         Raises:
             InputError: an encoder of another shape.
         """
         try:
             state = other.state_dict()
+            if other.config.conditions != self.config.conditions:
+                state = {key: value for key, value in state.items() if not key.startswith(_MODULATION)}
             first = f"encoder.{_FIRST}"
             state[first] = self._widened(state[first], other.config.conditions)
             report = self.load_state_dict(state, strict=False)
         except RuntimeError as error:
             raise InputError(f"cannot start from this severity encoder: {brief(error)}") from error
-        strange = [*report.unexpected_keys, *(k for k in report.missing_keys if not k.startswith("refine."))]
+        strange = [*report.unexpected_keys, *(k for k in report.missing_keys if not k.startswith(_KEPT))]
         if strange:
             raise InputError(f"cannot start from this severity encoder: {strange[:3]} do not match")
 
@@ -210,6 +230,15 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
             bias.copy_(source.bias[:c])
         weight.mul_(autoencoder.gain.view(-1, 1, 1, 1))
         bias.sub_(autoencoder.shift.view(-1)).mul_(autoencoder.gain.view(-1))
+
+
+def _modulation(numbers: int, width: int) -> nn.Sequential:
+    """Layers from what is known to a scale and a shift of `width` features; without any effect at first."""
+    layers = [nn.Linear(numbers, _HIDDEN), nn.SiLU(), nn.Linear(_HIDDEN, _HIDDEN), nn.SiLU()]
+    last = nn.Linear(_HIDDEN, 2 * width)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(*layers, last)
 
 
 def load_severity_encoder(folder: Path, autoencoder: DiffusersAutoencoder | IdentityAutoencoder) -> SeverityEncoder:

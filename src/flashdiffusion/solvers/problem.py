@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flashdiffusion.errors import InputError
 from flashdiffusion.physics import BatchedPhysics, noise_std_of
+from flashdiffusion.physics.base import constant
 from flashdiffusion.physics.least_squares import least_squares, operator_norm
 from flashdiffusion.severity import Conditions, Severity
 from flashdiffusion.solvers.holes import filled, find_holes
@@ -20,6 +21,8 @@ from flashdiffusion.solvers.rows import Rows
 UNLIKE = 0.1
 # Noise that step sizes are tuned at, on the [0, 1] scale.
 TUNED_NOISE = 0.05
+# Of the probe, on the [0, 1] scale: small beside the image, large beside rounding.
+PROBE_STD = 0.02
 Result = TypeVar("Result")
 
 
@@ -113,7 +116,19 @@ class Problem(Rows):
             kinds = self.physics.expand(len(self)).names
             if self._loses and self.y.shape == image.shape:
                 lost = 1 - self._known_pixels
-        return Conditions(std, lost, kinds)
+        return Conditions(std, lost, kinds, self._kept)
+
+    @property
+    @torch.no_grad()
+    def _kept(self) -> Tensor:
+        """Share of the energy of white noise that A lets through, in (0, 1], (B,); 1 where y is not like x."""
+        if not isinstance(self.physics, BatchedPhysics) or self.y.shape != self.image.shape:
+            return self.y.new_ones(len(self))
+        at = self.filled
+        probe = constant(white_noise, at, *at.shape[1:]).expand_as(at)
+        passed = self.measure(at + probe) - self.measure(at)
+        energy = self._measured(passed).flatten(1).square().mean(dim=1) / probe[0].square().mean()
+        return energy.clamp(1e-6, 1)
 
     def severity(self, encoder: Callable[[Tensor, Conditions], Severity]) -> Severity:
         """What a severity encoder makes of the measurements as images, asked once."""
@@ -203,6 +218,11 @@ class Problem(Rows):
         if missing is not None:
             rows = torch.cat([rows, missing.clamp(min=0).sqrt().to(rows)[:, None]], dim=1)
         return norm(rows)
+
+
+def white_noise(*shape: int) -> Tensor:
+    """Faint white noise, the same for every image: a probe of what an operator lets through."""
+    return PROBE_STD * torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
 def norm(rows: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ class SeverityConfig:
     refine_layers: int = 12  # residual blocks that the encoder has beyond the autoencoder's
     conditions: bool = True  # whether the encoder can be told σ_y, the degradation and the lost pixels
     task: str = "mixture-and-holes"
-    noise_std: tuple[float, float] = (0.0, 0.3)  # σ_y is drawn from this range
+    noise_std: tuple[float, float] = (0.0, 0.3)  # range of σ_y, faint noise more often
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class RegressorConfig:
     loop: LoopConfig
     model: dict[str, Any]  # arguments of regression.Regressor
     task: str = "mixture-and-holes"
-    noise_std: tuple[float, float] = (0.0, 0.3)  # σ_y is drawn from this range
+    noise_std: tuple[float, float] = (0.0, 0.3)  # range of σ_y, faint noise more often
     epsilon: float = 1e-3
 
 

@@ -14,7 +14,8 @@ class Degradation:
 
     Args:
         task: name of the task.
-        noise_std: range that σ_y is drawn from, uniformly, on the [0, 1] scale.
+        noise_std: range of σ_y on the [0, 1] scale. It is drawn as low + (high - low) u², u ~ U[0, 1]: faint noise,
+            the usual one, more often.
 
     Raises:
         InputError: unknown task.
@@ -40,7 +41,7 @@ class Degradation:
         low, high = self.noise_std
         unit = torch.rand(draws.total, generator=draws.generator, device=draws.device)
         physics = self.task.draw(
-            draws.total, (x.shape[2], x.shape[3]), draws.generator, low + (high - low) * unit.double().cpu()
+            draws.total, (x.shape[2], x.shape[3]), draws.generator, low + (high - low) * unit.double().square().cpu()
         )
         physics = physics.take(torch.arange(draws.total)[draws.rows])
         with torch.autocast(x.device.type, enabled=False):  # the degradation itself is not the network's

@@ -18,7 +18,11 @@ BLIND, UNTOLD = 0.2, 0.2
 
 
 class SeverityStage(Stage):
-    """L = ‖ẑ - z0‖²/d + λ_σ ℓ(σ̂², σ̄²) + λ_im ‖x - D0(ẑ)‖²/n, degradations drawn afresh for every image.
+    """L = ‖ẑ - z0‖²/(σ̂ d) + λ_σ ℓ(σ̂², σ̄²) + λ_im ‖x - D0(ẑ)‖²/n, degradations drawn afresh for every image.
+
+    The first term is divided by the error that is expected of the image, σ̂, through which no gradient flows, so that
+    mild images count beside ruined ones (β-NLL of Seitzer et al., ICLR 2022, with β = 1/2). The paper's head has it
+    as it is in the paper, without σ̂.
 
     ℓ is (σ̂² - σ̄²)² for the paper's head. For the log-variance head it is (log σ̂² - log σ̄²)² plus the Gaussian
     negative log-likelihood of the error at each place of the latent, log σ² + |e|²/c / σ², which tells the head where
@@ -46,15 +50,17 @@ class SeverityStage(Stage):
     def forward(self, phase: str, x: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.no_grad():
             z0 = self.autoencoder.encode(x).float()
-            y, known = self._told(self.degrade.problem(x, draws), draws)
+            y, known = told(self.degrade.problem(x, draws), draws)
         severity = self.encoder(y, known)
         z_hat, var = severity.z_hat.float(), severity.var.float()
-        latent = (z_hat - z0).square().mean()
+        error = (z_hat - z0).square().flatten(1).mean(dim=1)
+        latent = error.mean()
         true = true_severity(z_hat, z0).detach().clamp(min=1e-8)
         log = {"latent": latent, "true": true.mean(), "predicted": var.mean()}
         if severity.log_var_map is None:
             log["severity"] = (var - true).square().mean()
         else:
+            latent = (error / var.detach().sqrt()).mean()
             log["severity"] = (var.log() - true.log()).square().mean()
             local = (z_hat - z0).detach().square().mean(dim=1).clamp(min=1e-8)
             excess = local.log() - severity.log_var_map  # the likelihood's own terms, 0 at its optimum
@@ -64,12 +70,6 @@ class SeverityStage(Stage):
             log["image"] = self._image_loss(z_hat, x, draws)
             loss = loss + self.config.image_weight * log["image"]
         return loss, {key: value.detach() for key, value in log.items()}
-
-    def _told(self, problem: Problem, draws: Draws) -> tuple[Tensor, Conditions]:
-        """Give measurements as images with some of what is known of them: of some nothing, of others a part."""
-        blind, no_noise, no_kind = (draws.uniform() < share for share in (BLIND, UNTOLD, UNTOLD))
-        known = problem.conditions.without(blind | no_noise, blind, blind | no_kind)
-        return torch.where(blind.view(-1, 1, 1, 1), problem.image, problem.filled), known
 
     def _image_loss(self, z_hat: Tensor, x: Tensor, draws: Draws) -> Tensor:
         """Over rows spread evenly over the global batch, so that they are the same for any number of processes.
@@ -90,3 +90,10 @@ class SeverityStage(Stage):
 
     def save(self, out: Path) -> None:
         self.encoder.save_pretrained(out / "severity_encoder")
+
+
+def told(problem: Problem, draws: Draws) -> tuple[Tensor, Conditions]:
+    """Give measurements as images with some of what is known of them: of some nothing, of others a part."""
+    blind, no_noise, no_kind = (draws.uniform() < share for share in (BLIND, UNTOLD, UNTOLD))
+    known = problem.conditions.without(blind | no_noise, blind, blind | no_kind)
+    return torch.where(blind.view(-1, 1, 1, 1), problem.image, problem.filled), known

@@ -1,0 +1,103 @@
+"""Fit the head of a severity encoder alone: it learns how large the errors of a finished encoder are.
+
+While the encoder is trained its errors shrink, and the head is always late. Here the features of images are computed
+once, half of them blurred, half degraded by all that the encoder was trained on, with some of what is known left out as
+in training; then the head goes over them a few times. The image's mean counts more than the single place.
+
+python benchmarks/fit_head.py --data TRAIN... --images 4096 --out MODEL
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from flashdiffusion import FlashPipeline
+from flashdiffusion.data import ImageDataset
+from flashdiffusion.jobs.records import made_by
+from flashdiffusion.severity import Conditions, SeverityEncoder
+from flashdiffusion.training.degrade import Degradation
+from flashdiffusion.training.draws import Draws
+from flashdiffusion.training.severity import told
+
+BATCH, EPOCHS, RATE, LOCAL = 32, 10, 3e-3, 0.3
+TASKS = ("mixture-and-holes", "gaussian-blur")
+
+
+class Watched(SeverityEncoder):
+    """An encoder that keeps what its head was given."""
+
+    def _log_variance(self, features: Tensor, known: Conditions) -> Tensor:
+        self.given = features, known
+        return super()._log_variance(features, known)
+
+
+@torch.no_grad()
+def features_of(encoder: Watched, pipe: FlashPipeline, data: ImageDataset, count: int, seed: int) -> list[Tensor]:
+    """Features (N, 2c, h, w) as float16, numbers that are known (N, n), squared errors (N, h, w)."""
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:count]
+    degradations = [Degradation(task, (0.0, 0.3)) for task in TASKS]
+    found: list[tuple[Tensor, ...]] = []
+    for step, rows in enumerate(tqdm(order.split(BATCH), desc="features")):
+        x = data.batch(rows.tolist())
+        draws = Draws(seed, step, len(x), slice(0, len(x)), "cpu")
+        y, known = told(degradations[step % len(TASKS)].problem(x, draws), draws)
+        error = (encoder(y, known).z_hat - pipe.prior.encode(x)).square().mean(dim=1)
+        features, known = encoder.given
+        found.append((features.half(), known.summary(encoder.config.conditions), error))
+    return [torch.cat(column) for column in zip(*found, strict=True)]
+
+
+def fit(encoder: Watched, features: Tensor, numbers: Tensor, errors: Tensor, seed: int) -> float:
+    """Train the head; returns the last epoch's mean loss."""
+    torch.manual_seed(seed)
+    fresh = SeverityEncoder.from_config(encoder.config)
+    encoder.log_var, encoder.modulation = fresh.log_var.train(), fresh.modulation.train()
+    parameters = [*encoder.log_var.requires_grad_().parameters(), *encoder.modulation.requires_grad_().parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=RATE, weight_decay=1e-3)
+    steps = EPOCHS * -(-len(features) // BATCH)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: min(1, (n + 1) / 20) * (1 - n / steps))
+    for epoch in range(EPOCHS):
+        total = 0.0
+        for rows in torch.randperm(len(features)).split(BATCH):
+            log_var = encoder.modulated(features[rows].float(), numbers[rows])[:, 0].clamp(-12, 4)
+            error = errors[rows].clamp(min=1e-8)
+            excess = error.log() - log_var
+            whole = log_var.exp().mean(dim=(1, 2)).log() - error.mean(dim=(1, 2)).log()
+            loss = whole.square().mean() + LOCAL * (excess.exp() - excess - 1).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            total += float(loss) * len(rows) / len(features)
+        print(f"epoch {epoch + 1} of {EPOCHS}: loss {total:.4f}", flush=True)
+    return total
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", required=True, help="training images: folders or .tar shards")
+    parser.add_argument("--model", help="latent model; default: the embedded one")
+    parser.add_argument("--images", type=int, default=4096)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the severity encoder, and fit.json")
+    given = parser.parse_args()
+    pipe = FlashPipeline.from_pretrained(given.model)
+    assert pipe.severity_encoder is not None
+    encoder = Watched.from_config(pipe.severity_encoder.config)
+    encoder.load_state_dict(pipe.severity_encoder.state_dict())
+    encoder.requires_grad_(False).eval()
+    data = ImageDataset(given.data, pipe.sample_size)
+    loss = fit(encoder, *features_of(encoder, pipe, data, given.images, given.seed), given.seed)
+    plain = SeverityEncoder.from_config(encoder.config)
+    plain.load_state_dict(encoder.state_dict())
+    plain.half().save_pretrained(given.out)
+    result = made_by(pipe.device, {key: str(value) for key, value in vars(given).items()}) | {"loss": loss}
+    (given.out / "fit.json").write_text(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
