@@ -137,7 +137,7 @@ def test_settings_live_in_the_models_folder(tiny_pipeline, tmp_path):
     again = FlashPipeline.from_pretrained(tmp_path / "again")
     assert again.presets == tiny_pipeline.presets == PRESETS
     merged = again.settings_for(physics, "flash", "latent-dps", Settings(eta=4))
-    assert (merged.eta, merged.correction) == (4, 0.0)
+    assert (merged.eta, merged.correction) == (4, 1.0)
     again.presets = again.presets.with_preset(("gaussian-blur", "flash(psld)", None), Preset({"eta": 7.0}))
     again.save_pretrained(tmp_path / "third")
     third = FlashPipeline.from_pretrained(tmp_path / "third")
