@@ -4,6 +4,7 @@ Also the small random state dicts in exactly those layouts. Written from the pap
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -302,9 +303,9 @@ def make_first_stage(
     return m.tensors
 
 
-def make_severity(seed: int = 5, **shape: object) -> Tensors:
+def make_severity(seed: int = 5, **shape: Any) -> Tensors:
     """A published severity encoder over such a VQ first stage."""
-    t = make_first_stage(seed=seed, parts=("encoder", "quant_conv"), **shape)  # type: ignore[arg-type]  # `shape` has its keywords
+    t = make_first_stage(seed=seed, parts=("encoder", "quant_conv"), **shape)
     m = Maker(seed + 1)
     channels = t["quant_conv.weight"].shape[0]
     m.conv("std_conv", channels, channels, 1, 1)

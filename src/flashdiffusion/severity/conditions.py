@@ -1,4 +1,4 @@
-"""What is known of measurements beside themselves, as further input planes of the severity encoder."""
+"""What is known of measurements beside themselves, as further input planes of the severity encoder and its head."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -8,6 +8,7 @@ from torch import Tensor
 
 UNIT = 0.2  # σ_y that stands as 1 in its plane
 _SHARED = 4  # planes that every encoder with conditions has: lost pixels, whether σ_y is known, σ_y, and what A keeps
+_POWERS = 6  # of σ_y and of what A takes away: two squares, two fourth powers, their product, and mildness
 
 
 @dataclass(frozen=True)
@@ -16,8 +17,8 @@ class Conditions:
 
     noise_std: σ_y on the [0, 1] scale, NaN where it is not known, (B,). lost: 1 where nothing was measured, else 0,
     (B, 1, H, W). kinds: names of the degradations, "" where not known, B of them. kept: share of the energy of white
-    noise that A lets through, above 0 to 1, (B,): what a blur takes away. It is told with the degradation, and not
-    without.
+    noise that A lets through, in [0, 1], (B,): how strong a blur is, or how much was lost. It is told with the
+    degradation, and not without.
     """
 
     noise_std: Tensor
@@ -37,6 +38,7 @@ class Conditions:
             self,
             noise_std=self.noise_std.masked_fill(noise_std, torch.nan),
             lost=self.lost.masked_fill(lost.view(-1, 1, 1, 1), 0),
+            kept=self.kept.masked_fill(kind, 1),
             kinds=["" if forget else name for name, forget in zip(self.kinds, kind.tolist(), strict=True)],
         )
 
@@ -46,7 +48,10 @@ class Conditions:
         return torch.cat([self.lost, numbers], dim=1)
 
     def summary(self, names: Sequence[str]) -> Tensor:
-        """Give the same in a few numbers of each image, with powers of noise and loss, (B, count_numbers(names))."""
+        """Give the same in a few numbers of each image, (B, count_numbers(names)).
+
+        Powers and the product of σ_y and of what A takes away come with it, for a head of few layers.
+        """
         numbers, lost = self._numbers(names), self.lost.mean(dim=(1, 2, 3))[:, None]
         both = numbers[:, 1:3]  # σ_y, and what A takes away
         mild = (1 - both[:, 1:]).clamp(min=0)
@@ -56,7 +61,8 @@ class Conditions:
         known = self.noise_std.isfinite()
         level = torch.where(known, self.noise_std / UNIT, 0)
         kinds = torch.tensor([[float(own == name) for name in names] for own in self.kinds]).to(level)
-        # The root of the logarithm: nearly linear in the std of a blur where it begins, even in its ratios later.
+        # Of a degradation that the encoder does not know, its strength says nothing. The root of the logarithm is nearly
+        # linear in the std of a blur where it begins, and even in its ratios later.
         taken = kinds.sum(dim=1) * -self.kept.clamp(1e-4, 1).log10()
         return torch.cat([known.to(level)[:, None], level[:, None], taken.sqrt()[:, None], kinds], dim=1)
 
@@ -68,4 +74,4 @@ def count_planes(names: Sequence[str]) -> int:
 
 def count_numbers(names: Sequence[str]) -> int:
     """Count the numbers of `Conditions.summary`."""
-    return count_planes(names) + 6
+    return count_planes(names) + _POWERS

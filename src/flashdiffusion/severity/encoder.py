@@ -24,7 +24,7 @@ from flashdiffusion.severity.conditions import Conditions, count_numbers, count_
 HEADS = ("log-variance", "paper")
 _FIRST = "conv_in.weight"  # of an encoder's layers
 _MODULATION = "modulation."  # of the head by what is known
-_KEPT = ("refine.", _MODULATION)  # layers that another encoder may lack
+_OPTIONAL = ("refine.", _MODULATION)  # layers that another encoder may lack
 _HIDDEN = 128  # width of the modulation
 
 
@@ -211,7 +211,7 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
             report = self.load_state_dict(state, strict=False)
         except RuntimeError as error:
             raise InputError(f"cannot start from this severity encoder: {brief(error)}") from error
-        strange = [*report.unexpected_keys, *(k for k in report.missing_keys if not k.startswith(_KEPT))]
+        strange = [*report.unexpected_keys, *(k for k in report.missing_keys if not k.startswith(_OPTIONAL))]
         if strange:
             raise InputError(f"cannot start from this severity encoder: {strange[:3]} do not match")
 

@@ -121,14 +121,18 @@ class Problem(Rows):
     @property
     @torch.no_grad()
     def _kept(self) -> Tensor:
-        """Share of the energy of white noise that A lets through, in (0, 1], (B,); 1 where y is not like x."""
+        """Share of the energy of white noise that A lets through, up to 1, (B,); 1 where y is not like x.
+
+        A nonlinear A is tried around what y shows, so that its share is that of these brightnesses.
+        """
         if not isinstance(self.physics, BatchedPhysics) or self.y.shape != self.image.shape:
             return self.y.new_ones(len(self))
-        at = self.filled
-        probe = constant(white_noise, at, *at.shape[1:]).expand_as(at)
-        passed = self.measure(at + probe) - self.measure(at)
-        energy = self._measured(passed).flatten(1).square().mean(dim=1) / probe[0].square().mean()
-        return energy.clamp(1e-6, 1)
+        with torch.autocast(self.y.device.type, enabled=False):  # a small difference, which rounding would drown
+            at = self.filled.to(torch.promote_types(self.y.dtype, torch.float32))
+            probe = constant(white_noise, at, *at.shape[1:]).expand_as(at)
+            passed = self.measure(probe) if self.linear else self.measure(at + probe) - self.measure(at)
+            energy = self._measured(passed).flatten(1).square().mean(dim=1) / probe[0].square().mean()
+        return energy.clamp(max=1).to(self.y)
 
     def severity(self, encoder: Callable[[Tensor, Conditions], Severity]) -> Severity:
         """What a severity encoder makes of the measurements as images, asked once."""

@@ -54,18 +54,18 @@ class SeverityStage(Stage):
         severity = self.encoder(y, known)
         z_hat, var = severity.z_hat.float(), severity.var.float()
         error = (z_hat - z0).square().flatten(1).mean(dim=1)
-        latent = error.mean()
+        fit = error.mean()
         true = true_severity(z_hat, z0).detach().clamp(min=1e-8)
-        log = {"latent": latent, "true": true.mean(), "predicted": var.mean()}
+        log = {"latent": fit, "true": true.mean(), "predicted": var.mean()}
         if severity.log_var_map is None:
             log["severity"] = (var - true).square().mean()
         else:
-            latent = (error / var.detach().sqrt()).mean()
+            fit = (error / var.detach().sqrt()).mean()
             log["severity"] = (var.log() - true.log()).square().mean()
             local = (z_hat - z0).detach().square().mean(dim=1).clamp(min=1e-8)
             excess = local.log() - severity.log_var_map  # the likelihood's own terms, 0 at its optimum
             log["local"] = (excess.exp() - excess - 1).mean()
-        loss = latent + self.config.severity_weight * (log["severity"] + log.get("local", 0))
+        loss = fit + self.config.severity_weight * (log["severity"] + log.get("local", 0))
         if self.config.image_weight:
             log["image"] = self._image_loss(z_hat, x, draws)
             loss = loss + self.config.image_weight * log["image"]
