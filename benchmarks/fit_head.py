@@ -1,10 +1,10 @@
 """Fit the head of a severity encoder alone: it learns how large the errors of a finished encoder are.
 
 While the encoder is trained its errors shrink, and the head is always late. Here the features of images are computed
-once, half of them blurred, half degraded by all that the encoder was trained on, with some of what is known left out as
-in training; then the head goes over them a few times. The image's mean counts more than the single place.
+once, degraded by each --task in turn, with some of what is known left out. Then the head goes over them a few times;
+the image's mean counts more than the single place.
 
-python benchmarks/fit_head.py --data TRAIN... --images 4096 --out MODEL
+python benchmarks/fit_head.py --data TRAIN... --images 4096 --out FOLDER
 """
 
 import argparse
@@ -25,6 +25,7 @@ from flashdiffusion.training.severity import told
 
 BATCH, EPOCHS, RATE, LOCAL = 32, 10, 3e-3, 0.3
 TASKS = ("mixture-and-holes", "gaussian-blur")
+NOTHING = 0.4  # share of the images of which nothing is told: twice that of training, since these are fewer
 
 
 class Watched(SeverityEncoder):
@@ -36,15 +37,16 @@ class Watched(SeverityEncoder):
 
 
 @torch.no_grad()
-def features_of(encoder: Watched, pipe: FlashPipeline, data: ImageDataset, count: int, seed: int) -> list[Tensor]:
+def features_of(
+    encoder: Watched, pipe: FlashPipeline, data: ImageDataset, degradations: list[Degradation], count: int, seed: int
+) -> list[Tensor]:
     """Features (N, 2c, h, w) as float16, numbers that are known (N, n), squared errors (N, h, w)."""
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:count]
-    degradations = [Degradation(task, (0.0, 0.3)) for task in TASKS]
     found: list[tuple[Tensor, ...]] = []
     for step, rows in enumerate(tqdm(order.split(BATCH), desc="features")):
         x = data.batch(rows.tolist())
         draws = Draws(seed, step, len(x), slice(0, len(x)), "cpu")
-        y, known = told(degradations[step % len(TASKS)].problem(x, draws), draws)
+        y, known = told(degradations[step % len(degradations)].problem(x, draws), draws, NOTHING)
         error = (encoder(y, known).z_hat - pipe.prior.encode(x)).square().mean(dim=1)
         features, known = encoder.given
         found.append((features.half(), known.summary(encoder.config.conditions), error))
@@ -72,7 +74,7 @@ def fit(encoder: Watched, features: Tensor, numbers: Tensor, errors: Tensor, see
             loss.backward()
             optimizer.step()
             schedule.step()
-            total += float(loss) * len(rows) / len(features)
+            total += float(loss.detach()) * len(rows) / len(features)
         print(f"epoch {epoch + 1} of {EPOCHS}: loss {total:.4f}", flush=True)
     return total
 
@@ -81,18 +83,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", required=True, help="training images: folders or .tar shards")
     parser.add_argument("--model", help="latent model; default: the embedded one")
+    parser.add_argument("--task", nargs="+", default=TASKS, help="what the encoder was trained on")
+    parser.add_argument("--noise-std", type=float, default=0.3, help="the largest σ_y that it was trained on")
     parser.add_argument("--images", type=int, default=4096)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--out", type=Path, required=True, help="folder for the severity encoder, and fit.json")
     given = parser.parse_args()
     pipe = FlashPipeline.from_pretrained(given.model)
-    assert pipe.severity_encoder is not None
-    encoder = Watched.from_config(pipe.severity_encoder.config)
-    encoder.load_state_dict(pipe.severity_encoder.state_dict())
+    own = pipe.severity_encoder
+    if own is None or own.config.head != "log-variance" or own.config.conditions is None:
+        raise SystemExit("this model's severity encoder has no head that is told what is known; expected one that has")
+    encoder = Watched.from_config(own.config)
+    encoder.load_state_dict(own.state_dict())
     encoder.requires_grad_(False).eval()
     data = ImageDataset(given.data, pipe.sample_size)
-    loss = fit(encoder, *features_of(encoder, pipe, data, given.images, given.seed), given.seed)
-    plain = SeverityEncoder.from_config(encoder.config)
+    degradations = [Degradation(task, (0.0, given.noise_std)) for task in given.task]
+    features = features_of(encoder, pipe, data, degradations, given.images, given.seed)
+    loss = fit(encoder, *features, given.seed)
+    plain = SeverityEncoder.from_config(encoder.config, variance_scale=1.0)  # the errors were taken as they are
     plain.load_state_dict(encoder.state_dict())
     plain.half().save_pretrained(given.out)
     result = made_by(pipe.device, {key: str(value) for key, value in vars(given).items()}) | {"loss": loss}

@@ -1,7 +1,7 @@
 """Holes, filled: a few steps from the severity encoder's start against a solver from pure noise.
 
-Each image loses a scribble of 10 to 25 % of its pixels, and then a box of 32 x 32. What a method paints inside the hole
-is put into the true image, and LPIPS is that of the whole: nothing differs outside the hole.
+Each image loses a scribble of 10 to 25 % of its pixels, and then a box of a quarter of its side. What a method paints
+inside the hole is put into the true image, and LPIPS is that of the whole: nothing differs outside the hole.
 
 python benchmarks/holes.py --data TEST --lpips LPIPS --images 50 --out OUT.json --grid OUT.png
 """
@@ -25,17 +25,17 @@ from flashdiffusion.physics.masks import distance_to_scribble
 from flashdiffusion.seeds import image_generator
 
 BATCH, SHOWN = 50, 8
-SIZE, NOISE = (128, 128), 0.05
+NOISE = 0.05
 
 
-def scribble(generator: torch.Generator) -> BatchedPhysics:
-    distance = distance_to_scribble(1, SIZE, generator)
+def scribble(size: tuple[int, int], generator: torch.Generator) -> BatchedPhysics:
+    distance = distance_to_scribble(1, size, generator)
     share = 0.1 + 0.15 * torch.rand(1, generator=generator)
     return RandomInpainting((distance > distance.quantile(share)).float(), noise_std=NOISE)
 
 
-def box(generator: torch.Generator) -> BatchedPhysics:
-    return BoxInpainting.from_side(32 / SIZE[0], SIZE, generator, noise_std=NOISE)
+def box(size: tuple[int, int], generator: torch.Generator) -> BatchedPhysics:
+    return BoxInpainting.from_side(0.25, size, generator, noise_std=NOISE)
 
 
 HOLES = {"scribble": scribble, "box": box}
@@ -57,7 +57,7 @@ def main() -> None:
         x = data.batch(range(len(data)))
         for n, image_id in enumerate(data.ids):
             generator = image_generator(given.seed, f"{image_id}@{hole}")
-            physics.append(HOLES[hole](generator))
+            physics.append(HOLES[hole]((x.shape[2], x.shape[3]), generator))
             ys.append(physics[n](x[n : n + 1], generator))
         y, joined = torch.cat(ys), type(physics[0]).join(physics)
         lost = joined.measured(torch.ones_like(y)) == 0

@@ -7,6 +7,7 @@ from safetensors.torch import save_file
 
 from flashdiffusion.errors import CheckpointError
 from flashdiffusion.metrics import LPIPS, count_gflop, psnr, ssim
+from lpips_weights import lpips_weights
 
 
 def _pair(count=3, size=64):
@@ -31,20 +32,9 @@ def test_ssim_per_image():
     torch.testing.assert_close(ssim(y[1:2], x[1:2])[0], values[1])
 
 
-def _weights(net: str) -> dict[str, torch.Tensor]:
-    """Random weights in the published layout: torchvision's key names and the heads."""
-    torch.manual_seed(0)
-    state = LPIPS(net).state_dict()
-    named = {}
-    for key, value in state.items():
-        name = f"lin{key.split('.')[1]}.weight" if key.startswith("heads.") else key
-        named[name] = value.abs() if name.startswith("lin") else value
-    return named
-
-
 @pytest.mark.parametrize("net", ["alex", "squeeze"])
 def test_lpips_recognises_its_network_and_is_a_distance(net, tmp_path):
-    save_file(_weights(net), tmp_path / "lpips.safetensors")
+    save_file(lpips_weights(net), tmp_path / "lpips.safetensors")
     lpips = LPIPS.from_file(tmp_path / "lpips.safetensors")
     assert lpips.net == net
     x, y = _pair()

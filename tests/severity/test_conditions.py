@@ -20,7 +20,7 @@ from flashdiffusion.physics import (
 )
 from flashdiffusion.priors import DiffusersAutoencoder, load_component
 from flashdiffusion.severity import Conditions, SeverityEncoder
-from flashdiffusion.severity.conditions import UNIT
+from flashdiffusion.severity.conditions import UNIT, count_numbers
 from flashdiffusion.solvers import Problem
 
 KINDS = ["gaussian-blur", "random-inpainting"]
@@ -60,9 +60,23 @@ def test_planes_show_what_is_known_and_nothing_else():
     assert bool((Conditions.none(_y()).planes(KINDS) == 0).all())
 
 
+def test_the_summary_is_the_planes_and_powers():
+    known = _known().summary(KINDS)
+    assert known.shape == (3, count_numbers(KINDS))
+    s = 0.1 / UNIT
+    expected = [1, s, 1, 1, 0, 0, s**2, 1, s**4, 1, s, 0]  # ..., lost, squares, fourth powers, product, mildness
+    assert known[0].tolist() == pytest.approx(expected)
+    r = math.log10(2) ** 0.5
+    assert known[1].tolist() == pytest.approx([0, 0, r, 0, 1, 0.5, 0, r**2, 0, r**4, 0, 1 - r])
+    blind = torch.zeros(12)
+    blind[-1] = 1
+    assert torch.equal(Conditions.none(_y()).summary(KINDS), blind.expand(3, -1))
+
+
 def test_what_is_forgotten_is_not_in_the_planes():
     yes, no = torch.ones(3, dtype=torch.bool), torch.zeros(3, dtype=torch.bool)
     planes = [_known().without(*forget).planes(KINDS) for forget in ((yes, no, no), (no, yes, no), (no, no, yes))]
+    assert bool((_known().without(no, no, yes).kept == 1).all())
     whole = _known().planes(KINDS)
     for forgotten, part in zip(planes, (slice(1, 3), slice(0, 1), slice(3, 6)), strict=True):
         assert bool((forgotten[:, part] == 0).all())
@@ -164,6 +178,17 @@ def test_what_an_operator_keeps_of_white_noise(physics, kept):
     physics = physics.expand(3)
     found = Problem(physics.A(x), physics).conditions.kept
     torch.testing.assert_close(found, torch.tensor(kept), rtol=0.15, atol=0)
+
+
+def test_what_an_operator_keeps_does_not_depend_on_the_precision_around():
+    x = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    for physics in (GaussianBlur([3.0, 1.0]), CameraShake.from_std([3.0, 1.0], torch.Generator().manual_seed(0))):
+        y = physics.A(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = Problem(y, physics).conditions.kept
+        torch.testing.assert_close(found, Problem(y, physics).conditions.kept)
+        half = Problem(y.bfloat16(), physics).conditions.kept.float()
+        torch.testing.assert_close(half, Problem(y, physics).conditions.kept, rtol=0.02, atol=0)
 
 
 def test_what_a_nonlinear_operator_keeps_falls_with_its_blur():

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -130,7 +131,9 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 def made_by(device: torch.device, about: Mapping[str, Any]) -> dict[str, Any]:
     """What every results file starts with: the command, where it ran, and what it was about."""
-    return {"command": ["flashdiffusion", *sys.argv[1:]], "environment": environment(device), **about}
+    script = Path(sys.argv[0])
+    name = script.name if script.suffix == ".py" and script.stem != "__main__" else "flashdiffusion"
+    return {"command": [name, *sys.argv[1:]], "environment": environment(device), **about}
 
 
 def report(

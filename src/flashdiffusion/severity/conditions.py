@@ -61,8 +61,8 @@ class Conditions:
         known = self.noise_std.isfinite()
         level = torch.where(known, self.noise_std / UNIT, 0)
         kinds = torch.tensor([[float(own == name) for name in names] for own in self.kinds]).to(level)
-        # Of a degradation that the encoder does not know, its strength says nothing. The root of the logarithm is nearly
-        # linear in the std of a blur where it begins, and even in its ratios later.
+        # Of a degradation that the encoder does not know, its strength says nothing. The root of the logarithm is
+        # nearly linear in the std of a blur where it begins, and even in its ratios later.
         taken = kinds.sum(dim=1) * -self.kept.clamp(1e-4, 1).log10()
         return torch.cat([known.to(level)[:, None], level[:, None], taken.sqrt()[:, None], kinds], dim=1)
 

@@ -92,8 +92,8 @@ class SeverityStage(Stage):
         self.encoder.save_pretrained(out / "severity_encoder")
 
 
-def told(problem: Problem, draws: Draws) -> tuple[Tensor, Conditions]:
-    """Give measurements as images with some of what is known of them: of some nothing, of others a part."""
-    blind, no_noise, no_kind = (draws.uniform() < share for share in (BLIND, UNTOLD, UNTOLD))
+def told(problem: Problem, draws: Draws, nothing: float = BLIND) -> tuple[Tensor, Conditions]:
+    """Give measurements as images with some of what is known of them: of a share `nothing`, of others a part."""
+    blind, no_noise, no_kind = (draws.uniform() < share for share in (nothing, UNTOLD, UNTOLD))
     known = problem.conditions.without(blind | no_noise, blind, blind | no_kind)
     return torch.where(blind.view(-1, 1, 1, 1), problem.image, problem.filled), known
