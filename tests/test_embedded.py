@@ -49,9 +49,8 @@ def test_severity_rises_with_the_blur(pipeline, portrait):
     """From one pixel on: less takes hardly anything away beside noise of 0.05."""
     levels = [1.0, 1.4, 1.8, 2.2, 2.6, 3.0]
     y = torch.cat([GaussianBlur([s])(portrait, image_generator(0, str(s))) for s in levels])
-    told, blind = pipeline.severity(y, GaussianBlur(levels)), pipeline.severity(y)
-    assert bool((told.var.diff() > 0).all())
-    assert bool((blind.var.diff()[:3] > 0).all())  # by the look of an image, 2.2 pixels are as bad as 3
+    for severity in (pipeline.severity(y), pipeline.severity(y, GaussianBlur(levels))):
+        assert bool((severity.var.diff() > 0).all())
 
 
 def test_restores_the_portrait(pipeline, portrait):
