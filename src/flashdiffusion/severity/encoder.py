@@ -63,8 +63,8 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
         refine_layers: residual blocks after the encoder's own, at the latents' resolution: undoing a damage takes more
             than encoding an image.
         variance_scale: what the variances, σ̂² and those of the map, are multiplied by, see `calibrate`.
-        conditions: names of the degradations that it can be told, besides σ_y and which pixels were lost; None for an
-            encoder that goes by y alone.
+        conditions: names of the degradations that it can be told, and how strong they are, besides σ_y and which pixels
+            were lost; None for an encoder that goes by y alone.
 
     Raises:
         InputError: unknown head, a negative number of layers, or a scale that is not above 0.

@@ -62,7 +62,7 @@ class SeverityConfig:
     image_weight: float = 1.0
     image_share: float = 1.0
     refine_layers: int = 12  # residual blocks that the encoder has beyond the autoencoder's
-    conditions: bool = True  # whether the encoder can be told σ_y, the degradation and the lost pixels
+    conditions: bool = True  # whether the encoder can be told what is known beside y
     task: str = "mixture-and-holes"
     noise_std: tuple[float, float] = (0.0, 0.3)  # range of σ_y, faint noise more often
 
