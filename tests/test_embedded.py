@@ -73,6 +73,7 @@ def test_an_image_does_not_depend_on_its_batch(pipeline, portrait):
     together = pipeline(y, physics, max_in_flight=3)
     alone = pipeline(y[2:], own, ids=["2"])
     torch.testing.assert_close(alone.images[0], together.images[2], atol=1e-3, rtol=0)
+    torch.testing.assert_close(alone.severity_maps[0], together.severity_maps[2], rtol=1e-4, atol=1e-6)
     with torch.inference_mode():
         again = pipeline(y[2:], own, ids=["2"])
     assert torch.equal(again.images, alone.images)

