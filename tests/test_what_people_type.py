@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from flashdiffusion import Blur, Denoising, FlashPipeline, GaussianBlur, InputError, MotionBlur, Operator, Settings
+from flashdiffusion.data import load_image
 from flashdiffusion.physics import RandomInpainting
 from flashdiffusion.pipeline import Batch
 
@@ -165,7 +166,7 @@ def test_a_setting_of_one_batch_that_nothing_uses_fails_that_batch(tiny_pipeline
     assert failed["a"] is None and failed["b"].startswith("omega: not used by method latent-dps")
 
 
-def test_samples(tiny_pipeline):
+def test_samples(tiny_pipeline, tmp_path):
     y = torch.stack([TENSOR, TENSOR.flip(1)])
     restored = tiny_pipeline(y, GaussianBlur([1.0, 2.0]), num_samples=3, start="noise", settings=FEW)
     alone = tiny_pipeline(y, GaussianBlur([1.0, 2.0]), start="noise", settings=FEW)
@@ -174,6 +175,9 @@ def test_samples(tiny_pipeline):
     torch.testing.assert_close(restored.samples[0], restored.images)
     torch.testing.assert_close(restored.mean, restored.samples.mean(0))
     assert float(restored.std.mean()) > 0 and float(alone.std.max()) == 0
+    files = restored.save(tmp_path)
+    assert [file.stem for file in files] == [f"{i}{end}" for i in (0, 1) for end in ("", "-sample-2", "-sample-3")]
+    torch.testing.assert_close(load_image(files[4]), restored.samples[1, 1], atol=1 / 255, rtol=0)
 
 
 def test_a_live_view(tiny_pipeline, blur):
@@ -260,6 +264,16 @@ def test_the_other_scale_is_noted(tiny_pipeline):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tiny_pipeline(noisy, GaussianBlur([1.0], 0.2), settings=FEW)
+
+
+def test_a_mask_that_keeps_nothing_but_black_is_doubted(tiny_pipeline):
+    kept = torch.zeros(32, 32)
+    kept[8:] = 1
+    for mask, warns in ((kept, False), (1 - kept, True)):
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            tiny_pipeline(kept * TENSOR, RandomInpainting(mask), settings=FEW)
+        assert any("if the mask marks what was lost, pass 1 - mask" in str(one.message) for one in said) == warns
 
 
 def test_severity_maps_are_beside_the_images_and_saved_as_pictures(tiny_pipeline, blur, tmp_path):

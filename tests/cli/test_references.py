@@ -71,6 +71,15 @@ def test_a_true_image_of_another_size_is_refused_but_with_fit(flash, tmp_path, t
     assert flash("restore", *options, "--fit", "--out", tmp_path / "fitted").code == 0
 
 
+def test_measurement_files_know_their_noise(flash, tmp_path, tiny_model):
+    source = _images(tmp_path / "in", "a.png")
+    assert flash("degrade", source, *PHYSICS[:2], "--size", 32, "--out", tmp_path / "m").code == 0
+    given = ("restore", tmp_path / "m", "--method", "ae", "--model", tiny_model, "--out", tmp_path / "o")
+    assert "measurement files know" not in flash(*given).err
+    ended = flash(*given, "--noise-std", 0.1)
+    assert "measurement files know their physics and noise; --noise-std: for images" in ended.err
+
+
 @pytest.mark.parametrize(("mode", "expected"), [("L", "L"), ("1", "L"), ("LA", "L"), ("I;16", "L"), ("RGB", "RGB")])
 def test_grey_in_grey_out(flash, tmp_path, tiny_model, mode, expected):
     source = _images(tmp_path, "a.png", mode="L" if mode == "I;16" else mode) / "a.png"

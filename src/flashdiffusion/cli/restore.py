@@ -22,7 +22,23 @@ class DamageOptions:
     """What damaged the images."""
 
     physics: options.Physics = None
-    noise_std: options.NoiseStd = 0.05
+    noise_std: Annotated[
+        float | None, option("Noise standard deviation of images on the [0, 1] scale; default: 0.05.")
+    ] = None
+
+    @property
+    def std(self) -> float:
+        """σ_y of images."""
+        return 0.05 if self.noise_std is None else self.noise_std
+
+    @property
+    def unused(self) -> str | None:
+        """What to say if only measurement files are restored: which options they make no use of."""
+        # Those of a blur-kernel-space network do not hold its weights.
+        needed = self.physics is not None and self.physics.startswith("blur-kernel-space")
+        given = {"--physics": None if needed else self.physics, "--noise-std": self.noise_std}
+        names = " and ".join(name for name, value in given.items() if value is not None)
+        return f"measurement files know their physics and noise; {names}: for images" if names else None
 
     def check(self, files: Sequence[Path], seed: int) -> None:
         """Raise InputError if images and arrays cannot be restored for what is known of their damage."""
@@ -34,7 +50,7 @@ class DamageOptions:
             return
         check_files(self.physics, files)
         first = files[0] if files else None
-        probe = parse_physics(self.physics, (1, 1), image_generator(seed, ""), self.noise_std, first)
+        probe = parse_physics(self.physics, (1, 1), image_generator(seed, ""), self.std, first)
         if files and (unknown := drawn_by(self.physics)):
             raise InputError(f"to restore an image one must know {unknown}")
         if not probe.gives_images and (images := [path for path in files if is_image(path)]):
@@ -47,7 +63,7 @@ class DamageOptions:
         """What results depend on, for their file."""
         from flashdiffusion.jobs.inputs import named_files
 
-        return {"physics": self.physics, "noise_std": self.noise_std, "physics_files": named_files(self.physics)}
+        return {"physics": self.physics, "noise_std": self.std, "physics_files": named_files(self.physics)}
 
 
 @dataclass(frozen=True)
@@ -123,7 +139,7 @@ def command(
     about |= {"method": method.name, "seed": seed, "given": method.given, "fit": fit}
     found = {} if truth.reference is None else references(truth.reference, inputs, files)
     true_images = {name: str(path) for name, path in found.items()}
-    given = (damage.physics, damage.noise_std, seed, method.given, fit, true_images, truth.weights, run.max_in_flight)
+    given = (damage.physics, damage.std, seed, method.given, fit, true_images, truth.weights, run.max_in_flight)
     job = RestoreJob(model.choice(method.regressor, run.compile), method.name, *given, maps=output.maps is not None)
 
     def settings_of(records: "list[Record]") -> dict[str, Any]:
@@ -143,8 +159,7 @@ def command(
         ),
     )
     if records := delivery(settings_of):
-        # Those of a blur-kernel-space network do not hold its weights.
-        if damage.physics is not None and not unknown and not damage.physics.startswith("blur-kernel-space"):
-            note("measurement files know their physics; --physics is for images")
+        if not unknown and damage.unused is not None:
+            note(damage.unused)
         print_records(f"{method.name}: images and results.json in {output.out}", records, as_json)
     return delivery.failures.finish(len(files))

@@ -16,7 +16,7 @@ from flashdiffusion.jobs.job import Item
 from flashdiffusion.jobs.parse import parse_physics
 from flashdiffusion.physics import PHYSICS, BatchedPhysics, BlurKernelSpace
 from flashdiffusion.pipeline import FlashPipeline
-from flashdiffusion.pipeline.inputs import as_measurements, range_note
+from flashdiffusion.pipeline.inputs import as_measurements, doubts
 from flashdiffusion.seeds import image_generator
 from flashdiffusion.solvers import Problem
 from flashdiffusion.solvers.rows import Unknown
@@ -105,7 +105,7 @@ class Reader:
             raise InputError(f"{error} (--fit crops and resizes images)") from error
         if not isinstance(problem.physics, Unknown):
             problem.measure(problem.image)  # raises if it fits no y of this shape
-        if (text := range_note(problem.y, problem.physics)) is not None:
+        for text in doubts(problem.y, problem.physics):
             item.note(f"{path}: {text}")
         return problem
 

@@ -1,6 +1,6 @@
 """What people hand over, as measurements and physics: arrays, images, paths, lists; functions."""
 
-from collections.abc import Sequence, Sized
+from collections.abc import Iterator, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -78,17 +78,25 @@ def _measures_images(physics: Any, image: Tensor) -> bool:
     return isinstance(measured, Tensor) and measured.ndim == 4 and measured.shape[1] == 3
 
 
-def range_note(y: Tensor, physics: Physics) -> str | None:
-    """What to say of images that look as if they were on the [-1, 1] scale: far below 0, and not as far above 1."""
+def doubts(y: Tensor, physics: Physics) -> Iterator[str]:
+    """What to say of measurements that are probably not what their physics takes them for."""
     images = physics.gives_images if isinstance(physics, BatchedPhysics) else not is_linear(physics)
     if not images or y.ndim != 4 or y.shape[1] != 3:
-        return None
+        return
     std = noise_std_of(physics)
     noise = float(std.max()) if std is not None and len(std) else 0.0
     low, high = float(y.min()), float(y.max())
-    if not (low < BELOW - 5 * noise and high <= ABOVE):  # also where it is no number
-        return None
-    return (
-        f"measurements range from {low:.2f} to {high:.2f}, as if on the [-1, 1] scale; expected [0, 1]: "
-        "pass (y + 1) / 2"
-    )
+    if low < BELOW - 5 * noise and high <= ABOVE:  # not where it is no number
+        yield (
+            f"measurements range from {low:.2f} to {high:.2f}, as if on the [-1, 1] scale; expected [0, 1]: "
+            "pass (y + 1) / 2"
+        )
+    if isinstance(physics, BatchedPhysics):
+        kept = physics.measured(torch.ones_like(y)) != 0
+        for n, (image, mask) in enumerate(zip(y, kept, strict=True)):
+            inside, outside = image[mask], image[~mask]
+            if len(inside) and len(outside) and inside.min() == inside.max() and outside.min() < outside.max():
+                yield (
+                    f"image {n}: all that its mask keeps is {float(inside[0]):.2f}, and what it drops is not; if the "
+                    "mask marks what was lost, pass 1 - mask (a file: white where pixels were kept)"
+                )

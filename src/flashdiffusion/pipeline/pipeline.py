@@ -15,7 +15,7 @@ from flashdiffusion.errors import InputError
 from flashdiffusion.methods import Settings, check_used, parse_method
 from flashdiffusion.model import Model
 from flashdiffusion.physics import flattened
-from flashdiffusion.pipeline.inputs import Given, as_measurements, range_note
+from flashdiffusion.pipeline.inputs import Given, as_measurements, doubts
 from flashdiffusion.pipeline.restoration import Restoration
 from flashdiffusion.solvers import Solver, StartRule
 
@@ -61,7 +61,7 @@ class FlashPipeline(Model):
         y, grey = as_measurements(y, physics)
         names = [str(i) for i in range(len(y))] if ids is None else list(ids)
         batch = Batch(names, y, physics, samples=num_samples)
-        if (text := range_note(batch.y, batch.physics)) is not None:
+        for text in doubts(batch.y, batch.physics):
             warnings.warn(text, stacklevel=2)
         restoration = Restoration.collect(self.stream([batch], **options))
         if restoration.failed:

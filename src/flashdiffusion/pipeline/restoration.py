@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from flashdiffusion.data import atomic_path, ensure_directory
+from flashdiffusion.data import ensure_directory
 from flashdiffusion.data.files import unique
 from flashdiffusion.data.images import save_image, to_pil
 from flashdiffusion.engine.batch import FIGURES, Restored
@@ -75,7 +75,7 @@ class Restoration:
     def save(self, folder: str | Path, maps: str | Path | None = None) -> list[Path]:
         """Write each image as folder/ID.png, or by its number where there are no ids; returns the files.
 
-        Of several samples the first is written; `samples`, `mean` and `std` have the rest.
+        Of several samples the first has that name, the others are folder/ID-sample-2.png and so on.
 
         Args:
             maps: a folder for pictures of the severity maps (see `severity.map_picture`), by the same names.
@@ -89,16 +89,18 @@ class Restoration:
             raise InputError(f"maps is {maps}, the folder of the images; choose another")
         folder, written = ensure_directory(folder), []
         names = unique(name.replace("/", "_").replace("\\", "_") for name in self.ids or map(str, range(len(self))))
-        for i, image in enumerate(self.pil()):
-            if image is None:
-                continue
-            name = names[i]
-            with atomic_path(folder / f"{name}.png") as temporary:
-                image.save(temporary, "PNG")
-            written.append(folder / f"{name}.png")
-            if maps is not None and self.severity_maps is not None:
-                size = (image.height, image.width)
-                save_image(map_picture(self.severity_maps[i], size), ensure_directory(maps) / f"{name}.png")
+        samples = self.images[None] if self.samples is None else self.samples
+        for i, name in enumerate(names):
+            for n, image in enumerate(samples[:, i], 1):
+                if not image.isfinite().all():  # it failed
+                    continue
+                path = folder / (f"{name}.png" if n == 1 else f"{name}-sample-{n}.png")
+                save_image(image, path)
+                written.append(path)
+            if maps is not None and self.severity_maps is not None and i not in self.failed:
+                height, width = self.images.shape[2:]
+                picture = map_picture(self.severity_maps[i], (height, width))
+                save_image(picture, ensure_directory(maps) / f"{name}.png")
         return written
 
     def grey(self) -> "Restoration":
