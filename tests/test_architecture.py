@@ -30,6 +30,7 @@ ORDER = [
     "pipeline",
     "jobs",
     "experiments",
+    "reports",
     "training",
     "cli",
 ]

@@ -1,0 +1,78 @@
+"""How sure a mean is, and whether one method is better than another on the same images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import binomtest, bootstrap
+
+from flashdiffusion.errors import InputError
+from flashdiffusion.metrics import get_metric
+from flashdiffusion.reports.cells import Cell
+
+RESAMPLES = 4000
+
+
+def interval(values: Sequence[float] | np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """The bootstrap 95 % interval of a mean; of one value, that value twice.
+
+    Raises:
+        InputError: no values.
+    """
+    if not len(values):
+        raise InputError("no values to take an interval of; expected at least one")
+    sample = np.asarray(values, dtype=float)
+    if np.ptp(sample) == 0:
+        return float(sample[0]), float(sample[0])
+    generator = np.random.default_rng(seed)
+    found = bootstrap((sample,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=generator)
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A method against another on the same images.
+
+    difference: mean of its figure less the other's, with its bootstrap 95 % interval low to high. wins, losses: images
+    on which it is better, and worse; ties count as neither. sign_test: how likely so uneven a count is if neither is
+    better (two-sided binomial test). better: whether the mean is better and the interval does not hold 0.
+    """
+
+    metric: str
+    method: str
+    other: str
+    images: int
+    difference: float
+    low: float
+    high: float
+    wins: int
+    losses: int
+    sign_test: float
+    better: bool
+
+    @property
+    def win_rate(self) -> float:
+        """Share of the images on which it is better."""
+        return self.wins / self.images
+
+
+def compare_cells(cell: Cell, other: Cell, metric: str, seed: int = 0) -> Comparison | None:
+    """Compare two methods on the images that both have a figure of; None if there are none.
+
+    Raises:
+        InputError: no metric of that name, or cells of different tasks.
+    """
+    if cell.task != other.task:
+        raise InputError(f"{cell.path} is of {cell.task} and {other.path} of {other.task}; expected the same task")
+    sign = 1 if get_metric(metric).higher else -1
+    own, others = cell.values(metric), other.values(metric)
+    gains = np.array([own[id] - others[id] for id in own if id in others])
+    if not len(gains):
+        return None
+    low, high = interval(gains, seed)
+    wins, losses = int((sign * gains > 0).sum()), int((sign * gains < 0).sum())
+    return Comparison(
+        *(metric, cell.method, other.method, len(gains), float(gains.mean()), low, high, wins, losses),
+        sign_test=float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0,
+        better=(low if sign > 0 else -high) > 0,
+    )
