@@ -19,6 +19,10 @@ class SizeError(InputError):
     """Images of a size that the model cannot take."""
 
 
+class UnsuitedError(InputError):
+    """A method that a task cannot have."""
+
+
 class CheckpointError(InputError):
     """A folder or file that is not the checkpoint it is taken for."""
 

@@ -275,6 +275,16 @@ def parse_method(text: str, others: Sequence[str] = ()) -> tuple[str, str]:
     return (start, solver) if parenthesis else ("noise", name)
 
 
+def split_method(text: str) -> tuple[str, dict[str, Any]]:
+    """Split `psld:steps=200,guidance=4` into the method's name and settings of its own.
+
+    Raises:
+        InputError: no setting, one given twice, or a wrong value.
+    """
+    name, _, own = text.partition(":")
+    return name.strip(), {key: value for key, (value,) in parse_settings(own.replace(",", " ")).items()}
+
+
 def method_name(start: str, solver: str) -> str:
     """Name a method, the inverse of `parse_method`."""
     alone = {pair: name for name, pair in _alone().items()}

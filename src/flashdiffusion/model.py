@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.data import ensure_directory
-from flashdiffusion.errors import CheckpointError, InputError, blamed_on
+from flashdiffusion.errors import CheckpointError, InputError, blamed_on, check_name
 from flashdiffusion.methods import Settings, check_used, default_solver, make_solver, make_start
 from flashdiffusion.physics.operator import as_physics
 from flashdiffusion.presets import Presets, preset_for
@@ -247,6 +247,16 @@ class Model:
         z_hat, var = torch.cat([p.z_hat for p in parts]), torch.cat([p.var for p in parts])
         severity = Severity(z_hat, var, torch.cat(maps) if maps else None)
         return with_holes(severity, in_holes(problem, (z_hat.shape[2], z_hat.shape[3])))
+
+    def take_for(self, kind: str) -> None:
+        """Let the severity encoder take every degradation for one of this kind, to measure what a wrong one costs.
+
+        Raises:
+            InputError: a kind that the encoder cannot be told, or no severity encoder.
+        """
+        encoder = self._need_encoder()
+        check_name("degradation told to the severity encoder", kind, encoder.config.conditions or ())
+        encoder.told = kind
 
     def _need_encoder(self) -> SeverityEncoder:
         if self.severity_encoder is None:

@@ -351,7 +351,11 @@ def test_inpainting_needs_its_mask_to_restore(refused, image, tiny_model):
         ("evaluate", ("--batch-size", "0"), "batch size is 0; expected at least 1"),
         ("evaluate", ("--eta", "-1"), "guidance is -1.0; expected"),
         ("evaluate", ("--noise-std", "-1"), "noise std is -1.0; expected"),
-        ("evaluate", ("--grid", "grid.xyz"), "grid is grid.xyz; expected a name that ends in .png"),
+        (
+            "evaluate",
+            ("--method", "ae", "--method", "bound"),
+            "one results file for 2 methods and tasks; expected a folder",
+        ),
     ],
 )
 def test_an_experiment_s_number_out_of_range(refused, tmp_path, image_folder, tiny_model, command, options, reason):

@@ -28,7 +28,6 @@ def test_version(flash):
     ("arguments", "option"),
     [
         (("restore", "a.png", "--out", "o", "--method", "ae", "--method", "psld"), "--method is given 2 times"),
-        (("evaluate", "--data", "d", "--out", "o", "--method", "ae", "--method", "ae"), "--method is given 2 times"),
         (("tune", "--data", "d", "--out", "o", "--method=ae", "--method", "psld"), "--method is given 2 times"),
         (("restore", "a.png", "--out", "o", "--jacobian", "--no-jacobian"), "--jacobian is given 2 times"),
         (("severity", "a.png", "--model", "a", "--model", "b"), "--model is given 2 times"),

@@ -114,12 +114,16 @@ def test_an_evaluation_that_cannot_be_is_refused_before_the_first_image(model, i
         EvaluateJob(**({"data": (str(image_folder),), "model": model} | change)).open()
 
 
-def test_an_evaluation_gives_images_of_the_first_alone(model, image_folder):
-    job = EvaluateJob((str(image_folder),), model, "gaussian-blur", "ae", shown=2, batch_size=3)
+@pytest.mark.parametrize(("wanted", "kinds"), [(True, {"clean", "measured", "estimate", "restored"}), (False, set())])
+def test_an_evaluation_gives_images_if_they_are_wanted(model, image_folder, wanted, kinds):
+    job = EvaluateJob((str(image_folder),), model, "gaussian-blur", "ae", images=wanted, batch_size=3)
     items = [Item(i, f"name-{i}", f"image-{i:02d}.png") for i in (0, 1, 5, 6)]
     dones = {done.index: done for done in run_local(job, items)}
     assert sorted(dones) == [0, 1, 5, 6]
     for i, done in dones.items():
         assert done.record["id"] == f"name-{i}" == done.name
-        assert set(done.pngs) == ({"clean", "measured", "restored"} if i < 2 else set())
-    assert decode_image(dones[0].pngs["clean"], "clean").size == (32, 32)
+        assert set(done.pngs) == kinds
+    for png in dones[0].pngs.values():
+        assert decode_image(png, "png").size == (32, 32)
+    if wanted:
+        assert dones[0].pngs["estimate"] == dones[0].pngs["restored"]  # of the method that restores nothing more

@@ -2,7 +2,7 @@
 
 import ast
 from collections.abc import Iterator
-from dataclasses import dataclass, make_dataclass
+from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -37,6 +37,10 @@ Fit = Annotated[bool, option("Crop and resize images to the model's size.", "--f
 Limit = Annotated[int | None, option("Use the first images only; default: all.")]
 Data = Annotated[list[Path], option("Folder of images or .tar shard; repeat for more.")]
 Blind = Annotated[bool, option("Tell the severity encoder nothing of noise and degradation.", "--blind")]
+Told = Annotated[
+    str | None,
+    option("Degradation that the severity encoder takes every image for, whatever it is, to see what that costs."),
+]
 Resume = Annotated[bool, option("Continue an earlier run: do only what is missing in it, or failed.", "--resume")]
 Physics = Annotated[
     str | None,
@@ -63,11 +67,13 @@ class ModelOptions:
     device: Annotated[str | None, option("Torch device, e.g. cuda; default: cuda if there is one.")] = None
     precision: Annotated[str, option("Precision of the networks: float32, bfloat16 or float16.", panel=RUN)] = "float32"
 
-    def choice(self, regressor: str | None = None, compile: str | None = None) -> "ModelChoice":
+    def choice(
+        self, regressor: str | None = None, compile: str | None = None, told: str | None = None
+    ) -> "ModelChoice":
         """What opens the model."""
         from flashdiffusion.jobs import ModelChoice
 
-        return ModelChoice(self.model, self.device, self.precision, regressor, compile)
+        return ModelChoice(self.model, self.device, self.precision, regressor, compile, told)
 
     def folder_to_save(self) -> Path:
         """The folder that --save writes into; raises InputError if the model is in none."""
@@ -141,17 +147,9 @@ class RunOptions:
 
 
 @dataclass(frozen=True)
-class _MethodOptions:
-    """A method, and those of its settings that were given; a subclass has an option for each."""
+class _SettingOptions:
+    """Settings of methods that were given; a subclass has an option for each."""
 
-    method: Annotated[
-        str | None,
-        option(
-            '"flash(proximal)", "flash(latent-dps)", psld, ae, ...; docs/results.md compares them. Default: '
-            "flash(proximal), or flash(latent-dps) if a setting is given that proximal does not use, such as guidance.",
-            show_default=False,
-        ),
-    ] = None
     set: Annotated[
         list[str] | None,
         option("Any of its settings, e.g. guidance=4; repeat for more.", "--set", metavar="NAME=VALUE"),
@@ -161,21 +159,7 @@ class _MethodOptions:
     )
 
     @property
-    def name(self) -> str:
-        """The method by its full name: that given, or the one chosen by the settings given."""
-        from flashdiffusion.jobs.measuring import BOUND
-        from flashdiffusion.methods import method_name, parse_method
-
-        return self._wanted if self._wanted == BOUND else method_name(*parse_method(self._wanted))
-
-    @property
-    def _wanted(self) -> str:
-        from flashdiffusion.methods import default_solver, method_name
-
-        return self.method or method_name("flash", default_solver("flash", self.given))
-
-    @property
-    def given(self) -> dict[str, Any]:
+    def shared(self) -> dict[str, Any]:
         """Settings by name, `--set` among them; raises InputError for no setting, a wrong value, or one given twice."""
         from flashdiffusion.methods import all_settings, parse_settings
 
@@ -189,6 +173,50 @@ class _MethodOptions:
                     raise InputError(f"--set {text}: {name} is given {times}; expected once")
                 own[name] = values[0]
         return own
+
+
+@dataclass(frozen=True)
+class _MethodOptions(_SettingOptions):
+    """A method, and those of its settings that were given."""
+
+    method: Annotated[
+        str | None,
+        option(
+            '"flash(proximal)", "flash(latent-dps)", psld, ae, ...; docs/results.md compares them. Its own settings '
+            'may follow: "psld:steps=200,guidance=4". Default: flash(proximal), or flash(latent-dps) if a setting is '
+            "given that proximal does not use, such as guidance.",
+            show_default=False,
+        ),
+    ] = None
+
+    @property
+    def name(self) -> str:
+        """The method by its full name: that given, or the one chosen by the settings given."""
+        from flashdiffusion.jobs.measuring import BOUND
+        from flashdiffusion.methods import method_name, parse_method
+
+        return self._wanted if self._wanted == BOUND else method_name(*parse_method(self._wanted))
+
+    @property
+    def label(self) -> str:
+        """The method and the settings that were given with its name, as it can be given again."""
+        from flashdiffusion.methods import split_method
+
+        own = split_method(self.method or "")[1]
+        return self.name + (":" + ",".join(f"{name}={value}" for name, value in own.items()) if own else "")
+
+    @property
+    def _wanted(self) -> str:
+        from flashdiffusion.methods import default_solver, method_name, split_method
+
+        return split_method(self.method or "")[0] or method_name("flash", default_solver("flash", self.given))
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Settings by name, those given with the method over the others; raises InputError as `shared` does."""
+        from flashdiffusion.methods import split_method
+
+        return self.shared | split_method(self.method or "")[1]
 
     def parts(self, bound: bool = False) -> tuple[str, str]:
         """Start and solver; with `bound` the method may be the bound, which needs the true image.
@@ -210,6 +238,53 @@ class _MethodOptions:
             )
         check_used(self.given, start, solver, BOUND if self.name == BOUND else None, option_of)
         return start, solver
+
+
+@dataclass(frozen=True)
+class _MethodsOptions(_SettingOptions):
+    """Methods, and those of their settings that were given."""
+
+    method: Annotated[
+        list[str] | None,
+        option(
+            'A method, as "flash(proximal)" or "psld:steps=200,guidance=4"; repeat for more. Settings given as options '
+            "are for all that use them. Default: flash(proximal).",
+            show_default=False,
+        ),
+    ] = None
+
+    def each(self) -> "list[MethodOptions]":
+        """Each method with its settings.
+
+        Raises:
+            InputError: a method given twice, or a setting that none uses.
+        """
+        from flashdiffusion.jobs.measuring import BOUND
+        from flashdiffusion.methods import parse_method, settings_of
+
+        if len(self.method or ()) < 2:
+            return [MethodOptions(**vars(self) | {"method": text}) for text in self.method or (None,)]
+        found, unused = [], {*self.shared}
+        for text in self.method or ():
+            one = MethodOptions(**vars(self) | {"method": text})
+            used = set() if one.name == BOUND else settings_of(*parse_method(one.name)).keys()
+            unused -= used
+            rest = {name: None for name in self.shared if name not in used}
+            kept = [item for item in self.set or () if setting_of(item) in used]
+            found.append(replace(one, **{name: None for name in rest if hasattr(one, name)}, set=kept))
+        if unused:
+            raise InputError(f"{', '.join(map(option_of, sorted(unused)))}: used by none of the methods given")
+        labels = [one.label for one in found]
+        if twice := {label for label in labels if labels.count(label) > 1}:
+            raise InputError(f"method {', '.join(sorted(twice))} is given twice; expected each once")
+        return found
+
+
+def setting_of(text: str) -> str:
+    """The setting that an item of `--set` is about."""
+    from flashdiffusion.methods import setting_called
+
+    return setting_called(text.partition("=")[0])
 
 
 def option_of(setting: str) -> str:
@@ -238,17 +313,17 @@ def declared_settings() -> Iterator[tuple[str, type, str, str]]:
 
 if TYPE_CHECKING:
     MethodOptions = _MethodOptions
+    MethodsOptions = _MethodsOptions
 else:
-    MethodOptions = make_dataclass(
-        "MethodOptions",
-        [
-            (
-                name,
-                Annotated[kind | None, option(text, *([f"--{name}", f"--{alias}"] if alias else ()), panel=SETTINGS)],
-                None,
-            )
-            for name, kind, text, alias in sorted({one[0]: one for one in declared_settings()}.values())
-        ],
-        bases=(_MethodOptions,),
-        frozen=True,
+    _SETTINGS = [
+        (
+            name,
+            Annotated[kind | None, option(text, *([f"--{name}", f"--{alias}"] if alias else ()), panel=SETTINGS)],
+            None,
+        )
+        for name, kind, text, alias in sorted({one[0]: one for one in declared_settings()}.values())
+    ]
+    MethodOptions, MethodsOptions = (
+        make_dataclass(base.__name__.lstrip("_"), _SETTINGS, bases=(base,), frozen=True)
+        for base in (_MethodOptions, _MethodsOptions)
     )

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from flashdiffusion.cli.command import option
 from flashdiffusion.cli.inputs import Failures, noted
-from flashdiffusion.cli.options import Blind, ModelOptions, OutFile, Seed, TaskOptions
-from flashdiffusion.errors import note
+from flashdiffusion.cli.options import Blind, ModelOptions, OutFile, Seed, TaskOptions, Told
+from flashdiffusion.errors import InputError, note
 
 
 def command(
@@ -20,6 +20,7 @@ def command(
     ] = None,
     limit: Annotated[int, option("Number of images.")] = 100,
     blind: Blind = False,
+    told: Told = None,
     seed: Seed = 0,
 ) -> int:
     """Ordering accuracy of the severity encoder: does severity rise with the degradation?"""
@@ -38,7 +39,9 @@ def command(
         own = ", ".join(f"{value:g}" for value in values)
         note(f"task {images.task} is measured at its own levels {own}, not {levels}")
     ensure_file(out)
-    pipeline = model.choice().open()
+    if blind and told is not None:
+        raise InputError(f"--blind and --told {told}: nothing is told to a blind encoder; expected one or the other")
+    pipeline = model.choice(told=told).open()
     data = noted(open_data(pipeline, images.data, limit))
     rows, failures = [], Failures()
     found = measure_ordering(pipeline, data, task, images.noise_std, values, seed, over, blind)
@@ -50,7 +53,11 @@ def command(
     if rows:
         result = summarise(rows, values, str(task.level) if over == "level" else "noise_std")
         std = images.noise_std if over == "level" else None
-        about = model.about() | images.about() | {"over": over, "noise_std": std, "seed": seed, "blind": blind}
+        about = (
+            model.about()
+            | images.about()
+            | {"over": over, "noise_std": std, "seed": seed, "blind": blind, "told": told}
+        )
         write_json(out, made_by(pipeline.prior.device, about) | result)
         accuracy = f"{result['ordering_accuracy']:.4f} over {len(rows)} images and {len(values)} levels"
         print(f"ordering accuracy {accuracy}; written to {out}")

@@ -10,6 +10,7 @@ from flashdiffusion.errors import note
 
 if TYPE_CHECKING:
     from flashdiffusion.jobs.records import Record
+    from flashdiffusion.reports.tables import Table
 
 SHORTEST, LONGEST = 8, 24  # characters of a name in one line of the table, so that figures have room
 
@@ -17,7 +18,6 @@ SHORTEST, LONGEST = 8, 24  # characters of a name in one line of the table, so t
 def print_records(title: str, records: "Sequence[Record]", as_json: bool) -> None:
     """A table of what is known of the images, or the same as JSON."""
     from rich import box
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -40,12 +40,33 @@ def print_records(title: str, records: "Sequence[Record]", as_json: bool) -> Non
             table.add_column(heading, justify="right", min_width=max(map(len, heading.split())))
     for row in rows:
         table.add_row(*(escape(shown(row.get(column))) for column in columns))
-    console = Console()
-    # Rich would leave out the last columns.
-    console.width = max(console.width, table.__rich_measure__(console, console.options.update(width=1000)).minimum)
-    console.print(table)
+    _print_whole(table)
     for reason in dict.fromkeys(reason for record in records for reason in (record.missing or {}).values()):
         note(reason)
+
+
+def print_table(table: "Table") -> None:
+    """Print a table of reports, its caption above it."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table as Printed
+
+    printed = Printed(title=escape(table.caption), title_justify="left", box=box.SIMPLE_HEAD)
+    for n, heading in enumerate(table.headings):
+        printed.add_column(escape(heading), justify="right" if n else "left", no_wrap=True)
+    for row in table.rows:
+        printed.add_row(*map(escape, row))
+    _print_whole(printed)
+
+
+def _print_whole(table: Any) -> None:
+    """Print a table of rich; in a narrow terminal it would leave out the last columns."""
+    from rich.console import Console
+
+    console = Console()
+    needed = table.__rich_measure__(console, console.options.update(width=1000))
+    console.width = max(console.width, needed.maximum if all(one.no_wrap for one in table.columns) else needed.minimum)
+    console.print(table)
 
 
 def write_csv(path: Path, records: "Sequence[Record]") -> None:

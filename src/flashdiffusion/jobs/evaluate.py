@@ -5,8 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from torch import Tensor
-
 from flashdiffusion.data import ImageDataset, encode_image
 from flashdiffusion.errors import InputError
 from flashdiffusion.jobs.job import Item, ModelChoice
@@ -16,14 +14,15 @@ from flashdiffusion.metrics import Metrics
 from flashdiffusion.physics import get_task
 from flashdiffusion.pipeline import FlashPipeline
 
+KINDS = ("clean", "measured", "estimate", "restored")  # of images that are kept
+
 
 @dataclass(frozen=True)
 class EvaluateJob:
     """Measure a method on a task; an item's place is that of its image in the data, its path the image's id there.
 
     data, limit: the images, see `ImageDataset`. weights: weights files of metrics that need them, by name. batch_size:
-    images that are loaded together. shown: of the first so many images, PNGs are given of what is clean, measured and
-    restored.
+    images that are loaded together. images: give PNGs too, of what is clean, measured, estimated and restored.
     """
 
     data: tuple[str, ...]
@@ -37,7 +36,7 @@ class EvaluateJob:
     weights: Mapping[str, str] = field(default_factory=dict)
     batch_size: int = 64
     max_in_flight: int | None = None
-    shown: int = 0
+    images: bool = False
     progress: bool = False
 
     def open(self) -> "EvaluateWorker":
@@ -58,6 +57,7 @@ class EvaluateWorker:
         self.options = {
             name: getattr(job, name) for name in ("noise_std", "seed", "settings", "batch_size", "max_in_flight")
         }
+        self.options["estimates"] = job.images
         start, solver = Measure(self.task, job.method, **self.options).parts
         self.metrics = Metrics(job.weights)
         self.pipeline = job.model.open()
@@ -92,7 +92,7 @@ class EvaluateWorker:
                 yield replace(item, reason=one.failed)
                 continue
             record = replace(one.record, id=item.name, digest=self.data.digest(one.index))
-            yield replace(item, record=record.to_json(), pngs=_pngs(one) if one.index < job.shown else {})
+            yield replace(item, record=record.to_json(), pngs=_pngs(one) if job.images else {})
         yield from moved
 
 
@@ -110,5 +110,5 @@ def open_data(
 
 
 def _pngs(one: Evaluated) -> dict[str, bytes]:
-    images: dict[str, Tensor | None] = {"clean": one.clean, "measured": one.measured, "restored": one.restored}
+    images = {name: getattr(one, name) for name in KINDS}
     return {name: encode_image(image) for name, image in images.items() if image is not None}

@@ -75,7 +75,8 @@ class ModelChoice:
     """A model by its folder, name or hub id, and how it is to run.
 
     device: None for a GPU if there is one. regressor: another model, whose regressor is used. compile: mode of
-    `FlashPipeline.compile`, None to leave the networks as they are.
+    `FlashPipeline.compile`, None to leave the networks as they are. told: kind of degradation that the severity encoder
+    takes every image for.
     """
 
     name: str | None = None
@@ -83,6 +84,7 @@ class ModelChoice:
     precision: str = "float32"
     regressor: str | None = None
     compile: str | None = None
+    told: str | None = None
 
     @property
     def torch_device(self) -> torch.device:
@@ -121,6 +123,8 @@ class ModelChoice:
                     f"model {self.regressor} has no regressor; train one with `flashdiffusion train regressor`"
                 )
             pipeline.regressor = other.regressor
+        if self.told is not None:
+            pipeline.take_for(self.told)
         dtype = getattr(torch, self.precision)
         if not is_fast(dtype, probe.device):
             note(f"this processor has no {self.precision} instructions and would take far longer; float32 is used")

@@ -111,16 +111,10 @@ class Journal:
         return [(self._expect(path, row, "id", str), row) for row in rows]
 
     def _check(self, path: Path, earlier: Row) -> None:
-        old, new = _flat({key: earlier.get(key) for key in self.about}), _flat(self.about)
-        different = []
-        for key, (name, _) in (old | new).items():
-            before, now = (side[key][1] if key in side else None for side in (old, new))
-            if placed(before) != placed(now):
-                different.append(f"{name} ({_shown(before)}, now {_shown(now)})")
-        if different:
+        if different := differences(earlier, self.about):
             raise InputError(
-                f"{path} holds a run with another {', '.join(different)}; give the same options, choose another --out, "
-                "or leave out --resume to start afresh"
+                f"{path} holds a run with another {different}; give the same options, choose another --out, or leave "
+                "out --resume to start afresh"
             )
 
     @staticmethod
@@ -129,6 +123,17 @@ class Journal:
         if not isinstance(value, kind):
             raise InputError(f"{path} has no {key}: it is of no run that can be continued; choose another --out")
         return value
+
+
+def differences(earlier: Mapping[str, Any], about: Row) -> str:
+    """Say in what of all that `about` names an earlier run was another: names, with its value and the one now."""
+    old, new = _flat({key: earlier.get(key) for key in about}), _flat(about)
+    different = []
+    for key, (name, _) in (old | new).items():
+        before, now = (side[key][1] if key in side else None for side in (old, new))
+        if placed(before) != placed(now):
+            different.append(f"{name} ({_shown(before)}, now {_shown(now)})")
+    return ", ".join(different)
 
 
 def _flat(about: Row) -> dict[tuple[str, str], tuple[str, Any]]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flashdiffusion.data import ImageDataset, in_chunks, mapped
 from flashdiffusion.engine.capacity import Capacity, Failure, Limit, in_parts
-from flashdiffusion.errors import InputError
+from flashdiffusion.errors import InputError, UnsuitedError
 from flashdiffusion.jobs.records import Record, compare
 from flashdiffusion.methods import SOLVERS, Settings, parse_method
 from flashdiffusion.metrics import Metrics
@@ -36,7 +36,8 @@ _UNUSED = {"noise", "regression"}  # starts that make no use of a severity
 class Evaluated:
     """One image: its place in the data, its record, and what can be looked at, (3, H, W) in [0, 1].
 
-    measured: the measurement as an image. failed: why there is no record. clean: None if it could not be read.
+    measured: the measurement as an image. estimate: the severity encoder's, decoded, if it is wanted. failed: why there
+    is no record. clean: None if it could not be read.
     """
 
     index: int
@@ -44,6 +45,7 @@ class Evaluated:
     record: Record | None = None
     clean: Tensor | None = None
     measured: Tensor | None = None
+    estimate: Tensor | None = None
     restored: Tensor | None = None
     failed: str | None = None
 
@@ -54,10 +56,12 @@ class Measure:
 
     method: a name that `methods.methods()` lists, or "bound": D0(E0(x)). seed: of measurements and sampling; the same
     (seed, image id) gives the same measurement for every method. metrics: what is measured; by default all that need
-    no weights. batch_size: images that are loaded together. max_in_flight: see `FlashPipeline.stream`.
+    no weights. batch_size: images that are loaded together. max_in_flight: see `FlashPipeline.stream`. estimates:
+    whether the severity encoder's estimates are decoded too.
 
     Raises:
-        InputError: unknown method, a value out of range, or a task that may draw what the solver cannot serve.
+        InputError: unknown method, or a value out of range.
+        UnsuitedError: a task that may draw what the solver cannot serve.
     """
 
     task: Task | Mixture
@@ -68,6 +72,7 @@ class Measure:
     metrics: Metrics = field(default_factory=Metrics)
     batch_size: int = 32
     max_in_flight: int | None = None
+    estimates: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -80,7 +85,7 @@ class Measure:
             return
         for one in self.task.tasks if isinstance(self.task, Mixture) else (self.task,):
             if not is_linear(one.draw(1, PROBE, torch.Generator().manual_seed(0), 0.0)):
-                raise InputError(
+                raise UnsuitedError(
                     f"{solver} needs linear degradations, and task {self.task.name} has {one.name}; use another solver"
                 )
 
@@ -172,14 +177,12 @@ def _measured(
         measured = measure(clean, ids, what.task, what.noise_std, what.seed)
         problem = Problem(measured.y, measured.physics)
         looks = problem.image
-        severities: list[float | None] = [None] * len(ids)
-        if what.severity_used():
-            severities = _true_severities(pipeline, clean, problem, together)
+        severities, estimates = _estimated(pipeline, clean, problem, together, what)
         described = measured.physics.describe()
         known = []
         for n, row in enumerate(images):
             record = Record(ids[n], described[n], true_severity=severities[n])
-            known.append(Evaluated(row, ids[n], record, clean[n].clone(), looks[n].clone()))
+            known.append(Evaluated(row, ids[n], record, clean[n].clone(), looks[n].clone(), estimates[n]))
         if what.method == BOUND:
             yield Batch(ids, clean, Unknown(), extra=known)
         else:
@@ -187,16 +190,27 @@ def _measured(
 
 
 @torch.no_grad()
-def _true_severities(pipeline: FlashPipeline, clean: Tensor, problem: Problem, limit: Limit) -> list[float | None]:
+def _estimated(
+    pipeline: FlashPipeline, clean: Tensor, problem: Problem, limit: Limit, what: Measure
+) -> tuple[list[float | None], list[Tensor | None]]:
+    """True severities of the encoder's estimates, and these as images, if the method goes by them and they are wanted.
+
+    None of each where there is none.
+    """
     encoder, prior = pipeline.severity_encoder, pipeline.prior
-    values: list[float | None] = []
-    if encoder is None:
-        return [None] * len(clean)
+    values: list[float | None] = [None] * len(clean)
+    images: list[Tensor | None] = [None] * len(clean)
+    if encoder is None or not what.severity_used():
+        return values, images
 
-    def call(rows: list[int]) -> list[float]:
+    def call(rows: list[int]) -> tuple[list[float], list[Tensor | None]]:
         part = problem.take(torch.tensor(rows)).to(prior.device, torch.float32)
-        return true_severity(part.severity(encoder).z_hat, prior.encode(clean[rows].to(prior.device))).tolist()
+        z_hat = part.severity(encoder).z_hat
+        shown = [*prior.decode(z_hat).float().clamp(0, 1).cpu()] if what.estimates else [None] * len(rows)
+        return true_severity(z_hat, prior.encode(clean[rows].to(prior.device))).tolist(), shown
 
-    for rows, severities in in_parts(call, range(len(clean)), limit):
-        values += [None] * len(rows) if isinstance(severities, Failure) else severities
-    return values
+    for rows, found in in_parts(call, range(len(clean)), limit):
+        if not isinstance(found, Failure):
+            for row, value, image in zip(rows, *found, strict=True):
+                values[row], images[row] = value, image
+    return values, images

@@ -10,6 +10,7 @@ from typing import Any
 from flashdiffusion.errors import InputError
 from flashdiffusion.metrics import all_metrics
 
+CELLS = "*--*.json"  # results files in a folder of evaluate
 IMAGES = "images"  # folder of what --save-images keeps, beside the results files
 COST = {"nfe": ".1f", "gflop": ".0f", "seconds": ".2f"}  # decimals of what restoring cost
 
@@ -59,14 +60,13 @@ def cell_file(folder: Path, task: str, method: str) -> Path:
 
 
 def image_file(folder: Path, task: str, method: str, id: str, kind: str) -> Path:
-    """File of an image that is kept; what is clean and what was measured are the same for every method.
+    """File of an image that is kept; all but what is restored is the same for every method.
 
     Args:
         method: its `slug`.
     """
-    own = method if kind in ("estimate", "restored") else kind
     name = id.replace("/", "_").replace("\\", "_")
-    return folder / IMAGES / task / (f"{own}-estimate" if kind == "estimate" else own) / f"{name}.png"
+    return folder / IMAGES / task / (method if kind == "restored" else kind) / f"{name}.png"
 
 
 def read_cell(path: Path) -> Cell | None:

@@ -31,13 +31,14 @@ def interval(values: Sequence[float] | np.ndarray, seed: int = 0) -> tuple[float
 
 @dataclass(frozen=True)
 class Comparison:
-    """A method against another on the same images.
+    """A method against another on the same images of a task.
 
     difference: mean of its figure less the other's, with its bootstrap 95 % interval low to high. wins, losses: images
     on which it is better, and worse; ties count as neither. sign_test: how likely so uneven a count is if neither is
     better (two-sided binomial test). better: whether the mean is better and the interval does not hold 0.
     """
 
+    task: str
     metric: str
     method: str
     other: str
@@ -49,6 +50,11 @@ class Comparison:
     losses: int
     sign_test: float
     better: bool
+
+    @property
+    def mean_is_better(self) -> bool:
+        """Whether its mean is better, however sure that is."""
+        return (self.difference > 0) == get_metric(self.metric).higher and self.difference != 0
 
     @property
     def win_rate(self) -> float:
@@ -72,7 +78,7 @@ def compare_cells(cell: Cell, other: Cell, metric: str, seed: int = 0) -> Compar
     low, high = interval(gains, seed)
     wins, losses = int((sign * gains > 0).sum()), int((sign * gains < 0).sum())
     return Comparison(
-        *(metric, cell.method, other.method, len(gains), float(gains.mean()), low, high, wins, losses),
+        *(cell.task, metric, cell.method, other.method, len(gains), float(gains.mean()), low, high, wins, losses),
         sign_test=float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0,
         better=(low if sign > 0 else -high) > 0,
     )

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -70,6 +70,8 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
         InputError: unknown head, a negative number of layers, or a scale that is not above 0.
     """
 
+    told: str | None = None  # a kind of degradation that it takes every image for, to measure what that costs
+
     @register_to_config
     def __init__(
         self,
@@ -118,6 +120,8 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
         """
         image = to_network_range(y).to(self.dtype)
         known = Conditions.none(y) if known is None else known
+        if self.told is not None:
+            known = replace(known, kinds=[self.told] * len(y))
         if self.config.conditions is not None:
             image = torch.cat([image, known.planes(self.config.conditions).to(image)], dim=1)
         raw = self.encoder(image)
