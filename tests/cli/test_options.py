@@ -16,7 +16,7 @@ from flashdiffusion.solvers import LatentDPS
 from flashdiffusion.solvers.guided import data_term
 from flashdiffusion.solvers.registry import SOLVERS, register_solver, setting
 
-COMMANDS = ("degrade", "restore", "severity", "evaluate", "ordering", "tune", "train", "convert")
+COMMANDS = ("degrade", "restore", "severity", "evaluate", "ordering", "mine", "tune", "train", "convert")
 
 
 def test_version(flash):

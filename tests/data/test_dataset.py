@@ -1,5 +1,6 @@
 """The same images from a folder, a tar shard or single files, cached or not."""
 
+import shutil
 import tarfile
 
 import pytest
@@ -89,6 +90,69 @@ def test_a_damaged_image_is_named_when_it_is_read(tmp_path, image_folder):
     data = ImageDataset([image_folder, tmp_path], SIZE)
     with pytest.raises(InputError, match=r"bad\.png"):
         data.batch([0, 12])
+
+
+def test_batches_give_the_images_and_say_which_cannot_be_read(tmp_path, image_folder):
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    data = ImageDataset([image_folder, tmp_path], SIZE, cache_gib=0)
+    found = list(data.batches([12, 3, 0, 12], 3))
+    assert [indices for indices, _, _ in found] == [[3, 0], []]
+    assert torch.equal(found[0][1], data.batch([3, 0])) and found[1][1].shape == (0, 3, SIZE, SIZE)
+    assert all([*failed] == [12] and "bad.png" in failed[12] for _, _, failed in found)
+
+
+def test_a_list_names_images_by_their_paths(tmp_path, image_folder):
+    shutil.copy(image_folder / "image-03.png", tmp_path / "own.png")
+    (tmp_path / "list.txt").write_bytes(f"own.png\r\n\n{image_folder}/image-05.png\nown.png".encode())
+    data = ImageDataset([tmp_path / "list.txt"], SIZE)
+    assert data.ids == ["own.png", f"{image_folder}/image-05.png", "own.png"]
+    assert torch.equal(data.batch([0, 1, 2]), ImageDataset([image_folder], SIZE).batch([3, 5, 3]))
+
+
+def test_a_written_list_is_data_with_the_same_ids(tmp_path, image_folder, monkeypatch):
+    """Of folders below, tar shards whose members have a folder, single files, and lists; wherever it is read from."""
+    (tmp_path / "deep" / "below").mkdir(parents=True)
+    shutil.copy(image_folder / "image-01.png", tmp_path / "deep" / "below" / "a.png")
+    with tarfile.open(tmp_path / "shard.TAR", "w") as tar:
+        for number in (2, 3):
+            tar.add(image_folder / f"image-{number:02d}.png", arcname=f"./x/{number}.png")
+    (tmp_path / "given.txt").write_text("deep/below/a.png\n")
+    monkeypatch.chdir(tmp_path)
+    data = ImageDataset(["deep", "shard.TAR", image_folder / "image-04.png", "given.txt"], SIZE)
+    assert data.ids == ["below/a.png", "./x/2.png", "./x/3.png", "image-04.png", "deep/below/a.png"]
+    order = [4, 2, 0, 3, 1, 2]
+    (tmp_path / "out").mkdir()
+    data.write_list("out/list.txt", order)
+    expected = data.batch(order)
+    monkeypatch.chdir("/")
+    listed = ImageDataset([tmp_path / "out" / "list.txt"], SIZE)
+    assert listed.ids == [data.ids[i] for i in order]
+    assert torch.equal(listed.batch(range(6)), expected)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("absent.png", r"list.txt, line 2: cannot read .*absent.png: No such file"),
+        (".", r"list.txt, line 2: cannot read .*: it is a folder; expected a file"),
+        ("shard.tar/./absent.png", r"list.txt, line 2: no image absent.png in shard.tar"),
+        ("absent.tar/./a.png", r"list.txt, line 2: cannot read .*absent.tar: No such file"),
+    ],
+)
+def test_a_list_of_what_is_not_there_is_refused(tmp_path, image_folder, shard, line, reason):
+    (tmp_path / "list.txt").write_text(f"{image_folder}/image-00.png\n{line}\n")
+    with pytest.raises(InputError, match=reason):
+        ImageDataset([tmp_path / "list.txt"], SIZE)
+
+
+def test_lists_that_cannot_be(tmp_path, image_folder):
+    (tmp_path / "list.txt").write_text("\n")
+    with pytest.raises(InputError, match="no images found"):
+        ImageDataset([tmp_path / "list.txt"], SIZE)
+    shutil.copy(image_folder / "image-00.png", tmp_path / "two\nlines.png")
+    with pytest.raises(InputError, match="expected paths without line breaks"):
+        ImageDataset([tmp_path], SIZE).write_list(tmp_path / "out.txt", [0])
+    assert not (tmp_path / "out.txt").exists()
 
 
 def test_what_holds_no_images_is_refused(tmp_path):

@@ -87,7 +87,7 @@ def test_the_factor_counts_images_and_not_entries_or_levels():
 def test_an_image_is_measured_the_same_in_any_batch(tiny_pipeline, image_folder, monkeypatch):
     data, task = ImageDataset([image_folder], 32, 3), get_task("gaussian-blur")
     together = list(measure_calibration(tiny_pipeline, data, task, (0.0, 0.1)))
-    monkeypatch.setattr(calibration, "_BATCH", 1)
+    monkeypatch.setattr(calibration, "BATCH", 1)
     alone = {(row.id, row.noise_std): row for row in measure_calibration(tiny_pipeline, data, task, (0.0, 0.1))}
     assert len(together) == len(alone) == 6
     for row in together:

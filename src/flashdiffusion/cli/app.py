@@ -15,6 +15,7 @@ from flashdiffusion.cli import (
     degrade,
     demo,
     evaluate,
+    mine,
     ordering,
     reproduce,
     restore,
@@ -27,7 +28,7 @@ from flashdiffusion.errors import FlashDiffusionError, UntunedWarning
 from flashdiffusion.plugins import load_plugins
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-for module in (demo, degrade, restore, severity, evaluate, reproduce, ordering, calibrate, tune, train, convert):
+for module in (demo, degrade, restore, severity, evaluate, reproduce, ordering, calibrate, mine, tune, train, convert):
     app.command(name=module.__name__.rsplit(".", 1)[-1], cls=Command)(with_options(module.command))
 
 

@@ -35,7 +35,7 @@ NoiseStd = Annotated[float, option("Noise standard deviation on the [0, 1] scale
 Json = Annotated[bool, option("Print JSON instead of a table.", "--json")]
 Fit = Annotated[bool, option("Crop and resize images to the model's size.", "--fit")]
 Limit = Annotated[int | None, option("Use the first images only; default: all.")]
-Data = Annotated[list[Path], option("Folder of images or .tar shard; repeat for more.")]
+Data = Annotated[list[Path], option("Folder of images, .tar shard or .txt list; repeat for more.")]
 Blind = Annotated[bool, option("Tell the severity encoder nothing of noise and degradation.", "--blind")]
 Told = Annotated[
     str | None,

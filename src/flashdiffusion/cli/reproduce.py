@@ -58,7 +58,9 @@ class Measured:
         limit = 100 if self.limit is None else self.limit
         about = self.model.about() | images.about() | {"seed": self.seed, "told": told}
         if not _holds(file, about, limit, levels):
-            ordering.command(images, file, self.model, levels=levels, limit=limit, told=told, seed=self.seed)
+            ordering.command(
+                images, file, self.model, ordering.LevelOptions(levels=levels), limit, told=told, seed=self.seed
+            )
         result: dict[str, Any] = json.loads(file.read_text())
         return result
 

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,12 +70,17 @@ def _print_whole(table: Any) -> None:
 
 
 def write_csv(path: Path, records: "Sequence[Record]") -> None:
-    """The same table as a CSV file, written atomically, with the file of each image."""
+    """The same table as a CSV file, with the file of each image."""
+    columns, rows = _table(records)
+    write_rows(path, [*columns, "file"], rows)
+
+
+def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write these columns of rows as a CSV file, atomically."""
     from flashdiffusion.data import atomic_path
 
-    columns, rows = _table(records)
     with atomic_path(path) as temporary, temporary.open("w", newline="", errors="surrogateescape") as stream:
-        writer = csv.DictWriter(stream, [*columns, "file"], extrasaction="ignore")
+        writer = csv.DictWriter(stream, columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
 

@@ -4,7 +4,7 @@ import hashlib
 import os
 import sys
 import tarfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -13,10 +13,13 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.data.decoding import SUFFIXES, decode_image
-from flashdiffusion.data.files import expect_file
+from flashdiffusion.data.files import expect_file, read_bytes, write_bytes
 from flashdiffusion.data.images import LARGEST_FILE, fit, to_tensor
+from flashdiffusion.data.prefetch import in_chunks, prefetched
 from flashdiffusion.data.walking import PassedOver, walk
 from flashdiffusion.errors import InputError, blamed_on
+
+_MARK = "/./"  # in a line of a list, between what --data takes and the image's id in it; rsync marks paths the same way
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,14 @@ class _Entry:
         except OSError as error:
             raise InputError(f"cannot read {self.file}: {error.strerror or error}") from error
 
+    @property
+    def line(self) -> str:
+        """The line of a list that stands for it, see `_listed`."""
+        file = self.file.absolute().as_posix()
+        if self.length >= 0:
+            return f"{file}{_MARK}{self.id}"
+        return f"{file.removesuffix(f'/{self.id}')}{_MARK}{self.id}" if file.endswith(f"/{self.id}") else file
+
 
 def _entries(path: Path, notes: list[str]) -> list[_Entry]:
     if path.is_dir():
@@ -46,12 +57,14 @@ def _entries(path: Path, notes: list[str]) -> list[_Entry]:
         entries = [_Entry(f.relative_to(path).as_posix(), f) for f in files]
     elif path.suffix.lower() == ".tar" and path.exists():
         entries, passed = _members(path)
+    elif path.suffix.lower() == ".txt" and path.exists():
+        return _listed(path)
     else:
         if not path.exists() and not path.is_symlink():
             raise InputError(f"no such file or folder: {path}")
         expect_file(path)
         if path.suffix.lower() not in SUFFIXES:
-            raise InputError(f"{path}: expected a folder of images, a .tar shard or an image")
+            raise InputError(f"{path}: expected a folder of images, a .tar shard, a .txt list or an image")
         return [_Entry(path.name, path)]
     if (note := passed.say(path)) is not None:
         notes.append(note)
@@ -72,8 +85,32 @@ def _members(path: Path) -> tuple[list[_Entry], PassedOver]:
     return entries, passed
 
 
+def _listed(path: Path) -> list[_Entry]:
+    """The images of a list: a path a line, absolute or from the list's folder; SHARD.tar/./ID is one of a tar shard.
+
+    The id of FOLDER/./ID or SHARD.tar/./ID is that with the whole folder or shard as data; of others it is the line.
+    """
+    shards, entries = dict[str, dict[str, _Entry]](), list[_Entry]()
+    lines = os.fsdecode(read_bytes(path, LARGEST_FILE)).split("\n")
+    for number, line in enumerate((one.removesuffix("\r") for one in lines), start=1):
+        source, mark, name = line.partition(_MARK)
+        try:
+            if mark and source.lower().endswith(".tar"):
+                if source not in shards:
+                    shards[source] = {entry.id: entry for entry in _members(path.parent / source)[0]}
+                if name not in shards[source]:
+                    raise InputError(f"no image {name} in {source}")
+                entries.append(shards[source][name])
+            elif line:
+                expect_file(path.parent / line)
+                entries.append(_Entry(name or line, path.parent / line))
+        except InputError as error:
+            raise InputError(f"{path}, line {number}: {error}") from error
+    return entries
+
+
 class ImageDataset:
-    """Images of folders, uncompressed tar shards and files, centre-cropped and resized to a square.
+    """Images of folders, uncompressed tar shards, lists (.txt) and files, centre-cropped and resized to a square.
 
     Items are uint8 (3, size, size); `ids[i]` names image i; `notes` says what was passed over. Decoded images
     are kept in memory as long as `cache_gib` allows, so that later epochs cost nothing.
@@ -90,7 +127,7 @@ class ImageDataset:
         self.notes: list[str] = []
         self._entries = [entry for path in paths for entry in _entries(Path(path), self.notes)][:limit]
         if not self._entries:
-            raise InputError("no images found; --data takes folders of images and .tar shards")
+            raise InputError("no images found; --data takes folders of images, .tar shards and .txt lists")
         self.ids = [entry.id for entry in self._entries]
         self.size = size
         self._cache: dict[int, Tensor] = {}
@@ -163,3 +200,31 @@ class ImageDataset:
                 return error
 
         return list(self._pool.map(read, indices))
+
+    def batches(self, indices: Iterable[int], size: int) -> Iterator[tuple[list[int], Tensor, dict[int, str]]]:
+        """Read `size` images at a time, the next ones in a thread.
+
+        Yields:
+            Those of the indices that can be read, their images, float32 (B, 3, size, size) in [0, 1], and for each
+            other index the reason why it cannot.
+        """
+
+        def read(chunk: list[int]) -> tuple[list[int], Tensor, dict[int, str]]:
+            found = dict(zip(chunk, self.attempt(chunk), strict=True))
+            images = {index: one for index, one in found.items() if isinstance(one, Tensor)}
+            failed = {index: str(one) for index, one in found.items() if isinstance(one, InputError)}
+            whole = torch.stack([*images.values()]) if images else torch.empty(0, 3, self.size, self.size)
+            return [*images], whole.float() / 255, failed
+
+        return prefetched(read(chunk) for chunk in in_chunks(indices, size))
+
+    def write_list(self, path: str | Path, indices: Iterable[int]) -> None:
+        """Write a list of images, in this order, that is itself data (.txt), with the same ids.
+
+        Raises:
+            InputError: a path with a line break in it.
+        """
+        lines = [self._entries[index].line for index in indices]
+        if broken := [line for line in lines if "\n" in line or line.endswith("\r")]:
+            raise InputError(f"{path}: {broken[0]!r} cannot be listed; expected paths without line breaks")
+        write_bytes(path, os.fsencode("".join(f"{line}\n" for line in lines)))

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flashdiffusion.data import ImageDataset, atomic_path, in_chunks
-from flashdiffusion.errors import InputError
+from flashdiffusion.data import ImageDataset, atomic_path
+from flashdiffusion.experiments.ordering import BATCH, severity_of
 from flashdiffusion.jobs.records import plain, severity_quality
 from flashdiffusion.physics.tasks import Mixture, Task, measure
 from flashdiffusion.pipeline import FlashPipeline
@@ -23,7 +23,6 @@ TARGET = 0.9  # the coverage that the factor is for
 NOMINAL = torch.arange(1, 10) / 10
 FACTORS = torch.logspace(-2, 2, 801)  # of the variance, 1.2 % apart
 RESAMPLES = 500
-_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -61,19 +60,15 @@ def measure_calibration(
     Raises:
         InputError: a noise level that cannot be, or a model without a severity encoder.
     """
-    for rows in in_chunks(range(len(data)), _BATCH):
-        read = dict(zip(rows, data.attempt(rows), strict=True))
-        yield from (Checked(i, data.ids[i], failed=str(e)) for i, e in read.items() if isinstance(e, InputError))
-        images = {i: image for i, image in read.items() if isinstance(image, Tensor)}
-        if not images:
+    for rows, clean, failed in data.batches(range(len(data)), BATCH):
+        yield from (Checked(i, data.ids[i], failed=reason) for i, reason in failed.items())
+        if not rows:
             continue
-        ids, clean = [data.ids[i] for i in images], torch.stack([*images.values()]).float() / 255
+        ids = [data.ids[i] for i in rows]
         z0 = pipeline.prior.encode(clean.to(pipeline.prior.device)).float()
         for std in noise_stds:
-            measured = measure(clean, ids, task, std, seed)
-            y, physics = measured.y, measured.physics
-            severity = pipeline.severity(physics.image(y)) if blind else pipeline.severity(y, physics)
-            yield from _checked([*images], ids, std, severity, z0)
+            severity = severity_of(pipeline, measure(clean, ids, task, std, seed), blind)
+            yield from _checked(rows, ids, std, severity, z0)
 
 
 def _checked(rows: list[int], ids: list[str], noise_std: float, severity: Severity, z0: Tensor) -> Iterator[Checked]:

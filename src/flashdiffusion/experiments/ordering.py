@@ -10,15 +10,17 @@ from torch import Tensor
 
 from flashdiffusion.data import ImageDataset
 from flashdiffusion.errors import InputError, check_name
+from flashdiffusion.physics.mixed import concatenate
 from flashdiffusion.physics.tasks import Measurements, Mixture, Task, measure
 from flashdiffusion.pipeline import FlashPipeline
 from flashdiffusion.seeds import image_generator
-from flashdiffusion.severity import ordering_accuracy
+from flashdiffusion.severity import Severity, ordering_accuracy
 
 # What rises from one measurement to the next.
 OVER = ("level", "noise")
 NOISE_LEVELS = (0.0, 0.2)
 LEVELS = 10
+BATCH = 16  # images that are measured together
 _SIZE = (64, 64)  # of an image to try levels on
 
 
@@ -50,30 +52,37 @@ def measure_ordering(
             drawn from the task once.
         blind: whether the encoder sees the measurement alone, and is told nothing of its physics.
     """
-    for i, image_id in enumerate(data.ids):
-        (image,) = data.attempt([i])
-        if isinstance(image, InputError):
-            yield Ordering(image_id, [], 0.0, str(image))
+    for rows, clean, failed in data.batches(range(len(data)), BATCH):
+        yield from (Ordering(data.ids[i], [], 0.0, reason) for i, reason in failed.items())
+        if not rows:
             continue
-        clean = image[None].float() / 255
-        found = []
+        ids, found = [data.ids[i] for i in rows], []
         for n, value in enumerate(values):
-            name = f"{image_id}@{n}"
+            names = [f"{image_id}@{n}" for image_id in ids]
             if over == "level":
-                measured = measure(clean, [name], task, noise_std, seed, level=value)
+                measured = measure(clean, names, task, noise_std, seed, level=value)
             else:
-                measured = _with_noise(clean, image_id, name, task, value, seed)
-            y, physics = measured.y, measured.physics
-            severity = pipeline.severity(physics.image(y)) if blind else pipeline.severity(y, physics)
-            found.append(severity.var.float().cpu())
-        severities = torch.cat(found)
-        yield Ordering(image_id, severities.tolist(), float(ordering_accuracy(severities[None])[0]))
+                measured = _with_noise(clean, ids, names, task, value, seed)
+            found.append(severity_of(pipeline, measured, blind).var.float().cpu())
+        severities = torch.stack(found, dim=1)
+        accuracies = ordering_accuracy(severities).tolist()
+        yield from map(Ordering, ids, severities.tolist(), accuracies)
 
 
-def _with_noise(clean: Tensor, image_id: str, name: str, task: Task | Mixture, std: float, seed: int) -> Measurements:
-    """The image by its own operator, the same for every noise level, with noise of its own at each."""
-    physics = task.draw(1, (clean.shape[2], clean.shape[3]), image_generator(seed, image_id), std)
-    return Measurements(physics(clean, image_generator(seed, name)), physics)
+def severity_of(pipeline: FlashPipeline, measured: Measurements, blind: bool) -> Severity:
+    """What the encoder says of measurements, told of their physics unless `blind`."""
+    y, physics = measured.y, measured.physics
+    return pipeline.severity(physics.image(y)) if blind else pipeline.severity(y, physics)
+
+
+def _with_noise(
+    clean: Tensor, ids: Sequence[str], names: Sequence[str], task: Task | Mixture, std: float, seed: int
+) -> Measurements:
+    """Each image by its own operator, the same for every noise level, with noise of its own at each."""
+    size = (clean.shape[2], clean.shape[3])
+    each = [task.draw(1, size, image_generator(seed, image_id), std) for image_id in ids]
+    ys = [one(clean[n : n + 1], image_generator(seed, names[n])) for n, one in enumerate(each)]
+    return Measurements(torch.cat(ys), concatenate(each))
 
 
 def summarise(rows: Sequence[Ordering], values: Sequence[float], varied: str) -> dict[str, Any]:
@@ -89,6 +98,11 @@ def summarise(rows: Sequence[Ordering], values: Sequence[float], varied: str) ->
         "levels": [{varied: v, "mean_severity": m} for v, m in zip(values, severities, strict=True)],
         "records": [{"id": r.id, "accuracy": r.accuracy, "severities": r.severities} for r in rows],
     }
+
+
+def level_name(task: Task | Mixture, over: str) -> str:
+    """What the levels are called."""
+    return str(task.level) if over == "level" else "noise_std"
 
 
 def ordering_values(
