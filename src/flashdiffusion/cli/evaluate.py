@@ -53,11 +53,11 @@ def command(
     settings = _settings(report.preset, images.task, mixture, parts, choice.presets, method.given)
     for path in filter(None, (out, report.grid)):
         ensure_file(path)
-    data = noted(ImageDataset(images.data, 1, limit))
+    data = noted(ImageDataset(images.data, 1, limit, split=images.split))
     what: dict[str, Any] = {"task": images.task, "method": method.name, "noise_std": images.noise_std, "seed": seed}
     bounds = (settings, limit, report.weights, report.batch_size, run.max_in_flight, SHOWN * bool(report.grid))
     folders = tuple(map(str, images.data))
-    job = EvaluateJob(folders, choice, images.task, method.name, images.noise_std, seed, *bounds)
+    job = EvaluateJob(folders, choice, images.task, method.name, images.noise_std, seed, *bounds, split=images.split)
     used = dict(settings) if mixture else used_settings(*parts, settings)
     about = model.about(method.regressor) | images.about() | what | {"settings": used} | report.about()
     items = [Item(i, name, id) for i, (name, id) in enumerate(zip(unique(data.ids), data.ids, strict=True))]

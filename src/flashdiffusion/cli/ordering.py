@@ -39,7 +39,7 @@ def command(
         note(f"task {images.task} is measured at its own levels {own}, not {levels}")
     ensure_file(out)
     pipeline = model.choice().open()
-    data = noted(open_data(pipeline, images.data, limit))
+    data = noted(open_data(pipeline, images.data, limit, split=images.split))
     rows, failures = [], Failures()
     found = measure_ordering(pipeline, data, task, images.noise_std, values, seed, over, blind)
     for row in tqdm(found, total=len(data), unit="image"):
