@@ -1,4 +1,4 @@
-"""A degradation, a solver and a metric of a user's own file work everywhere by name, and nothing else is changed."""
+"""What a user's own file registers works everywhere by name, and nothing else is changed."""
 
 import inspect
 import json
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from flashdiffusion.data.named import DATA
 from flashdiffusion.jobs.parse import drawn_by, parse_physics
 from flashdiffusion.methods import SOLVERS
 from flashdiffusion.metrics.registry import METRICS
@@ -16,9 +17,11 @@ from flashdiffusion.plugins import LOADED, load_plugins
 
 OWN = '''
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
+from flashdiffusion.data import NamedData, register_data
 from flashdiffusion.metrics import Metric, register
 from flashdiffusion.physics import BatchedPhysics, Form, Task, per_image, register_physics
 from flashdiffusion.solvers import Guided, register_solver, setting
@@ -50,6 +53,7 @@ register_physics(
     tasks=[Task("dusk", "light", 0.4, 0.6, Dim, ordering=(0.2, 0.8))],
 )
 register(Metric("darkness", "dark", higher=False, compare=lambda x, y: (y - x).flatten(1).mean(1)))
+register_data(NamedData("scenes", {"test": Path(__file__).with_name("scenes.txt")}, pattern="image-([0-9]+)"))
 
 
 @register_solver("fading")
@@ -68,8 +72,15 @@ class Fading(Guided):
 def own(tmp_path):
     path = tmp_path / "own.py"
     path.write_text(OWN)
+    (tmp_path / "scenes.txt").write_text("image-07\nimage-03\n")
     yield path
-    for table, name in ((PHYSICS, "dim"), (TASKS, "dusk"), (SOLVERS, "fading"), (METRICS, "darkness")):
+    for table, name in (
+        (PHYSICS, "dim"),
+        (TASKS, "dusk"),
+        (SOLVERS, "fading"),
+        (METRICS, "darkness"),
+        (DATA, "scenes"),
+    ):
         table.pop(name, None)
     LOADED.clear()
 
@@ -114,9 +125,10 @@ def test_on_the_command_line(flash, tmp_path, own, image_folder, tiny_model):
     (first, *_) = json.loads((tmp_path / "out" / "results.json").read_text())["records"]
     assert first["degradation"] == {"physics": "dim", "light": 0.5} and "darkness" in str(first)
     out = tmp_path / "results.json"
-    task = ("--data", image_folder, "--task", "dusk", "--method", "ae", "--limit", 2, "--out", out)
+    task = ("--data", f"scenes:{image_folder}", "--task", "dusk", "--method", "ae", "--out", out)
     assert flash("--plugin", own, "evaluate", *task, *options).code == 0
-    assert {row["degradation"]["physics"] for row in json.loads(out.read_text())["records"]} == {"dim"}
+    records = json.loads(out.read_text())["records"]
+    assert [(row["id"], row["degradation"]["physics"]) for row in records] == [("7", "dim"), ("3", "dim")]
 
 
 def test_a_file_that_fails_is_named(flash, tmp_path):

@@ -1,4 +1,4 @@
-"""A user's own files, which register solvers, start rules, degradations or metrics."""
+"""A user's own files, which register solvers, start rules, degradations, metrics or data sets."""
 
 import sys
 from collections.abc import Iterable

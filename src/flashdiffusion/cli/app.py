@@ -45,7 +45,9 @@ def _top(
     version: Annotated[bool, option("Print it.", "--version", callback=_version, is_eager=True)] = False,
     plugin: Annotated[
         list[Path] | None,
-        option("Python file that registers solvers, degradations or metrics; repeat for more.", metavar="FILE"),
+        option(
+            "Python file that registers solvers, degradations, metrics or data sets; repeat for more.", metavar="FILE"
+        ),
     ] = None,
 ) -> None:
     """Sample-adaptive image restoration: easy images cost few diffusion steps, hard ones many."""

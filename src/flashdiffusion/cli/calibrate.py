@@ -5,7 +5,7 @@ from typing import Annotated
 
 from flashdiffusion.cli.command import option
 from flashdiffusion.cli.inputs import Failures, noted
-from flashdiffusion.cli.options import Blind, Data, Limit, ModelOptions, Seed, TaskName
+from flashdiffusion.cli.options import Blind, DataOptions, Limit, ModelOptions, Seed, TaskName
 from flashdiffusion.cli.tables import figures
 from flashdiffusion.errors import InputError
 
@@ -13,7 +13,7 @@ SHOWN = ("coverage_50", "coverage_90", "calibration_error", "spearman", "median_
 
 
 def command(
-    data: Data,
+    images: DataOptions,
     model: ModelOptions,
     task: TaskName = "gaussian-blur",
     noise_std: Annotated[
@@ -47,10 +47,10 @@ def command(
         if path is not None:
             ensure_file(path)
     pipeline = model.choice().open()
-    images = noted(open_data(pipeline, data, limit, cache_gib=0))
+    data = noted(open_data(pipeline, images.data, limit, 0, images.split))
     rows, failures = [], Failures()
-    total = len(images) * len(levels)
-    for row in tqdm(measure_calibration(pipeline, images, chosen, levels, seed, blind), total=total, unit="image"):
+    total = len(data) * len(levels)
+    for row in tqdm(measure_calibration(pipeline, data, chosen, levels, seed, blind), total=total, unit="image"):
         if row.failed is None:
             rows.append(row)
         else:
@@ -58,7 +58,7 @@ def command(
     if rows:
         result = summarise(rows, seed)
         factor = result["variance_factor"]
-        about = model.about() | {"data": [str(path) for path in data], "task": task, "seed": seed, "blind": blind}
+        about = model.about() | images.about() | {"task": task, "seed": seed, "blind": blind}
         if out is not None:
             write_json(out, made_by(pipeline.prior.device, about) | result)
         if plot is not None:
@@ -67,8 +67,8 @@ def command(
             print(f"{task}, noise {level['noise_std']:g}: {figures({name: level[name] for name in SHOWN})}")
         print("variance factor for 90 % coverage: " + ("none found" if factor is None else f"{factor:.4g}"))
         if folder is not None and factor is None:
-            raise InputError(f"no factor gives 90 % coverage over {len(images)} images, so none is saved; give more")
+            raise InputError(f"no factor gives 90 % coverage over {len(data)} images, so none is saved; give more")
         if folder is not None:
             scale = multiply_variance(folder / "severity_encoder", factor)
             print(f"saved: {folder} now multiplies its variances by {scale:.4g}")
-    return failures.finish(len(images))
+    return failures.finish(len(data))

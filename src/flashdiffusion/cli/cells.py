@@ -17,14 +17,13 @@ if TYPE_CHECKING:
     from flashdiffusion.reports import Cell
 
 # What all cells of a folder have in common, so that they can be compared.
-_COMMON = ("model", "precision", "data", "noise_std", "seed", "told", "lpips_net")
+_COMMON = ("model", "precision", "data", "split", "noise_std", "seed", "told", "lpips_net")
 
 
 @dataclass(frozen=True)
-class TasksOptions:
+class TasksOptions(options.DataOptions):
     """Images, and the ways in which they are degraded."""
 
-    data: options.Data
     task: Annotated[
         list[str] | None, option("Task, e.g. random-inpainting; repeat for more. Default: gaussian-blur.")
     ] = None
@@ -40,7 +39,7 @@ class TasksOptions:
             check_name("task", task, TASKS)
             if tasks.count(task) > 1:
                 raise InputError(f"task {task} is given {tasks.count(task)} times; expected each once")
-        return [options.TaskOptions(self.data, task, self.noise_std) for task in tasks]
+        return [options.TaskOptions(self.data, self.split, task, self.noise_std) for task in tasks]
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def measure_cells(
         raise InputError(f"out is {out}, one results file for {len(planned)} methods and tasks; expected a folder")
     if alone and planned[0].missing is not None:
         raise InputError(planned[0].missing)
-    data = noted(ImageDataset(images.data, 1, limit))
+    data = noted(ImageDataset(images.data, 1, limit, split=images.split))
     if alone:
         ensure_file(out)
     else:
@@ -169,6 +168,7 @@ def _plan(
     job = EvaluateJob(
         *(folders, choice, images.task, method.name, images.noise_std, seed, settings, limit, *bounds),
         images=report.save_images,
+        split=images.split,
     )
     missing = None
     try:

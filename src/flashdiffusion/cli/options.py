@@ -35,7 +35,17 @@ NoiseStd = Annotated[float, option("Noise standard deviation on the [0, 1] scale
 Json = Annotated[bool, option("Print JSON instead of a table.", "--json")]
 Fit = Annotated[bool, option("Crop and resize images to the model's size.", "--fit")]
 Limit = Annotated[int | None, option("Use the first images only; default: all.")]
-Data = Annotated[list[Path], option("Folder of images, .tar shard or .txt list; repeat for more.")]
+Data = Annotated[
+    list[Path],
+    option(
+        "Folder of images, .tar shard or .txt list; repeat for more. celebahq:PATH, ffhq:PATH, lsun-bedroom:PATH: the "
+        "images of a published split, wherever they lie below PATH.",
+        metavar="[NAME:]PATH",
+    ),
+]
+Split = Annotated[
+    str | None, option("Of data with a NAME: test, val, or train (all others); default: test.", show_default=False)
+]
 Blind = Annotated[bool, option("Tell the severity encoder nothing of noise and degradation.", "--blind")]
 Told = Annotated[
     str | None,
@@ -91,16 +101,30 @@ class ModelOptions:
 
 
 @dataclass(frozen=True)
-class TaskOptions:
-    """Images, and how they are degraded."""
+class DataOptions:
+    """Images, and which of them."""
 
     data: Data
+    split: Split = None
+
+    def about(self) -> dict[str, Any]:
+        """What results depend on, for their file; with a split only if the data has some."""
+        from flashdiffusion.data.named import by_name
+
+        named = any(by_name(path) for path in self.data)
+        return {"data": [str(path) for path in self.data]} | ({"split": self.split or "test"} if named else {})
+
+
+@dataclass(frozen=True)
+class TaskOptions(DataOptions):
+    """Images, and how they are degraded."""
+
     task: TaskName = "gaussian-blur"
     noise_std: NoiseStd = 0.05
 
     def about(self) -> dict[str, Any]:
         """What results depend on, for their file."""
-        return {"data": [str(path) for path in self.data], "task": self.task, "noise_std": self.noise_std}
+        return super().about() | {"task": self.task, "noise_std": self.noise_std}
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def command(
     if blind and told is not None:
         raise InputError(f"--blind and --told {told}: nothing is told to a blind encoder; expected one or the other")
     pipeline = model.choice(told=told).open()
-    data = noted(open_data(pipeline, images.data, limit))
+    data = noted(open_data(pipeline, images.data, limit, split=images.split))
     rows, failures = [], Failures()
     found = measure_ordering(pipeline, data, task, images.noise_std, values, seed, levels.over, blind)
     for row in tqdm(found, total=len(data), unit="image"):

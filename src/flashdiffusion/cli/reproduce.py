@@ -27,7 +27,7 @@ class Measured:
     out: holds a folder of runs for each noise, and what the targets come to. limit: images, None for all.
     """
 
-    data: list[Path]
+    data: options.DataOptions
     report: ReportOptions
     model: options.ModelOptions
     run: options.RunOptions
@@ -42,7 +42,7 @@ class Measured:
     ) -> "list[Cell]":
         folder = self._folder(noise_std, told)
         report = replace(self.report, told=told)
-        images = TasksOptions(self.data, [*tasks], noise_std)
+        images = TasksOptions(self.data.data, self.data.split, [*tasks], noise_std)
         chosen = options.MethodsOptions(method=[*methods])
         cells, failures, _ = measure_cells(images, folder, chosen, report, self.model, self.run, self.limit, self.seed)
         for name, reason in failures.reasons:
@@ -54,7 +54,7 @@ class Measured:
 
         file = ensure_directory(self._folder(noise_std, told)) / "ordering.json"
         levels = QUICK_LEVELS if self.quick else None
-        images = options.TaskOptions(self.data, "gaussian-blur", noise_std)
+        images = options.TaskOptions(self.data.data, self.data.split, "gaussian-blur", noise_std)
         limit = 100 if self.limit is None else self.limit
         about = self.model.about() | images.about() | {"seed": self.seed, "told": told}
         if not _holds(file, about, limit, levels):
@@ -79,7 +79,7 @@ def command(
         list[str],
         typer.Argument(metavar="WHAT...", help="table1 to table6, fig2, fig3, fig4, fig6 to fig10, fig12; all."),
     ],
-    data: options.Data,
+    data: options.DataOptions,
     out: options.Out,
     report: options.QualityOptions,
     model: options.ModelOptions,
@@ -107,7 +107,7 @@ def command(
         limit = QUICK_IMAGES if limit is None else limit
         baseline_steps = QUICK_STEPS if baseline_steps is None else baseline_steps
     kept = ReportOptions(**vars(report))
-    study = Measured([*data], kept, model, replace(run, resume=True), out, limit, seed, baseline_steps, quick)
+    study = Measured(data, kept, model, replace(run, resume=True), out, limit, seed, baseline_steps, quick)
     # Grids and images of a quick run are other ones, so it has a folder of its own.
     study = replace(study, out=out / "quick") if quick else study
     about = _caption(study, report)
@@ -127,7 +127,7 @@ def _caption(study: Measured, report: options.QualityOptions) -> str:
     net = report.about().get("lpips_net")
     steps = "" if study.baseline_steps is None else f" Solvers from pure noise: grids of {study.baseline_steps} steps."
     lpips = f" LPIPS is {net}'s." if net else " LPIPS was not measured."
-    where = ", ".join(map(str, study.data))
+    where = ", ".join(map(str, study.data.data))
     return (
         f"Model {study.model.model or 'faces-128'}, {images} of {where}, noise 0.05 unless said otherwise, seed "
         f"{study.seed}.{lpips}{steps}{' A quick trial, no result.' if study.quick else ''}"

@@ -54,7 +54,7 @@ def command(
     with locked(out):
         earlier = _read(out, about)
         pipeline = choice.open()
-        data = noted(open_data(pipeline, images.data, limit))
+        data = noted(open_data(pipeline, images.data, limit, split=images.split))
         for settings in wanted:  # one that cannot be is refused before the first trial is paid for
             pipeline.method(parts[1], parts[0], settings)
         more: dict[str, Any] = {"noise_std": images.noise_std, "seed": seed, "max_in_flight": max_in_flight}
@@ -105,8 +105,8 @@ def _read(out: Path, about: dict[str, Any]) -> "list[Trial]":
         return []
     try:
         earlier = json.loads(out.read_text())
-        different = [key for key in about if placed(earlier[key]) != placed(about[key])]
         trials = [Trial(Settings(**one["settings"]), one["mean"]) for one in earlier["trials"]]
+        different = [key for key in about if placed(earlier.get(key)) != placed(about[key])]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{out} is no tuning result ({error}); choose another --out") from error
     if different:

@@ -13,11 +13,13 @@ from flashdiffusion.data.files import (
 )
 from flashdiffusion.data.images import encode_image, fit, load_image, save_grid, save_image
 from flashdiffusion.data.measurements import MeasurementFile
+from flashdiffusion.data.named import NamedData, register_data
 from flashdiffusion.data.prefetch import in_chunks, mapped, prefetched
 
 __all__ = [
     "MeasurementFile",
     "ImageDataset",
+    "NamedData",
     "atomic_path",
     "decode_image",
     "encode_image",
@@ -30,6 +32,7 @@ __all__ = [
     "mapped",
     "prefetched",
     "read_bytes",
+    "register_data",
     "save_grid",
     "save_image",
     "write_bytes",

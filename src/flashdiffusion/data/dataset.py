@@ -3,110 +3,20 @@
 import hashlib
 import os
 import sys
-import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from flashdiffusion.data.decoding import SUFFIXES, decode_image
-from flashdiffusion.data.files import expect_file, read_bytes, write_bytes
-from flashdiffusion.data.images import LARGEST_FILE, fit, to_tensor
+from flashdiffusion.data.decoding import decode_image
+from flashdiffusion.data.entries import list_entries
+from flashdiffusion.data.files import write_bytes
+from flashdiffusion.data.images import fit, to_tensor
+from flashdiffusion.data.named import find_by_name
 from flashdiffusion.data.prefetch import in_chunks, prefetched
-from flashdiffusion.data.walking import PassedOver, walk
-from flashdiffusion.errors import InputError, blamed_on
-
-_MARK = "/./"  # in a line of a list, between what --data takes and the image's id in it; rsync marks paths the same way
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """Where the bytes of one image lie: `length` bytes from `offset`, or the whole file."""
-
-    id: str
-    file: Path
-    offset: int = 0
-    length: int = -1
-
-    def read(self) -> bytes:
-        length = self.length if self.length >= 0 else expect_file(self.file)
-        if length > LARGEST_FILE:
-            raise InputError(f"cannot read {self.id}: it has {length} bytes; expected at most {LARGEST_FILE}")
-        try:
-            with self.file.open("rb") as stream:
-                stream.seek(self.offset)
-                return stream.read(length)
-        except OSError as error:
-            raise InputError(f"cannot read {self.file}: {error.strerror or error}") from error
-
-    @property
-    def line(self) -> str:
-        """The line of a list that stands for it, see `_listed`."""
-        file = self.file.absolute().as_posix()
-        if self.length >= 0:
-            return f"{file}{_MARK}{self.id}"
-        return f"{file.removesuffix(f'/{self.id}')}{_MARK}{self.id}" if file.endswith(f"/{self.id}") else file
-
-
-def _entries(path: Path, notes: list[str]) -> list[_Entry]:
-    if path.is_dir():
-        files, passed = walk(path, SUFFIXES)
-        entries = [_Entry(f.relative_to(path).as_posix(), f) for f in files]
-    elif path.suffix.lower() == ".tar" and path.exists():
-        entries, passed = _members(path)
-    elif path.suffix.lower() == ".txt" and path.exists():
-        return _listed(path)
-    else:
-        if not path.exists() and not path.is_symlink():
-            raise InputError(f"no such file or folder: {path}")
-        expect_file(path)
-        if path.suffix.lower() not in SUFFIXES:
-            raise InputError(f"{path}: expected a folder of images, a .tar shard, a .txt list or an image")
-        return [_Entry(path.name, path)]
-    if (note := passed.say(path)) is not None:
-        notes.append(note)
-    return entries
-
-
-def _members(path: Path) -> tuple[list[_Entry], PassedOver]:
-    """List the images of a tar shard; refuse one whose headers point backwards or past its end."""
-    size, passed, entries, last = expect_file(path), PassedOver(), list[_Entry](), -1
-    # Compressed, its offsets would not be those of the file.
-    with blamed_on(f"cannot read tar shard {path}", InputError), tarfile.open(path, "r:") as shard:
-        for member in shard:
-            if member.offset <= last or member.size < 0 or member.offset_data + member.size > size:
-                raise InputError(f"cannot read tar shard {path}: damaged or truncated at {member.name!r}")
-            last = member.offset
-            if member.isfile() and passed.takes(PurePosixPath(member.name), SUFFIXES) and not member.issparse():
-                entries.append(_Entry(member.name, path, member.offset_data, member.size))
-    return entries, passed
-
-
-def _listed(path: Path) -> list[_Entry]:
-    """The images of a list: a path a line, absolute or from the list's folder; SHARD.tar/./ID is one of a tar shard.
-
-    The id of FOLDER/./ID or SHARD.tar/./ID is that with the whole folder or shard as data; of others it is the line.
-    """
-    shards, entries = dict[str, dict[str, _Entry]](), list[_Entry]()
-    lines = os.fsdecode(read_bytes(path, LARGEST_FILE)).split("\n")
-    for number, line in enumerate((one.removesuffix("\r") for one in lines), start=1):
-        source, mark, name = line.partition(_MARK)
-        try:
-            if mark and source.lower().endswith(".tar"):
-                if source not in shards:
-                    shards[source] = {entry.id: entry for entry in _members(path.parent / source)[0]}
-                if name not in shards[source]:
-                    raise InputError(f"no image {name} in {source}")
-                entries.append(shards[source][name])
-            elif line:
-                expect_file(path.parent / line)
-                entries.append(_Entry(name or line, path.parent / line))
-        except InputError as error:
-            raise InputError(f"{path}, line {number}: {error}") from error
-    return entries
+from flashdiffusion.errors import InputError
 
 
 class ImageDataset:
@@ -115,20 +25,36 @@ class ImageDataset:
     Items are uint8 (3, size, size); `ids[i]` names image i; `notes` says what was passed over. Decoded images
     are kept in memory as long as `cache_gib` allows, so that later epochs cost nothing.
 
+    Args:
+        paths: folders, shards and files; or data sets by name, such as `celebahq:FOLDER` (`data.named`), of which the
+            images of a split are taken, in the order of its list.
+        split: of data sets by name: "test" (default), "val", or "train" for all others.
+
     Raises:
-        InputError: a path is missing, unreadable or holds no image; a limit below 1.
+        InputError: a path is missing, unreadable or holds no image; a limit below 1; an image of a split is missing
+            or there twice; a split of a path without a name.
     """
 
     def __init__(
-        self, paths: Iterable[str | Path], size: int, limit: int | None = None, cache_gib: float = 4.0
+        self,
+        paths: Iterable[str | Path],
+        size: int,
+        limit: int | None = None,
+        cache_gib: float = 4.0,
+        split: str | None = None,
     ) -> None:
         if limit is not None and limit < 1:
             raise InputError(f"limit is {limit}; expected at least 1")
         self.notes: list[str] = []
-        self._entries = [entry for path in paths for entry in _entries(Path(path), self.notes)][:limit]
-        if not self._entries:
+        paths = list(paths)
+        found = find_by_name(paths, split, limit, self.notes)
+        if found is None:
+            entries = [entry for path in paths for entry in list_entries(Path(path), self.notes)][:limit]
+            found = [(entry.name, entry) for entry in entries]
+        if not found:
             raise InputError("no images found; --data takes folders of images, .tar shards and .txt lists")
-        self.ids = [entry.id for entry in self._entries]
+        self.ids = [id for id, _ in found]
+        self._entries = [entry for _, entry in found]
         self.size = size
         self._cache: dict[int, Tensor] = {}
         self._damaged: set[int] = set()
@@ -142,7 +68,7 @@ class ImageDataset:
         if (hit := self._cache.get(index)) is not None:
             return hit
         entry = self._entries[index]
-        values = to_tensor(fit(decode_image(entry.read(), entry.id), self.size))
+        values = to_tensor(fit(decode_image(entry.read(), entry.name), self.size))
         item = (values * 255).round().to(torch.uint8)
         if len(self._cache) < self._cache_items:
             self._cache[index] = item
@@ -152,7 +78,7 @@ class ImageDataset:
         """Hash what the items are made of: files with their sizes and times, places in them, and the items' size."""
         files = {entry.file: entry.file.stat() for entry in self._entries}
         about = [(str(file.resolve()), stat.st_size, stat.st_mtime_ns) for file, stat in files.items()]
-        places = [(entry.id, entry.offset, entry.length) for entry in self._entries]
+        places = [(entry.name, entry.offset, entry.length) for entry in self._entries]
         return hashlib.blake2b(repr((self.size, about, places)).encode(), digest_size=16).hexdigest()
 
     def digest(self, index: int) -> str:

@@ -21,8 +21,9 @@ KINDS = ("clean", "measured", "estimate", "restored")  # of images that are kept
 class EvaluateJob:
     """Measure a method on a task; an item's place is that of its image in the data, its path the image's id there.
 
-    data, limit: the images, see `ImageDataset`. weights: weights files of metrics that need them, by name. batch_size:
-    images that are loaded together. images: give PNGs too, of what is clean, measured, estimated and restored.
+    data, limit, split: the images, see `ImageDataset`. weights: weights files of metrics that need them, by name.
+    batch_size: images that are loaded together. images: give PNGs too, of what is clean, measured, estimated and
+    restored.
     """
 
     data: tuple[str, ...]
@@ -38,6 +39,7 @@ class EvaluateJob:
     max_in_flight: int | None = None
     images: bool = False
     progress: bool = False
+    split: str | None = None
 
     def open(self) -> "EvaluateWorker":
         """Load the model and list the data.
@@ -61,7 +63,7 @@ class EvaluateWorker:
         start, solver = Measure(self.task, job.method, **self.options).parts
         self.metrics = Metrics(job.weights)
         self.pipeline = job.model.open()
-        self.data = open_data(self.pipeline, job.data, job.limit, cache_gib=0)  # each image is read once
+        self.data = open_data(self.pipeline, job.data, job.limit, 0, job.split)  # each image is read once
         self.pipeline.method(solver, start, job.settings)
 
     def __call__(self, items: Iterable[Item]) -> Iterator[Item]:
@@ -97,16 +99,20 @@ class EvaluateWorker:
 
 
 def open_data(
-    pipeline: FlashPipeline, data: Iterable[str | Path], limit: int | None, cache_gib: float = 4.0
+    pipeline: FlashPipeline,
+    data: Iterable[str | Path],
+    limit: int | None,
+    cache_gib: float = 4.0,
+    split: str | None = None,
 ) -> ImageDataset:
-    """Images at the size the model was trained on.
+    """Images at the size the model was trained on, see `ImageDataset`.
 
     Raises:
-        InputError: the model does not say its size, or no images there.
+        InputError: the model does not say its size, or as `ImageDataset`.
     """
     if pipeline.sample_size is None:
         raise InputError("the model's folder does not say its image size; expected sample_size in model_index.json")
-    return ImageDataset(data, pipeline.sample_size, limit, cache_gib)
+    return ImageDataset(data, pipeline.sample_size, limit, cache_gib, split)
 
 
 def _pngs(one: Evaluated) -> dict[str, bytes]:

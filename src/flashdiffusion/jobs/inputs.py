@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from flashdiffusion.data.files import expect_file
+from flashdiffusion.data.named import by_name
+from flashdiffusion.errors import InputError
 from flashdiffusion.jobs.parse import read_physics
 
 
@@ -35,8 +37,11 @@ def placed(about: Any) -> Any:
     if isinstance(about, (list, tuple)):
         return [placed(value) for value in about]
     if isinstance(about, str):
-        with suppress(OSError):  # no file has so long a name
-            return str(Path(about).resolve()) if Path(about).exists() else about
+        with suppress(OSError, InputError):  # no file has so long a name; no data set has this one
+            if Path(about).exists():
+                return str(Path(about).resolve())
+            if (named := by_name(about)) is not None:
+                return f"{named[0].name}:{named[1].resolve()}"
     return about
 
 

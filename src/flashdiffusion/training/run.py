@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from flashdiffusion.data import ImageDataset
+from flashdiffusion.data.named import TRAIN, by_name
 from flashdiffusion.errors import InputError, check_name, unknown_name
 from flashdiffusion.metrics.lpips import LPIPS
 from flashdiffusion.physics import get_task
@@ -69,7 +70,8 @@ def train(
     out = Path(out)
     if pixels and (out / FOLDERS["autoencoder"]).is_dir():
         raise InputError(f"{out} holds an autoencoder, and a pixel-space model has none; choose another --out")
-    images = ImageDataset(data, recipe.size, limit, recipe.cache_gib)
+    split = TRAIN if any(by_name(one) for one in data) else None
+    images = ImageDataset(data, recipe.size, limit, recipe.cache_gib, split)
     for note in images.notes:
         print(f"flashdiffusion: note: {note}", file=sys.stderr)
     total = recipe.max_minutes if max_minutes is None else max_minutes
