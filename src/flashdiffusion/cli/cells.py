@@ -184,7 +184,7 @@ def _expect_comparable(folder: Path, cells: Sequence[Planned]) -> None:
     from flashdiffusion.jobs.journal import differences
     from flashdiffusion.reports.cells import CELLS, read_cell
 
-    about = {name: cells[0].about[name] for name in _COMMON}
+    about = {name: cells[0].about.get(name) for name in _COMMON}
     own = {cell.results for cell in cells}
     for file in sorted(folder.glob(CELLS)):
         if (
