@@ -1,9 +1,7 @@
-"""What benchmarks share: the paper's tasks, where a cell's results lie, running a command, options, intervals."""
+"""What benchmarks share: the paper's tasks, where a cell's results lie, running a command, options."""
 
 import argparse
-import random
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from flashdiffusion.cli import main as flashdiffusion
@@ -56,9 +54,3 @@ def measuring_parser(description: str | None, images: int, seed: int) -> argpars
     parser.add_argument("--seed", type=int, default=seed)
     parser.add_argument("--out", type=Path, required=True, help="figures (JSON)")
     return parser
-
-
-def interval(values: Sequence[float], draw: random.Random, resamples: int = 4000) -> tuple[float, float]:
-    """The bootstrap 95 % interval of a mean."""
-    means = sorted(sum(draw.choices(values, k=len(values))) / len(values) for _ in range(resamples))
-    return means[resamples // 40], means[-resamples // 40]

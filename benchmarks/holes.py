@@ -7,14 +7,13 @@ python benchmarks/holes.py --data TEST --lpips LPIPS --images 50 --out OUT.json 
 """
 
 import json
-import random
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from common import interval, measuring_parser
+from common import measuring_parser
 from flashdiffusion import FlashPipeline
 from flashdiffusion.data import save_grid
 from flashdiffusion.jobs.evaluate import open_data
@@ -22,6 +21,7 @@ from flashdiffusion.jobs.records import made_by
 from flashdiffusion.metrics.lpips import LPIPS
 from flashdiffusion.physics import BatchedPhysics, BoxInpainting, RandomInpainting
 from flashdiffusion.physics.masks import distance_to_scribble
+from flashdiffusion.reports import interval
 from flashdiffusion.seeds import image_generator
 
 BATCH, SHOWN = 50, 8
@@ -104,7 +104,7 @@ def paired(figures: dict) -> dict:
     for other in others:
         pairs = zip(figures[first]["lpips_of_images"], figures[other]["lpips_of_images"], strict=True)
         gains = [a - b for a, b in pairs]
-        low, high = interval(gains, random.Random(0))
+        low, high = interval(gains)
         found[f"{first} - {other}"] = {"difference": sum(gains) / len(gains), "interval": [low, high]}
         print(f"{first} - {other}: {sum(gains) / len(gains):+.4f} [{low:+.4f}, {high:+.4f}]", flush=True)
     return found

@@ -8,18 +8,18 @@ python benchmarks/robustness.py --data TEST --lpips LPIPS --images 32 --out OUT.
 """
 
 import json
-import random
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from common import interval, measuring_parser
+from common import measuring_parser
 from flashdiffusion import FlashPipeline
 from flashdiffusion.jobs.evaluate import open_data
 from flashdiffusion.jobs.records import made_by
 from flashdiffusion.metrics.lpips import LPIPS
 from flashdiffusion.physics import JPEG, BatchedPhysics, CameraShake, GaussianBlur, RandomInpainting, SuperResolution
+from flashdiffusion.reports import interval
 from flashdiffusion.seeds import image_generator
 from flashdiffusion.severity import Conditions, Severity, SeverityEncoder
 
@@ -93,7 +93,7 @@ def main() -> None:
             "lpips_estimate": float(plain.mean()),
             "difference": sum(gains) / len(gains),
         }
-        figures |= {"interval": interval(gains, random.Random(0)), "worse": sum(gain > 0 for gain in gains)}
+        figures |= {"interval": interval(gains), "worse": sum(gain > 0 for gain in gains)}
         figures |= {
             "severity": float(restored[given.method].severity.mean()),
             "nfe": float(restored[given.method].nfe.float().mean()),
