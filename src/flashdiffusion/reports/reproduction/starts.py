@@ -3,7 +3,7 @@
 import numpy as np
 
 from flashdiffusion.reports.cells import Cell
-from flashdiffusion.reports.reproduction.plotting import draw, panels
+from flashdiffusion.reports.reproduction.plotting import draw, heading, panels
 from flashdiffusion.reports.reproduction.target import Produced, Study, means_of, target, wide
 
 STARTS, FEW = (10, 50, 100, 200, 500), (20, 100)  # times of the full schedule of 1000
@@ -69,7 +69,7 @@ def fig2(study: Study) -> Produced:
         axis.plot(*zip(*curve, strict=True), marker="o", color=color, label=name)
         axis.plot(*own, marker="*", markersize=14, color=color, linestyle="none")
         data[name] = [[*point] for point in (*curve, own)]
-    axis.set(xlabel="NFE", ylabel="LPIPS" if metric == "lpips" else "PSNR", xscale="log")
+    axis.set(xlabel="NFE", ylabel=heading(metric))
     axis.legend(fontsize=8)
     return Produced(
         figures={"figure": figure},
