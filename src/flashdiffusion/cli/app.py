@@ -9,13 +9,25 @@ from typing import Annotated, Any
 
 import typer
 
-from flashdiffusion.cli import calibrate, convert, degrade, demo, evaluate, ordering, restore, severity, train, tune
+from flashdiffusion.cli import (
+    calibrate,
+    convert,
+    degrade,
+    demo,
+    evaluate,
+    ordering,
+    report,
+    restore,
+    severity,
+    train,
+    tune,
+)
 from flashdiffusion.cli.command import Command, UsageError, option, with_options
 from flashdiffusion.errors import FlashDiffusionError, UntunedWarning
 from flashdiffusion.plugins import load_plugins
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-for module in (demo, degrade, restore, severity, evaluate, ordering, calibrate, tune, train, convert):
+for module in (demo, degrade, restore, severity, evaluate, report, ordering, calibrate, tune, train, convert):
     app.command(name=module.__name__.rsplit(".", 1)[-1], cls=Command)(with_options(module.command))
 
 
