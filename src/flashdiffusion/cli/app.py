@@ -17,6 +17,7 @@ from flashdiffusion.cli import (
     evaluate,
     mine,
     ordering,
+    report,
     reproduce,
     restore,
     severity,
@@ -28,7 +29,8 @@ from flashdiffusion.errors import FlashDiffusionError, UntunedWarning
 from flashdiffusion.plugins import load_plugins
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-for module in (demo, degrade, restore, severity, evaluate, reproduce, ordering, calibrate, mine, tune, train, convert):
+experiments = (evaluate, report, reproduce, ordering, calibrate, mine, tune)
+for module in (demo, degrade, restore, severity, *experiments, train, convert):
     app.command(name=module.__name__.rsplit(".", 1)[-1], cls=Command)(with_options(module.command))
 
 

@@ -5,9 +5,11 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from flashdiffusion.errors import InputError
+from flashdiffusion.jobs.records import NO_FIGURES
 from flashdiffusion.metrics import all_metrics
 
 CELLS = "*--*.json"  # results files in a folder of evaluate
@@ -83,10 +85,21 @@ def read_cell(path: Path) -> Cell | None:
         return None
     if not ("records" in content or "missing" in content):
         return None
-    mean, missing = content.pop("mean", {}), content.pop("missing", None)
-    records = {row["id"]: row for row in content.pop("records", [])}
-    failed = {row["id"]: row["reason"] for row in content.pop("failed", [])}
-    return Cell(content["task"], content["method"], path, content, mean, records, failed, missing)
+    try:
+        mean, missing = content.pop("mean", {}), content.pop("missing", None)
+        records = {row["id"]: _checked(row) for row in content.pop("records", [])}
+        failed = {row["id"]: str(row["reason"]) for row in content.pop("failed", [])}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: records or failures that `flashdiffusion evaluate` does not write") from error
+    return Cell(str(content["task"]), str(content["method"]), path, content, mean, records, failed, missing)
+
+
+def _checked(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A record; raises TypeError if its id is no text, or a figure no number."""
+    figures = [value for key, value in row.items() if key not in NO_FIGURES]
+    if not (isinstance(row["id"], str) and all(isinstance(one, (int, float, NoneType)) for one in figures)):
+        raise TypeError("no text, or no number")
+    return row
 
 
 def read_cells(places: Iterable[Path]) -> list[Cell]:

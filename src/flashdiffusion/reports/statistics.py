@@ -61,6 +61,14 @@ class Comparison:
         """Share of the images on which it is better."""
         return self.wins / self.images
 
+    def turned(self) -> "Comparison":
+        """The other against this one, without drawing again."""
+        return Comparison(
+            *(self.metric, self.other, self.method, self.images, -self.difference, -self.high, -self.low),
+            *(self.losses, self.wins, self.sign_test),
+            better=(self.high < 0) if get_metric(self.metric).higher else (self.low > 0),
+        )
+
 
 def compare_cells(cell: Cell, other: Cell, metric: str, seed: int = 0) -> Comparison | None:
     """Compare two methods on the images that both have a figure of; None if there are none.
