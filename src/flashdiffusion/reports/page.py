@@ -17,7 +17,8 @@ from flashdiffusion.metrics import all_metrics
 from flashdiffusion.reports.cells import Cell
 from flashdiffusion.reports.pictures import LARGEST, Album
 from flashdiffusion.reports.plots import colour, plots
-from flashdiffusion.reports.runs import TRIAL, by_task, flat
+from flashdiffusion.reports.runs import by_task, flat
+from flashdiffusion.reports.statistics import TRIAL
 
 HEADINGS = {"nfe": "NFE", "gflop": "GFLOP", "seconds": "seconds"}
 

@@ -1,31 +1,18 @@
 """The runs of each task side by side: their names, their figures with intervals, all their comparisons."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from flashdiffusion.metrics import all_metrics
 from flashdiffusion.reports.cells import Cell, figures
-from flashdiffusion.reports.statistics import Comparison, compare_cells, interval
+from flashdiffusion.reports.statistics import Comparison, Figure, compare_cells, figures_of
 
 NOT_TOLD = {"command", "environment"}  # of what a run says of itself: too long for a name
 NAMED = 3  # differences that a name has room for
-TRIAL = 30  # images; a comparison of fewer is a trial, not a result
-
-
-@dataclass(frozen=True)
-class Figure:
-    """Mean of a figure over `count` images, with its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
-    count: int
 
 
 @dataclass(frozen=True)
@@ -88,17 +75,11 @@ def by_task(cells: Iterable[Cell]) -> list[TaskRuns]:
 
 def _task(name: str, cells: Sequence[Cell]) -> TaskRuns:
     runs = [
-        Run(number, label, cell, dict(_figures(cell)))
+        Run(number, label, cell, figures_of(cell))
         for number, (label, cell) in enumerate(zip(labels(cells), cells, strict=True), 1)
     ]
     columns = {name: digits for name, digits in figures().items() if any(name in run.figures for run in runs)}
     return TaskRuns(name, runs, columns)
-
-
-def _figures(cell: Cell) -> Iterator[tuple[str, Figure]]:
-    for name in figures():
-        if values := list(cell.values(name).values()):
-            yield name, Figure(float(np.mean(values)), *interval(values), len(values))
 
 
 def labels(cells: Sequence[Cell]) -> list[str]:

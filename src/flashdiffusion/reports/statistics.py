@@ -1,16 +1,17 @@
 """How sure a mean is, and whether one method is better than another on the same images."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import binomtest, bootstrap
 
 from flashdiffusion.errors import InputError
 from flashdiffusion.metrics import get_metric
-from flashdiffusion.reports.cells import Cell
+from flashdiffusion.reports.cells import Cell, figures
 
 RESAMPLES = 4000
+TRIAL = 30  # images below which a comparison is a trial, not a result
 
 
 def interval(values: Sequence[float] | np.ndarray, seed: int = 0) -> tuple[float, float]:
@@ -30,12 +31,28 @@ def interval(values: Sequence[float] | np.ndarray, seed: int = 0) -> tuple[float
 
 
 @dataclass(frozen=True)
+class Figure:
+    """Mean of a figure over `count` images, with its bootstrap 95 % interval low to high."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+
+def figures_of(cell: Cell) -> dict[str, Figure]:
+    """Every figure of a cell, over the images that have it."""
+    values = {name: list(cell.values(name).values()) for name in figures()}
+    return {name: Figure(float(np.mean(own)), *interval(own), len(own)) for name, own in values.items() if own}
+
+
+@dataclass(frozen=True)
 class Comparison:
     """A method against another on the same images of a task.
 
     difference: mean of its figure less the other's, with its bootstrap 95 % interval low to high. wins, losses: images
     on which it is better, and worse; ties count as neither. sign_test: how likely so uneven a count is if neither is
-    better (two-sided binomial test). better: whether the mean is better and the interval does not hold 0.
+    better (two-sided binomial test).
     """
 
     task: str
@@ -49,7 +66,11 @@ class Comparison:
     wins: int
     losses: int
     sign_test: float
-    better: bool
+
+    @property
+    def better(self) -> bool:
+        """Whether its mean is better and the interval does not hold 0."""
+        return self.low > 0 if get_metric(self.metric).higher else self.high < 0
 
     @property
     def mean_is_better(self) -> bool:
@@ -63,11 +84,8 @@ class Comparison:
 
     def turned(self) -> "Comparison":
         """The other against this one, without drawing again."""
-        return Comparison(
-            *(self.metric, self.other, self.method, self.images, -self.difference, -self.high, -self.low),
-            *(self.losses, self.wins, self.sign_test),
-            better=(self.high < 0) if get_metric(self.metric).higher else (self.low > 0),
-        )
+        swapped = replace(self, method=self.other, other=self.method, wins=self.losses, losses=self.wins)
+        return replace(swapped, difference=-self.difference, low=-self.high, high=-self.low)
 
 
 def compare_cells(cell: Cell, other: Cell, metric: str, seed: int = 0) -> Comparison | None:
@@ -88,5 +106,4 @@ def compare_cells(cell: Cell, other: Cell, metric: str, seed: int = 0) -> Compar
     return Comparison(
         *(cell.task, metric, cell.method, other.method, len(gains), float(gains.mean()), low, high, wins, losses),
         sign_test=float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0,
-        better=(low if sign > 0 else -high) > 0,
     )

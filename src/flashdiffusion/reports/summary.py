@@ -11,22 +11,8 @@ from flashdiffusion.data.files import write_bytes, write_json
 from flashdiffusion.jobs.records import plain
 from flashdiffusion.metrics import METRICS, all_metrics
 from flashdiffusion.reports.cells import COST, Cell, figures
-from flashdiffusion.reports.statistics import Comparison, compare_cells, interval
+from flashdiffusion.reports.statistics import TRIAL, Comparison, Figure, compare_cells, figures_of
 from flashdiffusion.reports.tables import Table
-
-TRIAL = 30  # images below which a comparison is called a trial
-Figures = dict[str, dict[str, float]]
-
-
-def figures_of(cell: Cell) -> Figures:
-    """Mean, low and high (its 95 % interval) of every figure of a cell that all of its images have."""
-    found: Figures = {}
-    for name in figures():
-        values = list(cell.values(name).values())
-        if values and len(values) == len(cell.records):
-            low, high = interval(values)
-            found[name] = {"mean": sum(values) / len(values), "low": low, "high": high}
-    return found
 
 
 def comparisons_of(cells: Sequence[Cell]) -> list[Comparison]:
@@ -42,17 +28,12 @@ def summary_of(cells: Sequence[Cell]) -> dict[str, Any]:
     for cell in cells:
         row: dict[str, Any] = {"task": cell.task, "method": cell.method, "images": len(cell.records)}
         row |= {"failed": len(cell.failed)} | ({"missing": cell.missing} if cell.missing else {})
-        row["figures"] = {
-            name: {key: plain(value) for key, value in one.items()} for name, one in figures_of(cell).items()
-        }
+        row["figures"] = {name: _plain(asdict(one)) for name, one in figures_of(cell).items()}
         if (quality := cell.mean.get("severity_quality")) is not None:
             row["severity_quality"] = quality
         rows.append(row)
-    pairs = [asdict(one) | {"win_rate": one.win_rate} for one in comparisons_of(cells)]
-    return {
-        "cells": rows,
-        "comparisons": [{key: plain(value) for key, value in one.items()} for one in pairs],
-    }
+    pairs = [asdict(one) | {"better": one.better, "win_rate": one.win_rate} for one in comparisons_of(cells)]
+    return {"cells": rows, "comparisons": [_plain(one) for one in pairs]}
 
 
 def table_of(cells: Sequence[Cell], task: str, caption: str = "") -> Table:
@@ -96,7 +77,7 @@ def write_summary(folder: Path, cells: Sequence[Cell]) -> None:
     write_bytes(folder / "summary.md", "\n".join(pages).encode())
     write_json(folder / "summary.json", summary_of(cells))
     long = [
-        [cell.task, cell.method, str(len(cell.records)), name, *(f"{one[key]:.6g}" for key in ("mean", "low", "high"))]
+        [cell.task, cell.method, str(one.count), name, *(f"{value:.6g}" for value in (one.mean, one.low, one.high))]
         for cell in cells
         for name, one in figures_of(cell).items()
     ]
@@ -107,8 +88,12 @@ def write_summary(folder: Path, cells: Sequence[Cell]) -> None:
     write_bytes(folder / "records.jsonl", "".join(f"{line}\n" for line in lines).encode())
 
 
-def _shown(figure: dict[str, float] | None, digits: str, with_interval: bool) -> str:
+def _shown(figure: Figure | None, digits: str, with_interval: bool) -> str:
     if figure is None:
         return "-"
-    mean, low, high = (f"{figure[key]:{digits}}" for key in ("mean", "low", "high"))
+    mean, low, high = (f"{value:{digits}}" for value in (figure.mean, figure.low, figure.high))
     return f"{mean} [{low}, {high}]" if with_interval else mean
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: plain(value) for key, value in values.items()}

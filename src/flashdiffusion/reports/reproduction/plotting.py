@@ -5,7 +5,7 @@ from typing import Any
 
 from flashdiffusion.metrics import METRICS
 from flashdiffusion.reports.cells import Cell
-from flashdiffusion.reports.summary import figures_of
+from flashdiffusion.reports.statistics import figures_of
 
 
 def panels(count: int, width: float = 3.6, height: float = 3.2) -> tuple[Any, list[Any]]:
@@ -30,7 +30,7 @@ def draw(axis: Any, points: Sequence[tuple[float, Cell]], figure: str, label: st
     if not shown:
         return
     xs, values = zip(*shown, strict=True)
-    means = [one["mean"] for one in values]
-    spread = [[one["mean"] - one["low"] for one in values], [one["high"] - one["mean"] for one in values]]
+    means = [one.mean for one in values]
+    spread = [[one.mean - one.low for one in values], [one.high - one.mean for one in values]]
     axis.errorbar(xs, means, yerr=spread, marker="o", markersize=4, capsize=2, linewidth=1.4, label=label, **style)
     axis.set_ylabel(heading(figure))
