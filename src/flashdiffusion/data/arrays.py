@@ -112,11 +112,9 @@ def _unpacked(data: bytes, path: Path) -> zipfile.ZipFile:
 
 
 def _mat(data: bytes, path: Path) -> np.ndarray:
-    try:
-        from scipy.io import loadmat, whosmat
-        from scipy.io.matlab import matfile_version
-    except ImportError as error:
-        raise InputError(f"{path}: MATLAB's files are read by scipy; pip install 'flashdiffusion[matlab]'") from error
+    from scipy.io import loadmat, whosmat
+    from scipy.io.matlab import matfile_version
+
     _expect_unpackable(data, path)
     if matfile_version(io.BytesIO(data))[0] == 2:
         raise InputError(
