@@ -111,13 +111,7 @@ class Journal:
         return [(self._expect(path, row, "id", str), row) for row in rows]
 
     def _check(self, path: Path, earlier: Row) -> None:
-        old, new = _flat({key: earlier.get(key) for key in self.about}), _flat(self.about)
-        different = []
-        for key, (name, _) in (old | new).items():
-            before, now = (side[key][1] if key in side else None for side in (old, new))
-            if placed(before) != placed(now):
-                different.append(f"{name} ({_shown(before)}, now {_shown(now)})")
-        if different:
+        if different := differences(earlier, self.about):
             raise InputError(
                 f"{path} holds a run with another {', '.join(different)}; give the same options, choose another --out, "
                 "or leave out --resume to start afresh"
@@ -131,7 +125,18 @@ class Journal:
         return value
 
 
-def _flat(about: Row) -> dict[tuple[str, str], tuple[str, Any]]:
+def differences(earlier: Mapping[str, Any], about: Mapping[str, Any]) -> list[str]:
+    """What two runs that are not about the same differ in: names, with the value before and that of now."""
+    old, new = _flat({key: earlier.get(key) for key in about}), _flat(about)
+    different = []
+    for key, (name, _) in (old | new).items():
+        before, now = (side[key][1] if key in side else None for side in (old, new))
+        if placed(before) != placed(now):
+            different.append(f"{name} ({_shown(before)}, now {_shown(now)})")
+    return different
+
+
+def _flat(about: Mapping[str, Any]) -> dict[tuple[str, str], tuple[str, Any]]:
     """The values, those of inner objects by keys of their own, each with its name as it was given."""
     flat: dict[tuple[str, str], tuple[str, Any]] = {}
     for key, value in about.items():
