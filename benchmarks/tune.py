@@ -35,7 +35,7 @@ def tune(options: argparse.Namespace, task: str, method: str, grid: str, *extra:
     if out.exists() and "best" in json.loads(out.read_text()):
         return
     arguments = ["tune", "--data", options.data, "--lpips", options.lpips, "--task", task, "--method", method]
-    arguments += ["--grid", grid, "--precision", options.precision]
+    arguments += ["--grid", grid, "--no-prune", "--resume", "--precision", options.precision]
     arguments += ["--limit", str(options.baseline_images or options.images if alone else options.images)]
     arguments += ["--seed", str(options.seed), "--out", str(out), *extra]
     run(arguments)

@@ -118,7 +118,18 @@ def _modules_after(code: str) -> set[str]:
 
 
 def test_importing_the_package_imports_no_heavy_library():
-    heavy = {"torch", "diffusers", "torchmetrics", "matplotlib", "gradio", "ray", "lpips", "torchvision", "accelerate"}
+    heavy = {
+        "torch",
+        "diffusers",
+        "torchmetrics",
+        "matplotlib",
+        "gradio",
+        "ray",
+        "lpips",
+        "torchvision",
+        "accelerate",
+        "optuna",
+    }
     assert not _modules_after("import flashdiffusion") & heavy
 
 

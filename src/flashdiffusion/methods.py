@@ -210,7 +210,7 @@ def check_used(
 
 
 def tuning_grid(start: str, solver: str) -> dict[str, list[Any]]:
-    """List the values that tuning tries, by setting; see `settings_of`."""
+    """List the values that settings suggest to tuning, see `Setting`; by name."""
     return {name: list(one.tune) for name, one in settings_of(start, solver).items() if one.tune}
 
 

@@ -125,7 +125,7 @@ class Journal:
         return value
 
 
-def differences(earlier: Mapping[str, Any], about: Row) -> str:
+def differences(earlier: Mapping[str, Any], about: Mapping[str, Any]) -> str:
     """Say in what of all that `about` names an earlier run was another: names, with its value and the one now."""
     old, new = _flat({key: earlier.get(key) for key in about}), _flat(about)
     different = []
@@ -136,7 +136,7 @@ def differences(earlier: Mapping[str, Any], about: Row) -> str:
     return ", ".join(different)
 
 
-def _flat(about: Row) -> dict[tuple[str, str], tuple[str, Any]]:
+def _flat(about: Mapping[str, Any]) -> dict[tuple[str, str], tuple[str, Any]]:
     """The values, those of inner objects by keys of their own, each with its name as it was given."""
     flat: dict[tuple[str, str], tuple[str, Any]] = {}
     for key, value in about.items():

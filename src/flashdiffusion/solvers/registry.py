@@ -16,9 +16,10 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Setting:
-    """A hyperparameter: what it is by default, and the values that tuning tries (none: it is left alone).
+    """A hyperparameter: what it is by default, and the values that tuning tries.
 
-    alias: another name by which it may be given.
+    tune: numbers are searched from the least of them to the greatest; without any, tuning leaves it alone. alias:
+    another name by which it may be given.
     """
 
     name: str
