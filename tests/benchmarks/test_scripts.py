@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from flashdiffusion.priors import load_component
 from flashdiffusion.severity import SeverityEncoder
 from flashdiffusion.severity.encoder import multiply_variance
+from flashdiffusion.training.draws import Draws
 from lpips_weights import lpips_weights
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -52,6 +53,18 @@ def test_the_head_is_fitted_and_nothing_else(run, tmp_path, model_of, image_fold
     changed = {key.partition(".")[0] for key in old if not torch.equal(old[key].half(), new[key].half())}
     assert changed == {"log_var", "modulation"}
     assert json.loads((out / "fit.json").read_text())["command"][0] == "fit_head.py"
+
+
+def test_the_fit_goes_beyond_the_levels_that_are_used(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    make = runpy.run_path(str(BENCHMARKS / "fit_head.py"))["degradation_of"]
+    blur, mixture = make("gaussian-blur", 0.3, 4 / 3), make("mixture", 0.3, 4 / 3)
+    assert blur.task.high == pytest.approx(4) and blur.noise_std == mixture.noise_std == pytest.approx((0, 0.4))
+    assert blur.task.name == "gaussian-blur" and mixture.task.name == "mixture"
+    torch.manual_seed(0)
+    draws = Draws(0, 0, 256, slice(0, 256), "cpu")
+    std = blur.problem(torch.rand(256, 3, 8, 8), draws).physics.std
+    assert 3.5 < float(std.max()) <= 4 and float(std.min()) < 0.5
 
 
 def test_a_head_that_is_told_nothing_is_refused(run, tmp_path, model_of, image_folder):
