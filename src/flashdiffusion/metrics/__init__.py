@@ -9,17 +9,29 @@ from pkgutil import iter_modules
 from flashdiffusion.metrics.flops import count_gflop
 from flashdiffusion.metrics.lpips import LPIPS
 from flashdiffusion.metrics.quality import psnr, ssim
-from flashdiffusion.metrics.registry import METRICS, Metric, Metrics, Quality, all_metrics, get_metric, register
+from flashdiffusion.metrics.registry import (
+    METRICS,
+    Measured,
+    Metric,
+    Metrics,
+    Quality,
+    all_metrics,
+    get_metric,
+    headings,
+    register,
+)
 
 __all__ = [
     "LPIPS",
     "METRICS",
+    "Measured",
     "Metric",
     "Metrics",
     "Quality",
     "all_metrics",
     "count_gflop",
     "get_metric",
+    "headings",
     "psnr",
     "register",
     "ssim",
