@@ -6,6 +6,7 @@ A metric is one entry, `register(Metric(...))`, in a module here or in a user's 
 from importlib import import_module
 from pkgutil import iter_modules
 
+from flashdiffusion.metrics.consistency import consistency
 from flashdiffusion.metrics.flops import count_gflop
 from flashdiffusion.metrics.lpips import LPIPS
 from flashdiffusion.metrics.quality import psnr, ssim
@@ -29,6 +30,7 @@ __all__ = [
     "Metrics",
     "Quality",
     "all_metrics",
+    "consistency",
     "count_gflop",
     "get_metric",
     "headings",
