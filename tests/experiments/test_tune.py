@@ -83,9 +83,8 @@ def test_the_command_resumes_and_refuses_another_search(tmp_path, monkeypatch, c
     start = r"--set decoder_error=0\.028 --set correction=[\d.]+ --set mixing=paper --set refine=false"
     options = rf"--set guidance=0\.5 {start} --set steps=4 --set delta=1"
     last = out_text.splitlines()[-1]
-    assert re.fullmatch(rf"best by psnr: {options} \(psnr [\d.]+, ssim [\d.]+, nfe [\d.]+\); written to {out}", last), (
-        last
-    )
+    figures = r"psnr [\d.]+, ssim [\d.]+, consistency [\d.]+, nfe [\d.]+"
+    assert re.fullmatch(rf"best by psnr: {options} \({figures}\); written to {out}", last), last
     assert run("--grid", "eta=0.5,1 mixing=paper")[0] == 0
     first = json.loads(out.read_text())
     assert len(first["trials"]) == 2 and first["best"] in first["trials"] and first["objective"] == "psnr"

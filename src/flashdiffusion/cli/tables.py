@@ -38,7 +38,7 @@ def print_records(
             longest = min(LONGEST, max(len(record.id) for record in records))
             table.add_column(heading, overflow="fold", min_width=min(SHORTEST, longest), max_width=longest)
         else:
-            table.add_column(heading, justify="right", min_width=max(map(len, heading.split())))
+            table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)  # whole figures
     for row in rows:
         table.add_row(*(escape(shown(row.get(column))) for column in columns))
     console = Console()
