@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--grid", type=Path, help="sheet of the first images: true, measured, each method (PNG)")
     given = parser.parse_args()
     pipe = FlashPipeline.from_pretrained(given.model)
-    distance, data = LPIPS.from_file(given.lpips).to(pipe.device), open_data(pipe, [given.data], given.images)
+    distance, data = LPIPS.load(given.lpips).to(pipe.device), open_data(pipe, [given.data], given.images)
     result = made_by(pipe.device, {key: str(value) for key, value in vars(given).items()}) | {"holes": {}}
     sheets = []
     for hole in given.holes:

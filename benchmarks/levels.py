@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--corrections", type=float, nargs="+", default=[0, 1, 2.5, 4, 7])
     given = parser.parse_args()
     pipe = FlashPipeline.from_pretrained(given.model)
-    net, data, task = LPIPS.from_file(given.lpips), open_data(pipe, [given.data], given.images), get_task(given.task)
+    net, data, task = LPIPS.load(given.lpips), open_data(pipe, [given.data], given.images), get_task(given.task)
     x = data.batch(range(len(data)))
     measured = measure(x, data.ids, task, given.noise_std, given.seed)
     settings = pipe.settings_for(measured.physics.take(torch.tensor([0])), "flash", "proximal")

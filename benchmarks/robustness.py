@@ -72,7 +72,7 @@ def main() -> None:
         blind = Blind.from_config(pipe.severity_encoder.config)
         blind.load_state_dict(pipe.severity_encoder.state_dict())
         pipe.severity_encoder = blind.requires_grad_(False).eval()
-    distance = LPIPS.from_file(given.lpips)
+    distance = LPIPS.load(given.lpips)
     data = open_data(pipe, [given.data], given.images)
     x = data.batch(range(len(data)))
     result = made_by(pipe.device, {key: str(value) for key, value in vars(given).items()}) | {"cases": {}}

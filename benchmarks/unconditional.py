@@ -18,7 +18,7 @@ from flashdiffusion import FlashPipeline
 from flashdiffusion.data import save_grid
 from flashdiffusion.jobs.evaluate import open_data
 from flashdiffusion.jobs.records import made_by
-from flashdiffusion.metrics.lpips import LPIPS
+from flashdiffusion.metrics import LPIPS, frechet
 from flashdiffusion.priors import LatentPrior
 
 BATCH, SHOWN, ROW = 50, 16, 8
@@ -36,18 +36,6 @@ def sample(prior: LatentPrior, noise: Tensor, steps: int) -> Tensor:
     return prior.decode(z).clamp(0, 1)
 
 
-@torch.no_grad()
-def features(net: LPIPS, x: Tensor) -> Tensor:
-    return net._maps(x)[-1].mean(dim=(2, 3)).double()
-
-
-def frechet(a: Tensor, b: Tensor) -> float:
-    """‖μ_a - μ_b‖² + tr(C_a + C_b - 2 (C_a C_b)^½)."""
-    first, second = torch.cov(a.T), torch.cov(b.T)
-    cross = torch.linalg.eigvals(first @ second).real.clamp(min=0).sqrt().sum()
-    return float((a.mean(0) - b.mean(0)).square().sum() + first.trace() + second.trace() - 2 * cross)
-
-
 def main() -> None:
     parser = measuring_parser(__doc__, images=500, seed=0)
     parser.add_argument("--lpips", required=True, help="LPIPS weights of AlexNet")
@@ -56,7 +44,7 @@ def main() -> None:
     given = parser.parse_args()
     pipe = FlashPipeline.from_pretrained(given.model)
     prior, device = pipe.prior, pipe.device
-    net = LPIPS.from_file(given.lpips).to(device)
+    net = LPIPS.load(given.lpips).to(device)
     data = open_data(pipe, [given.data], given.images)
     draw = torch.Generator().manual_seed(given.seed)
     parts: dict[str, list[Tensor]] = {"images": [], "decoded": [], "samples": []}
@@ -67,7 +55,7 @@ def main() -> None:
         made = sample(prior, torch.randn(z0.shape, generator=draw).to(device), given.steps)
         shown += [*made[: SHOWN - len(shown)].cpu()]
         for name, images in (("images", x), ("decoded", prior.decode(z0).clamp(0, 1)), ("samples", made)):
-            parts[name].append(features(net, images).cpu())
+            parts[name].append(net.pooled(images).cpu())
     found = {name: torch.cat(rows) for name, rows in parts.items()}
     result = made_by(device, {"data": given.data, "model": given.model, "seed": given.seed, "steps": given.steps})
     result |= {

@@ -174,7 +174,7 @@ def test_degrade_severity_restore(flash, tmp_path, image_folder, tiny_model, mea
     levels = FlashPipeline.from_pretrained(tiny_model).prior.schedule.geometric(40).times.tolist()
     assert {"records": results["records"], "mean": results["mean"]} == json.loads(ended.out)
     for record in results["records"]:
-        known = {"severity", "start_step", "nfe", "gflop", "seconds", "measurement_psnr", "psnr", "ssim"}
+        known = {"severity", "start_step", "nfe", "gflop", "seconds", "measurement_psnr", "psnr", "ssim", "consistency"}
         assert set(record) == {"id", "degradation", "file", "digest"} | known
         std = float(MeasurementFile.load(measured / f"{record['id']}.safetensors").params["std"])
         assert record["degradation"]["std"] == pytest.approx(std, abs=1e-3)

@@ -35,3 +35,13 @@ def test_a_table_shows_its_figures_beside_long_names(monkeypatch, capsys):
     assert out.count("n" * 24) == 10 and "  m  " in out
     for figure in ("0.25", "120", "7", "23.5", "1.5", "9"):
         assert f" {figure} " in out
+
+
+def test_a_table_cuts_no_figure_however_many_there_are(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    metrics = {"psnr": 27.123, "ssim": 0.80281, "lpips": 0.094731, "consistency": 0.99161}
+    more = {"severity": 0.027831, "start_step": 109, "nfe": 5, "gflop": 113.71, "seconds": 3.7151}
+    print_records("figures", [Record("10870", measurement_psnr=22.812, metrics=metrics, **more)], False, {})
+    out = capsys.readouterr().out
+    for figure in ("27.12", "0.8028", "0.09473", "0.9916", "0.02783", "109", "113.7", "3.715", "22.81", "consistency"):
+        assert f" {figure} " in out

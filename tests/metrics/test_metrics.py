@@ -1,13 +1,7 @@
-import os
-from pathlib import Path
-
 import pytest
 import torch
-from safetensors.torch import save_file
 
-from flashdiffusion.errors import CheckpointError
-from flashdiffusion.metrics import LPIPS, count_gflop, psnr, ssim
-from lpips_weights import lpips_weights
+from flashdiffusion.metrics import count_gflop, psnr, ssim
 
 
 def _pair(count=3, size=64):
@@ -30,41 +24,6 @@ def test_ssim_per_image():
     assert bool((values.diff() < 0).all())
     torch.testing.assert_close(ssim(x, x), torch.ones(3))
     torch.testing.assert_close(ssim(y[1:2], x[1:2])[0], values[1])
-
-
-@pytest.mark.parametrize("net", ["alex", "squeeze"])
-def test_lpips_recognises_its_network_and_is_a_distance(net, tmp_path):
-    save_file(lpips_weights(net), tmp_path / "lpips.safetensors")
-    lpips = LPIPS.from_file(tmp_path / "lpips.safetensors")
-    assert lpips.net == net
-    x, y = _pair()
-    values = lpips(y, x)
-    torch.testing.assert_close(lpips(x, x), torch.zeros(3))
-    torch.testing.assert_close(values, lpips(x, y))
-    torch.testing.assert_close(lpips(y[2:], x[2:]), values[2:])
-    assert bool((values.diff() > 0).all()), "more noise is further away"
-    y = y.requires_grad_()
-    lpips(y, x).sum().backward()
-    assert y.grad is not None and bool(y.grad.isfinite().all())
-
-
-def test_lpips_refuses_other_files(tmp_path):
-    with pytest.raises(CheckpointError, match="no LPIPS weights"):
-        LPIPS.from_file(tmp_path / "none.safetensors")
-    (tmp_path / "text.safetensors").write_text("no")
-    with pytest.raises(CheckpointError, match="not a safetensors file"):
-        LPIPS.from_file(tmp_path / "text.safetensors")
-    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(CheckpointError, match="not LPIPS weights"):
-        LPIPS.from_file(tmp_path / "other.safetensors")
-
-
-@pytest.mark.skipif("LPIPS_ALEX" not in os.environ, reason="LPIPS_ALEX: path of the published AlexNet weights")
-def test_published_lpips_weights_load():
-    lpips = LPIPS.from_file(Path(os.environ["LPIPS_ALEX"]))
-    x, y = _pair()
-    assert lpips.net == "alex"
-    assert bool((lpips(y, x).diff() > 0).all())
 
 
 def test_gflop_of_a_convolution_forward_and_backward():

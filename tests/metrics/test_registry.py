@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.metrics import METRICS, Metric, Metrics, all_metrics, psnr, register
+from flashdiffusion.metrics import METRICS, Metric, Metrics, all_metrics, headings, psnr, register
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def mae():
 
 def test_those_of_the_library_say_their_direction_and_come_in_one_order_before_a_users(mae):
     directions = [(name, metric.higher) for name, metric in all_metrics().items()]
-    assert directions == [("psnr", True), ("ssim", True), ("lpips", False), ("mae", False)]
+    assert directions == [("psnr", True), ("ssim", True), ("lpips", False), ("consistency", None), ("mae", False)]
 
 
 def test_a_users_metric_is_measured_everywhere(mae, flash, image_folder, tiny_model, tmp_path):
@@ -74,12 +74,12 @@ def test_an_image_too_small_has_no_figure_but_a_reason(name):
 
 
 class _Smallest:
-    """The metric itself; LPIPS' two networks with random weights."""
+    """The metric itself; LPIPS' three networks with random weights."""
 
     def __init__(self, name):
         from flashdiffusion.metrics import LPIPS, ssim
 
-        self.calls = [ssim] if name == "ssim" else [LPIPS("alex"), LPIPS("squeeze")]
+        self.calls = [ssim] if name == "ssim" else [LPIPS("alex"), LPIPS("squeeze"), LPIPS("vgg")]
 
     def __call__(self, x, truth):
         return sum(call(x, truth) for call in self.calls)
@@ -97,9 +97,19 @@ def test_small_images_are_restored_all_the_same(flash, tiny_model, tmp_path):
     assert "psnr" in record and "ssim" not in record and "ssim" in record["missing"]
 
 
+def test_a_heading_names_the_network_where_it_is_not_the_usual_one():
+    columns = [
+        headings(nets)["lpips"] for nets in ({}, {"lpips_net": None}, {"lpips_net": "alex"}, {"lpips_net": "vgg"})
+    ]
+    assert columns == ["LPIPS", "LPIPS", "LPIPS", "LPIPS (vgg)"]
+    assert headings({"lpips_net": "vgg"})["psnr"] == "PSNR"
+
+
 def test_what_cannot_be_a_metric():
     with pytest.raises(InputError, match="expected one"):
         register(Metric("none", "none", higher=True))
+    with pytest.raises(InputError, match="expected one"):
+        register(Metric("two", "two", higher=True, compare=psnr, fit=psnr))
     with pytest.raises(InputError, match="unknown metric 'fid'"):
         Metrics({"fid": "weights"})
     with pytest.raises(InputError, match="psnr needs no weights"):

@@ -62,6 +62,13 @@ Physics = Annotated[
 MaxInFlight = Annotated[
     int | None, option("Images in flight at a time; default: as many as fit into memory and bring speed.", panel=RUN)
 ]
+Lpips = Annotated[
+    str | None,
+    option(
+        "LPIPS: a file of its weights, or alex, squeeze or vgg, whose weights are downloaded once; default: none.",
+        metavar="FILE|NET",
+    ),
+]
 
 
 TaskName = Annotated[str, option("Task, e.g. gaussian-blur or random-inpainting.")]
@@ -131,12 +138,12 @@ class TaskOptions(DataOptions):
 class QualityOptions:
     """Metrics that need weights."""
 
-    lpips: Annotated[Path | None, option("LPIPS weights (safetensors); without them: no LPIPS.")] = None
+    lpips: Lpips = None
 
     @property
     def weights(self) -> dict[str, str]:
         """Weights files by metric."""
-        return {"lpips": str(self.lpips)} if self.lpips else {}
+        return {"lpips": self.lpips} if self.lpips else {}
 
     def about(self) -> dict[str, Any]:
         """What results depend on, for their file; raises InputError for weights that are none."""

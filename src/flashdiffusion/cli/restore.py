@@ -161,5 +161,5 @@ def command(
     if records := delivery(settings_of):
         if not unknown and damage.unused is not None:
             note(damage.unused)
-        print_records(f"{method.name}: images and results.json in {output.out}", records, as_json)
+        print_records(f"{method.name}: images and results.json in {output.out}", records, as_json, about)
     return delivery.failures.finish(len(files))

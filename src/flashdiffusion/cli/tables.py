@@ -15,29 +15,30 @@ if TYPE_CHECKING:
 SHORTEST, LONGEST = 8, 24  # characters of a name in one line of the table, so that figures have room
 
 
-def print_records(title: str, records: "Sequence[Record]", as_json: bool) -> None:
-    """A table of what is known of the images, or the same as JSON."""
+def print_records(
+    title: str, records: "Sequence[Record]", as_json: bool, about: Mapping[str, Any] | None = None
+) -> None:
+    """A table of what is known of the images, or the same as JSON; `about` the run names the metrics' networks."""
     from rich import box
     from rich.markup import escape
     from rich.table import Table
 
     from flashdiffusion.jobs.records import summarise
-    from flashdiffusion.metrics import all_metrics
+    from flashdiffusion.metrics import headings
 
     if as_json:
         print(json.dumps({"records": [record.to_json() for record in records], "mean": summarise(records)}, indent=2))
         return
-    headings = {"measurement_psnr": "PSNR before", "severity": "σ̂²"}
-    headings |= {name: metric.heading for name, metric in all_metrics().items()}
+    known = {"measurement_psnr": "PSNR before", "severity": "σ̂²"} | headings(about or {})
     table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD)
     columns, rows = _table(records)
     for column in columns:
-        heading = headings.get(column, column.replace("_", " "))
+        heading = known.get(column, column.replace("_", " "))
         if column == "id":
             longest = min(LONGEST, max(len(record.id) for record in records))
             table.add_column(heading, overflow="fold", min_width=min(SHORTEST, longest), max_width=longest)
         else:
-            table.add_column(heading, justify="right", min_width=max(map(len, heading.split())))
+            table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)  # whole figures
     for row in rows:
         table.add_row(*(escape(shown(row.get(column))) for column in columns))
     _print_whole(table)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from flashdiffusion.cli.command import option
-from flashdiffusion.cli.options import Data, Limit, Out, Resume
+from flashdiffusion.cli.options import Data, Limit, Lpips, Out, Resume
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def command(
     bounds: Bounds,
     severity: SeverityOptions,
     config: Annotated[str, option("Recipe: faces-128 (GPU), faces-128-cpu, tiny.")] = "faces-128",
-    lpips: Annotated[Path | None, option("LPIPS weights (safetensors) for the autoencoder.")] = None,
+    lpips: Lpips = None,
     space: Annotated[str, option("latent, or pixel: a denoiser of pixels, for DPS, and a regressor.")] = "latent",
     precision: Annotated[
         str | None, option("float32 or bfloat16; default: the recipe's, where the processor has it.")

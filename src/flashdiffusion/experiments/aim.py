@@ -37,6 +37,8 @@ class Aim:
         """
         weights = {text.strip(): 1.0} if "=" not in text else _weights(text)
         for name in weights:
+            if get_metric(name).higher is None:
+                raise InputError(f"objective {text}: neither more {name} nor less is better; choose another metric")
             if get_metric(name).load is not None and name not in measured:
                 raise InputError(
                     f"objective {text}: {name} needs weights; give --{name} FILE, or choose another metric"
@@ -45,7 +47,7 @@ class Aim:
         for name, limit in limits.items():
             if not 0 < limit < math.inf:
                 raise InputError(f"--max-{name} is {limit:g}; expected a finite number above 0")
-        return cls(text.strip(), weights, "=" not in text and get_metric(text.strip()).higher, limits)
+        return cls(text.strip(), weights, "=" not in text and bool(get_metric(text.strip()).higher), limits)
 
     def value(self, row: Mapping[str, Any]) -> float | None:
         """The objective of an image, None if it has none that is finite.

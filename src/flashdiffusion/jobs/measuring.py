@@ -36,8 +36,9 @@ _UNUSED = {"noise", "regression"}  # starts that make no use of a severity
 class Evaluated:
     """One image: its place in the data, its record, and what can be looked at, (3, H, W) in [0, 1].
 
-    measured: the measurement as an image. estimate: the severity encoder's, decoded, if it is wanted. failed: why there
-    is no record. clean: None if it could not be read.
+    measured: the measurement as an image. estimate: the severity encoder's, decoded, if it is wanted. problem: the
+    measurement with its physics, on the CPU, until it is done. failed: why there is no record. clean: None if it could
+    not be read.
     """
 
     index: int
@@ -46,6 +47,7 @@ class Evaluated:
     clean: Tensor | None = None
     measured: Tensor | None = None
     estimate: Tensor | None = None
+    problem: Problem | None = None
     restored: Tensor | None = None
     failed: str | None = None
 
@@ -149,11 +151,12 @@ def _finish(what: Measure, one: Restored) -> Evaluated:
     found: Evaluated = one.extra
     found.restored, found.failed = one.image, one.failed
     record, found.record = found.record, None
+    problem, found.problem = found.problem, None
     if one.image is not None and record is not None and found.clean is not None and found.measured is not None:
         values: dict[str, Any] = {} if what.method == BOUND else one.row()
         if one.severity is None:
             values["true_severity"] = None
-        values |= compare(what.metrics, one.image, found.clean, found.measured)
+        values |= compare(what.metrics, one.image, found.clean, found.measured, problem)
         found.record = replace(record, **values)
     return found
 
@@ -182,7 +185,9 @@ def _measured(
         known = []
         for n, row in enumerate(images):
             record = Record(ids[n], described[n], true_severity=severities[n])
-            known.append(Evaluated(row, ids[n], record, clean[n].clone(), looks[n].clone(), estimates[n]))
+            own = Problem(measured.y[[n]], measured.physics.take(torch.tensor([n])))
+            images_of = (clean[n].clone(), looks[n].clone(), estimates[n])
+            known.append(Evaluated(row, ids[n], record, *images_of, problem=own))
         if what.method == BOUND:
             yield Batch(ids, clean, Unknown(), extra=known)
         else:

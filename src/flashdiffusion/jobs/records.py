@@ -14,7 +14,7 @@ from torch import Tensor
 
 from flashdiffusion import __version__
 from flashdiffusion.errors import InputError
-from flashdiffusion.metrics import Metrics, psnr
+from flashdiffusion.metrics import Measured, Metrics, psnr
 
 # Fields of a record that are no figures.
 NO_FIGURES = frozenset({"id", "degradation", "missing", "file", "digest"})
@@ -67,11 +67,18 @@ class Record:
         return cls(**values, metrics=quality)
 
 
-def compare(metrics: Metrics, restored: Tensor, truth: Tensor, measured: Tensor) -> dict[str, Any]:
-    """What a `Record` holds of the quality of an image and of its measurement, each (3, H, W)."""
-    quality = metrics(restored, truth)
-    before = float(psnr(measured[None].float().clamp(0, 1), truth[None]))
-    return {"metrics": quality.values, "missing": quality.missing or None, "measurement_psnr": before}
+def compare(
+    metrics: Metrics, restored: Tensor, truth: Tensor | None, measured: Tensor, problem: Measured | None = None
+) -> dict[str, Any]:
+    """What a `Record` holds of the quality of an image and of its measurement, each (3, H, W), as far as it is known.
+
+    measured: the measurement as an image. problem: the measurement with its physics, of this image alone.
+    """
+    quality = metrics(restored, truth, problem)
+    found: dict[str, Any] = {"metrics": quality.values, "missing": quality.missing or None}
+    if truth is not None:
+        found["measurement_psnr"] = float(psnr(measured[None].float().clamp(0, 1), truth[None]))
+    return found
 
 
 def plain(value: Any) -> Any:

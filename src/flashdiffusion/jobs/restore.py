@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from flashdiffusion.data import encode_image, in_chunks, mapped
 from flashdiffusion.data.measurements import SUFFIX
@@ -29,9 +28,8 @@ from flashdiffusion.solvers.start import EncodedEstimate
 
 CHUNK = 64  # images that are read together; those of them that are alike share a batch
 FAR = 1.5  # shorter side of an image over the model's, or under it, from where the user is told
-# What is kept of an image while it is restored: its item, the start of its record, and the measurement (3, H, W) to
-# compare with a true image.
-Kept = tuple[Item, Record | None, Tensor | None]
+# What is kept of an image while it is restored: its item, the start of its record, and its measurement.
+Kept = tuple[Item, Record | None, Problem | None]
 
 
 @dataclass(frozen=True)
@@ -141,8 +139,7 @@ class RestoreWorker:
         self._note_size(item, problem)
         physics = problem.physics
         degradation = physics.describe()[0] if isinstance(physics, BatchedPhysics) else None
-        measured = problem.image[0].cpu().clone() if item.name in self.job.references else None
-        return problem, (item, Record(item.name, degradation, file=item.path, digest=content), measured)
+        return problem, (item, Record(item.name, degradation, file=item.path, digest=content), problem)
 
     def _note_size(self, item: Item, problem: Problem) -> None:
         """Say once that an image's size is far from the model's."""
@@ -163,19 +160,20 @@ class RestoreWorker:
     def _done(self, restored: Restored) -> Item:
         """The item, with what its image came to."""
         known: Kept = restored.extra
-        item, record, measured = known
+        item, record, problem = known
         item.reason = restored.failed
-        if restored.image is None or record is None:
+        if restored.image is None or record is None or problem is None:
             return item
         values = restored.row()
         image = restored.image.mean(dim=0, keepdim=True) if item.grey else restored.image
-        if measured is not None:
+        truth = None
+        if (reference := self.job.references.get(item.name)) is not None:
             try:
                 height, width = image.shape[1:]
-                truth = read_truth(Path(self.job.references[item.name]), (height, width), item.fitted, item.note)[0]
-                values |= compare(self.metrics, image.expand(3, -1, -1), truth, measured)
+                truth = read_truth(Path(reference), (height, width), item.fitted, item.note)[0]
             except FlashDiffusionError as error:
                 item.reason = str(error)
+        values |= compare(self.metrics, image.expand(3, -1, -1), truth, problem.image[0].cpu(), problem)
         pngs = {"restored": encode_image(image)}
         if self.job.maps and restored.severity_map is not None:
             pngs["severity"] = encode_image(map_picture(restored.severity_map, (image.shape[1], image.shape[2])))

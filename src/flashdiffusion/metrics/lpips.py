@@ -1,71 +1,34 @@
-"""LPIPS v0.1 (Zhang et al., CVPR 2018) from a weights file the user has; no torchvision needed.
+"""LPIPS v0.1 (Zhang et al., CVPR 2018); no torchvision needed.
 
-torchmetrics' own LPIPS imports torchvision, which has no build for every torch; hence this one.
+torchmetrics' own LPIPS imports torchvision, which has no build for every torch; hence this one, with its heads.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from flashdiffusion.errors import CheckpointError, blamed_on
+from flashdiffusion.metrics.backbones import BACKBONES
 from flashdiffusion.metrics.registry import Metric, register
 
-
-class _Fire(nn.Module):
-    """SqueezeNet's fire module."""
-
-    def __init__(self, inputs: int, squeeze: int, expand: int) -> None:
-        super().__init__()
-        self.squeeze = nn.Conv2d(inputs, squeeze, 1)
-        self.expand1x1 = nn.Conv2d(squeeze, expand, 1)
-        self.expand3x3 = nn.Conv2d(squeeze, expand, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.squeeze(x))
-        return torch.cat([F.relu(self.expand1x1(x)), F.relu(self.expand3x3(x))], dim=1)
-
-
-def _pool() -> nn.Module:
-    return nn.MaxPool2d(3, 2, ceil_mode=True)
-
-
-def _alexnet() -> list[nn.Module]:
-    return [
-        *(nn.Conv2d(3, 64, 11, 4, 2), nn.ReLU(), nn.MaxPool2d(3, 2)),
-        *(nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), nn.MaxPool2d(3, 2)),
-        *(nn.Conv2d(192, 384, 3, padding=1), nn.ReLU()),
-        *(nn.Conv2d(384, 256, 3, padding=1), nn.ReLU()),
-        *(nn.Conv2d(256, 256, 3, padding=1), nn.ReLU()),
-    ]
-
-
-def _squeezenet() -> list[nn.Module]:
-    return [
-        *(nn.Conv2d(3, 64, 3, 2), nn.ReLU(), _pool()),
-        *(_Fire(64, 16, 64), _Fire(128, 16, 64), _pool()),
-        *(_Fire(128, 32, 128), _Fire(256, 32, 128), _pool()),
-        *(_Fire(256, 48, 192), _Fire(384, 48, 192), _Fire(384, 64, 256), _Fire(512, 64, 256)),
-    ]
-
-
-# Layers; which of them are compared, and their channels.
-_NETS: dict[str, tuple[Callable[[], list[nn.Module]], tuple[int, ...], tuple[int, ...]]] = {
-    "alex": (_alexnet, (1, 4, 7, 9, 11), (64, 192, 384, 256, 256)),
-    "squeeze": (_squeezenet, (1, 4, 7, 9, 10, 11, 12), (64, 128, 256, 384, 384, 512, 512)),
-}
+DOWNLOADS = "https://download.pytorch.org/models/"
+# Of torchvision's classifiers, and of what the `lpips` package keeps beside, or twice.
+_UNUSED = ("classifier.", "scaling_layer.", "lins.")
 
 
 class LPIPS(nn.Module):
     """Learned perceptual distance between images in [0, 1]: (B, 3, H, W) x 2 -> (B,).
 
-    Weights: a safetensors file with torchvision's `features.*` keys and the heads `lin*.weight`; the
-    network (alex or squeeze) is recognised from it. Frozen, but differentiable in both images.
+    Frozen, but differentiable in both images.
+
+    Args:
+        net: alex, squeeze or vgg.
     """
 
     mean: Tensor
@@ -73,26 +36,66 @@ class LPIPS(nn.Module):
 
     def __init__(self, net: str) -> None:
         super().__init__()
-        self.net = net
-        layers, self._taps, widths = _NETS[net]
-        self.features = nn.ModuleList(layers())
-        self.heads = nn.ModuleList(nn.Conv2d(width, 1, 1, bias=False) for width in widths)
+        self.net, backbone = net, BACKBONES[net]
+        self._taps = backbone.taps
+        self.features = nn.ModuleList(backbone.layers())
+        self.heads = nn.ModuleList(nn.Conv2d(width, 1, 1, bias=False) for width in backbone.widths)
         self.register_buffer("mean", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False).eval()
 
     @classmethod
+    def load(cls, source: str | Path) -> "LPIPS":
+        """Load by the name of a network, or from a file; raises CheckpointError, see `from_name` and `from_file`."""
+        return cls.from_name(str(source)) if str(source) in BACKBONES else cls.from_file(source)
+
+    @classmethod
+    def from_name(cls, net: str) -> "LPIPS":
+        """Load alex, squeeze or vgg: torchvision's weights from torch's hub folder, torchmetrics' heads.
+
+        Weights that are not in that folder are downloaded into it.
+
+        Raises:
+            CheckpointError: they cannot be, or are damaged.
+        """
+        url, folder = DOWNLOADS + BACKBONES[net].file, Path(torch.hub.get_dir()) / "checkpoints"
+        with blamed_on(f"LPIPS {net} needs {url} in {folder}, or a file of its weights instead (docs/metrics.md)"):
+            state = torch.hub.load_state_dict_from_url(url, map_location="cpu", check_hash=True, weights_only=True)
+            with (files("torchmetrics") / "functional/image/lpips_models" / f"{net}.pth").open("rb") as heads:
+                state = {**state, **torch.load(heads, map_location="cpu", weights_only=True)}
+            return cls._of(state)
+
+    @classmethod
     def from_file(cls, path: str | Path) -> "LPIPS":
-        """Load weights; raises CheckpointError if the file is missing or holds neither network."""
+        """Load a file that has backbone and heads, whose network is recognised.
+
+        Args:
+            path: safetensors, or of torch (.pth, .pt). With torchvision's keys `features.*` and the heads
+                `lin*.weight`, or those of the `lpips` package.
+
+        Raises:
+            CheckpointError: the file is missing, or holds none of the networks.
+        """
         path = Path(path)
         if not path.is_file():
-            raise CheckpointError(f"no LPIPS weights at {path}; give a safetensors file (docs/training.md)")
-        with blamed_on(f"{path} is not a safetensors file"):
-            state = load_file(path)
-        model = cls("squeeze" if "features.3.squeeze.weight" in state else "alex")
-        named = {re.sub(r"^lin(\d+).*", r"heads.\1.weight", key): value for key, value in state.items()}
-        with blamed_on(f"{path}: not LPIPS weights of AlexNet or SqueezeNet 1.1"):
-            model.load_state_dict(named)
+            raise CheckpointError(
+                f"no LPIPS weights at {path}; give a file of them (docs/metrics.md), or one of {', '.join(BACKBONES)}"
+            )
+        pickled = path.suffix in {".pth", ".pt"}
+        with blamed_on(f"{path} is not a {'file of torch' if pickled else 'safetensors file'}"):
+            state = torch.load(path, map_location="cpu", weights_only=True) if pickled else load_file(path)
+        with blamed_on(f"{path}: not LPIPS weights of {', '.join(BACKBONES)}"):
+            return cls._of(state)
+
+    @classmethod
+    def _of(cls, state: Mapping[str, Tensor]) -> "LPIPS":
+        named = {
+            re.sub(r"^lin(\d+).*", r"heads.\1.weight", re.sub(r"^net\.slice\d+\.", "features.", key)): value
+            for key, value in state.items()
+            if not key.startswith(_UNUSED)
+        }
+        model = cls(next((net for net, one in BACKBONES.items() if one.key in named), "alex"))
+        model.load_state_dict(named)
         return model
 
     def forward(self, x: Tensor, reference: Tensor) -> Tensor:
@@ -100,6 +103,10 @@ class LPIPS(nn.Module):
         for a, b, head in zip(self._maps(x), self._maps(reference), self.heads, strict=True):
             total = total + head((_unit(a) - _unit(b)).square()).mean(dim=(1, 2, 3))
         return total
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """Features of the last layer, averaged over places, (B, 3, H, W) in [0, 1] -> (B, channels)."""
+        return self._maps(x)[-1].mean(dim=(2, 3))
 
     def _maps(self, x: Tensor) -> list[Tensor]:
         h = (2 * x - 1 - self.mean) / self.std
@@ -116,4 +123,4 @@ def _unit(h: Tensor) -> Tensor:
 
 
 # AlexNet's strides leave nothing of smaller images.
-register(Metric("lpips", "LPIPS", higher=False, load=LPIPS.from_file, smallest=31, digits=4))
+register(Metric("lpips", "LPIPS", higher=False, load=LPIPS.load, smallest=31, digits=4, net="alex"))

@@ -7,7 +7,7 @@ from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
-from flashdiffusion.metrics import all_metrics
+from flashdiffusion.metrics import all_metrics, ranked_metrics
 from flashdiffusion.reports.cells import Cell, figures
 from flashdiffusion.reports.statistics import Comparison, Figure, compare_cells, figures_of
 
@@ -41,7 +41,7 @@ class TaskRuns:
     @property
     def metrics(self) -> list[str]:
         """Figures of quality that occur."""
-        return [name for name in self.columns if name in all_metrics()]
+        return [name for name in self.columns if name in ranked_metrics()]
 
     @property
     def measured(self) -> list[Run]:
@@ -49,10 +49,12 @@ class TaskRuns:
         return [run for run in self.runs if run.cell.records]
 
     def best(self, figure: str) -> str | None:
-        """The best mean as printed, so that equal ones are all best; None without two to choose from."""
+        """The best mean as printed, so that equal ones are all best; None without two to choose from, or a better."""
         means = [run.figures[figure].mean for run in self.runs if figure in run.figures]
-        higher = figure in all_metrics() and all_metrics()[figure].higher
-        return format((max if higher else min)(means), self.columns[figure]) if len(means) > 1 else None
+        if len(means) < 2 or (figure in all_metrics() and figure not in ranked_metrics()):
+            return None
+        higher = figure in ranked_metrics() and ranked_metrics()[figure].higher
+        return format((max if higher else min)(means), self.columns[figure])
 
     def compared(self) -> dict[tuple[int, int], dict[str, Comparison]]:
         """Every run against every other on the images of both, by their numbers and the metric."""

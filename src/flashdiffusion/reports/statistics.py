@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.stats import binomtest, bootstrap
 
-from flashdiffusion.errors import InputError
-from flashdiffusion.metrics import get_metric
+from flashdiffusion.errors import InputError, check_name
+from flashdiffusion.metrics import get_metric, ranked_metrics
 from flashdiffusion.reports.cells import Cell, figures
 
 RESAMPLES = 4000
@@ -75,7 +75,7 @@ class Comparison:
     @property
     def mean_is_better(self) -> bool:
         """Whether its mean is better, however sure that is."""
-        return (self.difference > 0) == get_metric(self.metric).higher and self.difference != 0
+        return (self.difference > 0) == bool(get_metric(self.metric).higher) and self.difference != 0
 
     @property
     def win_rate(self) -> float:
@@ -92,8 +92,9 @@ def compare_cells(cell: Cell, other: Cell, metric: str, seed: int = 0) -> Compar
     """Compare two methods on the images that both have a figure of; None if there are none.
 
     Raises:
-        InputError: no metric of that name, or cells of different tasks.
+        InputError: no metric of that name, one of which neither more nor less is better, or cells of different tasks.
     """
+    check_name("metric to compare by", metric, ranked_metrics())
     if cell.task != other.task:
         raise InputError(f"{cell.path} is of {cell.task} and {other.path} of {other.task}; expected the same task")
     sign = 1 if get_metric(metric).higher else -1

@@ -9,7 +9,7 @@ from typing import Any
 
 from flashdiffusion.data.files import write_bytes, write_json
 from flashdiffusion.jobs.records import plain
-from flashdiffusion.metrics import METRICS, all_metrics
+from flashdiffusion.metrics import METRICS, ranked_metrics
 from flashdiffusion.reports.cells import COST, Cell, figures
 from flashdiffusion.reports.statistics import TRIAL, Comparison, Figure, compare_cells, figures_of
 from flashdiffusion.reports.tables import Table
@@ -18,7 +18,7 @@ from flashdiffusion.reports.tables import Table
 def comparisons_of(cells: Sequence[Cell]) -> list[Comparison]:
     """Every method against each one before it on the same task, by every metric of quality that both have."""
     pairs = [(b, a) for a, b in combinations(cells, 2) if a.task == b.task]
-    found = (compare_cells(own, other, metric) for own, other in pairs for metric in all_metrics())
+    found = (compare_cells(own, other, metric) for own, other in pairs for metric in ranked_metrics())
     return [one for one in found if one is not None]
 
 

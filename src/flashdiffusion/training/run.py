@@ -49,7 +49,7 @@ def train(
     Args:
         max_minutes: time box (of all stages together for "all"); default: the recipe's, in its shares.
         max_steps: an upper bound on the steps of each stage beside it.
-        lpips: LPIPS weights; without them the autoencoder trains without its perceptual term.
+        lpips: LPIPS weights, see `LPIPS.load`; without them the autoencoder trains without its perceptual term.
         limit: use the first images only.
         init: a trained model, by folder or name; the severity encoder starts from that model's in place of E0, the
             denoiser from that model's in place of random weights.
@@ -102,7 +102,7 @@ def make_stage(
 ) -> Stage:
     """Build a stage; denoiser, severity encoder and distilled decoder read the trained autoencoder from `out`."""
     if name == "autoencoder":
-        return AutoencoderStage(recipe.autoencoder, LPIPS.from_file(lpips) if lpips else None)
+        return AutoencoderStage(recipe.autoencoder, LPIPS.load(lpips) if lpips else None)
     if name == "regressor":
         return RegressorStage(recipe.regressor)
     pixels = name == "denoiser" and recipe.denoiser.space == "pixel"
