@@ -10,6 +10,7 @@ python benchmarks/fit_head.py --data TRAIN... --images 8192 --out FOLDER
 
 import argparse
 import json
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tqdm import tqdm
 
 from flashdiffusion import FlashPipeline
 from flashdiffusion.data import ImageDataset
+from flashdiffusion.errors import InputError
 from flashdiffusion.jobs.records import made_by
 from flashdiffusion.physics import Task
 from flashdiffusion.severity import Conditions, SeverityEncoder
@@ -84,8 +86,12 @@ def fit(encoder: Watched, features: Tensor, numbers: Tensor, errors: Tensor, see
 
 def degradation_of(name: str, noise_std: float, reach: float) -> Degradation:
     degradation = Degradation(name, (0.0, reach * noise_std))
-    if isinstance(task := degradation.task, Task):
-        degradation.task = replace(task, high=task.low + reach * (task.high - task.low))
+    task = degradation.task
+    if isinstance(task, Task):
+        high = task.low + reach * (task.high - task.low)
+        with suppress(InputError):  # a level that the operator does not take, such as more pixels lost than there are
+            task.at(high, (64, 64), torch.Generator().manual_seed(0), 0.0)
+            degradation.task = replace(task, high=high)
     return degradation
 
 

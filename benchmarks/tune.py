@@ -15,7 +15,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from common import TASKS, parser_of, path_of, run
+from common import parser_of, run
+from flashdiffusion.reports.cells import cell_file
+from flashdiffusion.reports.reproduction.target import TASKS
 
 FLASH_GRID = "guidance=4,8,16 correction=0,0.5"
 BASELINE_GRID = "guidance=1,3"
@@ -26,12 +28,12 @@ RESAMPLE_GRID = "gamma=400 correction=1 mixing=consistent"  # the paper's mixing
 
 
 def best(out: Path, task: str, method: str) -> dict[str, Any]:
-    return json.loads(path_of(out, task, method).read_text())["best"]["settings"]
+    return json.loads(cell_file(out, task, method).read_text())["best"]["settings"]
 
 
 def tune(options: argparse.Namespace, task: str, method: str, grid: str, *extra: str) -> None:
     alone = "(" not in method
-    out = path_of(options.out, task, method)
+    out = cell_file(options.out, task, method)
     if out.exists() and "best" in json.loads(out.read_text()):
         return
     arguments = ["tune", "--data", options.data, "--lpips", options.lpips, "--task", task, "--method", method]

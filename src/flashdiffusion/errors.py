@@ -20,7 +20,7 @@ class SizeError(InputError):
 
 
 class UnsuitedError(InputError):
-    """A method that a task cannot have."""
+    """A method that a task, or a model, cannot have."""
 
 
 class CheckpointError(InputError):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flashdiffusion.errors import InputError, check_name, unknown_name
+from flashdiffusion.errors import InputError, UnsuitedError, check_name, unknown_name
 from flashdiffusion.priors import DistilledDecoder, IdentityAutoencoder, LatentPrior
 from flashdiffusion.regression import Regressor
 from flashdiffusion.severity import SeverityEncoder
@@ -227,9 +227,11 @@ def make_solver(
     entry = SOLVERS[name]
     pixels = isinstance(prior.autoencoder, IdentityAutoencoder)
     if pixels and entry.space == "latents":
-        raise InputError(f"{name} works on latents and this model on pixels; take dps or ccdf(dps)")
+        raise UnsuitedError(f"{name} works on latents and this model on pixels; take dps or ccdf(dps)")
     if entry.space == "pixels" and not pixels:
-        raise InputError(f"{name} works on pixels and this model has an autoencoder; take latent-dps, or a pixel model")
+        raise UnsuitedError(
+            f"{name} works on pixels and this model has an autoencoder; take latent-dps, or a pixel model"
+        )
     steps = settings.get("steps")
     if entry.geometric:
         if steps is None:

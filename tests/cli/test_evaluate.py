@@ -4,9 +4,11 @@ import csv
 import json
 
 import pytest
+from safetensors.torch import save_file
 
 from flashdiffusion.cli.options import MethodsOptions
 from flashdiffusion.errors import InputError
+from lpips_weights import lpips_weights
 
 METHODS = ("--method", "ae", "--method", "flash(latent-dps):steps=20", "--method", "flash(psld)")
 TASKS = ("--task", "gaussian-blur", "--task", "nonlinear-blur")
@@ -74,6 +76,34 @@ def test_a_folder_is_extended_and_continued(evaluate, tmp_path, monkeypatch):
     assert [len(json.loads(one.read_text())["records"]) for one in sorted(file.parent.glob("*--*.json"))] == [5, 5]
 
 
+def test_records_of_images_that_are_not_asked_for_stand(evaluate, tmp_path):
+    assert evaluate("--method", "ae", limit=4).code == 0
+    assert evaluate("--method", "ae", "--save-images", "--resume", limit=2).code == 0
+    results = json.loads((tmp_path / "out" / "gaussian-blur--ae.json").read_text())
+    assert len(results["records"]) == 4
+    assert len([*(tmp_path / "out" / "images" / "gaussian-blur" / "ae").iterdir()]) == 2
+
+
+def test_distances_of_whole_runs(evaluate, tmp_path):
+    ended = evaluate("--method", "ae", "--distance", "fd_alex", "--distance", "fid")
+    assert ended.code == 0 and "fd_alex: it needs the LPIPS weights" in (tmp_path / "out" / "summary.md").read_text()
+    save_file(lpips_weights("alex"), tmp_path / "alex.safetensors")
+    options = ("--method", "ae", "--distance", "fd_alex", "--lpips", tmp_path / "alex.safetensors")
+    out = tmp_path / "out"
+    (out / "gaussian-blur--ae.json").unlink()
+    assert evaluate(*options).code == 0
+    cell = json.loads((out / "summary.json").read_text())["cells"][0]
+    assert cell["distances"]["fd_alex"] == {"value": None, "images": 3, "missing": "fd_alex needs 257 images, got 3"}
+    assert "fd_alex needs 257 images, got 3" in (out / "summary.md").read_text()
+    features = sorted((out / "gaussian-blur--ae.features").iterdir())
+    times = {file: file.stat().st_mtime_ns for file in features}
+    features[1].unlink()
+    assert evaluate(*options, "--resume").code == 0
+    assert [file.stat().st_mtime_ns != times[file] for file in features] == [False, True, False]
+    ended = evaluate(*options[:2], "--distance", "beauty")
+    assert ended.code == 2 and "unknown metric of runs 'beauty'" in ended.err
+
+
 def test_what_cannot_be_is_refused_before_the_first_image(evaluate, tmp_path):
     for options, reason in (
         (("--method", "ae", "--method", "psld:guidance=-1"), "guidance is -1.0"),
@@ -83,6 +113,7 @@ def test_what_cannot_be_is_refused_before_the_first_image(evaluate, tmp_path):
         (("--method", "ae", "--method", "AE"), "method ae is given twice"),
         (("--task", "gaussian-blur", "--task", "gaussian-blur"), "task gaussian-blur is given 2 times"),
         (("--task", "blurr"), "unknown task 'blurr'"),
+        (("--method", "dps"), "dps works on pixels"),
     ):
         ended = evaluate(*options)
         assert ended.code == 2 and reason in ended.err, ended.err

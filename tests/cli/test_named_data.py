@@ -74,24 +74,25 @@ def test_a_damaged_image_is_named_by_id_and_file(evaluate, faces):
     assert ended.code == 1 and f"failed: {TEST[1]}: celeba_hq_256/{TEST[1]}.png: not an image" in ended.err
 
 
-@pytest.mark.parametrize("name", ["ordering", "calibrate", "tune"])
+@pytest.mark.parametrize("name", ["ordering", "calibrate", "tune", "mine"])
 def test_the_other_commands_take_it(flash, faces, tiny_model, tmp_path, name):
     options = {
         "ordering": ("--levels", 2),
         "calibrate": (),
+        "mine": ("--levels", 2, "--keep-hardest", 1),
         "tune": ("--method", "flash(latent-dps)", "--steps", 2, "--grid", "guidance=1"),
     }[name]
     command = (name, "--data", f"celebahq:{faces}", "--limit", 2, "--model", tiny_model)
-    out = tmp_path / "results.json"
+    out = tmp_path / ("mined" if name == "mine" else "results.json")
     ended = flash(*command, *options, "--split", "val", "--out", out)
     assert ended.code == 0, ended.err
-    results = _results(tmp_path)
+    results = json.loads((out / "mine.json").read_text()) if name == "mine" else _results(tmp_path)
     assert results["split"] == "val" and results["data"] == [f"celebahq:{faces}"]
     if name != "tune":
         assert {row["id"] for row in results["records"]} == set(VAL[:2])
     else:
         for data, reason in ((f"celebahq:{faces}", "another split"), (faces, "another data")):
-            ended = flash(name, "--data", data, *command[3:], *options, "--out", out)
+            ended = flash(name, "--data", data, *command[3:], *options, "--out", out, "--resume")
             assert ended.code == 2 and reason in ended.err
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from flashdiffusion import InputError
 from flashdiffusion.reports import compare_cells, interval, read_cells, write_page
-from flashdiffusion.reports.cells import cell_file, image_file, slug
+from flashdiffusion.reports.cells import cell_file, image_file
 from flashdiffusion.reports.runs import by_task, labels
 
 VOID = {"meta", "input", "img", "br", "use", "path"}
@@ -78,7 +78,7 @@ def _record(i: int, method: int, generator: np.random.Generator) -> dict:
 
 
 def _write(folder: Path, task: str, method: str, records: list[dict], **more: object) -> Path:
-    path = cell_file(folder, slug(task), method)
+    path = cell_file(folder, task, method)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"task": task, "method": method, "seed": 0, **more, "records": records}))
     return path
@@ -96,8 +96,12 @@ def _runs(folder: Path, images: int = 6, methods: tuple[str, ...] = ("psld", "fl
     return folder
 
 
+def _file(folder: Path, method: str, id: str, kind: str) -> Path:
+    return image_file(cell_file(folder, "gaussian-blur", method), "gaussian-blur", method, id, kind)
+
+
 def _picture(folder: Path, method: str, id: str, kind: str, seed: int, side: int = 96) -> Path:
-    file = image_file(folder, "gaussian-blur", slug(method), id, kind)
+    file = _file(folder, method, id, kind)
     file.parent.mkdir(parents=True, exist_ok=True)
     corners = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     Image.fromarray(corners).resize((side, side), Image.Resampling.BICUBIC).save(file)
@@ -192,7 +196,7 @@ def test_what_files_say_is_escaped(tmp_path):
     for method in (HOSTILE, f"_$x${HOSTILE}"):
         _write(tmp_path, HOSTILE, method, records, failed=failed, command=HOSTILE, **{HOSTILE: HOSTILE})
         for kind in ("clean", "restored"):
-            file = image_file(tmp_path, HOSTILE, slug(method), id, kind)
+            file = image_file(cell_file(tmp_path, HOSTILE, method), HOSTILE, method, id, kind)
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (8, 8), "red").save(file)
     (tmp_path / "missing.json").write_text(json.dumps({"task": HOSTILE, "method": "dps", "missing": HOSTILE}))
@@ -238,7 +242,7 @@ def test_pictures_stand_side_by_side(tmp_path):
     kind, _, content = data["pictures"][rows["face-3"]["tiles"][0]["picture"]].partition(",")
     assert kind == "data:image/webp;base64"
     shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(content))).convert("RGB"), float)
-    clean = np.asarray(Image.open(image_file(tmp_path, "gaussian-blur", "any", "face-3", "clean")), float)
+    clean = np.asarray(Image.open(_file(tmp_path, "psld", "face-3", "clean")), float)
     assert shown.shape == (96, 96, 3) and np.abs(shown - clean).mean() < 4
     assert sum(map(len, data["pictures"])) < 3000 * len(data["pictures"])
 
@@ -273,7 +277,7 @@ def test_large_pictures_are_reduced_and_small_ones_kept(tmp_path):
 
 def test_a_picture_that_cannot_be_read_is_left_out(flash, tmp_path):
     _with_pictures(tmp_path, 3)
-    torn = image_file(tmp_path, "gaussian-blur", "psld", "face-1", "restored")
+    torn = _file(tmp_path, "psld", "face-1", "restored")
     torn.write_bytes(torn.read_bytes()[:100])
     ended = flash("report", tmp_path, "--out", tmp_path / "new" / "report.html")
     assert ended.code == 0 and f"{torn}" in ended.err and "left out" in ended.err

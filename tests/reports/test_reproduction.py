@@ -71,6 +71,9 @@ class Made:
     def flash(self, solver):
         return f"flash({solver})"
 
+    def fixed(self, start_step):
+        return f"ccdf(latent-dps):start_step={start_step}"
+
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_every_target_writes_what_it_shows(tmp_path, name):
@@ -134,6 +137,23 @@ def test_what_was_measured_is_not_measured_again(flash, image_folder, tiny_model
     assert json.loads((out / "fig10" / "data.json").read_text()) == data
     refused = flash("reproduce", "table3", *common, "--seed", 1)
     assert refused.code == 2 and "ordering.json holds a run with another seed (0, now 1)" in refused.err
+
+
+def test_fewer_images_than_were_measured_before(flash, image_folder, tiny_model, tmp_path):
+    common = ("--data", image_folder, "--model", tiny_model, "--out", tmp_path, "--quick")
+    for limit in (3, 2):
+        assert flash("reproduce", "fig10", "fig3", *common, "--limit", limit).code == 0
+        starts = json.loads((tmp_path / "quick" / "fig10" / "data.json").read_text())["0.05"]
+        curves = json.loads((tmp_path / "quick" / "fig3" / "data.json").read_text())["severities"]
+        assert len(starts) == len(curves) == limit
+
+
+def test_images_that_cannot_be_read(flash, tiny_model, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "0.png").write_text("words")
+    for name in ("fig10", "fig3"):
+        ended = flash("reproduce", name, "--data", tmp_path / "in", "--model", tiny_model, "--out", tmp_path, "--quick")
+        assert ended.code == 2 and "flashdiffusion: error:" in ended.err and "read" in ended.err, ended.err
 
 
 def test_an_unknown_table(flash, image_folder, tmp_path):

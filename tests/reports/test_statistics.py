@@ -7,6 +7,8 @@ import pytest
 
 from flashdiffusion import InputError
 from flashdiffusion.reports import Cell, compare_cells, interval
+from flashdiffusion.reports.cells import cell_file, file_name, image_file
+from flashdiffusion.reports.summary import Summary
 
 
 def _cell(method: str, values: dict[str, float | None], task: str = "gaussian-blur", metric: str = "lpips") -> Cell:
@@ -51,3 +53,38 @@ def test_what_cannot_be_compared():
         compare_cells(one, _cell("b", {"x": 0.2}, task="denoising"), "lpips")
     with pytest.raises(InputError, match="metric"):
         compare_cells(one, one, "beauty")
+
+
+def test_images_of_one_name_and_other_content_are_not_compared():
+    def cell(method: str, values: dict[str, tuple[float, str | None]]) -> Cell:
+        rows = {id: {"id": id, "lpips": value, "digest": digest} for id, (value, digest) in values.items()}
+        return Cell("gaussian-blur", method, Path(f"{method}.json"), records=rows)
+
+    one = cell("a", {"x": (0.1, "d1"), "y": (0.1, "d2"), "z": (0.1, None)})
+    found = compare_cells(one, cell("b", {"x": (0.2, "d1"), "y": (0.9, "other"), "z": (0.2, "d3")}), "lpips")
+    assert found.images == 2 and found.difference == pytest.approx(-0.1)
+
+
+def test_a_cell_of_some_of_its_images():
+    values = {"x": 0.1, "y": 0.3, "z": 0.8}
+    part = _cell("a", values).of({"x", "y", "not there"})
+    assert [*part.records] == ["x", "y"] and part.mean["lpips"] == pytest.approx(0.2) and part.mean["images"] == 2
+    assert _cell("a", values).of(set()).mean == {}
+
+
+def test_files_of_images_are_one_for_every_id():
+    ids = ["a/1.png", "a_1.png", "a%2F1.png", "x" * 300, "x" * 299 + "y", "é" * 180]
+    names = [file_name(id) for id in ids]
+    assert len(set(names)) == len(ids) and all(len(name.encode()) <= 200 and "/" not in name for name in names)
+    folder = Path("out")
+    shared = [image_file(cell_file(folder, "t", m), "t", m, "1.png", "clean") for m in ("psld", "ae")]
+    alone = [image_file(folder / name, "t", "psld", "1.png", "restored") for name in ("a.json", "b.json")]
+    assert shared[0] == shared[1] and len({shared[0], *alone}) == 3
+
+
+def test_methods_are_compared_with_the_first_that_was_measured(tmp_path):
+    lost = Cell("gaussian-blur", "psld", tmp_path / "x.json", missing="psld is for linear operators")
+    summary = Summary([lost, _cell("a", {"x": 0.1, "y": 0.2}), _cell("b", {"x": 0.3, "y": 0.3})])
+    summary.write(tmp_path)
+    page = (tmp_path / "summary.md").read_text()
+    assert "| b - a | LPIPS | +0.15000 [" in page and "psld: left out: psld is for linear operators" in page

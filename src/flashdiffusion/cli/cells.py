@@ -1,7 +1,8 @@
 """Methods on tasks: planned, measured, summarised in a folder."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,9 @@ from flashdiffusion.errors import InputError, UnsuitedError, check_name, note, u
 
 if TYPE_CHECKING:
     from flashdiffusion.jobs import EvaluateJob, Item
+    from flashdiffusion.jobs.records import Record
     from flashdiffusion.methods import Settings
+    from flashdiffusion.metrics import Distributions
     from flashdiffusion.reports import Cell
 
 # What all cells of a folder have in common, so that they can be compared.
@@ -49,6 +52,13 @@ class ReportOptions(options.QualityOptions):
     save_images: Annotated[
         bool, option("Keep true, measured, estimated and restored images beside the results.", "--save-images")
     ] = False
+    distance: Annotated[
+        list[str] | None,
+        option(
+            "Distance of all restored images from the true ones: fd_alex (with --lpips alex or its file), fid; repeat "
+            "for more."
+        ),
+    ] = None
     told: options.Told = None
     preset: Annotated[str, option("Settings: tuned, or published for 256x256 images: FFHQ or LSUN.")] = "tuned"
     batch_size: Annotated[int, option("Images loaded at a time.")] = 64
@@ -67,22 +77,66 @@ class Planned:
     missing: str | None
 
     def save(self, done: "Item") -> None:
-        """Write the images that an item came with."""
+        """Write the images and features that an item came with."""
         from flashdiffusion.data import ensure_directory, write_bytes
 
-        for kind, png in done.pngs.items():
-            file = self._image(done.name, kind)
+        found = {self._image(done.name, kind): png for kind, png in done.pngs.items()}
+        if done.features:
+            found[self._features(done.name)] = done.features
+        for file, content in found.items():
             ensure_directory(file.parent)
-            write_bytes(file, png)
+            write_bytes(file, content)
 
     def saved(self, name: str) -> bool:
-        """Whether the restored image of an earlier run is still there, if images are kept."""
-        return not self.job.images or self._image(name, "restored").exists()
+        """Whether what is kept of an image of an earlier run is still there."""
+        wanted = [self._image(name, "restored")] if self.job.images else []
+        if self.distributions.networks:
+            wanted.append(self._features(name))
+        return all(file.exists() for file in wanted)
+
+    def distances(self, records: "Sequence[Record]") -> dict[str, Any]:
+        """The distances that were asked for, over the images of these records, or why there are none."""
+        from safetensors.torch import load_file
+
+        from flashdiffusion.metrics import distances
+
+        if not self.job.distances:
+            return {}
+        found = {name: {"value": None, "missing": reason} for name, reason in self.distributions.missing.items()}
+        files = [file for record in records if (file := self._features(record.id)).exists()]
+        found |= {name: asdict(one) for name, one in distances(load_file(file) for file in files).items()}
+        return {"distances": found}
+
+    @cached_property
+    def distributions(self) -> "Distributions":
+        """Networks of the distances."""
+        from flashdiffusion.metrics import Distributions
+
+        return Distributions(self.job.distances, self.job.weights)
 
     def _image(self, name: str, kind: str) -> Path:
-        from flashdiffusion.reports.cells import image_file, slug
+        from flashdiffusion.reports.cells import image_file
 
-        return image_file(self.results.parent, self.about["task"], slug(self.about["method"]), name, kind)
+        return image_file(self.results, self.about["task"], self.about["method"], name, kind)
+
+    def _features(self, name: str) -> Path:
+        from flashdiffusion.reports.cells import file_name
+
+        return self.results.with_suffix(".features") / f"{file_name(name)}.safetensors"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was measured.
+
+    asked: a cell for each task and method, in their order, of the images asked for alone; those of which none could be
+    measured are not among them. others: cells that the folder held before. failures: images that failed, of `total`.
+    """
+
+    asked: "list[Cell]"
+    others: "list[Cell]"
+    failures: Failures
+    total: int
 
 
 def measure_cells(
@@ -94,14 +148,12 @@ def measure_cells(
     run: options.RunOptions,
     limit: int | None = None,
     seed: int = 0,
-) -> "tuple[list[Cell], Failures, int]":
-    """Measure methods on tasks; give what `out` holds then, asked for first, images that failed, and all images."""
-    from flashdiffusion.data import ImageDataset, ensure_directory, ensure_file, write_json
+) -> Outcome:
+    """Measure methods on tasks, each into a results file in the folder `out`, or into the file `out` itself."""
+    from flashdiffusion.data import ImageDataset, ensure_directory, ensure_file
     from flashdiffusion.data.files import unique
     from flashdiffusion.jobs import Item
-    from flashdiffusion.jobs.records import made_by
     from flashdiffusion.reports.cells import CELLS, read_cell
-    from flashdiffusion.reports.summary import write_summary
 
     planned = [
         _plan(one, method, report, model, run, out, limit, seed) for one in images.each for method in methods.each()
@@ -116,28 +168,36 @@ def measure_cells(
         ensure_file(out)
     else:
         _expect_comparable(ensure_directory(out), planned)
-        _expect_possible(planned)
+        planned = _possible(planned)
     items = [Item(i, name, id) for i, (name, id) in enumerate(zip(unique(data.ids), data.ids, strict=True))]
-    failures = Failures()
+    names, failures, asked = {item.name for item in items}, Failures(), []
     for one in planned:
+        reasons = _measure(one, items, run, lambda item: data.digest(item.index))
         where = "" if alone else f"{one.about['method']} on {one.about['task']}: "
-        if one.missing is not None:
-            note(f"{where}left out: {one.missing}")
-            write_json(one.results, made_by(one.job.model.torch_device, one.about) | {"missing": one.missing})
-            continue
-        delivery = Delivery(
-            *(one.job, items, run, one.results, one.about, lambda item: data.digest(item.index)),
-            save=one.save,
-            saved=one.saved,
-        )
-        delivery()
-        failures.reasons += [(f"{where}{name}", reason) for name, reason in delivery.failures.reasons]
-    asked = [one.results for one in planned if one.results.exists()]
-    others = [] if alone else [file for file in sorted(out.glob(CELLS)) if file not in asked]
-    cells = [cell for file in (*asked, *others) if (cell := read_cell(file)) is not None]
-    if cells and not alone:
-        write_summary(out, cells)
-    return cells, failures, len(items) * sum(one.missing is None for one in planned)
+        failures.reasons += [(f"{where}{name}", reason) for name, reason in reasons]
+        cell = read_cell(one.results) if one.results.exists() else None
+        if cell is not None and ((own := cell.of(names)).records or own.missing):
+            asked.append(own)
+    files = {one.results for one in planned}
+    before = [] if alone else [file for file in sorted(out.glob(CELLS)) if file not in files]
+    others = [cell for file in before if (cell := read_cell(file)) is not None]
+    return Outcome(asked, others, failures, len(items) * sum(one.missing is None for one in planned))
+
+
+def _measure(
+    one: Planned, items: "Sequence[Item]", run: options.RunOptions, digest_of: "Callable[[Item], str]"
+) -> list[tuple[str, str]]:
+    """Measure one method on one task, or write why it cannot be; the images that failed, with reasons."""
+    from flashdiffusion.data import write_json
+    from flashdiffusion.jobs.records import made_by
+
+    if one.missing is not None:
+        note(f"{one.about['method']} on {one.about['task']}: left out: {one.missing}")
+        write_json(one.results, made_by(one.job.model.torch_device, one.about) | {"missing": one.missing})
+        return []
+    delivery = Delivery(one.job, items, run, one.results, one.about, digest_of, save=one.save, saved=one.saved)
+    delivery(one.distances)
+    return delivery.failures.reasons
 
 
 def _plan(
@@ -168,6 +228,7 @@ def _plan(
     job = EvaluateJob(
         *(folders, choice, images.task, method.name, images.noise_std, seed, settings, limit, *bounds),
         images=report.save_images,
+        distances=tuple(report.distance or ()),
         split=images.split,
     )
     missing = None
@@ -195,13 +256,21 @@ def _expect_comparable(folder: Path, cells: Sequence[Planned]) -> None:
             raise InputError(f"{file} holds a run with another {other}; choose another --out")
 
 
-def _expect_possible(cells: Sequence[Planned]) -> None:
-    """Raise InputError for settings that cannot be, before the first cell is paid for."""
-    pipeline = cells[0].job.model.open()
+def _possible(cells: Sequence[Planned]) -> list[Planned]:
+    """The same, knowing which the model cannot have; raises InputError for settings that cannot be, before it costs."""
+    pipeline, found = cells[0].job.model.open(), []
     for cell in cells:
         start, solver = _parts(cell)
-        if isinstance(start, str):
-            pipeline.method(solver, start, cell.job.settings)
+        missing = cell.missing
+        try:
+            if isinstance(start, str):
+                pipeline.method(solver, start, cell.job.settings)
+        except UnsuitedError as error:
+            missing = str(error)
+        found.append(replace(cell, missing=missing))
+    if all(cell.missing for cell in found):
+        raise InputError(found[0].missing)
+    return found
 
 
 def _parts(cell: Planned) -> Any:

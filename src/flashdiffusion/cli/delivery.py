@@ -85,7 +85,7 @@ class Delivery:
     def _stands(self, row: dict[str, Any], item: "Item | None") -> bool:
         """Whether a record of an earlier run is of what its name stands for now."""
         try:
-            return self.saved(row["id"]) and (item is None or row.get("digest") == self.digest_of(item))
+            return item is None or (self.saved(row["id"]) and row.get("digest") == self.digest_of(item))
         except OSError:
             return False
 

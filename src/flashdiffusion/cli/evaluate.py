@@ -26,16 +26,19 @@ def command(
 
     A method may be `bound`: the autoencoder alone on the true image. `flashdiffusion report` makes a page of it all.
     """
-    from flashdiffusion.reports.summary import table_of
+    from flashdiffusion.reports.summary import Summary
 
-    cells, failures, total = measure_cells(images, out, methods, report, model, run, limit, seed)
-    if out.suffix.lower() != ".json":
-        for task in dict.fromkeys(cell.task for cell in cells):
-            print_table(table_of(cells, task, task))
+    found = measure_cells(images, out, methods, report, model, run, limit, seed)
+    if out.suffix.lower() == ".json":
+        for cell in found.asked:
+            _say(cell)
+    elif cells := found.asked + found.others:
+        summary = Summary(cells)
+        summary.write(out)
+        for task in summary.tasks:
+            print_table(summary.table(task, task))
         print(f"summary.md, summary.csv, summary.json and records.jsonl are in {out}")
-    elif cells:
-        _say(cells[0])
-    return failures.finish(total)
+    return found.failures.finish(found.total)
 
 
 def _say(cell: "Cell") -> None:

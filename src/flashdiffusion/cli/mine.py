@@ -70,7 +70,7 @@ def command(
     about |= {"seed": seed, "blind": blind}
     ensure_directory(out)
     pipeline = model.choice().open()
-    data = noted(open_data(pipeline, images.data, limit, cache_gib=0))
+    data = noted(open_data(pipeline, images.data, limit, cache_gib=0, split=images.split))
     kept, names, failures = how_many(ranking.keep_hardest, len(data)), unique(data.ids), Failures()
     with locked(out / "mine.json"):
         journal = Journal(out / "mine.json", about, resume)

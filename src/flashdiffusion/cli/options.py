@@ -234,7 +234,8 @@ class _MethodOptions(_SettingOptions):
         from flashdiffusion.methods import split_method
 
         own = split_method(self.method or "")[1]
-        return self.name + (":" + ",".join(f"{name}={value}" for name, value in own.items()) if own else "")
+        shown = {name: str(value).lower() if isinstance(value, bool) else value for name, value in own.items()}
+        return self.name + (":" + ",".join(f"{name}={value}" for name, value in shown.items()) if own else "")
 
     @property
     def _wanted(self) -> str:

@@ -77,7 +77,7 @@ def command(
         result = summarise(rows, values, level_name(task, levels.over))
         std = images.noise_std if levels.over == "level" else None
         about = model.about() | images.about() | {"over": levels.over, "noise_std": std, "seed": seed}
-        about |= {"blind": blind, "told": told}
+        about |= {"blind": blind, "told": told, "limit": limit}
         write_json(out, made_by(pipeline.prior.device, about) | result)
         accuracy = f"{result['ordering_accuracy']:.4f} over {len(rows)} images and {len(values)} levels"
         print(f"ordering accuracy {accuracy}; written to {out}")

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from flashdiffusion.reports import Cell
 
 QUICK_IMAGES, QUICK_STEPS, QUICK_LEVELS = 2, 20, 4
+ORDERED = 100  # images of an ordering, unless a limit is given
 ALL = "all"
 
 
@@ -24,7 +25,8 @@ ALL = "all"
 class Measured:
     """Measures by the commands `evaluate` and `ordering`, into folders that targets share; see `Study`.
 
-    out: holds a folder of runs for each noise, and what the targets come to. limit: images, None for all.
+    out: holds a folder of runs for each noise, and what the targets come to. limit: images, None for all. failures:
+    images that failed, as they come.
     """
 
     data: options.DataOptions
@@ -36,6 +38,7 @@ class Measured:
     seed: int
     baseline_steps: int | None
     quick: bool
+    failures: dict[str, str] = field(default_factory=dict)
 
     def evaluate(
         self, methods: Sequence[str], tasks: Sequence[str], noise_std: float = 0.05, told: str | None = None
@@ -44,10 +47,14 @@ class Measured:
         report = replace(self.report, told=told)
         images = TasksOptions(self.data.data, self.data.split, [*tasks], noise_std)
         chosen = options.MethodsOptions(method=[*methods])
-        cells, failures, _ = measure_cells(images, folder, chosen, report, self.model, self.run, self.limit, self.seed)
-        for name, reason in failures.reasons:
-            note(f"{name}: {reason}")
-        return cells[: len(methods) * len(tasks)]
+        found = measure_cells(images, folder, chosen, report, self.model, self.run, self.limit, self.seed)
+        self.failures.update(found.failures.reasons)
+        if len(found.asked) < len(methods) * len(tasks):
+            reason = next(iter(found.failures.reasons), ("", "no image could be read"))[1]
+            raise InputError(
+                f"of {', '.join(methods)} on {', '.join(tasks)} one has no image that was measured: {reason}"
+            )
+        return found.asked
 
     def order(self, noise_std: float = 0.05, told: str | None = None) -> Mapping[str, Any]:
         from flashdiffusion.data import ensure_directory
@@ -55,20 +62,27 @@ class Measured:
         file = ensure_directory(self._folder(noise_std, told)) / "ordering.json"
         levels = QUICK_LEVELS if self.quick else None
         images = options.TaskOptions(self.data.data, self.data.split, "gaussian-blur", noise_std)
-        limit = 100 if self.limit is None else self.limit
+        limit = ORDERED if self.limit is None else self.limit
         about = self.model.about() | images.about() | {"seed": self.seed, "told": told}
         if not _holds(file, about, limit, levels):
             ordering.command(
                 images, file, self.model, ordering.LevelOptions(levels=levels), limit, told=told, seed=self.seed
             )
+        if not file.exists():
+            raise InputError(f"none of the first {limit} images can be read")
         result: dict[str, Any] = json.loads(file.read_text())
-        return result
+        rows = result["records"][:limit]
+        return result | {"records": rows, "ordering_accuracy": sum(row["accuracy"] for row in rows) / len(rows)}
 
     def plain(self, solver: str) -> str:
         return solver if self.baseline_steps is None else f"{solver}:steps={self.baseline_steps}"
 
     def flash(self, solver: str) -> str:
         return f"flash({solver}):steps={QUICK_STEPS}" if self.quick else f"flash({solver})"
+
+    def fixed(self, start_step: int) -> str:
+        grid = f",steps={QUICK_STEPS}" if self.quick else ""
+        return f"ccdf(latent-dps):start_step={start_step}{grid}"
 
     def _folder(self, noise_std: float, told: str | None) -> Path:
         return self.out / "runs" / (f"noise-{noise_std:g}" + (f"-told-{told}" if told else ""))
@@ -90,7 +104,7 @@ def command(
         int | None, option("Time grid of the solvers from pure noise; default: all their steps.")
     ] = None,
     seed: options.Seed = 0,
-) -> None:
+) -> int:
     """Make tables and figures of the paper anew: numbers, plots, LaTeX and Markdown, beside the paper's own.
 
     What an earlier run measured is not measured again.
@@ -119,6 +133,9 @@ def command(
         for table in produced.tables.values():
             print(table.markdown())
         print(f"{len(written)} files in {study.out / name}\n")
+    for image, reason in study.failures.items():
+        note(f"{image}: {reason}")
+    return 1 if study.failures else 0
 
 
 def _caption(study: Measured, report: options.QualityOptions) -> str:
@@ -143,4 +160,4 @@ def _holds(file: Path, about: Mapping[str, Any], limit: int, levels: int | None)
     earlier = json.loads(file.read_text())
     if other := differences(earlier, dict(about)):
         raise InputError(f"{file} holds a run with another {other}; choose another --out")
-    return len(earlier["records"]) >= limit and levels in (None, len(earlier["levels"]))
+    return earlier.get("limit", len(earlier["records"])) >= limit and levels in (None, len(earlier["levels"]))

@@ -5,12 +5,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from safetensors.torch import save
+
 from flashdiffusion.data import ImageDataset, encode_image
 from flashdiffusion.errors import InputError
 from flashdiffusion.jobs.job import Item, ModelChoice
 from flashdiffusion.jobs.measuring import Evaluated, Measure, evaluate
 from flashdiffusion.methods import DEFAULT_METHOD, Settings
-from flashdiffusion.metrics import Metrics
+from flashdiffusion.metrics import Distributions, Metrics
 from flashdiffusion.physics import get_task
 from flashdiffusion.pipeline import FlashPipeline
 
@@ -23,7 +25,7 @@ class EvaluateJob:
 
     data, limit, split: the images, see `ImageDataset`. weights: weights files of metrics that need them, by name.
     batch_size: images that are loaded together. images: give PNGs too, of what is clean, measured, estimated and
-    restored.
+    restored. distances: metrics of whole runs that features are given for.
     """
 
     data: tuple[str, ...]
@@ -38,6 +40,7 @@ class EvaluateJob:
     batch_size: int = 64
     max_in_flight: int | None = None
     images: bool = False
+    distances: tuple[str, ...] = ()
     progress: bool = False
     split: str | None = None
 
@@ -61,7 +64,7 @@ class EvaluateWorker:
         }
         self.options["estimates"] = job.images
         start, solver = Measure(self.task, job.method, **self.options).parts
-        self.metrics = Metrics(job.weights)
+        self.metrics, self.distributions = Metrics(job.weights), Distributions(job.distances, job.weights)
         self.pipeline = job.model.open()
         self.data = open_data(self.pipeline, job.data, job.limit, 0, job.split)  # each image is read once
         self.pipeline.method(solver, start, job.settings)
@@ -94,8 +97,14 @@ class EvaluateWorker:
                 yield replace(item, reason=one.failed)
                 continue
             record = replace(one.record, id=item.name, digest=self.data.digest(one.index))
-            yield replace(item, record=record.to_json(), pngs=_pngs(one) if job.images else {})
+            pngs = _pngs(one) if job.images else {}
+            yield replace(item, record=record.to_json(), pngs=pngs, features=self._features(one))
         yield from moved
+
+    def _features(self, one: Evaluated) -> bytes:
+        if not self.distributions.networks or one.restored is None or one.clean is None:
+            return b""
+        return save(self.distributions.features(one.restored, one.clean))
 
 
 def open_data(

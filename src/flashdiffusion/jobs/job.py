@@ -22,7 +22,8 @@ class Item:
     index: its place among all. name: of its outputs. path: its file, if it is one of its own.
 
     record: what is known of the image, as in a results file. pngs: images by what they show ("restored", "severity",
-    "clean", "measured"), as PNG files. reason: what went wrong; with a record, this was not the restoration. source:
+    "clean", "measured"), as PNG files. features: what distances of whole runs need of the image, as a safetensors file;
+    empty if there is nothing. reason: what went wrong; with a record, this was not the restoration. source:
     the file that the reason is about, if it could not be read. notes: what the user should be told. fitted: whether the
     image was cropped and resized. grey: whether it was grey.
     """
@@ -32,6 +33,7 @@ class Item:
     path: str = ""
     record: dict[str, Any] | None = None
     pngs: Mapping[str, bytes] = field(default_factory=dict)
+    features: bytes = b""
     reason: str | None = None
     source: str | None = None
     notes: tuple[str, ...] = ()

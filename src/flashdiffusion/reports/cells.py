@@ -1,17 +1,21 @@
 """Results files read: one cell is one method measured on one task."""
 
+import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+import os
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import NoneType
 from typing import Any
 
+from flashdiffusion.data.files import cut
 from flashdiffusion.errors import InputError
-from flashdiffusion.jobs.records import NO_FIGURES
+from flashdiffusion.jobs.records import NO_FIGURES, Record, summarise
 from flashdiffusion.metrics import all_metrics
 
+LONGEST = 200  # bytes of an image file's name
 CELLS = "*--*.json"  # results files in a folder of evaluate
 IMAGES = "images"  # folder of what --save-images keeps, beside the results files
 COST = {"nfe": ".1f", "gflop": ".0f", "seconds": ".2f"}  # decimals of what restoring cost
@@ -40,9 +44,21 @@ class Cell:
         rows = {id: row.get(figure) for id, row in self.records.items()}
         return {id: float(value) for id, value in rows.items() if value is not None and math.isfinite(value)}
 
+    def of(self, ids: Collection[str]) -> "Cell":
+        """The same on these images alone, as far as they were measured."""
+        records = {id: row for id, row in self.records.items() if id in ids}
+        failed = {id: reason for id, reason in self.failed.items() if id in ids}
+        mean = summarise([Record.from_json(row) for row in records.values()]) if records else {}
+        return replace(self, records=records, failed=failed, mean=mean)
+
+    @property
+    def distances(self) -> Mapping[str, Mapping[str, Any]]:
+        """Distances of all restored images from the true ones, by metric: value, images, and why there is none."""
+        return self.about.get("distances") or {}
+
     def image(self, id: str, kind: str) -> Path | None:
         """File of an image that was kept: "clean", "measured", "estimate" or "restored"; None if there is none."""
-        file = image_file(self.path.parent, self.task, slug(self.method), id, kind)
+        file = image_file(self.path, self.task, self.method, id, kind)
         return file if file.exists() else None
 
 
@@ -58,17 +74,26 @@ def slug(text: str) -> str:
 
 def cell_file(folder: Path, task: str, method: str) -> Path:
     """Results file of a cell."""
-    return folder / f"{task}--{slug(method)}.json"
+    return folder / f"{file_name(task)}--{slug(method)}.json"
 
 
-def image_file(folder: Path, task: str, method: str, id: str, kind: str) -> Path:
-    """File of an image that is kept; all but what is restored is the same for every method.
+def image_file(results: Path, task: str, method: str, id: str, kind: str) -> Path:
+    """File of an image that is kept beside a results file; in a folder of `evaluate`, methods share what is not theirs.
 
     Args:
-        method: its `slug`.
+        kind: "clean", "measured", "estimate" or "restored".
     """
-    name = id.replace("/", "_").replace("\\", "_")
-    return folder / IMAGES / task / (method if kind == "restored" else kind) / f"{name}.png"
+    shared = results == cell_file(results.parent, task, method)
+    folder = results.parent / IMAGES / file_name(task) if shared else results.parent / f"{results.stem}-{IMAGES}"
+    return folder / (slug(method) if shared and kind == "restored" else kind) / f"{file_name(id)}.png"
+
+
+def file_name(id: str) -> str:
+    """An image's id as the name of a file, another for every id, and none too long."""
+    name = id.translate({ord(c): f"%{ord(c):02X}" for c in "%/\\"})
+    if len(os.fsencode(name)) <= LONGEST:
+        return name
+    return f"{cut(name, LONGEST - 17)}-{hashlib.blake2b(os.fsencode(id), digest_size=8).hexdigest()}"
 
 
 def read_cell(path: Path) -> Cell | None:

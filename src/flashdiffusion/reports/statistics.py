@@ -10,7 +10,7 @@ from flashdiffusion.errors import InputError, check_name
 from flashdiffusion.metrics import get_metric, ranked_metrics
 from flashdiffusion.reports.cells import Cell, figures
 
-RESAMPLES = 4000
+RESAMPLES, BATCH = 4000, 500  # BATCH of them are in memory at once
 TRIAL = 30  # images below which a comparison is a trial, not a result
 
 
@@ -26,7 +26,7 @@ def interval(values: Sequence[float] | np.ndarray, seed: int = 0) -> tuple[float
     if np.ptp(sample) == 0:
         return float(sample[0]), float(sample[0])
     generator = np.random.default_rng(seed)
-    found = bootstrap((sample,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=generator)
+    found = bootstrap((sample,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=generator, batch=BATCH)
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
@@ -91,6 +91,8 @@ class Comparison:
 def compare_cells(cell: Cell, other: Cell, metric: str, seed: int = 0) -> Comparison | None:
     """Compare two methods on the images that both have a figure of; None if there are none.
 
+    Images of one id whose content differs (`digest`) are not the same.
+
     Raises:
         InputError: no metric of that name, one of which neither more nor less is better, or cells of different tasks.
     """
@@ -99,7 +101,7 @@ def compare_cells(cell: Cell, other: Cell, metric: str, seed: int = 0) -> Compar
         raise InputError(f"{cell.path} is of {cell.task} and {other.path} of {other.task}; expected the same task")
     sign = 1 if get_metric(metric).higher else -1
     own, others = cell.values(metric), other.values(metric)
-    gains = np.array([own[id] - others[id] for id in own if id in others])
+    gains = np.array([own[id] - others[id] for id in own if id in others and _same(cell, other, id)])
     if not len(gains):
         return None
     low, high = interval(gains, seed)
@@ -108,3 +110,9 @@ def compare_cells(cell: Cell, other: Cell, metric: str, seed: int = 0) -> Compar
         *(cell.task, metric, cell.method, other.method, len(gains), float(gains.mean()), low, high, wins, losses),
         sign_test=float(binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0,
     )
+
+
+def _same(cell: Cell, other: Cell, id: str) -> bool:
+    """Whether both measured the same image by this id, as far as they say."""
+    digests = {one.records[id].get("digest") for one in (cell, other)} - {None}
+    return len(digests) < 2

@@ -2,51 +2,100 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from flashdiffusion.data.files import write_bytes, write_json
 from flashdiffusion.jobs.records import plain
-from flashdiffusion.metrics import METRICS, ranked_metrics
+from flashdiffusion.metrics import METRICS, headings, ranked_metrics
+from flashdiffusion.metrics.distribution import DISTRIBUTIONS
 from flashdiffusion.reports.cells import COST, Cell, figures
 from flashdiffusion.reports.statistics import TRIAL, Comparison, Figure, compare_cells, figures_of
 from flashdiffusion.reports.tables import Table
 
 
-def comparisons_of(cells: Sequence[Cell]) -> list[Comparison]:
-    """Every method against each one before it on the same task, by every metric of quality that both have."""
-    pairs = [(b, a) for a, b in combinations(cells, 2) if a.task == b.task]
-    found = (compare_cells(own, other, metric) for own, other in pairs for metric in ranked_metrics())
-    return [one for one in found if one is not None]
+@dataclass(frozen=True)
+class Summary:
+    """Cells of a folder, in the order in which they are to be shown."""
 
+    cells: Sequence[Cell]
 
-def summary_of(cells: Sequence[Cell]) -> dict[str, Any]:
-    """All of it as JSON can hold it."""
-    rows = []
-    for cell in cells:
-        row: dict[str, Any] = {"task": cell.task, "method": cell.method, "images": len(cell.records)}
-        row |= {"failed": len(cell.failed)} | ({"missing": cell.missing} if cell.missing else {})
-        row["figures"] = {name: _plain(asdict(one)) for name, one in figures_of(cell).items()}
-        if (quality := cell.mean.get("severity_quality")) is not None:
-            row["severity_quality"] = quality
-        rows.append(row)
-    pairs = [asdict(one) | {"better": one.better, "win_rate": one.win_rate} for one in comparisons_of(cells)]
-    return {"cells": rows, "comparisons": [_plain(one) for one in pairs]}
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks, in their order."""
+        return list(dict.fromkeys(cell.task for cell in self.cells))
 
+    @cached_property
+    def figures(self) -> list[dict[str, Figure]]:
+        """Means with intervals, of each cell."""
+        return [figures_of(cell) for cell in self.cells]
 
-def table_of(cells: Sequence[Cell], task: str, caption: str = "") -> Table:
-    """The methods on a task, a row each: means, those of quality with their intervals."""
-    own = [cell for cell in cells if cell.task == task]
-    measured = [figures_of(cell) for cell in own]
-    columns = [name for name in figures() if any(name in one for one in measured)]
-    rows = []
-    for cell, found in zip(own, measured, strict=True):
-        shown = [_shown(found.get(name), figures()[name], with_interval=name not in COST) for name in columns]
-        rows.append([cell.method, str(len(cell.records)), *shown])
-    headings = [METRICS[name].heading if name in METRICS else name for name in columns]
-    return Table(["method", "images", *headings], rows, caption)
+    @cached_property
+    def comparisons(self) -> list[Comparison]:
+        """Every method against each one before it on the same task, by every metric that both have."""
+        pairs = [(b, a) for a, b in combinations(self.cells, 2) if a.task == b.task]
+        found = (compare_cells(own, other, metric) for own, other in pairs for metric in ranked_metrics())
+        return [one for one in found if one is not None]
+
+    def table(self, task: str, caption: str = "") -> Table:
+        """The methods on a task, a row each: means, those of quality with their intervals, and distances."""
+        own = [(cell, found) for cell, found in zip(self.cells, self.figures, strict=True) if cell.task == task]
+        columns = {name: digits for name, digits in figures().items() if any(name in found for _, found in own)}
+        distances = [name for name in DISTRIBUTIONS if any(name in cell.distances for cell, _ in own)]
+        rows = []
+        for cell, found in own:
+            shown = [_shown(found.get(name), digits, name not in COST) for name, digits in columns.items()]
+            rows.append([cell.method, str(len(cell.records)), *shown, *(_distance(cell, name) for name in distances)])
+        named = headings(own[0][0].about)
+        titles = [named.get(name, name) for name in columns] + [DISTRIBUTIONS[name].heading for name in distances]
+        return Table(["method", "images", *titles], rows, caption)
+
+    def write(self, folder: Path) -> None:
+        """Write summary.json, summary.md, summary.csv, and records.jsonl: a line for each image of each cell."""
+        write_bytes(folder / "summary.md", self._markdown().encode())
+        write_json(folder / "summary.json", self.to_json())
+        rows = [
+            [cell.task, cell.method, str(one.count), name, *(f"{value:.6g}" for value in (one.mean, one.low, one.high))]
+            for cell, found in zip(self.cells, self.figures, strict=True)
+            for name, one in found.items()
+        ]
+        table = Table(["task", "method", "images", "figure", "mean", "low", "high"], rows)
+        write_bytes(folder / "summary.csv", table.csv().encode())
+        rows_of = [(cell, row) for cell in self.cells for row in cell.records.values()]
+        lines = [json.dumps({"task": cell.task, "method": cell.method, **row}) for cell, row in rows_of]
+        write_bytes(folder / "records.jsonl", "".join(f"{line}\n" for line in lines).encode())
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it as JSON can hold it."""
+        rows = []
+        for cell, found in zip(self.cells, self.figures, strict=True):
+            row: dict[str, Any] = {"task": cell.task, "method": cell.method, "images": len(cell.records)}
+            row |= {"failed": len(cell.failed)} | ({"missing": cell.missing} if cell.missing else {})
+            row["figures"] = {name: _plain(asdict(one)) for name, one in found.items()}
+            if (quality := cell.mean.get("severity_quality")) is not None:
+                row["severity_quality"] = quality
+            rows.append(row | ({"distances": cell.distances} if cell.distances else {}))
+        pairs = [asdict(one) | {"better": one.better, "win_rate": one.win_rate} for one in self.comparisons]
+        return {"cells": rows, "comparisons": [_plain(one) for one in pairs]}
+
+    def _markdown(self) -> str:
+        pages = []
+        for task in self.tasks:
+            own = [cell for cell in self.cells if cell.task == task]
+            pages.append(f"## {task}\n\n{self.table(task).markdown()}")
+            pages += [f"{cell.method}: left out: {cell.missing}\n" for cell in own if cell.missing]
+            lost = {one["missing"] for cell in own for one in cell.distances.values() if one.get("missing")}
+            pages += [f"{reason}\n" for reason in sorted(lost)]
+            first = next((cell.method for cell in own if cell.records), None)
+            if against := [one for one in self.comparisons if (one.task, one.other) == (task, first)]:
+                pages.append(comparison_table(against).markdown())
+        fewest = min((len(cell.records) for cell in self.cells if not cell.missing), default=0)
+        if fewest < TRIAL:
+            pages.append(f"Of {fewest} images: a trial, not a result.\n")
+        return "\n".join(pages)
 
 
 def comparison_table(comparisons: Iterable[Comparison], caption: str = "") -> Table:
@@ -60,39 +109,16 @@ def comparison_table(comparisons: Iterable[Comparison], caption: str = "") -> Ta
     return Table(["", "metric", "mean difference", "better on", "sign test"], rows, caption)
 
 
-def write_summary(folder: Path, cells: Sequence[Cell]) -> None:
-    """Write summary.json, summary.md, summary.csv, and records.jsonl: a line for each image of each cell."""
-    tasks = list(dict.fromkeys(cell.task for cell in cells))
-    compared = comparisons_of(cells)
-    pages, lines = [], []
-    for task in tasks:
-        own = [cell for cell in cells if cell.task == task]
-        pages.append(f"## {task}\n\n{table_of(own, task).markdown()}")
-        pages += [f"{cell.method}: left out: {cell.missing}\n" for cell in own if cell.missing]
-        if against := [one for one in compared if (one.task, one.other) == (task, own[0].method)]:
-            pages.append(comparison_table(against).markdown())
-    fewest = min((len(cell.records) for cell in cells if not cell.missing), default=0)
-    if fewest < TRIAL:
-        pages.append(f"Of {fewest} images: a trial, not a result.\n")
-    write_bytes(folder / "summary.md", "\n".join(pages).encode())
-    write_json(folder / "summary.json", summary_of(cells))
-    long = [
-        [cell.task, cell.method, str(one.count), name, *(f"{value:.6g}" for value in (one.mean, one.low, one.high))]
-        for cell in cells
-        for name, one in figures_of(cell).items()
-    ]
-    table = Table(["task", "method", "images", "figure", "mean", "low", "high"], long)
-    write_bytes(folder / "summary.csv", table.csv().encode())
-    for cell in cells:
-        lines += [json.dumps({"task": cell.task, "method": cell.method, **row}) for row in cell.records.values()]
-    write_bytes(folder / "records.jsonl", "".join(f"{line}\n" for line in lines).encode())
-
-
 def _shown(figure: Figure | None, digits: str, with_interval: bool) -> str:
     if figure is None:
         return "-"
     mean, low, high = (f"{value:{digits}}" for value in (figure.mean, figure.low, figure.high))
     return f"{mean} [{low}, {high}]" if with_interval else mean
+
+
+def _distance(cell: Cell, name: str) -> str:
+    value = cell.distances.get(name, {}).get("value")
+    return "-" if value is None else f"{value:.{DISTRIBUTIONS[name].digits}f}"
 
 
 def _plain(values: dict[str, Any]) -> dict[str, Any]:

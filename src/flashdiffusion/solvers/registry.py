@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from flashdiffusion.errors import InputError
+from flashdiffusion.errors import InputError, UnsuitedError
 from flashdiffusion.priors import DistilledDecoder, LatentPrior
 from flashdiffusion.regression import Regressor
 from flashdiffusion.severity import SeverityEncoder
@@ -46,7 +46,7 @@ class Networks:
             InputError: the model has none, and the start needs it.
         """
         if self.encoder is None:
-            raise InputError(
+            raise UnsuitedError(
                 f"start {start!r} needs a severity encoder and this model has none; start from noise, or train one "
                 "with `flashdiffusion train severity` (models of pixels have none: take dps or ccdf(dps))"
             )
@@ -60,7 +60,7 @@ class Networks:
             InputError: the model has none.
         """
         if self.regressor is None:
-            raise InputError("this model has no regressor; train one with `flashdiffusion train regressor`")
+            raise UnsuitedError("this model has no regressor; train one with `flashdiffusion train regressor`")
         return self.regressor
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flashdiffusion.errors import InputError, unknown_name
+from flashdiffusion.errors import InputError, UnsuitedError, unknown_name
 from flashdiffusion.priors import LatentPrior
 from flashdiffusion.regression import Regressor
 from flashdiffusion.schedule import Grid
@@ -261,7 +261,7 @@ class Fixed:
         if networks.regressor is not None:
             return cls(RegressedEstimate(networks.regressor), start_step)
         if networks.encoder is None:
-            raise InputError("ccdf needs a regressor or a severity encoder, and this model has neither")
+            raise UnsuitedError("ccdf needs a regressor or a severity encoder, and this model has neither")
         return cls(EncodedEstimate(networks.encoder), start_step)
 
     @torch.no_grad()

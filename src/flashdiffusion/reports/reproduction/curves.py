@@ -3,6 +3,7 @@
 import numpy as np
 from scipy.stats import rankdata, spearmanr
 
+from flashdiffusion.jobs.records import plain
 from flashdiffusion.reports.reproduction.plotting import panels
 from flashdiffusion.reports.reproduction.target import Produced, Study, target
 
@@ -55,7 +56,7 @@ def fig4(study: Study) -> Produced:
                 {"id": id, "blur": float(b), "severity": float(s), "severity_noisy": float(a), "outlier": bool(o)}
                 for id, b, s, a, o in zip(ids, blur, severity, alone, outlier, strict=True)
             ],
-            "spearman": {"blur": by_blur, "image": by_image},
+            "spearman": {"blur": plain(by_blur), "image": plain(by_image)},
         },
         caption="Left: the predicted severity of images with blur of their own; outliers are those far off the trend. "
         "Right: how hard an image is among the others with its blur, and with noise alone: at the same severity, blur "

@@ -2,28 +2,31 @@
 
 import numpy as np
 
+from flashdiffusion.metrics import METRICS
 from flashdiffusion.reports.cells import Cell
 from flashdiffusion.reports.reproduction.plotting import draw, heading, panels
 from flashdiffusion.reports.reproduction.target import Produced, Study, means_of, target, wide
 
 STARTS, FEW = (10, 50, 100, 200, 500), (20, 100)  # times of the full schedule of 1000
-_FLASH, _CCDF = "flash(latent-dps)", "ccdf(latent-dps)"
 
 
 def _measured(study: Study, task: str) -> tuple[Cell, list[tuple[int, Cell]]]:
     """Flash(Latent-DPS), and CCDF-L by its fixed start."""
     starts = FEW if study.quick else STARTS
-    flash, *fixed = study.evaluate(
-        [study.flash("latent-dps"), *(f"{_CCDF}:start_step={start}" for start in starts)], [task]
-    )
+    flash, *fixed = study.evaluate([study.flash("latent-dps"), *(study.fixed(start) for start in starts)], [task])
     return flash, list(zip(starts, fixed, strict=True))
+
+
+def _metric(cell: Cell) -> str:
+    return "lpips" if cell.values("lpips") else "psnr"
 
 
 def _against_fixed(study: Study, task: str) -> Produced:
     flash, fixed = _measured(study, task)
     (proximal,) = study.evaluate(["flash(proximal)"], [task])
     figure, axes = panels(3)
-    for axis, name in zip(axes, ("lpips", "psnr"), strict=False):
+    metric = _metric(flash)
+    for axis, name in zip(axes, dict.fromkeys((metric, "psnr", "ssim")), strict=False):
         draw(axis, [(cell.mean["nfe"], cell) for _, cell in fixed], name, "CCDF-L, fixed starts")
         draw(axis, [(flash.mean["nfe"], flash)], name, "Flash(Latent-DPS)", color="C3")
         draw(axis, [(proximal.mean["nfe"], proximal)], name, "Flash(proximal)", color="C2")
@@ -33,13 +36,14 @@ def _against_fixed(study: Study, task: str) -> Produced:
     axes[2].hist(starts, bins=min(20, max(3, len(starts) // 3)), color="C3", alpha=0.8)
     axes[2].set(xlabel="start, of 1000 times", ylabel="images")
     cells = [flash, proximal, *(cell for _, cell in fixed)]
-    best = min((cell for _, cell in fixed), key=lambda cell: cell.mean.get("lpips", -cell.mean["psnr"]))
+    pick = max if METRICS[metric].higher else min
+    start, _ = pick(fixed, key=lambda one: one[1].mean[metric])
     return Produced(
         {"table": wide(means_of(cells), ("psnr", "lpips", "nfe"))},
         {"figure": figure},
         {"means": means_of(cells), "starts": starts},
-        f"One start for all images (CCDF-L) against a start for each, on {task}. The best fixed start, by LPIPS, is "
-        f"{best.method.partition('=')[2]}. Right: the starts that Flash takes.",
+        f"One start for all images (CCDF-L) against a start for each, on {task}. The best fixed start, by "
+        f"{heading(metric)}, is {start}. Right: the starts that Flash takes.",
     )
 
 
@@ -57,10 +61,11 @@ def fig12(study: Study) -> Produced:
 def fig2(study: Study) -> Produced:
     flash, fixed = _measured(study, "gaussian-blur")
     severities = flash.values("severity")
-    ranked = sorted(severities, key=lambda id: severities[id])
+    everywhere = set.intersection(*({*cell.records} for _, cell in fixed))
+    ranked = sorted(everywhere & severities.keys(), key=lambda id: severities[id])
     size = max(1, len(ranked) // 4)
     groups = {"easiest quarter": ranked[:size], "hardest quarter": ranked[-size:]}
-    metric = "lpips" if fixed[0][1].values("lpips") else "psnr"
+    metric = _metric(flash)
     figure, (axis,) = panels(1, width=4.6)
     data: dict[str, list[list[float]]] = {}
     for color, (name, ids) in zip(("C0", "C3"), groups.items(), strict=True):

@@ -36,10 +36,13 @@ class Study(Protocol):
     def evaluate(
         self, methods: Sequence[str], tasks: Sequence[str], noise_std: float = 0.05, told: str | None = None
     ) -> list[Cell]:
-        """Measure methods on tasks; cells by task, then method, in the order given.
+        """Measure methods on tasks; cells by task, then method, in the order given, of the same images.
 
         Args:
             told: kind of degradation that the severity encoder is told, whatever it is.
+
+        Raises:
+            InputError: a method that can be measured has no image that could be.
         """
         ...
 
@@ -53,6 +56,10 @@ class Study(Protocol):
 
     def flash(self, solver: str) -> str:
         """The method that is a solver from a Flash start."""
+        ...
+
+    def fixed(self, start_step: int) -> str:
+        """CCDF-L: Latent-DPS from the same time for every image, from the regressor's estimate if there is one."""
         ...
 
 
