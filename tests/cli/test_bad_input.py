@@ -412,7 +412,8 @@ def test_an_output_folder_that_cannot_be(refused, tmp_path, image, image_folder,
 def test_an_output_file_that_cannot_be(refused, tmp_path, image_folder, tiny_model, command):
     (tmp_path / "taken").write_text("mine")
     data = ("--data", image_folder, "--model", tiny_model)
-    assert "is a folder; expected a file" in refused(command, *data, out=tmp_path)
+    (tmp_path / "folder.json").mkdir()
+    assert "is a folder; expected a file" in refused(command, *data, out=tmp_path / "folder.json")
     line = refused(command, *data, out=tmp_path / "taken" / "results.json")
     assert f"cannot write to output folder {tmp_path / 'taken'}" in line
 

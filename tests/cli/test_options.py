@@ -139,7 +139,7 @@ def test_settings_of_a_users_solver_go_by_set_in_every_command(flash, own_solver
         ("evaluate", data),
         ("tune", (*data, "--grid", "eta=1")),
     ):
-        out = tmp_path / command
+        out = tmp_path / (f"{command}.json" if command == "evaluate" else command)
         options = ("--method", own_solver, "--model", tiny_model, "--set", "steps=4", "--out", out)
         assert "unknown setting 'strenth'" in flash(command, *inputs, *options, "--set", "strenth=2").err
         ended = flash(command, *inputs, *options, "--set", "strength=0.25")

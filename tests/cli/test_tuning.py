@@ -34,9 +34,8 @@ def test_the_command_searches_a_grid_and_says_what_reaches_the_best_again(tune, 
     start = r"--set decoder_error=0\.028 --set correction=[\d.]+ --set mixing=paper --set refine=false"
     options = rf"--set guidance=[\d.]+ {start} --set steps=4 --set delta=1"
     last = ended.out.splitlines()[-1]
-    assert re.fullmatch(
-        rf"best by psnr: {options} \(psnr [\d.]+, ssim [\d.]+, nfe [\d.]+\); written to {tmp_path}/tune.json", last
-    ), last
+    figures = r"psnr [\d.]+, ssim [\d.]+, consistency [\d.]+, nfe [\d.]+"
+    assert re.fullmatch(rf"best by psnr: {options} \({figures}\); written to {tmp_path}/tune.json", last), last
     for kind in ("trials", "settings", "cost"):
         image = load_image(tmp_path / f"tune-{kind}.png")
         assert image.shape[1] > 300 and image.std() > 0.05

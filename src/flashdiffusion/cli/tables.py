@@ -24,7 +24,7 @@ def print_records(
     from rich.table import Table
 
     from flashdiffusion.jobs.records import summarise
-    from flashdiffusion.metrics import headings
+    from flashdiffusion.metrics import METRICS, headings
 
     if as_json:
         print(json.dumps({"records": [record.to_json() for record in records], "mean": summarise(records)}, indent=2))
@@ -42,7 +42,9 @@ def print_records(
     for row in rows:
         table.add_row(*(escape(shown(row.get(column))) for column in columns))
     _print_whole(table)
-    for reason in dict.fromkeys(reason for record in records for reason in (record.missing or {}).values()):
+    # What needs no true image was not asked for, so that it is not missed.
+    missing = [one for record in records for one in (record.missing or {}).items() if METRICS[one[0]].fit is None]
+    for reason in dict.fromkeys(reason for _, reason in missing):
         note(reason)
 
 
