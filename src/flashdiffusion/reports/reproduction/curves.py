@@ -41,7 +41,7 @@ def fig4(study: Study) -> Produced:
     outlier = np.abs(left - np.median(left)) > OUTLIER * max(spread, 1e-9) * 1.4826
     figure, axes = panels(2)
     axes[0].scatter(blur, severity, s=10, color="C0", alpha=0.5)
-    axes[0].scatter(blur[outlier], severity[outlier], s=22, color="C3", label=f"{outlier.sum()} outliers")
+    axes[0].scatter(blur[outlier], severity[outlier], s=22, color="C3", label=f"outliers: {outlier.sum()}")
     axes[0].set(xlabel="std of the blur in pixels", ylabel="severity σ̂")
     axes[0].legend(fontsize=8)
     ranks = [100 * (rankdata(one) - 0.5) / len(ids) for one in (severity, alone)]
