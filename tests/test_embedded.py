@@ -93,3 +93,21 @@ def test_a_hole_is_filled(pipeline, portrait):
     inside = pipeline(y, physics).images[..., 50:80, 50:80]
     assert float(y[..., 50:80, 50:80].mean()) < 0.05
     assert psnr(inside, portrait[..., 50:80, 50:80]) > 15
+
+
+@pytest.mark.parametrize(("true", "told"), [(3.0, 1.5), (1.5, 3.0)])
+def test_a_blur_of_another_width_than_told_is_noticed_and_restored(pipeline, portrait, true, told):
+    """Beside an image whose physics is right, which stays as it is."""
+    right = GaussianBlur([2.0])
+    y = torch.cat([GaussianBlur([true])(portrait, image_generator(0, "a")), right(portrait, image_generator(0, "b"))])
+    with pytest.warns(UserWarning, match=r"does not explain 1 of 2 images, .* blurs of them: a; is its strength"):
+        result = pipeline(y, GaussianBlur([told, 2.0]), ids=["a", "b"])
+    assert result.physics_corrected.tolist() == [True, False]
+    alone = pipeline(y[1:], right, ids=["b"])
+    torch.testing.assert_close(alone.images[0], result.images[1], atol=1e-3, rtol=0)
+    knowing = pipeline(y[:1], GaussianBlur([true]), ids=["a"])
+    estimate = pipeline(y[:1], GaussianBlur([told]), ids=["a"], method="ae")
+    found, best, plain = (
+        float(psnr(images, portrait)) for images in (result.images[:1], knowing.images, estimate.images)
+    )
+    assert found > plain and found > best - 1.5, (found, best, plain)

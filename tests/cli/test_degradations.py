@@ -1,6 +1,7 @@
 """Every degradation on the command line: measured, looked at, restored."""
 
 import json
+from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from flashdiffusion.data import MeasurementFile
-from flashdiffusion.physics import KernelWizard
+from flashdiffusion.data import MeasurementFile, load_image
+from flashdiffusion.physics import GaussianBlur, KernelWizard
 
 WRITTEN = {
     "box-inpainting:top=8,left=4,height=16,width=8": (3, 32, 32),
@@ -125,3 +126,17 @@ def test_the_blur_kernel_space_network_is_given_again_to_restore(flash, tmp_path
     ended = flash("restore", out, *options, *given)
     assert ended.code == 0 and ended.err == ""
     assert _size(tmp_path / "restored" / "image-00.png") == (128, 128, 3)
+
+
+def test_a_blur_that_was_told_wrongly_is_said_and_recorded(flash, tmp_path):
+    with as_file(files("flashdiffusion") / "assets" / "portrait.png") as path:
+        portrait = load_image(path, 128)[None]
+    for name, std in (("right", 1.5), ("wrong", 3.0)):
+        y = GaussianBlur(std)(portrait, torch.Generator().manual_seed(0))
+        np.save(tmp_path / f"{name}.npy", y[0].numpy())
+    given = ("--physics", "gaussian-blur:std=1.5", "--out", tmp_path / "out")
+    run = flash("restore", tmp_path / "right.npy", tmp_path / "wrong.npy", *given)
+    assert run.code == 0
+    assert "does not explain 1 of 2 images, wrong the first" in run.err
+    records = json.loads((tmp_path / "out" / "results.json").read_text())["records"]
+    assert [(one["id"], one.get("physics_corrected")) for one in records] == [("right", None), ("wrong", True)]

@@ -7,6 +7,7 @@ from PIL import Image
 
 from flashdiffusion.errors import InputError
 from flashdiffusion.physics import JPEG
+from flashdiffusion.physics.jpeg import SOFTNESS, _round
 
 
 def _image(width=64, height=48):
@@ -52,17 +53,33 @@ def test_worse_quality_is_further_away():
     assert errors == sorted(errors, reverse=True)
 
 
-def test_rounding_passes_the_gradient_on():
-    """Without rounding, what is left is the averaging of chroma: the same at every quality."""
-    weights = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    gradients = []
-    for quality in (10, 60):
-        x = (0.4 + 0.2 * _tensor(_image(32, 32))).requires_grad_()
-        gradients.append(torch.autograd.grad((JPEG([quality]).A(x) * weights).sum(), x)[0])
-    torch.testing.assert_close(gradients[0], gradients[1])
-    grey = torch.full((1, 3, 32, 32), 0.5, dtype=torch.float64, requires_grad=True)
-    (gradient,) = torch.autograd.grad(JPEG([10]).A(grey)[0, :, 9, 9].sum(), grey)
-    assert float(gradient.sum()) == pytest.approx(3, abs=1e-6)  # grey stays grey
+def test_the_derivative_of_rounding_is_that_of_its_mean_over_small_errors():
+    x = torch.linspace(-3, 3, 601, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(_round(x).sum(), x)
+    errors = torch.linspace(-6, 6, 48001, dtype=torch.float64) * SOFTNESS
+    weights = torch.exp(-(errors / SOFTNESS).square() / 2)
+
+    def mean(at):
+        return ((at[:, None] + errors).round() * weights).sum(dim=1) / weights.sum()
+
+    at = x.detach()[::10] + 0.0123
+    step = 0.005
+    expected = (mean(at + step) - mean(at - step)) / (2 * step)
+    (own,) = torch.autograd.grad(_round(y := at.clone().requires_grad_()).sum(), y)
+    torch.testing.assert_close(own, expected, atol=0.02, rtol=0.02)
+    assert float(slope.mean()) == pytest.approx(1, abs=0.02)
+    torch.testing.assert_close(_round(x), x.round())
+
+
+def test_the_gradient_does_not_see_what_compression_takes_away():
+    """Fine detail that is rounded to 0 counts for little; at the quality that keeps it, it counts."""
+    x = 0.5 + 0.004 * torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    pulls = []
+    for quality in (10, 99):
+        at = x.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad((JPEG([quality]).A(at) * (x - 0.5)).sum(), at)
+        pulls.append(float((gradient * (x - 0.5)).sum() / (x - 0.5).square().sum()))
+    assert pulls[0] < 0.2 < 0.35 < pulls[1]
 
 
 @pytest.mark.parametrize("bad", [[0], [101], [float("nan")], [[50]]])

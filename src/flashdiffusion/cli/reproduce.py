@@ -16,7 +16,7 @@ from flashdiffusion.errors import InputError, check_name, note
 if TYPE_CHECKING:
     from flashdiffusion.reports import Cell
 
-QUICK_IMAGES, QUICK_STEPS, QUICK_LEVELS = 2, 20, 4
+QUICK_IMAGES, QUICK_STEPS, QUICK_LEVELS = 2, 10, 4
 ORDERED = 100  # images of an ordering, unless a limit is given
 ALL = "all"
 
@@ -77,8 +77,8 @@ class Measured:
     def plain(self, solver: str) -> str:
         return solver if self.baseline_steps is None else f"{solver}:steps={self.baseline_steps}"
 
-    def flash(self, solver: str) -> str:
-        return f"flash({solver}):steps={QUICK_STEPS}" if self.quick else f"flash({solver})"
+    def own(self, method: str) -> str:
+        return f"{method}:steps={QUICK_STEPS}" if self.quick else method
 
     def fixed(self, start_step: int) -> str:
         grid = f",steps={QUICK_STEPS}" if self.quick else ""

@@ -161,5 +161,10 @@ def command(
     if records := delivery(settings_of):
         if not unknown and damage.unused is not None:
             note(damage.unused)
+        if corrected := [record.id for record in records if record.physics_corrected]:
+            note(
+                f"the physics does not explain {len(corrected)} of {len(records)} images, {corrected[0]} the first, "
+                "and was corrected by blurs of them (physics_corrected in results.json); is its strength right?"
+            )
         print_records(f"{method.name}: images and results.json in {output.out}", records, as_json, about)
     return delivery.failures.finish(len(files))

@@ -14,7 +14,8 @@ from flashdiffusion.physics.operator import as_physics
 from flashdiffusion.solvers import Problem
 from flashdiffusion.types import Physics
 
-FIGURES = ("severity", "start_step", "nfe", "gflop", "seconds")  # what is known of a restored image, as numbers
+# What is known of a restored image, as plain values.
+FIGURES = ("severity", "start_step", "nfe", "gflop", "seconds", "physics_corrected")
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,9 @@ class Restored:
     severity: σ̂² in scaled latent units, None if no severity encoder was used. severity_map: the variance at each place
     of the latent, float32 (h, w) on the CPU, None without severity; its mean is the severity. start_step: time of its
     start on the full schedule, 0 (clean) to N (noise), whatever the grid. nfe: denoiser evaluations run. gflop:
-    arithmetic spent. seconds: its share of the wall-clock time of the calls it took part in. failed: why there is no
-    image; its arithmetic is not counted. extra: what its batch said.
+    arithmetic spent. seconds: its share of the wall-clock time of the calls it took part in. physics_corrected: whether
+    the physics did not explain the measurement, and was corrected by blurs (`solvers/operator_check.py`). failed: why
+    there is no image; its arithmetic is not counted. extra: what its batch said.
     """
 
     index: int
@@ -95,6 +97,7 @@ class Restored:
     nfe: int = 0
     gflop: float = 0.0
     seconds: float = 0.0
+    physics_corrected: bool = False
     failed: str | None = None
     extra: Any = None
 
@@ -110,5 +113,5 @@ class Restored:
         self.failed, self.gflop = reason, 0.0
 
     def row(self) -> dict[str, Any]:
-        """What it cost, as plain numbers."""
+        """What is known of it, as plain values."""
         return {name: getattr(self, name) for name in FIGURES}

@@ -144,13 +144,16 @@ class Stream:
             times = solver.grid.times[start.k.clamp(0, len(solver.grid)).cpu()].tolist()  # `InFlight` checks k
             severities, maps = _known(start, len(rows))
             nfe = [0] * len(rows) if start.nfe is None else start.nfe.tolist()
+            corrected = [False] * len(rows) if start.mismatch is None else start.mismatch.any(dim=1).tolist()
             estimated = problem
             if start.severity is not None:
                 estimate, variance = start.severity.z_hat, start.severity.map
-                estimated = replace(problem, estimate=estimate, variance=variance, excess=start.excess)
+                estimated = replace(problem, estimate=estimate, variance=variance)
+            estimated = replace(estimated, excess=start.excess, mismatch=start.mismatch)
             for n, result in enumerate(results):
                 result.severity, result.start_step, result.nfe = severities[n], times[n], nfe[n]
                 result.gflop, result.seconds, result.severity_map = gflop[n], seconds, maps[n]
+                result.physics_corrected = corrected[n]
                 one = InFlight(result, start.z[n], k[n], estimated, n, solver, generators[n], operators[n])
                 one.image = start.image[n] if start.image is not None and k[n] == 0 else None
                 started.append(one)

@@ -17,7 +17,7 @@ from flashdiffusion.errors import InputError
 from flashdiffusion.metrics import Measured, Metrics, psnr
 
 # Fields of a record that are no figures.
-NO_FIGURES = frozenset({"id", "degradation", "missing", "file", "digest"})
+NO_FIGURES = frozenset({"id", "degradation", "physics_corrected", "missing", "file", "digest"})
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Record:
     """What is known of one image; None where it is not.
 
     start_step: time of its start on the full schedule, so that runs on two grids compare. measurement_psnr: of the
-    measurement, before restoration. metrics: figures of quality by metric; in JSON each stands beside the other
-    fields. missing: why a metric has no figure. file: where it came from. digest: of what was read for it, see
-    `jobs.inputs`.
+    measurement, before restoration. physics_corrected: see `Restored`; False is not written. metrics: figures of
+    quality by metric; in JSON each stands beside the other fields. missing: why a metric has no figure. file: where it
+    came from. digest: of what was read for it, see `jobs.inputs`.
     """
 
     id: str
@@ -39,6 +39,7 @@ class Record:
     gflop: float | None = None
     seconds: float | None = None
     measurement_psnr: float | None = None
+    physics_corrected: bool = False
     metrics: Mapping[str, float] = field(default_factory=dict)
     missing: Mapping[str, str] | None = None
     file: str | None = None
@@ -49,6 +50,7 @@ class Record:
         row = asdict(self)
         quality = row.pop("metrics")
         last = {key: row.pop(key) for key in ("missing", "file", "digest")}
+        row["physics_corrected"] = row["physics_corrected"] or None
         return {key: plain(value) for key, value in (row | quality | last).items() if value is not None}
 
     @classmethod

@@ -11,6 +11,8 @@ from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, PerImage, betw
 from flashdiffusion.physics.registry import Form, register_physics
 from flashdiffusion.physics.tasks import Task
 
+# Standard deviation, in steps, of the error over which the derivative of rounding is taken.
+SOFTNESS = 0.2
 Table = tuple[tuple[int, ...], ...]
 # Annex K of ITU-T T.81: luma and chroma, at quality 50.
 _LUMA = (
@@ -42,9 +44,10 @@ class JPEG(BatchedPhysics):
     """JPEG with chroma at half the size (4:2:0), compressed and read back.
 
     Colours to luma and chroma, chroma averaged over 2 x 2 pixels, DCT of 8 x 8 blocks, coefficients rounded to
-    multiples of libjpeg's quantisation tables, and back, chroma enlarged with libjpeg's triangle filter. Rounding
-    passes the gradient on as if it were the identity (straight-through). Values between the steps are not rounded to
-    whole grey levels, as libjpeg's are.
+    multiples of libjpeg's quantisation tables, and back, chroma enlarged with libjpeg's triangle filter. The
+    derivative of rounding is that of its mean over a small normal error: small amid a step, where a change of the
+    image goes unseen, and large at its edge. Values between the steps are not rounded to whole grey levels, as
+    libjpeg's are.
 
     Args:
         quality: libjpeg's quality, from 1 to 100, whole or not; one for all images or one per image.
@@ -84,7 +87,7 @@ class JPEG(BatchedPhysics):
         blocks = planes.view(b, c, height // 8, 8, width // 8, 8).transpose(3, 4)  # (B, C, n, m, 8, 8)
         step = self.derived(table, planes, lambda: self._table(table))[:, None, None, None]
         coefficients = basis @ blocks @ basis.mT / step
-        rounded = coefficients + (coefficients.round() - coefficients).detach()
+        rounded = _round(coefficients)
         blocks = basis.mT @ (rounded * step) @ basis
         return blocks.transpose(3, 4).reshape(b, c, height, width)
 
@@ -93,6 +96,14 @@ class JPEG(BatchedPhysics):
         quality = self.params["quality"].double().cpu()
         percent = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality).floor().view(-1, 1, 1)
         return ((torch.tensor(table, dtype=torch.float64) * percent + 50) / 100).floor().clamp(1, 255).float()
+
+
+def _round(x: Tensor) -> Tensor:
+    """Round, with the derivative of E[round(x + e)], e ~ N(0, SOFTNESS²)."""
+    edge = x.detach() - x.detach().floor() - 0.5  # from where it rounds up; beyond the next ones nothing counts
+    slopes = [torch.exp(-(edge + next).square() / (2 * SOFTNESS**2)) for next in (-1, 0, 1)]
+    passed = sum(slopes) / (SOFTNESS * math.sqrt(2 * math.pi)) * x
+    return passed + (x.round() - passed).detach()
 
 
 def _to_ycc() -> Tensor:

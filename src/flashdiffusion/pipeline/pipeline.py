@@ -67,6 +67,12 @@ class FlashPipeline(Model):
         if restoration.failed:
             named = "; ".join(f"{restoration.ids[row]}: {reason}" for row, reason in restoration.failed.items())
             warnings.warn(f"{len(restoration.failed)} of {len(restoration)} images failed: {named}", stacklevel=2)
+        if corrected := [restoration.ids[row] for row in restoration.physics_corrected.nonzero()[:, 0].tolist()]:
+            warnings.warn(
+                f"the physics does not explain {len(corrected)} of {len(restoration)} images, and was corrected by "
+                f"blurs of them: {', '.join(corrected)}; is its strength right?",
+                stacklevel=2,
+            )
         restoration = restoration if num_samples == 1 else restoration.sampled(num_samples)
         return restoration.grey() if grey else restoration
 

@@ -26,7 +26,8 @@ class Restoration:
     whose mean is the severity; None if no severity encoder was used, NaN where an image has none. start_step: time of
     the start on the full schedule, 0 (clean) to N (noise), int64 (B,). nfe: denoiser evaluations run, int64 (B,).
     gflop: arithmetic spent, float32 (B,). seconds: the image's share of the wall-clock time of the calls it took part
-    in, float32 (B,). failed: why an image has no image, by its row. ids: their names. samples: (S, B, 3, H, W) if
+    in, float32 (B,). physics_corrected: whether the physics did not explain the measurement, and was corrected by
+    blurs, bool (B,). failed: why an image has no image, by its row. ids: their names. samples: (S, B, 3, H, W) if
     several samples were asked for, NaN where one failed; everything else is of the first.
     """
 
@@ -36,6 +37,7 @@ class Restoration:
     nfe: Tensor
     gflop: Tensor
     seconds: Tensor
+    physics_corrected: Tensor
     failed: dict[int, str] = field(default_factory=dict)
     ids: tuple[str, ...] = ()
     samples: Tensor | None = None
@@ -137,13 +139,14 @@ class Restoration:
             torch.tensor([one.nfe for one in rows]),
             torch.tensor([one.gflop for one in rows]),
             torch.tensor([one.seconds for one in rows]),
+            torch.tensor([one.physics_corrected for one in rows]),
             failed,
             tuple(one.id for one in rows),
             severity_maps=_stacked([one.severity_map for one in rows]),
         )
 
     def row(self, i: int) -> dict[str, Any]:
-        """Everything but the image of row i, as plain numbers."""
+        """Everything but the image of row i, as plain values."""
         columns = {name: getattr(self, name) for name in FIGURES}
         return {name: None if values is None else values[i].item() for name, values in columns.items()}
 

@@ -48,6 +48,15 @@ class Severity:
             return self.var.float().view(-1, 1, 1, 1).expand(-1, 1, *self.z_hat.shape[2:])
         return self.log_var_map.exp()[:, None]
 
+    def updated(self, rows: Tensor, other: "Severity") -> "Severity":
+        """The same with another severity at some rows (int64 indices)."""
+        logs = self.log_var_map
+        return Severity(
+            self.z_hat.index_copy(0, rows, other.z_hat),
+            self.var.index_copy(0, rows, other.var),
+            None if logs is None or other.log_var_map is None else logs.index_copy(0, rows, other.log_var_map),
+        )
+
 
 class SeverityEncoder(ModelMixin, ConfigMixin):
     """y -> (ẑ, σ̂²), an autoencoder's encoder with a second head.

@@ -81,7 +81,9 @@ class Consistency:
             value[rows] = self.latents(z[rows], variance[rows], part, prior)
         tried = tried.clamp(min=1e-6)
         power = SEVERITY_SPREAD**2 / (SEVERITY_SPREAD**2 + SHAPE_SPREAD**2 + (RESIDUAL_SPREAD / tried).square())
-        return Tested(value, excess, ((here - left) / tried).clamp(min=LEAST_RATIO) ** power)
+        surprise = (here - left) / tried
+        taken = (here - left) * fit.entry_variance
+        return Tested(value, excess, surprise.clamp(min=LEAST_RATIO) ** power, surprise, left, taken)
 
     def _fit(
         self,
@@ -116,11 +118,18 @@ class Consistency:
 
 @dataclass(frozen=True)
 class Tested:
-    """z: latents (B, c, h, w). excess: what to add to s², (B,). factor: what to multiply variances with, (B,)."""
+    """z: latents (B, c, h, w). excess: what to add to s², (B,). factor: what to multiply variances with, (B,).
+
+    surprise: what the fit took from the mean squared residual, relative to what was expected, (B,). left: what it left,
+    in units of s², (B,). taken: what it took, on the scale of `Problem.entry_variance`, (B,).
+    """
 
     z: Tensor
     excess: Tensor
     factor: Tensor
+    surprise: Tensor
+    left: Tensor
+    taken: Tensor
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,11 @@ from torch import Tensor
 from flashdiffusion.errors import FlashDiffusionError, InputError, brief, is_out_of_memory
 from flashdiffusion.physics import BatchedPhysics, WithParams, concatenate, is_linear, noise_std_of
 from flashdiffusion.physics.operator import NEEDS_TORCH, USE_TORCH, takes_arrays
+from flashdiffusion.solvers.mismatch import mismatched
 from flashdiffusion.types import Physics, RowwisePhysics
 
 Result = TypeVar("Result")
+_HELD = ("estimate", "variance", "excess", "mismatch")  # what is known of each image beside its measurements, or None
 
 
 class Unknown:
@@ -35,7 +37,7 @@ class Rows(ABC):
 
     estimate: latents that restoring starts from, (B, c, h, w), and their variance at each place, (B, 1, h, w).
     excess: variance of the measurements beyond what is told, on the scale of `Problem.entry_variance`, (B,). None if
-    not known.
+    not known. mismatch: by which blurs A differs from what is told, (B, J), see `mismatch.py`; None if A is believed.
     """
 
     y: Tensor
@@ -45,6 +47,7 @@ class Rows(ABC):
     estimate: Tensor | None = None
     variance: Tensor | None = None
     excess: Tensor | None = None
+    mismatch: Tensor | None = None
 
     @cached_property
     @abstractmethod
@@ -115,13 +118,13 @@ class Rows(ABC):
 
     def _changed(self, physics: Physics, change: Callable[[Tensor], Tensor]) -> Self:
         """The same with another physics, and every tensor of rows changed."""
-        known = [None if held is None else change(held) for held in (self.estimate, self.variance, self.excess)]
+        known = [None if held is None else change(held) for held in (getattr(self, name) for name in _HELD)]
         return type(self)(change(self.y), physics, self._carried(change), *known)
 
     @property
     def kind(self) -> Hashable:
         """What problems must have in common to be joined."""
-        y = (self.y.shape[1:], self.y.dtype, self.variance is None, self.excess is None)
+        y = (self.y.shape[1:], self.y.dtype, *(getattr(self, name) is None for name in _HELD))
         if isinstance(self.physics, BatchedPhysics):
             return BatchedPhysics, *y
         if isinstance(self.physics, WithParams):
@@ -140,13 +143,13 @@ class Rows(ABC):
             return torch.cat([part._shown[0] for part in parts]), torch.cat([part._shown[1] for part in parts])
 
         known = together if all(part._has_shown for part in parts) else None
-        held = [[getattr(part, name) for part in parts] for name in ("estimate", "variance", "excess")]
-        estimate = [None if each[0] is None else torch.cat(each) for each in held]
+        held = [[getattr(part, name) for part in parts] for name in _HELD]
+        found = [None if each[0] is None else torch.cat(each) for each in held]
         ours = [part.physics for part in parts if isinstance(part.physics, BatchedPhysics)]
         foreign = [part.physics for part in parts if isinstance(part.physics, WithParams)]
         if ours:
-            return cls(y, concatenate(ours), known, *estimate)
-        return cls(y, WithParams.join(foreign) if foreign else parts[0].physics, known, *estimate)
+            return cls(y, concatenate(ours), known, *found)
+        return cls(y, WithParams.join(foreign) if foreign else parts[0].physics, known, *found)
 
     def measure(self, x: Tensor) -> Tensor:
         """Give A(x).
@@ -165,7 +168,7 @@ class Rows(ABC):
             )
         if x.requires_grad and torch.is_grad_enabled() and not measured.requires_grad:
             raise InputError(f"physics {self.name} gives measurements without a gradient, as numpy does: {USE_TORCH}")
-        return measured
+        return measured if self.mismatch is None else measured + mismatched(x, self.mismatch)
 
     def adjoint(self, y: Tensor) -> Tensor:
         """Give Aᵀy.
@@ -175,7 +178,8 @@ class Rows(ABC):
         """
         if not is_linear(self.physics):
             raise InputError(f"physics {self.name} has no A_adjoint; expected a linear one")
-        return self._call(self.physics.A_adjoint, y)
+        image = self._call(self.physics.A_adjoint, y)
+        return image if self.mismatch is None else image + mismatched(y, self.mismatch, transposed=True)
 
     def gradient(self, value: Tensor, of: Tensor, weights: Tensor | None = None) -> Tensor:
         """∂value/∂of through the physics; of more than a number, that of Σ weights · value, which can be asked again.

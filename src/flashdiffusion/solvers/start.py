@@ -13,6 +13,7 @@ from flashdiffusion.regression import Regressor
 from flashdiffusion.schedule import Grid
 from flashdiffusion.severity import Severity, SeverityEncoder
 from flashdiffusion.solvers.consistency import Consistency
+from flashdiffusion.solvers.operator_check import find_mismatch
 from flashdiffusion.solvers.problem import Problem
 from flashdiffusion.solvers.registry import Networks, part, register_start, setting
 
@@ -29,6 +30,7 @@ class Start:
     severity: what was estimated, if anything. nfe: denoiser evaluations spent on the start, int64 (B,), None for none.
     image: finished images (B, 3, H, W) where k = 0, so that z is not decoded; None if z says what they are.
     excess: variance of the measurements beyond what is told, (B,), see `Problem.excess`; None if not tested.
+    mismatch: by which blurs A differs from what is told, (B, J), see `mismatch.py`; None if it is believed.
     """
 
     z: Tensor
@@ -37,6 +39,7 @@ class Start:
     nfe: Tensor | None = None
     image: Tensor | None = None
     excess: Tensor | None = None
+    mismatch: Tensor | None = None
 
 
 def scaled_by(severity: Severity, factor: Tensor, inside: Tensor | None = None) -> Severity:
@@ -133,7 +136,8 @@ class SNRMatch:
         encoder: the severity encoder.
         correction: c >= 0, the noise correction; one number for all images.
         mixing: "paper" or "consistent".
-        refine: whether ẑ is first made consistent with y, with the encoder's map as its variance.
+        refine: whether ẑ is first made consistent with y, with the encoder's map as its variance. Noise, map and A are
+            tested by it; an A that is not what it is said to be is corrected, and the encoder asked again.
         consistency: how.
 
     Raises:
@@ -155,21 +159,36 @@ class SNRMatch:
     @torch.no_grad()
     def __call__(self, problem: Problem, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
         inside = in_holes(problem, (noise.shape[2], noise.shape[3]))
-        severity = with_holes(explained(problem.severity(self.encoder), problem, prior, noise), inside)
-        excess = None
-        if self.refine:
-            found = self.consistency.tested(severity.z_hat, severity.map, problem, prior, inside)
-            severity = scaled_by(replace(severity, z_hat=found.z), found.factor, inside)
-            excess = found.excess
+        severity, excess, mismatch = self._estimated(problem, prior, noise, inside)
         z_hat, var = severity.z_hat, starting_variance(severity, inside)
         added = self.correction * var
         if self.mixing == "consistent":
             k = grid.match(var + added)
             abar = grid.abar[k.cpu()].to(z_hat).view(-1, 1, 1, 1)
             z = abar.sqrt() * (z_hat + added.to(z_hat).sqrt().view(-1, 1, 1, 1) * noise)
-            return Start(z, k, severity, excess=excess)
+            return Start(z, k, severity, excess=excess, mismatch=mismatch)
         mix = added.clamp(max=MAX_MIX).to(z_hat).view(-1, 1, 1, 1)
-        return Start((1 - mix).sqrt() * z_hat + mix.sqrt() * noise, grid.match(var), severity, excess=excess)
+        z = (1 - mix).sqrt() * z_hat + mix.sqrt() * noise
+        return Start(z, grid.match(var), severity, excess=excess, mismatch=mismatch)
+
+    def _estimated(
+        self, problem: Problem, prior: LatentPrior, noise: Tensor, inside: Tensor | None
+    ) -> tuple[Severity, Tensor | None, Tensor | None]:
+        """Severity, and with `refine` excess and mismatch, see `Start`."""
+        severity = with_holes(explained(problem.severity(self.encoder), problem, prior, noise), inside)
+        if not self.refine:
+            return severity, None, None
+        found = self.consistency.tested(severity.z_hat, severity.map, problem, prior, inside)
+        mismatch = find_mismatch(problem, severity, found, self.encoder, prior)
+        severity, excess = scaled_by(replace(severity, z_hat=found.z), found.factor, inside), found.excess
+        if mismatch is not None:
+            rows = mismatch.any(dim=1).nonzero()[:, 0]
+            part = replace(problem.take(rows), mismatch=mismatch[rows])
+            again = part.severity(self.encoder)
+            found = self.consistency.tested(again.z_hat, again.map, part, prior)
+            severity = severity.updated(rows, scaled_by(replace(again, z_hat=found.z), found.factor))
+            excess = excess.index_copy(0, rows, found.excess)
+        return severity, excess, mismatch
 
 
 @register_start("inversion", space="latents")

@@ -44,7 +44,7 @@ def table3(study: Study) -> Produced:
 def table4(study: Study) -> Produced:
     means: dict[str, dict[str, Mapping[str, Any]]] = {}
     for told in KINDS:
-        for cell in study.evaluate([study.flash("latent-dps"), "flash(proximal)"], KINDS, told=told):
+        for cell in study.evaluate([study.own("flash(latent-dps)"), "flash(proximal)"], KINDS, told=told):
             means.setdefault(f"{cell.method}, told {told}", {})[cell.task] = cell.mean
     return Produced(
         {"table4": wide(means, FIGURES), "paper": wide(paper("table4"), FIGURES[:3], "The paper's, by its encoder.")},

@@ -51,7 +51,7 @@ def fig8(study: Study) -> Produced:
 
 @target("fig9", "Restorations against the noise")
 def fig9(study: Study) -> Produced:
-    methods = ["flash(proximal)", study.flash("latent-dps"), "ccdf(latent-dps)", "ae", "swinir"]
+    methods = ["flash(proximal)", *map(study.own, ("flash(latent-dps)", "ccdf(latent-dps)")), "ae", "swinir"]
     found = {std: study.evaluate(methods, ["gaussian-blur"], noise_std=std) for std in _levels(study)}
     figure, axes = panels(2)
     for n, method in enumerate(methods):
@@ -72,7 +72,7 @@ def fig9(study: Study) -> Produced:
 @target("fig10", "Starts against the noise")
 def fig10(study: Study) -> Produced:
     figure, (axis,) = panels(1, width=4.6)
-    method = study.flash("latent-dps")
+    method = study.own("flash(latent-dps)")
     starts = {
         std: list(study.evaluate([method], ["gaussian-blur"], noise_std=std)[0].values("start_step").values())
         for std in _levels(study)

@@ -13,7 +13,7 @@ STARTS, FEW = (10, 50, 100, 200, 500), (20, 100)  # times of the full schedule o
 def _measured(study: Study, task: str) -> tuple[Cell, list[tuple[int, Cell]]]:
     """Flash(Latent-DPS), and CCDF-L by its fixed start."""
     starts = FEW if study.quick else STARTS
-    flash, *fixed = study.evaluate([study.flash("latent-dps"), *(study.fixed(start) for start in starts)], [task])
+    flash, *fixed = study.evaluate([study.own("flash(latent-dps)"), *(study.fixed(start) for start in starts)], [task])
     return flash, list(zip(starts, fixed, strict=True))
 
 

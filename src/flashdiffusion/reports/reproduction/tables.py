@@ -11,7 +11,7 @@ from flashdiffusion.reports.statistics import compare_cells
 from flashdiffusion.reports.summary import comparison_table
 
 SOLVERS = ("latent-dps", "psld", "gml-dps", "resample")
-OTHERS = ("ccdf(latent-dps)", "ae", "swinir")
+WITHOUT_STEPS = ("ae", "swinir")
 FIGURES = ("psnr", "ssim", "lpips", "nfe")
 _PAPER = "The paper's: FFHQ 256x256, another prior and another test set."
 _WEAK = (
@@ -22,8 +22,13 @@ _WEAK = (
 
 @target("table1", "Every method on every task")
 def table1(study: Study) -> Produced:
-    pairs = [(study.plain(solver), study.flash(solver)) for solver in SOLVERS]
-    methods = ["flash(proximal)", *(name for pair in pairs for name in pair), *OTHERS]
+    pairs = [(study.plain(solver), study.own(f"flash({solver})")) for solver in SOLVERS]
+    methods = [
+        "flash(proximal)",
+        *(name for pair in pairs for name in pair),
+        study.own("ccdf(latent-dps)"),
+        *WITHOUT_STEPS,
+    ]
     cells = study.evaluate(methods, [*TASKS])
     by_name = {(cell.task, cell.method): cell for cell in cells}
     compared = []
@@ -51,7 +56,7 @@ def table1(study: Study) -> Produced:
 @target("table2", "What adaptation and the latent space bring")
 def table2(study: Study) -> Produced:
     tasks, found = ("gaussian-blur", "nonlinear-blur"), []
-    flash = study.evaluate([study.flash("latent-dps")], tasks)
+    flash = study.evaluate([study.own("flash(latent-dps)")], tasks)
     for adaptive in flash:
         fixed = study.evaluate([study.fixed(max(1, round(adaptive.mean["start_step"])))], [adaptive.task])
         found.append((adaptive, fixed[0]))

@@ -54,8 +54,8 @@ class Study(Protocol):
         """The method that is a solver from pure noise."""
         ...
 
-    def flash(self, solver: str) -> str:
-        """The method that is a solver from a Flash start."""
+    def own(self, method: str) -> str:
+        """A method with its own settings; in a quick run on a coarse grid."""
         ...
 
     def fixed(self, start_step: int) -> str:
