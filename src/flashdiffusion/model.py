@@ -68,6 +68,7 @@ class Model:
         self.severity_encoder = severity_encoder.requires_grad_(False).eval() if severity_encoder else None
         self.sample_size = sample_size
         self.compiled = False
+        self._lay_out()
 
     # -- loading and saving -----------------------------------------------------------------------------
 
@@ -162,12 +163,23 @@ class Model:
         """Move to a device or precision; returns self; raises InputError for a device that torch cannot use here."""
         with blamed_on(f"device {str(device)!r} cannot be used here", InputError):
             torch.zeros(1, device=device)
-        for module in (self.prior, self.severity_encoder, self.regressor, self.distilled_decoder):
-            if module is not None and device is not None:
+        for module in self._networks():
+            if device is not None:
                 module.to(device=device)
-            if module is not None and dtype is not None:
+            if dtype is not None:
                 torch.nn.Module.to(module, dtype=dtype)  # diffusers' own warns of layers that these models lack
+        self._lay_out()
         return self
+
+    def _networks(self) -> "list[torch.nn.Module]":
+        known = (self.prior, self.severity_encoder, self.regressor, self.distilled_decoder)
+        return [network for network in known if network is not None]
+
+    def _lay_out(self) -> None:
+        """Put weights in the order that is fastest: on CPUs convolutions take channels last."""
+        order = torch.channels_last if self.device.type == "cpu" else torch.contiguous_format
+        for network in self._networks():
+            torch.nn.Module.to(network, memory_format=order)
 
     def half(self) -> Self:
         """To float16; returns self."""
