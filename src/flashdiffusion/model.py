@@ -6,7 +6,7 @@ from dataclasses import replace
 from importlib.resources import as_file, files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
@@ -29,9 +29,9 @@ from flashdiffusion.regression import Regressor, load_regressor
 from flashdiffusion.seeds import image_generator
 from flashdiffusion.severity import Severity, SeverityEncoder, load_severity_encoder
 from flashdiffusion.solvers import Problem, Solver, StartRule
+from flashdiffusion.solvers.estimate import in_holes, with_holes
 from flashdiffusion.solvers.registry import STARTS
 from flashdiffusion.solvers.rows import Unknown
-from flashdiffusion.solvers.start import in_holes, with_holes
 from flashdiffusion.types import Physics
 
 DEFAULT_MODEL = "faces-128"
@@ -171,7 +171,7 @@ class Model:
         self._lay_out()
         return self
 
-    def _networks(self) -> "list[torch.nn.Module]":
+    def _networks(self) -> list[torch.nn.Module]:
         known = (self.prior, self.severity_encoder, self.regressor, self.distilled_decoder)
         return [network for network in known if network is not None]
 
@@ -179,7 +179,7 @@ class Model:
         """Put weights in the order that is fastest: on CPUs convolutions take channels last."""
         order = torch.channels_last if self.device.type == "cpu" else torch.contiguous_format
         for network in self._networks():
-            torch.nn.Module.to(network, memory_format=order)
+            cast(Any, network).to(memory_format=order)  # torch's stubs do not know it
 
     def half(self) -> Self:
         """To float16; returns self."""

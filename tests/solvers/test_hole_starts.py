@@ -7,8 +7,8 @@ from flashdiffusion import BoxInpainting, GaussianBlur, RandomInpainting
 from flashdiffusion.physics import Compose
 from flashdiffusion.severity import Severity
 from flashdiffusion.solvers import Problem
+from flashdiffusion.solvers.estimate import in_holes, scaled_by, starting_variance, with_holes
 from flashdiffusion.solvers.holes import filled, find_holes
-from flashdiffusion.solvers.start import in_holes, scaled_by, starting_variance, with_holes
 
 SIZE = 96
 

@@ -79,7 +79,7 @@ def _doubted(true, told, blind=0.01, surprise=5.0, left=1.0, size=32):
     taken = 4 * (problem.y - physics.A(x)).flatten(1).square().mean(dim=1)
     ones = torch.ones(2, dtype=x.dtype)
     tested = consistency.Tested(z, 0 * ones, ones, surprise * ones, left * ones, taken)
-    return find_mismatch(problem, Severity(z, 0.01 * ones), tested, _Encoder(blind), PRIOR)
+    return find_mismatch(problem, Severity(z, 0.01 * ones), tested, _Encoder(blind), PRIOR).mismatch
 
 
 def test_an_operator_is_doubted_where_blurs_explain_what_the_map_does_not():
@@ -108,7 +108,7 @@ def test_detail_that_the_estimate_lacks_is_no_fault_of_the_operator():
     problem = Problem(x, physics)
     z, ones = PRIOR.encode(x + error), torch.ones(2, dtype=x.dtype)
     tested = consistency.Tested(z, 0 * ones, ones, 9 * ones, ones, 4 * error.flatten(1).square().mean(dim=1))
-    assert find_mismatch(problem, Severity(z, 0.001 * ones), tested, _Encoder(0.001), PRIOR) is None
+    assert find_mismatch(problem, Severity(z, 0.001 * ones), tested, _Encoder(0.001), PRIOR).mismatch is None
 
 
 def test_the_test_tells_what_a_fit_takes_and_leaves():

@@ -18,7 +18,7 @@ from flashdiffusion.solvers import (
     SNRMatch,
     Transition,
 )
-from flashdiffusion.solvers.start import explained
+from flashdiffusion.solvers.estimate import explained
 from toy import ToyPrior, run, started
 
 PRIOR = ToyPrior()

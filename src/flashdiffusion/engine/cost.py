@@ -35,7 +35,7 @@ class Costs:
         inner: Callable[[Result], Tensor | None] = lambda result: None,
         each: Callable[[], float] = lambda: 0.0,
     ) -> tuple[Result, list[float]]:
-        """What the function gives, and the GFLOP of each image.
+        """Call, and give the GFLOP of each image too.
 
         Args:
             kinds: one for each image; all are the same unless all are known.
@@ -57,6 +57,29 @@ class Costs:
             self._fixed[first] = counted - self._each.get(first, 0.0) * sum(counts) / len(counts)
         of_each = zip(kinds, counts, strict=True)
         return result, [self._fixed[kind] + self._each.get(kind, 0.0) * count for kind, count in of_each]
+
+    def of_each(
+        self,
+        kinds: Sequence[Hashable],
+        alone: Callable[[int], float],
+        counts: Sequence[int],
+        each: Callable[[], float],
+    ) -> list[float]:
+        """GFLOP of images of any kinds: the first of a kind is counted by itself.
+
+        Args:
+            alone: GFLOP of a row, without the others.
+            counts: how many inner iterations each image took.
+            each: GFLOP of one; asked once.
+        """
+        if any(counts) and any(kind not in self._each for kind in kinds):
+            self._each |= dict.fromkeys(kinds, each())
+        for row, (kind, count) in enumerate(zip(kinds, counts, strict=True)):
+            if kind not in self._fixed:
+                self._fixed[kind] = alone(row) - self._each.get(kind, 0.0) * count
+        return [
+            self._fixed[kind] + self._each.get(kind, 0.0) * count for kind, count in zip(kinds, counts, strict=True)
+        ]
 
     def step(
         self, kinds: Sequence[Hashable], solver: Solver, z: Tensor, k: Tensor, problem: Problem, noise: Tensor

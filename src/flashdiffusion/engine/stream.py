@@ -167,14 +167,17 @@ class Stream:
         prior = self.model.prior
         shape = prior.latent_shape((problem.image.shape[2], problem.image.shape[3]))
         noise = torch.stack([torch.randn(shape, generator=own) for own in generators]).to(prior.device)
-        kind = (id(rule), operators, problem.y.shape[1:], shape)
+        start = rule(problem, prior, solver.grid, noise)
+        extra = [0] * len(problem) if start.extra is None else start.extra.tolist()
+        kinds = [(id(rule), operators, problem.y.shape[1:], shape, one) for one in extra]
+
+        def alone(row: int) -> float:
+            rows = torch.tensor([row])
+            return count_gflop(lambda: rule(problem.take(rows), prior, solver.grid, noise[rows]))
+
         i = torch.ones(1, dtype=torch.int64, device=prior.device)
-        return self.costs.call(
-            [kind] * len(problem),
-            lambda: rule(problem, prior, solver.grid, noise),
-            lambda start: start.nfe,
-            lambda: count_gflop(lambda: prior.denoise(noise[:1], i)),
-        )
+        nfe = [0] * len(problem) if start.nfe is None else start.nfe.tolist()
+        return start, self.costs.of_each(kinds, alone, nfe, lambda: count_gflop(lambda: prior.denoise(noise[:1], i)))
 
     def _method(self, batch: Batch, physics: Physics) -> tuple[Solver, StartRule]:
         start, given = self.options.start, self.options.settings if batch.settings is None else batch.settings

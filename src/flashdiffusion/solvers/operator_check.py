@@ -1,5 +1,7 @@
 """Is the operator what it is said to be? The severity encoder's estimate tells."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -13,42 +15,52 @@ SURPRISE = 1.4  # times the error that the encoder's map explains beyond which t
 EXPLAINED = 0.6  # part of the residual beyond noise that blurs of the estimate explain, if the operator is at fault
 
 
+@dataclass(frozen=True)
+class Check:
+    """mismatch: weights (B, J) as in `mismatch.py`, 0 where A is believed; None if it is everywhere.
+
+    looked_at: which images were looked at closely, bool (B,).
+    """
+
+    mismatch: Tensor | None
+    looked_at: Tensor
+
+
 def find_mismatch(
     problem: Problem, severity: Severity, tested: Tested, encoder: SeverityEncoder, prior: LatentPrior
-) -> Tensor | None:
-    """Find by which blurs A is to be corrected: weights (B, J) as in `mismatch.py`, 0 where A is believed.
+) -> Check:
+    """Find by which blurs A is to be corrected.
 
     An error of the estimate ẑ is detail that it lacks, which no blur of D(ẑ) gives; an error of A is made of them. So A
     is doubted where the residual is more than the map explains and blurs of D(ẑ) explain most of it. Beyond what the
     encoder was trained on, ẑ is too smooth, and they explain part of its error too. There an encoder that is told of
     the degradation raises its severity, and the map counts for more by as much as telling raised it.
 
+    An A that gives what blurs cannot correct, measurements of another shape than the image or of a part of it, is
+    believed.
+
     Args:
         severity: of the measurements.
         tested: what `Consistency.tested` found of it.
-
-    Returns:
-        None if every A is believed, was corrected before, or gives what blurs cannot correct: measurements of another
-        shape than the image, or of a part of it.
     """
-    image = problem.image
-    if problem.mismatch is not None or problem.y.shape != image.shape or min(image.shape[2:]) < LEAST_SIDE:
-        return None
+    image, looked_at = problem.image, torch.zeros_like(tested.left, dtype=torch.bool)
+    if problem.y.shape != image.shape or min(image.shape[2:]) < LEAST_SIDE:
+        return Check(None, looked_at)
     whole = (problem.measured_share == 1) & ~problem.guessed
-    rows = (whole & (tested.surprise > 1) & (tested.left <= CHANCE)).nonzero()[:, 0]
+    looked_at = whole & (tested.surprise > 1) & (tested.left <= CHANCE)
+    rows = looked_at.nonzero()[:, 0]
     if not len(rows):
-        return None
+        return Check(None, looked_at)
     part = problem.take(rows)
     x = prior.decode(severity.z_hat[rows])
     missing = part.y - part.measure(x)
     weights = mismatch_of(x, missing)
     energy, after = (e.flatten(1).square().mean(dim=1) for e in (missing, missing - mismatched(x, weights)))
-    explained = 4 * (energy - after) > EXPLAINED * tested.taken[rows]
     blind = encoder(part.filled, Conditions.none(part.filled)).var
     surprise = tested.surprise[rows] * (blind / severity.var[rows])
-    wrong = explained & (surprise > SURPRISE)
+    wrong = (4 * (energy - after) > EXPLAINED * tested.taken[rows]) & (surprise > SURPRISE)
     if not bool(wrong.any()):
-        return None
+        return Check(None, looked_at)
     found = weights.new_zeros(len(problem), weights.shape[1])
     found[rows] = torch.where(wrong[:, None], weights, 0)
-    return found
+    return Check(found, looked_at)

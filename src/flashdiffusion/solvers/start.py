@@ -1,10 +1,9 @@
 """Where each image starts, and from what: the latent and its grid position come from one function."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from flashdiffusion.errors import InputError, UnsuitedError, unknown_name
@@ -13,14 +12,12 @@ from flashdiffusion.regression import Regressor
 from flashdiffusion.schedule import Grid
 from flashdiffusion.severity import Severity, SeverityEncoder
 from flashdiffusion.solvers.consistency import Consistency
-from flashdiffusion.solvers.operator_check import find_mismatch
+from flashdiffusion.solvers.estimate import estimated, in_holes, starting_variance
 from flashdiffusion.solvers.problem import Problem
 from flashdiffusion.solvers.registry import Networks, part, register_start, setting
 
 # c·σ̂² stays below 1, so that some of the estimate is left.
 MAX_MIX = 0.999
-# Standard deviation of the latent error by which it is tried what residual an error leaves.
-PROBE = 0.1
 
 
 @dataclass(frozen=True)
@@ -31,6 +28,7 @@ class Start:
     image: finished images (B, 3, H, W) where k = 0, so that z is not decoded; None if z says what they are.
     excess: variance of the measurements beyond what is told, (B,), see `Problem.excess`; None if not tested.
     mismatch: by which blurs A differs from what is told, (B, J), see `mismatch.py`; None if it is believed.
+    extra: a number for each image that tells apart those for which more was computed, (B,); None if none was.
     """
 
     z: Tensor
@@ -40,66 +38,7 @@ class Start:
     image: Tensor | None = None
     excess: Tensor | None = None
     mismatch: Tensor | None = None
-
-
-def scaled_by(severity: Severity, factor: Tensor, inside: Tensor | None = None) -> Severity:
-    """Multiply variances with a factor (B,), but not those inside holes, bool (B, 1, h, w)."""
-    logs = severity.log_var_map
-    if logs is not None:
-        added = factor.log().view(-1, 1, 1).to(logs).expand_as(logs)
-        logs = logs + (added if inside is None else added.masked_fill(inside[:, 0], 0))
-    severity = replace(severity, var=severity.var * factor.to(severity.var), log_var_map=logs)
-    return severity if inside is None else _averaged(severity, inside)
-
-
-def _averaged(severity: Severity, inside: Tensor) -> Severity:
-    """Give σ̂² as the mean of the map again, of images with holes alone: others keep it to the last digit."""
-    holed = inside.flatten(1).any(dim=1)
-    return replace(severity, var=torch.where(holed, severity.map.mean(dim=(1, 2, 3)), severity.var))
-
-
-def explained(severity: Severity, problem: Problem, prior: LatentPrior, noise: Tensor) -> Severity:
-    """Raise the severity to at least the variance of an error in ẑ that would leave the residual of `problem.image`.
-
-    Only where that is an estimate by least squares (`Problem.guessed`), whose damages the encoder was not trained on:
-    an estimate that explains y may start low, another may not, whatever it looks like.
-
-    Args:
-        noise: standard normal, the shape of the latents: the error that is tried.
-    """
-    rows = problem.guessed.nonzero()[:, 0]
-    if not len(rows):
-        return severity
-    part, z_hat = problem.take(rows), severity.z_hat[rows]
-    left = part.residual(part.image).flatten(1).square().mean(dim=1) - part.residual_variance
-    here, moved = (part.residual(prior.decode(z)).flatten(1) for z in (z_hat, z_hat + PROBE * noise[rows]))
-    of_unit_error = (moved - here).square().mean(dim=1) / PROBE**2
-    factor = torch.ones_like(severity.var)
-    factor[rows] = (left / of_unit_error.clamp(min=1e-12)).to(factor) / severity.var[rows]
-    return scaled_by(severity, factor.clamp(min=1))
-
-
-def in_holes(problem: Problem, size: tuple[int, int]) -> Tensor | None:
-    """Tell which places of latents of this height and width lie in holes, bool (B, 1, h, w); None if there are none."""
-    if problem.holes is None:
-        return None
-    share = F.adaptive_avg_pool2d(problem.holes.float(), size)
-    return F.max_pool2d((share > 0).float(), 3, stride=1, padding=1) > 0  # and what the decoder mixes with them
-
-
-def with_holes(severity: Severity, inside: Tensor | None) -> Severity:
-    """Raise the map to the prior's variance, 1, inside holes."""
-    if inside is None:
-        return severity
-    logs = severity.map.log()[:, 0] if severity.log_var_map is None else severity.log_var_map
-    return _averaged(replace(severity, log_var_map=torch.where(inside[:, 0], logs.clamp(min=0.0), logs)), inside)
-
-
-def starting_variance(severity: Severity, inside: Tensor | None) -> Tensor:
-    """Give the variance to start by, (B,): σ̂², but at least 1 where there is a hole, so that it starts from noise."""
-    if inside is None:
-        return severity.var
-    return torch.where(inside.flatten(1).any(dim=1), severity.var.clamp(min=1.0), severity.var)
+    extra: Tensor | None = None
 
 
 class StartRule(Protocol):
@@ -159,36 +98,18 @@ class SNRMatch:
     @torch.no_grad()
     def __call__(self, problem: Problem, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
         inside = in_holes(problem, (noise.shape[2], noise.shape[3]))
-        severity, excess, mismatch = self._estimated(problem, prior, noise, inside)
-        z_hat, var = severity.z_hat, starting_variance(severity, inside)
+        consistency = self.consistency if self.refine else None
+        known = estimated(problem, self.encoder, prior, noise, inside, consistency)
+        z_hat, var = known.severity.z_hat, starting_variance(known.severity, inside)
         added = self.correction * var
         if self.mixing == "consistent":
             k = grid.match(var + added)
             abar = grid.abar[k.cpu()].to(z_hat).view(-1, 1, 1, 1)
             z = abar.sqrt() * (z_hat + added.to(z_hat).sqrt().view(-1, 1, 1, 1) * noise)
-            return Start(z, k, severity, excess=excess, mismatch=mismatch)
-        mix = added.clamp(max=MAX_MIX).to(z_hat).view(-1, 1, 1, 1)
-        z = (1 - mix).sqrt() * z_hat + mix.sqrt() * noise
-        return Start(z, grid.match(var), severity, excess=excess, mismatch=mismatch)
-
-    def _estimated(
-        self, problem: Problem, prior: LatentPrior, noise: Tensor, inside: Tensor | None
-    ) -> tuple[Severity, Tensor | None, Tensor | None]:
-        """Severity, and with `refine` excess and mismatch, see `Start`."""
-        severity = with_holes(explained(problem.severity(self.encoder), problem, prior, noise), inside)
-        if not self.refine:
-            return severity, None, None
-        found = self.consistency.tested(severity.z_hat, severity.map, problem, prior, inside)
-        mismatch = find_mismatch(problem, severity, found, self.encoder, prior)
-        severity, excess = scaled_by(replace(severity, z_hat=found.z), found.factor, inside), found.excess
-        if mismatch is not None:
-            rows = mismatch.any(dim=1).nonzero()[:, 0]
-            part = replace(problem.take(rows), mismatch=mismatch[rows])
-            again = part.severity(self.encoder)
-            found = self.consistency.tested(again.z_hat, again.map, part, prior)
-            severity = severity.updated(rows, scaled_by(replace(again, z_hat=found.z), found.factor))
-            excess = excess.index_copy(0, rows, found.excess)
-        return severity, excess, mismatch
+        else:
+            k, mix = grid.match(var), added.clamp(max=MAX_MIX).to(z_hat).view(-1, 1, 1, 1)
+            z = (1 - mix).sqrt() * z_hat + mix.sqrt() * noise
+        return Start(z, k, **vars(known))
 
 
 @register_start("inversion", space="latents")
@@ -208,7 +129,7 @@ class DDIMInversion:
     @torch.no_grad()
     def __call__(self, problem: Problem, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
         inside = in_holes(problem, (noise.shape[2], noise.shape[3]))
-        severity = with_holes(explained(problem.severity(self.encoder), problem, prior, noise), inside)
+        severity = estimated(problem, self.encoder, prior, noise, inside).severity
         k = grid.match(starting_variance(severity, inside))
         z = severity.z_hat.clone()
         abar = grid.abar.to(device=z.device, dtype=z.dtype)
