@@ -11,7 +11,7 @@ from flashdiffusion.solvers.consistency import CHANCE, Tested
 from flashdiffusion.solvers.mismatch import LEAST_SIDE, mismatch_of, mismatched
 from flashdiffusion.solvers.problem import Problem
 
-SURPRISE = 1.4  # times the error that the encoder's map explains beyond which the operator is doubted
+SURPRISE = 1.6  # times the error that the encoder's map explains beyond which the operator is doubted
 EXPLAINED = 0.6  # part of the residual beyond noise that blurs of the estimate explain, if the operator is at fault
 
 
