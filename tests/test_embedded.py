@@ -105,6 +105,8 @@ def test_a_blur_of_another_width_than_told_is_noticed_and_restored(pipeline, por
     assert result.physics_corrected.tolist() == [True, False]
     alone = pipeline(y[1:], right, ids=["b"])
     torch.testing.assert_close(alone.images[0], result.images[1], atol=1e-3, rtol=0)
+    assert float(alone.gflop[0]) == pytest.approx(float(result.gflop[1]), rel=1e-6)  # nothing of the other one's
+    assert float(result.gflop[0] / result.nfe[0]) > float(result.gflop[1] / result.nfe[1])
     knowing = pipeline(y[:1], GaussianBlur([true]), ids=["a"])
     estimate = pipeline(y[:1], GaussianBlur([told]), ids=["a"], method="ae")
     found, best, plain = (

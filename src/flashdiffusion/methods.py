@@ -12,7 +12,7 @@ from flashdiffusion.solvers import Gradient, Networks, SNRMatch, Solver, StartRu
 from flashdiffusion.solvers.building import build_solver, build_start
 from flashdiffusion.solvers.registry import SOLVERS, STARTS, Setting, setting, settings_in
 
-# Settings that save arithmetic; what they cost is in docs/results.md.
+# Settings that save arithmetic; what they cost is in docs/performance.md.
 SAVINGS = tuple(one.name for one in settings_in(Gradient))
 
 

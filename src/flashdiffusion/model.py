@@ -199,7 +199,7 @@ class Model:
 
         Steps are then filled up to a power of two of images, so that the networks see few shapes;
         `mode="reduce-overhead"` makes CUDA graphs of them. It takes minutes and pays where launching kernels is what a
-        step waits for: on a GPU with small networks. On CPUs it does not (docs/results.md). For the guided solvers:
+        step waits for: on a GPU with small networks. On CPUs it does not (docs/performance.md). For the guided solvers:
         ReSample's inner problems and DDIM inversion take batches of any size, and each is compiled anew.
         """
         for network in self.prior.compilable():

@@ -28,7 +28,7 @@ def _start(job: "Job", items: "Sequence[Item]", run: RunOptions) -> "Iterator[It
     if not items:
         return iter(())
     if run.compile is not None and job.model.torch_device.type == "cpu":
-        note("--compile on a CPU takes minutes for each size of batch, for no known gain (docs/results.md)")
+        note("--compile on a CPU takes minutes for each size of batch, for no known gain (docs/performance.md)")
     if run.engine == "local":
         return run_local(replace(job, progress=True), items)
     replace(job, model=job.model.on("cpu")).open()  # here too, so that no worker starts for what cannot be

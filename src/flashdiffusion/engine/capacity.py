@@ -12,7 +12,7 @@ from flashdiffusion.errors import FlashDiffusionError, InputError, is_out_of_mem
 Row = TypeVar("Row")
 Result = TypeVar("Result")
 
-# Images at a time that no max_in_flight chosen here exceeds; more bring no speed on a CPU (docs/results.md).
+# Images at a time that no max_in_flight chosen here exceeds; more bring no speed on a CPU (docs/performance.md).
 BOUND_CPU, BOUND_GPU = 16, 256
 # Part of the free memory that is used, and what a step needs beside the tensors kept for its gradient.
 USED, WORKING = 0.8, 2.0

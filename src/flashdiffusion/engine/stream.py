@@ -149,12 +149,14 @@ class Stream:
             if start.severity is not None:
                 estimate, variance = start.severity.z_hat, start.severity.map
                 estimated = replace(problem, estimate=estimate, variance=variance)
-            estimated = replace(estimated, excess=start.excess, mismatch=start.mismatch)
+            believed = replace(estimated, excess=start.excess)
+            doubted = replace(believed, mismatch=start.mismatch)
             for n, result in enumerate(results):
                 result.severity, result.start_step, result.nfe = severities[n], times[n], nfe[n]
                 result.gflop, result.seconds, result.severity_map = gflop[n], seconds, maps[n]
                 result.physics_corrected = corrected[n]
-                one = InFlight(result, start.z[n], k[n], estimated, n, solver, generators[n], operators[n])
+                own, operator = doubted if corrected[n] else believed, (operators[n], corrected[n])
+                one = InFlight(result, start.z[n], k[n], own, n, solver, generators[n], operator)
                 one.image = start.image[n] if start.image is not None and k[n] == 0 else None
                 started.append(one)
             began = time.perf_counter()

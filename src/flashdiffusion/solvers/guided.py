@@ -32,7 +32,7 @@ Term = Callable[[Tensor, Tensor, Problem], Tensor]
 
 @dataclass(frozen=True)
 class Gradient:
-    """How the gradient of a step is taken; by default in full. docs/results.md has what each saving costs.
+    """How the gradient of a step is taken; by default in full. docs/performance.md has what each saving costs.
 
     Args:
         guide_every: times of the full schedule from one guided step to the next, >= 1, whatever the grid; the last
