@@ -4,8 +4,9 @@ from importlib.resources import as_file, files
 
 import pytest
 import torch
+from torch.nn.functional import conv2d, pad
 
-from flashdiffusion import BoxInpainting, FlashPipeline, GaussianBlur
+from flashdiffusion import BoxInpainting, FlashPipeline, GaussianBlur, Operator
 from flashdiffusion.data import load_image
 from flashdiffusion.metrics import psnr
 from flashdiffusion.seeds import image_generator
@@ -100,7 +101,9 @@ def test_a_blur_of_another_width_than_told_is_noticed_and_restored(pipeline, por
     """Beside an image whose physics is right, which stays as it is."""
     right = GaussianBlur([2.0])
     y = torch.cat([GaussianBlur([true])(portrait, image_generator(0, "a")), right(portrait, image_generator(0, "b"))])
-    with pytest.warns(UserWarning, match=r"does not explain 1 of 2 images, .* blurs of them: a; is its strength"):
+    with pytest.warns(
+        UserWarning, match=r"1 of 2 images do not fit the physics that was told \(a\); .* check its strength"
+    ):
         result = pipeline(y, GaussianBlur([told, 2.0]), ids=["a", "b"])
     assert result.physics_corrected.tolist() == [True, False]
     alone = pipeline(y[1:], right, ids=["b"])
@@ -113,3 +116,40 @@ def test_a_blur_of_another_width_than_told_is_noticed_and_restored(pipeline, por
         float(psnr(images, portrait)) for images in (result.images[:1], knowing.images, estimate.images)
     )
     assert found > plain and found > best - 1.5, (found, best, plain)
+
+
+def test_a_wrong_function_of_a_user_is_corrected_if_that_is_wanted(pipeline, portrait):
+    y, told = GaussianBlur([3.0])(portrait, torch.Generator().manual_seed(0)), GaussianBlur([1.2])
+    physics = Operator(told.A, adjoint=told.A_adjoint, noise_std=0.05)
+    with pytest.warns(UserWarning, match="do not fit the physics"):
+        corrected = pipeline(y, physics)
+    kept = pipeline(y, physics, correct_physics=False)
+    assert corrected.physics_corrected.tolist() == [True] and kept.physics_corrected.tolist() == [False]
+    found, without = (float(psnr(one.images, portrait)) for one in (corrected, kept))
+    assert found > without + 1, (found, without)
+    half = pipeline(y, GaussianBlur([1.2]), solver="prior")  # a solver that never asks for the physics
+    assert half.physics_corrected.tolist() == [False]
+
+
+def test_a_strong_blur_that_was_told_rightly_is_believed(pipeline, portrait):
+    levels = [2.0, 3.0, 4.0, 5.0]
+    y = torch.cat([GaussianBlur([s])(portrait, image_generator(0, str(s))) for s in levels])
+    assert not pipeline(y, GaussianBlur(levels)).physics_corrected.any()
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.02, 0.1])
+def test_a_bare_function_is_as_good_as_one_whose_noise_is_told(pipeline, portrait, noise):
+    kernel = torch.full((3, 1, 1, 9), 1 / 9)
+
+    def smear(x):
+        return conv2d(pad(x, (4, 4, 0, 0), mode="reflect"), kernel, groups=3)
+
+    y = smear(portrait) + noise * torch.randn(portrait.shape, generator=torch.Generator().manual_seed(0))
+    bare, told = pipeline(y, smear), pipeline(y, Operator(smear, noise_std=noise))
+    bare, told = (float(psnr(one.images, portrait)) for one in (bare, told))
+    assert bare > told - 1.5 and bare > float(psnr(y.clamp(0, 1), portrait)) + 2, (bare, told)
+
+
+def test_a_function_that_dims_is_undone(pipeline, portrait):
+    result = pipeline(0.5 * portrait, lambda x: 0.5 * x)
+    assert float(psnr(result.images, portrait)) > 30

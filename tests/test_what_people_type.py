@@ -356,8 +356,11 @@ def test_a_function_with_its_adjoint_and_noise(tiny_pipeline):
     y = half(TENSOR[None], torch.Generator().manual_seed(0))
     assert y.shape == (1, 3, 32, 32) and float((y - 0.5 * TENSOR).std()) == pytest.approx(0.02, rel=0.05)
     assert tiny_pipeline(y, half, method="psld", settings=FEW).images.isfinite().all()
+    found = tiny_pipeline(y, Operator(lambda x: 0.5 * x, noise_std=0.02), method="psld", settings=FEW)  # it is linear
+    told = tiny_pipeline(y, half, method="psld", settings=FEW)
+    torch.testing.assert_close(found.images, told.images)
     with pytest.raises(InputError, match=r"no A_adjoint|linear"):
-        tiny_pipeline(y, Operator(lambda x: 0.5 * x), method="psld", settings=FEW)
+        tiny_pipeline(y, Operator(lambda x: x * x), method="psld", settings=FEW)
     with pytest.raises(InputError, match="noise std is -1"):
         Operator(lambda x: x, noise_std=-1)
 

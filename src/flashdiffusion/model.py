@@ -178,8 +178,9 @@ class Model:
     def _lay_out(self) -> None:
         """Put weights in the order that is fastest: on CPUs convolutions take channels last."""
         order = torch.channels_last if self.device.type == "cpu" else torch.contiguous_format
-        for network in self._networks():
-            cast(Any, network).to(memory_format=order)  # torch's stubs do not know it
+        for layer in (one for network in self._networks() for one in network.modules()):
+            if isinstance(layer, (torch.nn.Conv2d, torch.nn.ConvTranspose2d)):
+                cast(Any, layer).to(memory_format=order)  # torch's stubs do not know it
 
     def half(self) -> Self:
         """To float16; returns self."""
@@ -246,7 +247,7 @@ class Model:
         Raises:
             InputError: no severity encoder, or a y or physics that it cannot take.
         """
-        problem = Problem(y) if physics is None else Problem(y, as_physics(physics, len(y)))
+        problem = Problem(y) if physics is None else Problem(y, as_physics(physics, y))
         return self.severity_of(self.check(problem), batch_size)
 
     @torch.no_grad()

@@ -137,6 +137,6 @@ def test_a_blur_that_was_told_wrongly_is_said_and_recorded(flash, tmp_path):
     given = ("--physics", "gaussian-blur:std=1.5", "--out", tmp_path / "out")
     run = flash("restore", tmp_path / "right.npy", tmp_path / "wrong.npy", *given)
     assert run.code == 0
-    assert "does not explain 1 of 2 images, wrong the first" in run.err
+    assert "1 of 2 images do not fit the physics that was told (first: wrong)" in run.err
     records = json.loads((tmp_path / "out" / "results.json").read_text())["records"]
     assert [(one["id"], one.get("physics_corrected")) for one in records] == [("right", None), ("wrong", True)]

@@ -77,7 +77,7 @@ def test_measurement_files_know_their_noise(flash, tmp_path, tiny_model):
     given = ("restore", tmp_path / "m", "--method", "ae", "--model", tiny_model, "--out", tmp_path / "o")
     assert "measurement files know" not in flash(*given).err
     ended = flash(*given, "--noise-std", 0.1)
-    assert "measurement files know their physics and noise; --noise-std: for images" in ended.err
+    assert "--noise-std not used: measurement files hold their own physics and noise" in ended.err
 
 
 @pytest.mark.parametrize(("mode", "expected"), [("L", "L"), ("1", "L"), ("LA", "L"), ("I;16", "L"), ("RGB", "RGB")])

@@ -124,3 +124,19 @@ def test_the_test_tells_what_a_fit_takes_and_leaves():
         torch.testing.assert_close(one.taken + one.left * problem.entry_variance, here)
         found.append(one)
     assert bool((found[0].left < 1.2).all()) and bool((found[1].surprise > 2 * found[0].surprise).all())
+
+
+def test_a_corrected_image_leaves_the_map_of_another_alone():
+    """Of an encoder without a map, beside an image whose hole has one."""
+    z, logs = torch.zeros(2, 4, 3, 3), torch.linspace(-2, 0, 18).view(2, 3, 3)
+    whole = Severity(z, logs.exp().mean(dim=(1, 2)), logs)
+    found = whole.updated(torch.tensor([1]), Severity(z[1:] + 1, torch.tensor([0.25])))
+    assert torch.equal(found.map[0], whole.map[0]) and torch.equal(found.var[:1], whole.var[:1])
+    torch.testing.assert_close(found.map[1], torch.full((1, 3, 3), 0.25))
+    assert float(found.z_hat[1].mean()) == 1 and float(found.z_hat[0].mean()) == 0
+
+
+def test_flat_images_give_no_weights_from_rounding():
+    x = torch.full((1, 3, 32, 32), 0.5)
+    missing = 0.05 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    assert float(mismatch_of(x, missing).abs().max()) < 10

@@ -9,7 +9,7 @@ import torch
 from flashdiffusion.errors import InputError
 from flashdiffusion.physics import JPEG, Denoising, GaussianBlur, Operator
 from flashdiffusion.solvers import Problem, Proximal
-from flashdiffusion.solvers.consistency import Consistency, gauss_newton
+from flashdiffusion.solvers.consistency import Consistency, gauss_newton, white_variance
 from toy import ToyPrior, run, started
 
 PRIOR = ToyPrior()
@@ -226,3 +226,12 @@ def test_a_sound_problem_gives_no_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         Consistency().latents(0 * z, _variances(z).expand(3, 1, 8, 8), problem, PRIOR)
+
+
+def test_white_noise_is_told_from_smooth_errors():
+    noise = torch.tensor([0.5, 1.0, 2.0]).view(3, 1, 1, 1) * torch.randn(
+        3, 3, 64, 64, generator=torch.Generator().manual_seed(0)
+    )
+    smooth = 5 * torch.linspace(0, 1, 64).view(1, 1, 1, 64)
+    torch.testing.assert_close(white_variance(noise + smooth), torch.tensor([0.25, 1.0, 4.0]), rtol=0.1, atol=0)
+    assert white_variance(noise.flatten(1)).tolist() == [torch.inf] * 3

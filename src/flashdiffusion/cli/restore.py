@@ -38,7 +38,7 @@ class DamageOptions:
         needed = self.physics is not None and self.physics.startswith("blur-kernel-space")
         given = {"--physics": None if needed else self.physics, "--noise-std": self.noise_std}
         names = " and ".join(name for name, value in given.items() if value is not None)
-        return f"measurement files know their physics and noise; {names}: for images" if names else None
+        return f"{names} not used: measurement files hold their own physics and noise" if names else None
 
     def check(self, files: Sequence[Path], seed: int) -> None:
         """Raise InputError if images and arrays cannot be restored for what is known of their damage."""
@@ -163,8 +163,9 @@ def command(
             note(damage.unused)
         if corrected := [record.id for record in records if record.physics_corrected]:
             note(
-                f"the physics does not explain {len(corrected)} of {len(records)} images, {corrected[0]} the first, "
-                "and was corrected by blurs of them (physics_corrected in results.json); is its strength right?"
+                f"{len(corrected)} of {len(records)} images do not fit the physics that was told (first: "
+                f"{corrected[0]}); they were restored with it corrected (physics_corrected in results.json): check its "
+                "strength"
             )
         print_records(f"{method.name}: images and results.json in {output.out}", records, as_json, about)
     return delivery.failures.finish(len(files))

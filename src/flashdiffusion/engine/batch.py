@@ -45,7 +45,7 @@ class Batch:
         for name, given in (("ids", self.ids), ("extras", self.extra)):
             if given is not None and len(given) != len(self.y):
                 raise InputError(f"{len(given)} {name} for {len(self.y)} images; expected one per image")
-        object.__setattr__(self, "physics", as_physics(self.physics, len(self.y)))
+        object.__setattr__(self, "physics", as_physics(self.physics, self.y))
         if self.samples < 1:
             raise InputError(f"{self.samples} samples of each image; expected at least 1")
         self.problem.check_length()

@@ -55,8 +55,7 @@ class Costs:
             self._each |= dict.fromkeys(kinds, each())
         if counted is not None:
             self._fixed[first] = counted - self._each.get(first, 0.0) * sum(counts) / len(counts)
-        of_each = zip(kinds, counts, strict=True)
-        return result, [self._fixed[kind] + self._each.get(kind, 0.0) * count for kind, count in of_each]
+        return result, self._spent(kinds, counts)
 
     def of_each(
         self,
@@ -77,9 +76,12 @@ class Costs:
         for row, (kind, count) in enumerate(zip(kinds, counts, strict=True)):
             if kind not in self._fixed:
                 self._fixed[kind] = alone(row) - self._each.get(kind, 0.0) * count
-        return [
-            self._fixed[kind] + self._each.get(kind, 0.0) * count for kind, count in zip(kinds, counts, strict=True)
-        ]
+        return self._spent(kinds, counts)
+
+    def _spent(self, kinds: Sequence[Hashable], counts: Sequence[int]) -> list[float]:
+        """GFLOP of images of known kinds."""
+        of_each = zip(kinds, counts, strict=True)
+        return [self._fixed[kind] + self._each.get(kind, 0.0) * count for kind, count in of_each]
 
     def step(
         self, kinds: Sequence[Hashable], solver: Solver, z: Tensor, k: Tensor, problem: Problem, noise: Tensor
@@ -95,7 +97,7 @@ class Costs:
 
 def _iteration(solver: Any, z: Tensor, k: Tensor, problem: Problem, noise: Tensor) -> float:
     """GFLOP of an inner iteration: by how much a step with two is more than one with one."""
-    far = Problem(problem.y + 10, problem.physics)  # so that the first iteration is not the last
+    far = replace(problem, y=problem.y + 10)  # so that the first iteration is not the last
     once, twice = (count_gflop(partial(replace(solver, iterations=n).step, z, k, far, noise)) for n in (1, 2))
     return twice - once
 

@@ -3,6 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,6 +17,7 @@ from flashdiffusion.engine.decoding import Decoding
 from flashdiffusion.engine.slots import InFlight, Slots
 from flashdiffusion.methods import Settings
 from flashdiffusion.metrics import count_gflop
+from flashdiffusion.metrics.flops import FlopCounter
 from flashdiffusion.model import Model
 from flashdiffusion.physics import BatchedPhysics, Mixed
 from flashdiffusion.seeds import image_generator
@@ -169,11 +171,17 @@ class Stream:
         prior = self.model.prior
         shape = prior.latent_shape((problem.image.shape[2], problem.image.shape[3]))
         noise = torch.stack([torch.randn(shape, generator=own) for own in generators]).to(prior.device)
-        start = rule(problem, prior, solver.grid, noise)
-        extra = [0] * len(problem) if start.extra is None else start.extra.tolist()
-        kinds = [(id(rule), operators, problem.y.shape[1:], shape, one) for one in extra]
+        common = id(rule), operators, problem.y.shape[1:], shape
+        # The first call, if it is of a single image, is counted itself; else one of each kind is called again alone.
+        counter = FlopCounter() if len(problem) == 1 and not self.costs.known((*common, 0)) else None
+        with counter or nullcontext():
+            start = rule(problem, prior, solver.grid, noise)
+        work = [0] * len(problem) if start.work is None else start.work.tolist()
+        kinds = [(*common, one) for one in work]
 
         def alone(row: int) -> float:
+            if counter is not None:
+                return counter.gflop
             rows = torch.tensor([row])
             return count_gflop(lambda: rule(problem.take(rows), prior, solver.grid, noise[rows]))
 

@@ -69,8 +69,9 @@ class FlashPipeline(Model):
             warnings.warn(f"{len(restoration.failed)} of {len(restoration)} images failed: {named}", stacklevel=2)
         if corrected := [restoration.ids[row] for row in restoration.physics_corrected.nonzero()[:, 0].tolist()]:
             warnings.warn(
-                f"the physics does not explain {len(corrected)} of {len(restoration)} images, and was corrected by "
-                f"blurs of them: {', '.join(corrected)}; is its strength right?",
+                f"{len(corrected)} of {len(restoration)} images do not fit the physics that was told "
+                f"({', '.join(corrected)}); they were restored with it corrected: check its strength, or give "
+                "correct_physics=False",
                 stacklevel=2,
             )
         restoration = restoration if num_samples == 1 else restoration.sampled(num_samples)

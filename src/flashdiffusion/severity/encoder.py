@@ -50,12 +50,9 @@ class Severity:
 
     def updated(self, rows: Tensor, other: "Severity") -> "Severity":
         """The same with another severity at some rows (int64 indices)."""
+        z_hat, var = self.z_hat.index_copy(0, rows, other.z_hat), self.var.index_copy(0, rows, other.var)
         logs = self.log_var_map
-        return Severity(
-            self.z_hat.index_copy(0, rows, other.z_hat),
-            self.var.index_copy(0, rows, other.var),
-            None if logs is None or other.log_var_map is None else logs.index_copy(0, rows, other.log_var_map),
-        )
+        return Severity(z_hat, var, None if logs is None else logs.index_copy(0, rows, other.map.log()[:, 0]))
 
 
 class SeverityEncoder(ModelMixin, ConfigMixin):

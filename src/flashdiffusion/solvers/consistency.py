@@ -22,6 +22,7 @@ LEAST_ERROR = 1e-3
 LEAST_RATIO = 0.1  # of what the residual says of a severity to what the encoder says
 # Times the expected variance up to which what a fit leaves of the measurements is taken for chance.
 CHANCE = 1.5
+NORMAL_MEDIAN = 0.6745  # of the magnitude of a standard normal number
 # Standard deviations: of a severity's logarithm, of what correlated errors add to it, of a mean squared residual.
 SEVERITY_SPREAD, SHAPE_SPREAD, RESIDUAL_SPREAD = 0.3, 0.3, 0.05
 
@@ -62,9 +63,10 @@ class Consistency:
         """Move latents as `latents` does, and test by the residual whether noise and variance are what they should be.
 
         What the fit leaves of the measurements has their variance s², if noise and physics are as told: where it has
-        more than `CHANCE` allows, s² is raised to it, and the fit made again. What the fit took away tells of the error
-        of the latents: the variance is to be multiplied with the ratio of it and of what an error of this variance
-        leaves, to a power that is small where measurements say little of the latents.
+        more than `CHANCE` allows, s² is raised to it, and the fit made again. If the noise is not known, what is white
+        of what is left is taken for it. What the fit took away tells of the error of the latents: the variance is to be
+        multiplied with the ratio of it and of what an error of this variance leaves, to a power that is small where
+        measurements say little of the latents.
 
         Args:
             inside: places whose variance is not in question, those of holes, bool (B, 1, h, w).
@@ -76,6 +78,8 @@ class Consistency:
         parts = (fit.residual, fit.residual + fit.forward(fit.v), fit.forward(error))
         here, left, tried = (fit.mean_square(part) for part in parts)
         value, excess = fit.value, torch.where(left > CHANCE, left - 1, 0) * fit.entry_variance
+        if not problem.noise_known:
+            excess = torch.minimum(left, white_variance(parts[1])) * fit.entry_variance
         if len(rows := (excess > 0).nonzero()[:, 0]):
             part = replace(problem.take(rows), excess=excess[rows])
             value[rows] = self.latents(z[rows], variance[rows], part, prior)
@@ -114,6 +118,17 @@ class Consistency:
             return x
         variance = torch.full_like(x[:, :1], self.decoder_error**2)
         return gauss_newton(x, variance, problem, lambda image: image, iterations=PIXEL_ITERATIONS).value
+
+
+def white_variance(residual: Tensor) -> Tensor:
+    """Estimate the variance of white noise in residuals, (B,), by the median of their finest diagonal detail.
+
+    It is infinite where they are no images (B, C, H, W) of at least 2 pixels a side.
+    """
+    if residual.ndim != 4 or min(residual.shape[2:]) < 2:
+        return torch.full_like(residual.flatten(1)[:, 0], torch.inf)
+    detail = residual.diff(dim=2).diff(dim=3)[:, :, ::2, ::2] / 2
+    return (detail.flatten(1).abs().median(dim=1).values / NORMAL_MEDIAN).square()
 
 
 @dataclass(frozen=True)

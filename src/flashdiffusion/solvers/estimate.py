@@ -9,12 +9,12 @@ from torch import Tensor
 from flashdiffusion.priors import LatentPrior
 from flashdiffusion.severity import Severity, SeverityEncoder
 from flashdiffusion.solvers.consistency import Consistency
-from flashdiffusion.solvers.operator_check import find_mismatch
+from flashdiffusion.solvers.operator_check import Check, find_mismatch
 from flashdiffusion.solvers.problem import Problem
 
 # Standard deviation of the latent error by which it is tried what residual an error leaves.
 PROBE = 0.1
-REFITTED, LOOKED_AT, CORRECTED, REFITTED_AGAIN = 1, 2, 4, 8  # what `Estimated.extra` is the sum of
+REFITTED, LOOKED_AT, CORRECTED, REFITTED_AGAIN = 1, 2, 4, 8  # what `Estimated.work` is the sum of
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Estimated:
     severity: Severity
     excess: Tensor | None = None
     mismatch: Tensor | None = None
-    extra: Tensor | None = None
+    work: Tensor | None = None
 
 
 def estimated(
@@ -34,21 +34,25 @@ def estimated(
     noise: Tensor,
     inside: Tensor | None,
     consistency: Consistency | None = None,
+    correct_physics: bool = False,
 ) -> Estimated:
     """Estimate the latents of a problem, and the severity.
 
     Args:
         noise: standard normal, the shape of the latents.
         inside: places that lie in holes, see `in_holes`.
-        consistency: makes the estimate consistent with y, and tests noise, map and A by that; None leaves it out.
+        consistency: makes the estimate consistent with y, and tests noise and map by that; None leaves it out.
+        correct_physics: whether A is tested too, and corrected if it fails.
     """
     severity = with_holes(explained(problem.severity(encoder), problem, prior, noise), inside)
     if consistency is None:
         return Estimated(severity)
     tested = consistency.tested(severity.z_hat, severity.map, problem, prior, inside)
-    check = find_mismatch(problem, severity, tested, encoder, prior)
+    check = Check.none(problem)
+    if correct_physics:
+        check = find_mismatch(problem, severity, tested, encoder, prior)
     severity, excess = scaled_by(replace(severity, z_hat=tested.z), tested.factor, inside), tested.excess
-    extra = REFITTED * (excess > 0) + LOOKED_AT * check.looked_at
+    work = REFITTED * (excess > 0) + LOOKED_AT * check.looked_at
     if check.mismatch is not None:
         rows = check.mismatch.any(dim=1).nonzero()[:, 0]
         part = replace(problem.take(rows), mismatch=check.mismatch[rows])
@@ -56,8 +60,8 @@ def estimated(
         tested = consistency.tested(again.z_hat, again.map, part, prior)
         severity = severity.updated(rows, scaled_by(replace(again, z_hat=tested.z), tested.factor))
         excess = excess.index_copy(0, rows, tested.excess)
-        extra[rows] += CORRECTED + REFITTED_AGAIN * (tested.excess > 0)
-    return Estimated(severity, excess, check.mismatch, extra)
+        work[rows] += CORRECTED + REFITTED_AGAIN * (tested.excess > 0)
+    return Estimated(severity, excess, check.mismatch, work)
 
 
 def scaled_by(severity: Severity, factor: Tensor, inside: Tensor | None = None) -> Severity:

@@ -13,13 +13,15 @@ from flashdiffusion.physics.blur import TRUNCATE, filter_matrix
 STDS = (0.7, 1.2, 2.0, 3.2, 5.0)
 LEAST_SIDE = int(TRUNCATE * STDS[-1]) + 1  # of images that the widest blur can be applied to
 RIDGE = 1e-3  # of the weights, relative to the energy of their blurs
+LEAST_DETAIL = 3e-4  # that two blurs of an image differ by, on the [0, 1] scale, to tell anything
 
 
 def mismatch_of(x: Tensor, missing: Tensor) -> Tensor:
     """Find the weights (B, J) by which the blurs of images x come nearest to what is missing, both (B, C, H, W)."""
     blurs = _differences(x).flatten(2).transpose(0, 1)  # (B, J, n)
     energy = blurs @ blurs.mT
-    ridge = torch.diag_embed(RIDGE * torch.diagonal(energy, dim1=1, dim2=2) + torch.finfo(x.dtype).tiny)
+    least = LEAST_DETAIL**2 * x[0].numel()
+    ridge = torch.diag_embed(RIDGE * torch.diagonal(energy, dim1=1, dim2=2) + least)
     weights = torch.linalg.solve(energy + ridge, blurs @ missing.flatten(1)[..., None])
     return weights[..., 0]
 

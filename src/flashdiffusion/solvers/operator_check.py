@@ -12,7 +12,9 @@ from flashdiffusion.solvers.mismatch import LEAST_SIDE, mismatch_of, mismatched
 from flashdiffusion.solvers.problem import Problem
 
 SURPRISE = 1.6  # times the error that the encoder's map explains beyond which the operator is doubted
-EXPLAINED = 0.6  # part of the residual beyond noise that blurs of the estimate explain, if the operator is at fault
+# Part of what the fit took from the residual that blurs of the estimate explain too, if the operator is at fault. What
+# the fit left is taken for noise.
+EXPLAINED = 0.6
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,11 @@ class Check:
     mismatch: Tensor | None
     looked_at: Tensor
 
+    @classmethod
+    def none(cls, problem: Problem) -> "Check":
+        """Give that of a problem whose A nobody looked at."""
+        return cls(None, torch.zeros(len(problem), dtype=torch.bool, device=problem.y.device))
+
 
 def find_mismatch(
     problem: Problem, severity: Severity, tested: Tested, encoder: SeverityEncoder, prior: LatentPrior
@@ -34,7 +41,8 @@ def find_mismatch(
     An error of the estimate ẑ is detail that it lacks, which no blur of D(ẑ) gives; an error of A is made of them. So A
     is doubted where the residual is more than the map explains and blurs of D(ẑ) explain most of it. Beyond what the
     encoder was trained on, ẑ is too smooth, and they explain part of its error too. There an encoder that is told of
-    the degradation raises its severity, and the map counts for more by as much as telling raised it.
+    the degradation raises its severity, and the map counts for more by as much as telling raised it. One that cannot be
+    told, of a physics that is not the library's say, lets a right operator be doubted there.
 
     An A that gives what blurs cannot correct, measurements of another shape than the image or of a part of it, is
     believed.
@@ -43,9 +51,9 @@ def find_mismatch(
         severity: of the measurements.
         tested: what `Consistency.tested` found of it.
     """
-    image, looked_at = problem.image, torch.zeros_like(tested.left, dtype=torch.bool)
+    image = problem.image
     if problem.y.shape != image.shape or min(image.shape[2:]) < LEAST_SIDE:
-        return Check(None, looked_at)
+        return Check.none(problem)
     whole = (problem.measured_share == 1) & ~problem.guessed
     looked_at = whole & (tested.surprise > 1) & (tested.left <= CHANCE)
     rows = looked_at.nonzero()[:, 0]

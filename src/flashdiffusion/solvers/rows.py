@@ -73,6 +73,11 @@ class Rows(ABC):
         return is_linear(self.physics)
 
     @property
+    def noise_known(self) -> bool:
+        """Whether the physics says how strong the noise is."""
+        return noise_std_of(self.physics) is not None
+
+    @property
     def noise_variance(self) -> Tensor:
         """σ_y² of each image on the [0, 1] scale, (B,); 0 where the physics does not say (`noise_std_of`).
 

@@ -28,7 +28,7 @@ class Start:
     image: finished images (B, 3, H, W) where k = 0, so that z is not decoded; None if z says what they are.
     excess: variance of the measurements beyond what is told, (B,), see `Problem.excess`; None if not tested.
     mismatch: by which blurs A differs from what is told, (B, J), see `mismatch.py`; None if it is believed.
-    extra: a number for each image that tells apart those for which more was computed, (B,); None if none was.
+    work: what was computed for an image beyond the others', as a number that stands for it, (B,); None for nothing.
     """
 
     z: Tensor
@@ -38,7 +38,7 @@ class Start:
     image: Tensor | None = None
     excess: Tensor | None = None
     mismatch: Tensor | None = None
-    extra: Tensor | None = None
+    work: Tensor | None = None
 
 
 class StartRule(Protocol):
@@ -75,8 +75,10 @@ class SNRMatch:
         encoder: the severity encoder.
         correction: c >= 0, the noise correction; one number for all images.
         mixing: "paper" or "consistent".
-        refine: whether ẑ is first made consistent with y, with the encoder's map as its variance. Noise, map and A are
-            tested by it; an A that is not what it is said to be is corrected, and the encoder asked again.
+        refine: whether ẑ is first made consistent with y, with the encoder's map as its variance. Noise and map are
+            tested by it.
+        correct_physics: whether, with `refine`, A is tested too. One that is not what it is said to be is corrected,
+            and the encoder asked again.
         consistency: how.
 
     Raises:
@@ -87,6 +89,7 @@ class SNRMatch:
     correction: float = setting(1.2, "Noise correction of the start, c.", (0.0, 0.2, 0.5, 1.2))
     mixing: str = setting("paper", "Noise mixing of a Flash start: paper or consistent.")
     refine: bool = setting(False, "Whether the estimate is made consistent with the measurement before the first step.")
+    correct_physics: bool = setting(True, "Whether a physics that does not explain the measurement is corrected.")
     consistency: Consistency = part(Consistency)  # noqa: RUF009  # `part` gives a field, as dataclasses.field does
 
     def __post_init__(self) -> None:
@@ -99,7 +102,7 @@ class SNRMatch:
     def __call__(self, problem: Problem, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
         inside = in_holes(problem, (noise.shape[2], noise.shape[3]))
         consistency = self.consistency if self.refine else None
-        known = estimated(problem, self.encoder, prior, noise, inside, consistency)
+        known = estimated(problem, self.encoder, prior, noise, inside, consistency, self.correct_physics)
         z_hat, var = known.severity.z_hat, starting_variance(known.severity, inside)
         added = self.correction * var
         if self.mixing == "consistent":
