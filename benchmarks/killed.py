@@ -62,7 +62,7 @@ def main() -> None:
         subprocess.run([*command, "--out", killed, "--resume"], check=True, capture_output=True)
         first, second = _records(whole), _records(killed)
     lost, twice = first.keys() - second.keys(), second.keys() - first.keys()
-    largest = max(_difference(first[key], second[key]) for key in first.keys() & second.keys())
+    largest = max((_difference(first[key], second[key]) for key in first.keys() & second.keys()), default=math.inf)
     about = {key: str(value) for key, value in vars(given).items()}
     found = {
         "kills": done,
