@@ -225,7 +225,7 @@ def test_the_settings_of_a_method_are_those_that_it_checks(tiny_pipeline):
         "decoder_error": -1.0,
         "quality": "none",
     }
-    assert cannot_be.keys() | {"jacobian", "refine"} == set(all_settings())
+    assert cannot_be.keys() | {"jacobian", "refine", "correct_physics"} == set(all_settings())
     for name in methods():
         start, solver = parse_method(name)
         prior = _Prior(IdentityAutoencoder() if solver == "dps" else object())
@@ -243,8 +243,7 @@ def test_the_settings_of_a_method_are_those_that_it_checks(tiny_pipeline):
             refused -= {"steps", "delta"}
         if getattr(make_solver(solver, prior, Settings(jacobian=False)), "gradient", Gradient()).jacobian is False:
             refused.add("jacobian")
-        if "refine" in STARTS[start].settings:  # yes or no, like jacobian
-            refused.add("refine")
+        refused |= {"refine", "correct_physics"} & STARTS[start].settings.keys()  # yes or no, like jacobian
         if name in {"ae", "swinir"}:
             refused.discard("jacobian")
         assert settings_of(start, solver).keys() == refused, name

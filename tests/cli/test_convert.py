@@ -59,7 +59,7 @@ def test_a_latent_model_with_a_severity_encoder(flash, tmp_path, ldm, severity):
     assert index["autoencoder"] == ["diffusers", "VQModel"] and index["sample_size"] == 32
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ldm", "model", "severity.ckpt"]
 
-    pipeline, prior = FlashPipeline.from_pretrained(out), load_published(ldm)
+    pipeline, prior = FlashPipeline.from_pretrained(out), FlashPipeline(load_published(ldm)).prior
     x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     i = torch.tensor([10, 800])
     with torch.no_grad():

@@ -172,16 +172,16 @@ class Stream:
         shape = prior.latent_shape((problem.image.shape[2], problem.image.shape[3]))
         noise = torch.stack([torch.randn(shape, generator=own) for own in generators]).to(prior.device)
         common = id(rule), operators, problem.y.shape[1:], shape
-        # The first call, if it is of a single image, is counted itself; else one of each kind is called again alone.
-        counter = FlopCounter() if len(problem) == 1 and not self.costs.known((*common, 0)) else None
+        # The first call is counted itself, if all its images are of one kind; else one of each is called again alone.
+        counter = None if self.costs.known((*common, 0)) else FlopCounter()
         with counter or nullcontext():
             start = rule(problem, prior, solver.grid, noise)
         work = [0] * len(problem) if start.work is None else start.work.tolist()
         kinds = [(*common, one) for one in work]
 
         def alone(row: int) -> float:
-            if counter is not None:
-                return counter.gflop
+            if counter is not None and len(set(work)) == 1:
+                return counter.gflop / len(work)
             rows = torch.tensor([row])
             return count_gflop(lambda: rule(problem.take(rows), prior, solver.grid, noise[rows]))
 
