@@ -127,8 +127,8 @@ def test_a_wrong_function_of_a_user_is_corrected_if_that_is_wanted(pipeline, por
     assert corrected.physics_corrected.tolist() == [True] and kept.physics_corrected.tolist() == [False]
     found, without = (float(psnr(one.images, portrait)) for one in (corrected, kept))
     assert found > without + 1, (found, without)
-    half = pipeline(y, GaussianBlur([1.2]), solver="prior")  # a solver that never asks for the physics
-    assert half.physics_corrected.tolist() == [False]
+    prior = pipeline(y, GaussianBlur([1.2]), solver="prior")  # its start does not refine
+    assert prior.physics_corrected.tolist() == [False]
 
 
 def test_a_strong_blur_that_was_told_rightly_is_believed(pipeline, portrait):
@@ -153,3 +153,13 @@ def test_a_bare_function_is_as_good_as_one_whose_noise_is_told(pipeline, portrai
 def test_a_function_that_dims_is_undone(pipeline, portrait):
     result = pipeline(0.5 * portrait, lambda x: 0.5 * x)
     assert float(psnr(result.images, portrait)) > 30
+
+
+def test_what_an_inverted_start_costs_does_not_depend_on_its_batch(pipeline, portrait):
+    """Each image takes a number of evaluations of its own to reach its start."""
+    y = torch.cat([GaussianBlur([s])(portrait, image_generator(0, str(s))) for s in (0.5, 3.0)])
+    options = {"method": "inversion(prior)", "steps": 200}
+    together = pipeline(y, GaussianBlur([0.5, 3.0]), **options)
+    alone = [pipeline(y[[n]], GaussianBlur([s]), **options) for n, s in enumerate((0.5, 3.0))]
+    assert together.nfe[0] < together.nfe[1]
+    torch.testing.assert_close(together.gflop, torch.cat([one.gflop for one in alone]))

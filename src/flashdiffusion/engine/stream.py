@@ -172,21 +172,22 @@ class Stream:
         shape = prior.latent_shape((problem.image.shape[2], problem.image.shape[3]))
         noise = torch.stack([torch.randn(shape, generator=own) for own in generators]).to(prior.device)
         common = id(rule), operators, problem.y.shape[1:], shape
-        # The first call is counted itself, if all its images are of one kind; else one of each is called again alone.
+        # The first call is counted itself, if its images cost the same; else one of each kind is called again alone.
         counter = None if self.costs.known((*common, 0)) else FlopCounter()
         with counter or nullcontext():
             start = rule(problem, prior, solver.grid, noise)
         work = [0] * len(problem) if start.work is None else start.work.tolist()
         kinds = [(*common, one) for one in work]
+        nfe = [0] * len(problem) if start.nfe is None else start.nfe.tolist()
+        alike = len(set(zip(work, nfe, strict=True))) == 1
 
         def alone(row: int) -> float:
-            if counter is not None and len(set(work)) == 1:
+            if counter is not None and alike:
                 return counter.gflop / len(work)
             rows = torch.tensor([row])
             return count_gflop(lambda: rule(problem.take(rows), prior, solver.grid, noise[rows]))
 
         i = torch.ones(1, dtype=torch.int64, device=prior.device)
-        nfe = [0] * len(problem) if start.nfe is None else start.nfe.tolist()
         return start, self.costs.of_each(kinds, alone, nfe, lambda: count_gflop(lambda: prior.denoise(noise[:1], i)))
 
     def _method(self, batch: Batch, physics: Physics) -> tuple[Solver, StartRule]:
