@@ -1,113 +1,113 @@
 """Holes, filled: a few steps from the severity encoder's start against a solver from pure noise.
 
-Each image loses a scribble of 10 to 25 % of its pixels, and then a box of a quarter of its side. What a method paints
-inside the hole is put into the true image, and LPIPS is that of the whole: nothing differs outside the hole.
+As a plugin it adds the task `holes`: an image loses a scribble of 10 to 25 % of its pixels, or a box of a quarter of its
+side. As a script it compares the methods of such a run by what they paint into the hole: that is put into the true
+image, and LPIPS is that of the whole, as nothing differs outside the hole.
 
-python benchmarks/holes.py --data TEST --lpips LPIPS --images 50 --out OUT.json --grid OUT.png
+flashdiffusion --plugin benchmarks/holes.py evaluate --task holes --save-images --data TEST --lpips LPIPS --limit 50 \
+    --seed 2 --method "flash(proximal)" --method gml-dps --out RUN
+python benchmarks/holes.py RUN --lpips LPIPS --out OUT.json --grid OUT.png
 """
 
+import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from common import measuring_parser
-from flashdiffusion import FlashPipeline
-from flashdiffusion.data import save_grid
-from flashdiffusion.jobs.evaluate import open_data
-from flashdiffusion.jobs.records import made_by
+from flashdiffusion.data import load_image, save_grid
 from flashdiffusion.metrics.lpips import LPIPS
-from flashdiffusion.physics import BatchedPhysics, BoxInpainting, RandomInpainting
+from flashdiffusion.physics import BatchedPhysics, RandomInpainting, get_task
 from flashdiffusion.physics.masks import distance_to_scribble
-from flashdiffusion.reports import interval
+from flashdiffusion.physics.tasks import Mixture, Task, register_task
+from flashdiffusion.reports.cells import Cell, read_cells
+from flashdiffusion.reports.statistics import compare_cells, figures_of
 from flashdiffusion.seeds import image_generator
 
-BATCH, SHOWN = 50, 8
-NOISE = 0.05
+TASK, SHOWN = "holes", 8
+KINDS = {"scribble": "random-inpainting", "box": "box-inpainting"}  # and the physics that lose them
 
 
-def scribble(size: tuple[int, int], generator: torch.Generator) -> BatchedPhysics:
+def scribbled(share: Tensor, size: tuple[int, int], generator: torch.Generator, noise_std: float) -> BatchedPhysics:
+    """Lose a share of the pixels, those nearest to a scribble; for one image."""
     distance = distance_to_scribble(1, size, generator)
-    share = 0.1 + 0.15 * torch.rand(1, generator=generator)
-    return RandomInpainting((distance > distance.quantile(share)).float(), noise_std=NOISE)
+    return RandomInpainting((distance > distance.quantile(float(share))).float(), noise_std)
 
 
-def box(size: tuple[int, int], generator: torch.Generator) -> BatchedPhysics:
-    return BoxInpainting.from_side(0.25, size, generator, noise_std=NOISE)
-
-
-HOLES = {"scribble": scribble, "box": box}
+box = get_task("box-inpainting")
+register_task(Task("holes-scribble", "share", 0.1, 0.25, scribbled, (0.1, 0.25), physics=KINDS["scribble"]))
+register_task(replace(box, name="holes-box", low=0.25, high=0.25))
+register_task(Mixture(TASK, ("holes-scribble", "holes-box")))
 
 
 def main() -> None:
-    parser = measuring_parser(__doc__, images=50, seed=2)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of `evaluate --task holes --save-images`")
     parser.add_argument("--lpips", required=True, help="LPIPS weights")
-    parser.add_argument("--holes", nargs="+", choices=HOLES, default=[*HOLES])
-    parser.add_argument("--methods", nargs="+", default=["flash(proximal)", "gml-dps"])
+    parser.add_argument("--out", type=Path, required=True, help="figures (JSON)")
     parser.add_argument("--grid", type=Path, help="sheet of the first images: true, measured, each method (PNG)")
     given = parser.parse_args()
-    pipe = FlashPipeline.from_pretrained(given.model)
-    distance, data = LPIPS.load(given.lpips).to(pipe.device), open_data(pipe, [given.data], given.images)
-    result = made_by(pipe.device, {key: str(value) for key, value in vars(given).items()}) | {"holes": {}}
-    sheets = []
-    for hole in given.holes:
-        physics, ys = [], []
-        x = data.batch(range(len(data)))
-        for n, image_id in enumerate(data.ids):
-            generator = image_generator(given.seed, f"{image_id}@{hole}")
-            physics.append(HOLES[hole]((x.shape[2], x.shape[3]), generator))
-            ys.append(physics[n](x[n : n + 1], generator))
-        y, joined = torch.cat(ys), type(physics[0]).join(physics)
-        lost = joined.measured(torch.ones_like(y)) == 0
-        figures, painted = {}, []
-        for method in given.methods:
-            found = restore(pipe, distance, method, x, y, joined, lost, data.ids, given.seed)
-            figures[method], images = found
-            painted.append(images[:SHOWN])
-            print(hole, method, {key: round(figures[method][key], 4) for key in ("lpips", "nfe", "gflop")}, flush=True)
-        result["holes"][hole] = figures | {"paired": paired(figures)}
-        sheets += [x[:SHOWN], joined.image(y)[:SHOWN].clamp(0, 1), *painted]
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(json.dumps(result, indent=1))
+    distance = LPIPS.load(given.lpips)
+    found = [cell for cell in read_cells([given.run]) if cell.task == TASK]
+    cells = sorted(found, key=lambda cell: not cell.method.startswith("flash"))  # the others are compared with it
+    ids = [id for id in cells[0].records if all(id in cell.records for cell in cells)]
+    painted = {cell.method: {id: paint(cell, id) for id in ids} for cell in cells}
+    inside = [in_hole(cell.of(ids), painted[cell.method], distance) for cell in cells]
+    result = {name: cells[0].about.get(name) for name in ("data", "noise_std", "seed", "lpips_net", "environment")}
+    for kind, physics in KINDS.items():
+        own = [id for id in ids if cells[0].records[id]["degradation"]["physics"] == physics]
+        result[kind] = compared([cell.of(own) for cell in inside])
+    result["both"] = compared(inside)
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps(result, indent=1))
     if given.grid:
-        save_grid(sheets, given.grid)
+        first = [torch.stack([shown(cells[0], id, kind) for id in ids[:SHOWN]]) for kind in ("clean", "measured")]
+        save_grid([*first, *(torch.stack([images[id] for id in ids[:SHOWN]]) for images in painted.values())], given.grid)
+
+
+def shown(cell: Cell, id: str, kind: str) -> Tensor:
+    """An image that the run kept, (3, H, W)."""
+    file = cell.image(id, kind)
+    if file is None:
+        raise SystemExit(f"{cell.path.parent} kept no image of {id}; expected a run with --save-images")
+    return load_image(file)
+
+
+def paint(cell: Cell, id: str) -> Tensor:
+    """The true image with what the method put into its hole, (3, H, W)."""
+    truth, restored = shown(cell, id, "clean"), shown(cell, id, "restored")
+    size, generator = (truth.shape[1], truth.shape[2]), image_generator(int(cell.about["seed"]), id)
+    physics = get_task(TASK).draw(1, size, generator, cell.about["noise_std"])
+    return torch.where(physics.measured(torch.ones(1, *truth.shape))[0] == 0, restored, truth)
 
 
 @torch.no_grad()
-def restore(
-    pipe: FlashPipeline,
-    distance: LPIPS,
-    method: str,
-    x: Tensor,
-    y: Tensor,
-    physics: BatchedPhysics,
-    lost: Tensor,
-    ids: Sequence[str],
-    seed: int,
-) -> tuple[dict, Tensor]:
-    """Figures of a method, and its images with the truth around the holes."""
-    rows = [torch.arange(first, min(first + BATCH, len(y))) for first in range(0, len(y), BATCH)]
-    made = [pipe(y[r], physics.take(r), method=method, seed=seed, ids=[ids[i] for i in r.tolist()]) for r in rows]
-    images = torch.where(lost, torch.cat([one.images.cpu() for one in made]), x)
-    lpips = torch.cat([distance(images[r].to(pipe.device), x[r].to(pipe.device)).cpu() for r in rows])
-    means = {name: torch.cat([getattr(one, name).float().cpu() for one in made]) for name in ("nfe", "gflop")}
-    figures = {"lpips": float(lpips.mean())} | {name: float(value.mean()) for name, value in means.items()}
-    return figures | {"lpips_of_images": lpips.tolist()}, images
+def in_hole(cell: Cell, painted: Mapping[str, Tensor], distance: LPIPS) -> Cell:
+    """The same with LPIPS of the painted images."""
+    rows = {}
+    for id, row in cell.records.items():
+        rows[id] = {**row, "lpips": float(distance(painted[id][None], shown(cell, id, "clean")[None]))}
+    return replace(cell, records=rows)
 
 
-def paired(figures: dict) -> dict:
-    """Mean difference of LPIPS, of the first method to each other one, with its interval."""
-    first, *others = figures
-    found = {}
-    for other in others:
-        pairs = zip(figures[first]["lpips_of_images"], figures[other]["lpips_of_images"], strict=True)
-        gains = [a - b for a, b in pairs]
-        low, high = interval(gains)
-        found[f"{first} - {other}"] = {"difference": sum(gains) / len(gains), "interval": [low, high]}
-        print(f"{first} - {other}: {sum(gains) / len(gains):+.4f} [{low:+.4f}, {high:+.4f}]", flush=True)
-    return found
+def compared(cells: list[Cell]) -> dict:
+    """Figures of each method, LPIPS of each image, and the first method against each other one."""
+    names = ("lpips", "nfe", "gflop")
+    found = {
+        cell.method: {name: asdict(one) for name, one in figures_of(cell).items() if name in names}
+        | {"lpips_of_images": cell.values("lpips")}
+        for cell in cells
+    }
+    pairs = [asdict(one) for cell in cells[1:] if (one := compare_cells(cells[0], cell, "lpips")) is not None]
+    for one in pairs:
+        print(
+            f"{one['method']} - {one['other']}, {one['images']} images: "
+            f"{one['difference']:+.4f} [{one['low']:+.4f}, {one['high']:+.4f}]"
+        )
+    return {"methods": found, "compared": pairs}
 
 
 if __name__ == "__main__":
