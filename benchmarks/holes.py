@@ -1,7 +1,7 @@
 """Holes, filled: a few steps from the severity encoder's start against a solver from pure noise.
 
-As a plugin it adds the task `holes`: an image loses a scribble of 10 to 25 % of its pixels, or a box of a quarter of its
-side. As a script it compares the methods of such a run by what they paint into the hole: that is put into the true
+As a plugin it adds the task `holes`: an image loses a scribble of 10 to 25 % of its pixels, or a box of a quarter of
+its side. As a script it compares the methods of such a run by what they paint into the hole: that is put into the true
 image, and LPIPS is that of the whole, as nothing differs outside the hole.
 
 flashdiffusion --plugin benchmarks/holes.py evaluate --task holes --save-images --data TEST --lpips LPIPS --limit 50 \
@@ -64,8 +64,9 @@ def main() -> None:
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(result, indent=1))
     if given.grid:
-        first = [torch.stack([shown(cells[0], id, kind) for id in ids[:SHOWN]]) for kind in ("clean", "measured")]
-        save_grid([*first, *(torch.stack([images[id] for id in ids[:SHOWN]]) for images in painted.values())], given.grid)
+        rows = [[shown(cells[0], id, kind) for id in ids[:SHOWN]] for kind in ("clean", "measured")]
+        rows += [[images[id] for id in ids[:SHOWN]] for images in painted.values()]
+        save_grid([torch.stack(row) for row in rows], given.grid)
 
 
 def shown(cell: Cell, id: str, kind: str) -> Tensor:

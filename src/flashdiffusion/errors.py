@@ -50,6 +50,11 @@ def note(text: str) -> None:
     print(f"flashdiffusion: note: {text}", file=sys.stderr)
 
 
+def counted(count: int, what: str) -> str:
+    """A number of things: "1 image", "3 images"."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def brief(error: Exception, limit: int = 240) -> str:
     """The message of another library's error in one line of at most `limit` characters."""
     text = " ".join(str(error).split()) or type(error).__name__

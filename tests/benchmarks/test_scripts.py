@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
+from flashdiffusion.physics import TASKS
+from flashdiffusion.plugins import LOADED
 from flashdiffusion.priors import load_component
 from flashdiffusion.severity import SeverityEncoder
 from flashdiffusion.severity.encoder import multiply_variance
@@ -71,16 +74,34 @@ def test_a_head_that_is_told_nothing_is_refused(run, tmp_path, model_of, image_f
         run("fit_head.py", "--data", image_folder, "--model", model_of(None), "--out", tmp_path)
 
 
-def test_holes_are_measured(run, tmp_path, tiny_model, image_folder):
-    lpips_file = tmp_path / "lpips.safetensors"
+@pytest.fixture
+def _plugins_forgotten():
+    known = dict(TASKS)
+    yield
+    LOADED.clear()
+    TASKS.clear()
+    TASKS.update(known)
+
+
+@pytest.mark.usefixtures("_plugins_forgotten")
+def test_holes_are_measured(run, flash, tmp_path, tiny_model, image_folder):
+    lpips_file, folder = tmp_path / "lpips.safetensors", tmp_path / "run"
     save_file(lpips_weights("squeeze"), lpips_file)
-    out = tmp_path / "holes.json"
-    methods = ["flash(proximal)", "ae"]
-    run("holes.py", "--data", image_folder, "--lpips", lpips_file, "--model", tiny_model, "--images", 2,
-        "--methods", *methods, "--out", out, "--grid", tmp_path / "holes.png")  # fmt: skip
-    holes = json.loads(out.read_text())["holes"]
-    assert set(holes) == {"scribble", "box"} and (tmp_path / "holes.png").exists()
-    for figures in holes.values():
-        first, second = (figures[method]["lpips_of_images"] for method in methods)
-        difference = figures["paired"]["flash(proximal) - ae"]["difference"]
-        assert difference == pytest.approx(sum(a - b for a, b in zip(first, second, strict=True)) / 2)
+    plugin = ("--plugin", BENCHMARKS / "holes.py", "evaluate", "--task", "holes", "--save-images")
+    methods = ("--method", "ae", "--method", "flash(proximal)", "--lpips", lpips_file)
+    ended = flash(
+        *plugin, *methods, "--data", image_folder, "--limit", 4, "--seed", 2, "--model", tiny_model, "--out", folder
+    )
+    assert ended.code == 0, ended.err
+    run("holes.py", folder, "--lpips", lpips_file, "--out", tmp_path / "holes.json", "--grid", tmp_path / "holes.png")
+    result = json.loads((tmp_path / "holes.json").read_text())
+    found = {kind: result[kind]["methods"]["ae"]["lpips_of_images"] for kind in ("scribble", "box", "both")}
+    assert found["scribble"] and found["box"] and found["scribble"] | found["box"] == found["both"]
+    whole = {row["id"]: row["lpips"] for row in json.loads((folder / "holes--ae.json").read_text())["records"]}
+    assert found["both"].keys() == whole.keys() and all(0 < found["both"][id] < whole[id] for id in whole)
+    [pair] = result["both"]["compared"]
+    assert (pair["method"], pair["other"], pair["images"]) == ("flash(proximal)", "ae", 4)
+    own = result["both"]["methods"]["flash(proximal)"]["lpips_of_images"]
+    assert pair["difference"] == pytest.approx(sum(own[id] - found["both"][id] for id in own) / 4)
+    with Image.open(tmp_path / "holes.png") as sheet:
+        assert sheet.size == (4 * 32, 4 * 32)

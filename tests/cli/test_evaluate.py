@@ -6,6 +6,7 @@ import json
 import pytest
 from safetensors.torch import save_file
 
+from flashdiffusion import FlashPipeline
 from flashdiffusion.cli.options import MethodsOptions
 from flashdiffusion.errors import InputError
 from lpips_weights import lpips_weights
@@ -74,6 +75,20 @@ def test_a_folder_is_extended_and_continued(evaluate, tmp_path, monkeypatch):
     assert len(json.loads(file.read_text())["records"]) == 3
     assert evaluate("--method", "ae", "--method", "bound", "--resume", limit=5).code == 0
     assert [len(json.loads(one.read_text())["records"]) for one in sorted(file.parent.glob("*--*.json"))] == [5, 5]
+
+
+def test_an_interrupt_leaves_the_summary_of_what_is_finished(evaluate, tmp_path, monkeypatch):
+    original = FlashPipeline.stream
+
+    def stream(pipeline, batches, **options):
+        if options["solver"] == "latent-dps":
+            raise KeyboardInterrupt
+        return original(pipeline, batches, **options)
+
+    monkeypatch.setattr(FlashPipeline, "stream", stream)
+    assert evaluate("--method", "ae", "--method", "flash(latent-dps)").code == 130
+    cells = json.loads((tmp_path / "out" / "summary.json").read_text())["cells"]
+    assert [cell["method"] for cell in cells] == ["ae"]
 
 
 def test_records_of_images_that_are_not_asked_for_stand(evaluate, tmp_path):

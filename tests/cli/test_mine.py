@@ -29,7 +29,9 @@ def _ranking(out):
 def test_it_ranks_and_writes_everything(mine, flash, tmp_path, image_folder, tiny_model):
     ended, out = mine("--keep-hardest", "50%"), tmp_path / "out"
     assert ended.code == 0, ended.err
-    assert "gaussian-blur, 6 images, 3 levels: shares of the variance of log severity: level " in ended.out
+    assert "gaussian-blur, 6 images, 3 levels; written to " in ended.out
+    assert "\n  shares of the variance of log severity: level " in ended.out
+    assert "Of 6 images: a trial, not a result." in ended.out
     names = ["effects.png", "hardest.txt", "mine.json", "ranking.csv", "sheet.png"]
     assert sorted(path.name for path in out.iterdir()) == names
     rows = _ranking(out)

@@ -62,6 +62,21 @@ def test_matching_by_path_or_refused(tmp_path, inputs, truths, expected):
         assert references(truth, [folder], files) == {name: truth / path for name, path in expected.items()}
 
 
+def test_the_true_image_of_one_input_may_be_given_itself(flash, tmp_path, tiny_model):
+    source, truth = _images(tmp_path / "in", "a.png"), _images(tmp_path / "truth", "other.png") / "other.png"
+    options = (*PHYSICS, "--reference", truth, "--model", tiny_model)
+    assert flash("restore", source / "a.png", *options, "--out", tmp_path / "o").code == 0
+    assert 5 < _compared(tmp_path / "o")["a.png"] < 60
+    _images(source, "b.png", "c.png")
+    ended = flash("restore", source, *options, "--out", tmp_path / "all")
+    assert ended.code == 2 and "other.png is one image for 3 inputs; expected the folder of theirs" in ended.err
+    shutil.copy(source / "a.png", truth.with_name("a.png"))
+    _images(tmp_path / "in2", "a.png")
+    overwriting = ("--reference", truth.with_name("a.png"), "--model", tiny_model, "--out", truth.parent)
+    ended = flash("restore", tmp_path / "in2" / "a.png", *PHYSICS, *overwriting)
+    assert ended.code == 2 and "a.png is an input and would be overwritten" in ended.err
+
+
 def test_a_true_image_of_another_size_is_refused_but_with_fit(flash, tmp_path, tiny_model):
     source, truth = _images(tmp_path / "in", "a.png", size=32), _images(tmp_path / "truth", "a.png", size=48)
     options = (source, *PHYSICS, "--reference", truth, "--model", tiny_model)

@@ -153,7 +153,7 @@ def measure_cells(
     from flashdiffusion.data import ImageDataset, ensure_directory, ensure_file
     from flashdiffusion.data.files import unique
     from flashdiffusion.jobs import Item
-    from flashdiffusion.reports.cells import CELLS, read_cell
+    from flashdiffusion.reports.cells import cells_in, read_cell
 
     planned = [
         _plan(one, method, report, model, run, out, limit, seed) for one in images.each for method in methods.each()
@@ -179,8 +179,7 @@ def measure_cells(
         if cell is not None and ((own := cell.of(names)).records or own.missing):
             asked.append(own)
     files = {one.results for one in planned}
-    before = [] if alone else [file for file in sorted(out.glob(CELLS)) if file not in files]
-    others = [cell for file in before if (cell := read_cell(file)) is not None]
+    others = [] if alone else [cell for cell in cells_in(out) if cell.path not in files]
     return Outcome(asked, others, failures, len(items) * sum(one.missing is None for one in planned))
 
 
@@ -243,17 +242,13 @@ def _plan(
 def _expect_comparable(folder: Path, cells: Sequence[Planned]) -> None:
     """Raise InputError if the folder holds results of other images, another model, noise or seed."""
     from flashdiffusion.jobs.journal import differences
-    from flashdiffusion.reports.cells import CELLS, read_cell
+    from flashdiffusion.reports.cells import cells_in
 
     about = {name: cells[0].about.get(name) for name in _COMMON}
     own = {cell.results for cell in cells}
-    for file in sorted(folder.glob(CELLS)):
-        if (
-            (cell := read_cell(file)) is not None
-            and file not in own
-            and (other := differences(dict(cell.about), about))
-        ):
-            raise InputError(f"{file} holds a run with another {other}; choose another --out")
+    for cell in cells_in(folder):
+        if cell.path not in own and (other := differences(dict(cell.about), about)):
+            raise InputError(f"{cell.path} holds a run with another {other}; choose another --out")
 
 
 def _possible(cells: Sequence[Planned]) -> list[Planned]:

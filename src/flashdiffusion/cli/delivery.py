@@ -80,6 +80,12 @@ class Delivery:
                 about = {**self.about, **more(records)}
                 with self._writing(journal):
                     journal.finish(report(self.job.model.torch_device, about, records, failed))
+            if corrected := [record.id for record in records if record.physics_corrected]:
+                note(
+                    f"{len(corrected)} of {len(records)} images do not fit the physics that was told (first: "
+                    f"{corrected[0]}); they were restored with it corrected (physics_corrected in {self.results}): "
+                    "check its strength"
+                )
             return records
 
     def _stands(self, row: dict[str, Any], item: "Item | None") -> bool:

@@ -26,9 +26,15 @@ def command(
 
     A method may be `bound`: the autoencoder alone on the true image. `flashdiffusion report` makes a page of it all.
     """
+    from flashdiffusion.reports.cells import cells_in
     from flashdiffusion.reports.summary import Summary
 
-    found = measure_cells(images, out, methods, report, model, run, limit, seed)
+    try:
+        found = measure_cells(images, out, methods, report, model, run, limit, seed)
+    except KeyboardInterrupt:
+        if out.is_dir() and (cells := cells_in(out)):
+            Summary(cells).write(out)  # of what is finished
+        raise
     if out.suffix.lower() == ".json":
         for cell in found.asked:
             _say(cell)

@@ -93,9 +93,9 @@ def noted(images: "ImageDataset") -> "ImageDataset":
     return images
 
 
-def keep_inputs(files: Mapping[str, Path], out: Path, *suffixes: str) -> None:
-    """Raise InputError if an output `out`/NAME.suffix would overwrite one of the input files."""
-    inputs = {file.resolve() for file in files.values()}
+def keep_inputs(files: Mapping[str, Path], out: Path, *suffixes: str, others: Iterable[Path] = ()) -> None:
+    """Raise InputError if an output `out`/NAME.suffix would overwrite one of the input files, or of the others."""
+    inputs = {file.resolve() for file in (*files.values(), *others)}
     for path in (out / f"{name}{suffix}" for name in files for suffix in suffixes):
         if path.resolve() in inputs:
             raise InputError(f"{path} is an input and would be overwritten; choose another --out")

@@ -12,7 +12,7 @@ from flashdiffusion.cli.inputs import Failures, noted
 from flashdiffusion.cli.options import Blind, Limit, ModelOptions, Out, Resume, Seed, TaskOptions
 from flashdiffusion.cli.ordering import LevelOptions
 from flashdiffusion.cli.tables import shown, write_rows
-from flashdiffusion.errors import InputError, check_name
+from flashdiffusion.errors import InputError, check_name, counted
 
 if TYPE_CHECKING:
     from flashdiffusion.data import ImageDataset
@@ -60,6 +60,7 @@ def command(
     from flashdiffusion.jobs.lock import locked
     from flashdiffusion.jobs.records import made_by
     from flashdiffusion.physics import get_task
+    from flashdiffusion.reports.statistics import TRIAL
 
     check_name("rank", ranking.rank, RANKS)
     check_noise("noise std", images.noise_std)
@@ -84,7 +85,10 @@ def command(
             result = made_by(pipeline.prior.device, about) | {"rank": ranking.rank} | summary
             reasons = [{"id": name, "reason": reason} for name, reason in failed.items()]
             journal.finish(result | {"records": records, "failed": reasons})
-            print(f"{images.task}, {len(places)} images, {len(values)} levels: {_said(summary)}; written to {out}")
+            count = counted(len(places), "image")
+            print(f"{images.task}, {count}, {len(values)} levels; written to {out}\n{_said(summary)}")
+            if len(places) < TRIAL:
+                print(f"Of {count}: a trial, not a result.")
     return failures.finish(len(data))
 
 
@@ -140,8 +144,12 @@ def _write(mining: "Mining", rank: str, kept: int, data: "ImageDataset", conditi
 
 
 def _said(summary: Mapping[str, Any]) -> str:
-    """The summary in one line."""
+    """The summary in a few lines."""
     shares = ", ".join(f"{name} {share or 0:.1%}" for name, share in summary["shares"].items())
     low, high = (shown(summary["image_effect"][name]) for name in ("p10", "p90"))
-    said = f"shares of the variance of log severity: {shares}; image effects {low} to {high} (10th to 90th percentile)"
-    return f"{said}; spearman with the true ones {shown(summary.get('spearman'))}"
+    lines = [
+        f"shares of the variance of log severity: {shares}",
+        f"image effects, 10th to 90th percentile: {low} to {high}",
+        f"rank correlation of image effects with the true ones: {shown(summary.get('spearman'))}",
+    ]
+    return "\n".join(f"  {line}" for line in lines)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from flashdiffusion.cli.command import option
 from flashdiffusion.cli.inputs import Failures, noted
 from flashdiffusion.cli.options import Blind, ModelOptions, OutFile, Seed, TaskOptions, Told
-from flashdiffusion.errors import InputError, note
+from flashdiffusion.errors import InputError, counted, note
 
 if TYPE_CHECKING:
     from flashdiffusion.physics.tasks import Mixture, Task
@@ -79,6 +79,6 @@ def command(
         about = model.about() | images.about() | {"over": levels.over, "noise_std": std, "seed": seed}
         about |= {"blind": blind, "told": told, "limit": limit}
         write_json(out, made_by(pipeline.prior.device, about) | result)
-        accuracy = f"{result['ordering_accuracy']:.4f} over {len(rows)} images and {len(values)} levels"
+        accuracy = f"{result['ordering_accuracy']:.4f} over {counted(len(rows), 'image')} and {len(values)} levels"
         print(f"ordering accuracy {accuracy}; written to {out}")
     return failures.finish(len(data))

@@ -8,7 +8,7 @@ from flashdiffusion.errors import InputError
 
 
 def references(folder: Path, inputs: Sequence[Path], files: Mapping[str, Path]) -> dict[str, Path]:
-    """The true image in `folder` of every name.
+    """The true image in `folder` of every name; `folder` may be the image itself if there is one input.
 
     An image is matched by its path in the folder that was given, a measurement file by the path of the image that it
     was made from: first with its suffix, then without, where one image alone is left that is nobody else's.
@@ -18,11 +18,15 @@ def references(folder: Path, inputs: Sequence[Path], files: Mapping[str, Path]) 
         files: the input file of every name.
 
     Raises:
-        InputError: a name has none, or several.
+        InputError: a name has none, or several; one image for many inputs.
     """
     from flashdiffusion.data.decoding import SUFFIXES
     from flashdiffusion.data.walking import walk
 
+    if not folder.is_dir():
+        if len(files) > 1:
+            raise InputError(f"reference {folder} is one image for {len(files)} inputs; expected the folder of theirs")
+        return dict.fromkeys(files, folder)
     there = {path.relative_to(folder): path for path in walk(folder, SUFFIXES)[0]}
     wanted = {name: _source(path, inputs) for name, path in files.items()}
     exact = {name: there[source] for name, source in wanted.items() if source in there}

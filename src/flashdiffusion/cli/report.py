@@ -23,5 +23,7 @@ def command(
     page = write_page(read_cells(places), out, images)
     for reason in page.left_out.values():
         note(f"{reason}; it is left out")
+    if not page.images:
+        note("no run kept pictures: `evaluate --save-images` does")
     found = f"{page.runs} runs, tasks: {page.tasks}, images with pictures: {page.images}"
     print(f"{found}; {page.size / 1e6:.1f} MB, written to {out}")

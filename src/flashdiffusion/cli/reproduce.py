@@ -11,7 +11,7 @@ import typer
 from flashdiffusion.cli import options, ordering
 from flashdiffusion.cli.cells import ReportOptions, TasksOptions, measure_cells
 from flashdiffusion.cli.command import option
-from flashdiffusion.errors import InputError, check_name, note
+from flashdiffusion.errors import InputError, check_name, counted, note
 
 if TYPE_CHECKING:
     from flashdiffusion.reports import Cell
@@ -140,7 +140,7 @@ def command(
 
 def _caption(study: Measured, report: options.QualityOptions) -> str:
     """How everything was measured, in a sentence or two."""
-    images = "all images" if study.limit is None else f"the first {study.limit} images"
+    images = "all images" if study.limit is None else f"the first {counted(study.limit, 'image')}"
     net = report.about().get("lpips_net")
     steps = "" if study.baseline_steps is None else f" Solvers from pure noise: grids of {study.baseline_steps} steps."
     lpips = f" LPIPS is {net}'s." if net else " LPIPS was not measured."

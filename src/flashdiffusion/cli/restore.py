@@ -71,13 +71,14 @@ class TruthOptions(options.QualityOptions):
     """What results are compared with."""
 
     reference: Annotated[
-        Path | None, option("Folder of the true images, by name: adds PSNR, SSIM and PSNR before.")
+        Path | None,
+        option("Folder of the true images, by name, or the one true image: adds PSNR, SSIM and PSNR before."),
     ] = None
 
     def check(self, out: Path) -> None:
         """Raise InputError if there is nothing to compare with, or it would be written over."""
-        if self.reference is not None and not self.reference.is_dir():
-            raise InputError(f"reference {self.reference} is no folder; expected the folder of the true images")
+        if self.reference is not None and not self.reference.exists():
+            raise InputError(f"reference {self.reference} does not exist; expected the true image, or their folder")
         if self.reference is not None and self.reference.resolve() == out.resolve():
             raise InputError(f"out is {out}, the folder of the true images; choose another --out")
         if self.lpips is not None and self.reference is None:
@@ -99,7 +100,7 @@ class OutputOptions:
         """Raise InputError if results would overwrite an input, or maps images."""
         folders = [self.out] if self.maps is None else [self.out, self.maps]
         for folder in folders:
-            keep_inputs(files, folder, ".png")
+            keep_inputs(files, folder, ".png", others=[] if reference is None else [reference])
         if self.maps is not None and self.maps.resolve() in {self.out.resolve(), reference and reference.resolve()}:
             raise InputError(f"maps is {self.maps}, a folder of images; choose another --maps")
 
@@ -161,11 +162,5 @@ def command(
     if records := delivery(settings_of):
         if not unknown and damage.unused is not None:
             note(damage.unused)
-        if corrected := [record.id for record in records if record.physics_corrected]:
-            note(
-                f"{len(corrected)} of {len(records)} images do not fit the physics that was told (first: "
-                f"{corrected[0]}); they were restored with it corrected (physics_corrected in results.json): check its "
-                "strength"
-            )
         print_records(f"{method.name}: images and results.json in {output.out}", records, as_json, about)
     return delivery.failures.finish(len(files))

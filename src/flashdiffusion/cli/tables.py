@@ -35,7 +35,7 @@ def print_records(
     for column in columns:
         heading = known.get(column, column.replace("_", " "))
         if column == "id":
-            longest = min(LONGEST, max(len(record.id) for record in records))
+            longest = min(LONGEST, max(len(heading), *(len(record.id) for record in records)))
             table.add_column(heading, overflow="fold", min_width=min(SHORTEST, longest), max_width=longest)
         else:
             table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)  # whole figures

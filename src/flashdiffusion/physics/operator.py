@@ -114,8 +114,9 @@ def as_physics(physics: Any, y: Tensor) -> Physics:
     if hasattr(physics, "A"):
         return physics.completed(y) if isinstance(physics, Operator) else cast(Physics, physics)
     if not callable(physics):
+        own = "Blur(kernel) if it is a kernel, " if hasattr(physics, "shape") else ""
         raise InputError(
-            f"physics is a {type(physics).__name__}; expected an object with A(x), such as GaussianBlur(2.0), or a "
-            "function x -> A(x)"
+            f"physics is a {type(physics).__name__}; expected {own}an object with A(x), such as GaussianBlur(2.0), or "
+            "a function x -> A(x)"
         )
     return Operator(physics, noise_std=None).completed(y)

@@ -13,7 +13,7 @@ from flashdiffusion.data import ensure_directory
 from flashdiffusion.data.files import unique
 from flashdiffusion.data.images import save_image, to_pil
 from flashdiffusion.engine.batch import FIGURES, Restored
-from flashdiffusion.errors import InputError
+from flashdiffusion.errors import InputError, counted
 from flashdiffusion.severity import map_picture
 
 
@@ -46,8 +46,10 @@ class Restoration:
     def __repr__(self) -> str:
         size = "x".join(map(str, self.images.shape[:0:-1][:2]))
         samples = "" if self.samples is None else f", {len(self.samples)} samples of each"
-        steps = f"nfe {int(self.nfe.min())} to {int(self.nfe.max())}"
-        return f"Restoration({len(self)} images of {size}{samples}, {steps}, {len(self.failed)} failed)"
+        least, most = int(self.nfe.min()), int(self.nfe.max())
+        steps = f"nfe {least}" if least == most else f"nfe {least} to {most}"
+        count = counted(len(self), "image")
+        return f"Restoration({count} of {size}{samples}, {steps}, {len(self.failed)} failed)"
 
     def __len__(self) -> int:
         return len(self.images)

@@ -119,6 +119,11 @@ def read_cell(path: Path) -> Cell | None:
     return Cell(str(content["task"]), str(content["method"]), path, content, mean, records, failed, missing)
 
 
+def cells_in(folder: Path) -> list[Cell]:
+    """Read the results files of one folder of `evaluate`; raises InputError as `read_cell`."""
+    return [cell for file in sorted(folder.glob(CELLS)) if (cell := read_cell(file)) is not None]
+
+
 def _checked(row: Mapping[str, Any]) -> Mapping[str, Any]:
     """A record; raises TypeError if its id is no text, or a figure no number."""
     figures = [value for key, value in row.items() if key not in NO_FIGURES]

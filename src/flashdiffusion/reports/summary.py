@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flashdiffusion.data.files import write_bytes, write_json
+from flashdiffusion.errors import counted
 from flashdiffusion.jobs.records import plain
 from flashdiffusion.metrics import METRICS, headings, ranked_metrics
 from flashdiffusion.metrics.distribution import DISTRIBUTIONS
@@ -94,7 +95,7 @@ class Summary:
                 pages.append(comparison_table(against).markdown())
         fewest = min((len(cell.records) for cell in self.cells if not cell.missing), default=0)
         if fewest < TRIAL:
-            pages.append(f"Of {fewest} images: a trial, not a result.\n")
+            pages.append(f"Of {counted(fewest, 'image')}: a trial, not a result.\n")
         return "\n".join(pages)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 from scipy.stats import rankdata, spearmanr
 
 from flashdiffusion.jobs.records import plain
-from flashdiffusion.reports.reproduction.plotting import panels
+from flashdiffusion.reports.reproduction.plotting import SIGMA, panels
 from flashdiffusion.reports.reproduction.target import Produced, Study, target
 
 OUTLIER = 2.5  # median absolute deviations from the trend
@@ -19,7 +19,7 @@ def fig3(study: Study) -> Produced:
     axis.plot(levels, curves.T, color="grey", alpha=0.25, linewidth=0.8)
     axis.plot(levels, curves[0], color="C3", marker="o", markersize=4, label=result["records"][0]["id"])
     axis.plot(levels, curves.mean(axis=0), color="black", linewidth=2, label="mean")
-    axis.set(xlabel="std of the blur in pixels", ylabel="severity σ̂")
+    axis.set(xlabel="std of the blur in pixels", ylabel=SIGMA)
     axis.legend(fontsize=8)
     return Produced(
         figures={"figure": figure},
@@ -42,7 +42,7 @@ def fig4(study: Study) -> Produced:
     figure, axes = panels(2)
     axes[0].scatter(blur, severity, s=10, color="C0", alpha=0.5)
     axes[0].scatter(blur[outlier], severity[outlier], s=22, color="C3", label=f"outliers: {outlier.sum()}")
-    axes[0].set(xlabel="std of the blur in pixels", ylabel="severity σ̂")
+    axes[0].set(xlabel="std of the blur in pixels", ylabel=SIGMA)
     axes[0].legend(fontsize=8)
     ranks = [100 * (rankdata(one) - 0.5) / len(ids) for one in (severity, alone)]
     points = axes[1].scatter(*ranks, s=12, c=blur, cmap="viridis")

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from flashdiffusion.reports.reproduction.plotting import panels
+from flashdiffusion.reports.reproduction.plotting import SIGMA, panels
 from flashdiffusion.reports.reproduction.tables import FIGURES
 from flashdiffusion.reports.reproduction.target import Produced, Study, paper, target, wide
 from flashdiffusion.reports.tables import Table
@@ -30,7 +30,7 @@ def table3(study: Study) -> Produced:
     figure, (axis,) = panels(1, width=4.6)
     axis.plot(levels, np.sqrt(severities).T, color="grey", alpha=0.25, linewidth=0.8)
     axis.plot(levels, np.sqrt(severities).mean(axis=0), color="black", linewidth=2)
-    axis.set(xlabel="std of the blur in pixels", ylabel="severity σ̂")
+    axis.set(xlabel="std of the blur in pixels", ylabel=SIGMA)
     table = [[name, f"{value:.4f}", f"{paper('table3')[name]:.4f}"] for name, value in rows.items()]
     return Produced(
         {"table3": Table(["range of blur", "ordering accuracy", "the paper's"], table)},

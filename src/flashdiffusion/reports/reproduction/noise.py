@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from flashdiffusion.reports.reproduction.plotting import draw, panels
+from flashdiffusion.reports.reproduction.plotting import SIGMA, draw, panels
 from flashdiffusion.reports.reproduction.target import Produced, Study, means_of, target, wide
 from flashdiffusion.reports.statistics import interval
 
@@ -24,7 +24,7 @@ def fig7(study: Study) -> Produced:
         levels = [next(iter(row.values())) for row in result["levels"]]
         curve = np.sqrt(result["records"][0]["severities"])
         axis.plot(levels, curve, marker="o", markersize=4, color="C3")
-        axis.set(title=f"noise {std:g}", xlabel="std of the blur in pixels", ylabel="severity σ̂")
+        axis.set(title=f"noise {std:g}", xlabel="std of the blur in pixels", ylabel=SIGMA)
         data[f"{std:g}"] = curve.tolist()
     return Produced(
         figures={"figure": figure},

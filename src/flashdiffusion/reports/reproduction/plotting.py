@@ -7,6 +7,8 @@ from flashdiffusion.metrics import METRICS
 from flashdiffusion.reports.cells import Cell
 from flashdiffusion.reports.statistics import figures_of
 
+SIGMA = "σ̂, root of the severity"
+
 
 def panels(count: int, width: float = 3.6, height: float = 3.2) -> tuple[Any, list[Any]]:
     """A figure with so many axes side by side."""
