@@ -51,7 +51,7 @@ def features_of(
     for step, rows in enumerate(tqdm(order.split(BATCH), desc="features")):
         x = data.batch(rows.tolist())
         draws = Draws(seed, step, len(x), slice(0, len(x)), "cpu")
-        y, known = told(degradations[step % len(degradations)].problem(x, draws), draws, NOTHING)
+        y, known = told(degradations[step % len(degradations)].seen(x, draws), draws, NOTHING)
         error = (encoder(y, known).z_hat - pipe.prior.encode(x)).square().mean(dim=1)
         features, known = encoder.given
         found.append((features.half(), known.summary(encoder.config.conditions), error))

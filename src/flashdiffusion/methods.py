@@ -21,7 +21,9 @@ class TimeGrid:
     """The times at which a method makes its steps."""
 
     steps: int | None = setting(
-        None, "Length of the time grid; default: all steps, 500 for ReSample, 18 levels for proximal.", type=int
+        None,
+        "Length of the time grid; default: all steps, 500 for ReSample, 18 (holes: 40) levels for proximal.",
+        type=int,
     )
 
 
@@ -215,9 +217,13 @@ def tuning_grid(start: str, solver: str) -> dict[str, list[Any]]:
 
 
 def make_solver(
-    name: str, prior: LatentPrior, settings: Mapping[str, Any], distilled: DistilledDecoder | None = None
+    name: str,
+    prior: LatentPrior,
+    settings: Mapping[str, Any],
+    distilled: DistilledDecoder | None = None,
+    holes: bool = False,
 ) -> Solver:
-    """Build the solver of that name.
+    """Build the solver of that name, for images with holes or without.
 
     Raises:
         InputError: unknown name, a setting out of range, a solver of the other space than the prior, or no distilled
@@ -235,7 +241,8 @@ def make_solver(
     steps = settings.get("steps")
     if entry.geometric:
         if steps is None:
-            steps = Quality(settings.get("quality", "balanced")).of(entry.steps or len(prior.schedule))
+            usual = (entry.hole_steps if holes else None) or entry.steps or len(prior.schedule)
+            steps = Quality(settings.get("quality", "balanced")).of(usual)
         transition = Transition(prior.schedule.geometric(steps))
     else:
         if steps is None and entry.steps is not None:

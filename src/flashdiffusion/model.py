@@ -307,14 +307,19 @@ class Model:
         check_used([name for name in given if name not in starts], "noise", solver)
         return solver
 
-    def method(self, solver: str | Solver, start: str | StartRule, settings: Settings) -> tuple[Solver, StartRule]:
+    def method(
+        self, solver: str | Solver, start: str | StartRule, settings: Settings, holes: bool = False
+    ) -> tuple[Solver, StartRule]:
         """Solver and start rule by their names; objects are given back.
+
+        Args:
+            holes: whether images have holes, which a solver may have a longer grid for.
 
         Raises:
             InputError: unknown names, a network that the model lacks, settings out of range.
         """
         if isinstance(solver, str):
-            solver = make_solver(solver, self.prior, settings, self.distilled_decoder)
+            solver = make_solver(solver, self.prior, settings, self.distilled_decoder, holes)
         if isinstance(start, str):
             start = make_start(
                 start, self.prior, self.severity_encoder, settings, self.regressor, self.distilled_decoder

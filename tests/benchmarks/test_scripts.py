@@ -13,7 +13,7 @@ from flashdiffusion.physics import TASKS
 from flashdiffusion.plugins import LOADED
 from flashdiffusion.priors import load_component
 from flashdiffusion.severity import SeverityEncoder
-from flashdiffusion.severity.encoder import multiply_variance
+from flashdiffusion.severity.loading import multiply_variance
 from flashdiffusion.training.draws import Draws
 from lpips_weights import lpips_weights
 

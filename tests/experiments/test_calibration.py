@@ -15,7 +15,7 @@ from flashdiffusion.experiments.calibration import FACTORS, NOMINAL, Checked, me
 from flashdiffusion.physics import get_task
 from flashdiffusion.priors import IdentityAutoencoder
 from flashdiffusion.severity import Severity, SeverityEncoder
-from flashdiffusion.severity.encoder import multiply_variance
+from flashdiffusion.severity.loading import multiply_variance
 
 STD = 0.1
 

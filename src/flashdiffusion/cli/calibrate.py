@@ -37,7 +37,7 @@ def command(
     from flashdiffusion.jobs.evaluate import open_data
     from flashdiffusion.jobs.records import made_by
     from flashdiffusion.physics import get_task
-    from flashdiffusion.severity.encoder import multiply_variance
+    from flashdiffusion.severity.loading import multiply_variance
 
     chosen, levels = get_task(task), [*dict.fromkeys(noise_std or [0.05])]
     for std in levels:

@@ -61,7 +61,7 @@ class Stream:
         self.costs = Costs()
         self.decoding = Decoding(model.prior, self.costs, model.compiled)
         # Equal settings share a solver, and so its steps.
-        self.made: dict[tuple[str, Settings], tuple[Solver, StartRule]] = {}
+        self.made: dict[tuple[str, Settings, bool], tuple[Solver, StartRule]] = {}
         self.taken = self.steps = 0  # images in; steps shown to a callback
         self.broken: Exception | None = None  # what ended the source of batches
         self.failed: deque[Restored] = deque()  # those that got no start
@@ -132,7 +132,11 @@ class Stream:
         began = time.perf_counter()
         whole = batch.problem
         problem = self.model.check(whole if rows == [*range(len(whole))] else whole.take(torch.tensor(rows)))
-        solver, rule = self._method(batch, problem.physics)
+        holed = [False] * len(rows) if problem.holes is None else problem.holes.flatten(1).any(dim=1).tolist()
+        if len({*holed}) == 2:
+            own = [[row for row, one in zip(rows, holed, strict=True) if one == kind] for kind in (False, True)]
+            return [one for part in own for one in self._start_rows(batch, part, first)]
+        solver, rule = self._method(batch, problem.physics, holed[0])
         solver.check(problem)
         if isinstance(problem.physics, BatchedPhysics):
             problem.measure(problem.image)  # what it computes from its parameters is computed here, for all steps
@@ -190,7 +194,7 @@ class Stream:
         i = torch.ones(1, dtype=torch.int64, device=prior.device)
         return start, self.costs.of_each(kinds, alone, nfe, lambda: count_gflop(lambda: prior.denoise(noise[:1], i)))
 
-    def _method(self, batch: Batch, physics: Physics) -> tuple[Solver, StartRule]:
+    def _method(self, batch: Batch, physics: Physics, holes: bool) -> tuple[Solver, StartRule]:
         start, given = self.options.start, self.options.settings if batch.settings is None else batch.settings
         solver = self.options.solver or self.model.solver_for(start, given or ())
         settings = self.model.settings_for(
@@ -199,8 +203,8 @@ class Stream:
             solver if isinstance(solver, str) else "latent-dps",
             given,
         )
-        if (key := (solver if isinstance(solver, str) else "", settings)) not in self.made:
-            self.made[key] = self.model.method(solver, start, settings)
+        if (key := (solver if isinstance(solver, str) else "", settings, holes)) not in self.made:
+            self.made[key] = self.model.method(solver, start, settings, holes)
         return self.made[key]
 
     def _view(self, rows: list[InFlight], z0: Tensor) -> None:

@@ -70,8 +70,15 @@ def downsampling_matrix(size: int, factor: int) -> Tensor:
     return F.interpolate(identity, size=(size // factor, size), mode="bicubic", antialias=True)[0, 0]
 
 
+def _task(name: str, factor: float, levels: tuple[float, ...]) -> Task:
+    return Task(name, "factor", factor, factor, SuperResolution, ordering=(levels[0], levels[-1]), levels=levels)
+
+
 register_physics(
     SuperResolution,
     forms=[Form(SuperResolution)],
-    tasks=[Task("super-resolution", "factor", 4.0, 4.0, SuperResolution, ordering=(2.0, 8.0), levels=(2.0, 4.0, 8.0))],
+    tasks=[
+        _task("super-resolution", 4.0, (2.0, 4.0, 8.0)),
+        *(_task(f"super-resolution-{factor}", float(factor), (2.0, 3.0, 4.0)) for factor in (2, 3, 4)),
+    ],
 )

@@ -126,6 +126,9 @@ register_task(Mixture("mixture", (*_PARTS.split(), "gaussian-blur")))
 # With what a pen or a pair of scissors takes away, and with noise alone, the mildest that there is.
 _HOLES = ("box-inpainting", "scribble")
 register_task(Mixture("mixture-and-holes", (*_PARTS.split(), "gaussian-blur", "denoising", *_HOLES)))
+# What happens to photographs.
+_EVERYDAY = "gaussian-blur gaussian-blur motion-blur motion-blur random-inpainting-any scribble denoising denoising"
+register_task(Mixture("photographs", (*_EVERYDAY.split(), *(f"super-resolution-{n}" for n in (2, 3, 4)), "jpeg")))
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,12 @@
 from flashdiffusion.priors.autoencoder import DiffusersAutoencoder, IdentityAutoencoder
 from flashdiffusion.priors.distilled import DistilledDecoder, load_distilled_decoder
 from flashdiffusion.priors.folder import load_component, save_component
-from flashdiffusion.priors.latent import LatentPrior, load_autoencoder
+from flashdiffusion.priors.latent import Autoencoder, LatentPrior, load_autoencoder
+from flashdiffusion.priors.patches import PatchAutoencoder
 
 __all__ = [
+    "Autoencoder",
+    "PatchAutoencoder",
     "DiffusersAutoencoder",
     "IdentityAutoencoder",
     "LatentPrior",

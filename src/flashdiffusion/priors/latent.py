@@ -13,26 +13,31 @@ from flashdiffusion.data import ensure_directory
 from flashdiffusion.errors import CheckpointError, InputError, SizeError, blamed_on, shown
 from flashdiffusion.priors.autoencoder import DiffusersAutoencoder, IdentityAutoencoder
 from flashdiffusion.priors.folder import check_files, load_component, read_json, resolve_folder, save_component
+from flashdiffusion.priors.patches import PatchAutoencoder
 from flashdiffusion.priors.precision import KeepsFloat32Buffers
 from flashdiffusion.priors.trial import check_output, photograph
 from flashdiffusion.schedule import NoiseSchedule
 
+Autoencoder = DiffusersAutoencoder | PatchAutoencoder | IdentityAutoencoder
 _AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
 LARGEST_UNIT = 1024
 FAR = 3.0  # a model's own scale stays within this factor of 1 on any one photograph
 _PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
-def load_autoencoder(folder: Path) -> DiffusersAutoencoder:
-    """Load a KL or VQ autoencoder from its folder in diffusers' layout.
+def load_autoencoder(folder: Path) -> DiffusersAutoencoder | PatchAutoencoder:
+    """Load a KL, VQ or patch autoencoder from its folder in diffusers' layout.
 
     Raises:
         CheckpointError: missing, of another class, or weights that do not fit the config.
     """
     config = read_json(folder / "config.json")
     name = config.get("_class_name")
+    if name == PatchAutoencoder.__name__:
+        return PatchAutoencoder.from_pretrained(folder)
     if name not in list(_AUTOENCODERS):  # a list, since the name may be anything
-        raise CheckpointError(f"{folder} holds a {shown(name)}; expected {' or '.join(_AUTOENCODERS)}")
+        known = " or ".join((*_AUTOENCODERS, PatchAutoencoder.__name__))
+        raise CheckpointError(f"{folder} holds a {shown(name)}; expected {known}")
     model = load_component(_AUTOENCODERS[name], folder)
     if name == "VQModel" and "scaling_factor" not in config:
         # VQ latents of CompVis are not scaled; diffusers fills in the factor of Stable Diffusion's KL model.
@@ -45,7 +50,7 @@ class LatentPrior(KeepsFloat32Buffers):
     """Autoencoder (E0, D0), noise predictor ε_θ and schedule ᾱ; parameters are frozen.
 
     Args:
-        autoencoder: images <-> scaled latents; the identity makes a pixel-space prior.
+        autoencoder: images <-> scaled latents; the identity makes a pixel-space prior, for solvers of pixels.
         denoiser: diffusers' UNet2DModel, called with timesteps 0..N-1; one that learned the variance too gives
             twice the channels, of which the first half is the prediction and the rest is not used.
         scheduler: diffusers scheduler whose config holds the schedule and the prediction type.
@@ -56,9 +61,7 @@ class LatentPrior(KeepsFloat32Buffers):
 
     abar: Tensor
 
-    def __init__(
-        self, autoencoder: DiffusersAutoencoder | IdentityAutoencoder, denoiser: UNet2DModel, scheduler: DDPMScheduler
-    ) -> None:
+    def __init__(self, autoencoder: Autoencoder, denoiser: UNet2DModel, scheduler: DDPMScheduler) -> None:
         super().__init__()
         self.autoencoder, self.denoiser, self.scheduler = autoencoder, denoiser, scheduler
         self.prediction = str(scheduler.config.get("prediction_type", "epsilon"))
@@ -207,5 +210,7 @@ class LatentPrior(KeepsFloat32Buffers):
         out = ensure_directory(out)
         if isinstance(self.autoencoder, DiffusersAutoencoder):
             save_component(self.autoencoder.model, out / "autoencoder")
+        elif isinstance(self.autoencoder, PatchAutoencoder):
+            self.autoencoder.save_pretrained(out / "autoencoder")
         save_component(self.denoiser, out / "denoiser")
         self.scheduler.save_pretrained(out / "scheduler")

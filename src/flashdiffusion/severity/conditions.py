@@ -32,6 +32,14 @@ class Conditions:
         row = y[:, 0, 0, 0]
         return cls(torch.full_like(row, torch.nan), torch.zeros_like(y[:, :1]), [""] * len(y), torch.ones_like(row))
 
+    @classmethod
+    def join(cls, parts: Sequence["Conditions"], order: Tensor) -> "Conditions":
+        """Put those of several batches one after the other, then in this order of rows."""
+        numbers = (torch.cat([getattr(part, name) for part in parts])[order] for name in ("noise_std", "lost"))
+        kinds = [name for part in parts for name in part.kinds]
+        kept = torch.cat([part.kept for part in parts])[order]
+        return cls(*numbers, [kinds[row] for row in order.tolist()], kept)
+
     def without(self, noise_std: Tensor, lost: Tensor, kind: Tensor) -> "Conditions":
         """Forget some of it: bool (B,) each."""
         return replace(

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -14,11 +13,9 @@ from diffusers.models.autoencoders.vae import Encoder
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
-from flashdiffusion.data import write_json
-from flashdiffusion.errors import CheckpointError, InputError, blamed_on, brief, unknown_name
-from flashdiffusion.priors import DiffusersAutoencoder, IdentityAutoencoder, load_component
+from flashdiffusion.errors import InputError, brief, unknown_name
+from flashdiffusion.priors import DiffusersAutoencoder
 from flashdiffusion.priors.autoencoder import to_network_range
-from flashdiffusion.priors.folder import read_json
 from flashdiffusion.severity.conditions import Conditions, count_numbers, count_planes
 
 HEADS = ("log-variance", "paper")
@@ -114,9 +111,13 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
         if head == "paper":
             self.var_conv = nn.Conv2d(latent_channels, latent_channels, 1)
         else:
-            self.log_var = nn.Sequential(nn.Conv2d(2 * width, width, 1), nn.SiLU(), nn.Conv2d(width, 1, 1))
-            if conditions is not None:
-                self.modulation = _modulation(count_numbers(conditions), width)
+            self._add_head(width)
+
+    def _add_head(self, width: int) -> None:
+        """Add the log-variance head, which reads features of this width before and after the last norm."""
+        self.log_var = nn.Sequential(nn.Conv2d(2 * width, width, 1), nn.SiLU(), nn.Conv2d(width, 1, 1))
+        if self.config.conditions is not None:
+            self.modulation = _modulation(count_numbers(self.config.conditions), width)
 
     def forward(self, y: Tensor, known: Conditions | None = None) -> Severity:
         """Estimate severity of y (B, 3, H, W) on the [0, 1] scale (noise may leave it), with ẑ in the type of y.
@@ -130,11 +131,9 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
             known = replace(known, kinds=[self.told] * len(y))
         if self.config.conditions is not None:
             image = torch.cat([image, known.planes(self.config.conditions).to(image)], dim=1)
-        raw = self.encoder(image)
-        for block in self.refine:
-            raw = block(raw, None)
+        raw = self._read(image)
         features = F.silu(self.out_norm(raw))
-        z_hat = self.quant_conv(self.z_conv(features))
+        z_hat = self._estimate(features, y)
         scale = self.config.variance_scale
         if self.config.head == "paper":
             var = scale * self.var_conv(z_hat).float().square().mean(dim=(1, 2, 3))
@@ -143,6 +142,17 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
         log_var = self._log_variance(torch.cat([raw, features], dim=1), known)
         log_var_map = log_var[:, 0].float().clamp(-12, 4) + math.log(scale)
         return Severity(z_hat.to(y.dtype), log_var_map.exp().mean(dim=(1, 2)), log_var_map)
+
+    def _read(self, image: Tensor) -> Tensor:
+        """Features of an image with its planes of conditions, before the last norm."""
+        raw = cast(Tensor, self.encoder(image))
+        for block in self.refine:
+            raw = block(raw, None)
+        return raw
+
+    def _estimate(self, features: Tensor, y: Tensor) -> Tensor:
+        """ẑ from features, after the last norm."""
+        return cast(Tensor, self.quant_conv(self.z_conv(features)))
 
     def _log_variance(self, features: Tensor, known: Conditions) -> Tensor:
         """The head: log σ² from features (B, 2c, h, w), and from what is known if it has conditions."""
@@ -249,41 +259,3 @@ def _modulation(numbers: int, width: int) -> nn.Sequential:
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
     return nn.Sequential(*layers, last)
-
-
-def load_severity_encoder(folder: Path, autoencoder: DiffusersAutoencoder | IdentityAutoencoder) -> SeverityEncoder:
-    """Load the severity encoder of an autoencoder from its folder.
-
-    Raises:
-        CheckpointError: missing, of another class, weights that do not fit the config, or made for other latents.
-    """
-    return check_latents(load_component(SeverityEncoder, folder), autoencoder, folder)
-
-
-def multiply_variance(folder: Path, factor: float) -> float:
-    """Multiply what the severity encoder of a folder gives as variances, in its config; returns the new scale.
-
-    Raises:
-        CheckpointError: no severity encoder there.
-    """
-    config = read_json(folder / "config.json")
-    scale = config.get("variance_scale", 1.0) * factor
-    write_json(folder / "config.json", config | {"variance_scale": scale})
-    return float(scale)
-
-
-@torch.no_grad()
-def check_latents(
-    encoder: SeverityEncoder, autoencoder: DiffusersAutoencoder | IdentityAutoencoder, source: Path
-) -> SeverityEncoder:
-    """Return the encoder if it gives latents like the autoencoder's; else raise CheckpointError."""
-    side = max(64, autoencoder.factor)
-    with blamed_on(source):
-        z_hat = encoder(torch.full((1, 3, side, side), 0.5)).z_hat
-    found, expected = (z_hat.shape[1], side / z_hat.shape[2]), (autoencoder.channels, autoencoder.factor)
-    if found != expected or not bool(z_hat.isfinite().all()):
-        raise CheckpointError(
-            f"{source}: severity encoder of {found[0]} latent channels at 1/{found[1]:g} of the image's side; expected "
-            f"{expected[0]} at 1/{expected[1]}, as the autoencoder's"
-        )
-    return encoder

@@ -15,12 +15,13 @@ from flashdiffusion.errors import InputError
 from flashdiffusion.priors import LatentPrior
 from flashdiffusion.schedule import Grid
 from flashdiffusion.solvers.consistency import Consistency
+from flashdiffusion.solvers.estimate import in_holes
 from flashdiffusion.solvers.problem import Problem
 from flashdiffusion.solvers.registry import part, register_solver, setting
 from flashdiffusion.solvers.solver import StepResult, check_weight
 
 LAST_COST = 3.5  # of the last step, through the decoder itself, over that of the others
-STEPS = 18
+STEPS, HOLE_STEPS = 18, 40
 SETTLED = 10.0  # a place keeps its estimate while the noise of a level is this many times the estimate's variance
 
 
@@ -28,6 +29,7 @@ SETTLED = 10.0  # a place keeps its estimate while the noise of a level is this 
     "proximal",
     space="latents",
     steps=STEPS,
+    hole_steps=HOLE_STEPS,
     geometric=True,
     start={"refine": True, "mixing": "consistent", "correction": 3.0},
 )
@@ -38,7 +40,8 @@ class Proximal:
     C = r m σ² / (m + σ²), where m is the severity encoder's variance at each place: what is not known after an estimate
     of variance m and a look through noise of σ², and r times as much, since the two err together. Without a map (a
     start from noise) m is 1, the variance of standardised latents. Noise is added where the error of z, taken to be
-    κ mean(m), is less than the next level's σ². Where σ² is far above m, as around a hole, the estimate is kept.
+    κ mean(m), is less than the next level's σ². Nothing was measured in a hole: there noise is added down to the last
+    level, and m is not counted. Where σ² is far above m, as around a hole, the estimate is kept.
 
     No gradient goes through the denoiser. Steps take the distilled decoder's derivative, if there is one; the last goes
     on from there by the decoder's own, and the decoded image takes a proximal step too.
@@ -94,9 +97,17 @@ class Proximal:
                 finished = self.consistency.pixels(self.prior.decode(fitted), own)
                 image = finished.new_zeros(len(z), *finished.shape[1:])
                 image[rows] = finished
-        left = self.error_share * variance.mean(dim=(1, 2, 3), keepdim=True)
-        added = (below - left).clamp(min=0).sqrt() * noise[:, 0]
+        added = (below - self._left(variance, problem)).clamp(min=0).sqrt() * noise[:, 0]
         return StepResult((clean + added) / (1 + below).sqrt(), z0, image=image)
+
+    def _left(self, variance: Tensor, problem: Problem) -> Tensor:
+        """Variance of the error of z after a level, (B, 1, 1 or h, 1 or w); 0 in holes."""
+        inside = in_holes(problem, (variance.shape[2], variance.shape[3]))
+        if inside is None:
+            return self.error_share * variance.mean(dim=(1, 2, 3), keepdim=True)
+        outside = (~inside).sum(dim=(1, 2, 3), keepdim=True).clamp(min=1)
+        mean = variance.masked_fill(inside, 0).sum(dim=(1, 2, 3), keepdim=True) / outside
+        return (self.error_share * mean).expand_as(variance).masked_fill(inside, 0)
 
     def _noise(self, k: Tensor) -> Tensor:
         """Variance of the noise at each of k (B,), relative to the signal, (B, 1, 1, 1)."""

@@ -34,6 +34,14 @@ class AutoencoderConfig:
 
 
 @dataclass(frozen=True)
+class PatchConfig:
+    """In place of stage 1: a patch autoencoder, which has nothing to train; see `PatchAutoencoder.fitted`."""
+
+    patch: int = 2
+    exponent: float = 0.0
+
+
+@dataclass(frozen=True)
 class DenoiserConfig:
     """Stage 2: the noise-prediction loss of DDPM on latents, or on pixels (`space`), where it needs no autoencoder.
 
@@ -57,6 +65,7 @@ class SeverityConfig:
     """
 
     loop: LoopConfig
+    model: dict[str, Any] | None = None  # of a patch autoencoder: arguments of diffusers.UNet2DModel
     head: str = "log-variance"  # or "paper"
     severity_weight: float = 0.05
     image_weight: float = 1.0
@@ -97,7 +106,7 @@ class Recipe:
     name: str
     size: int
     max_minutes: float
-    autoencoder: AutoencoderConfig
+    autoencoder: AutoencoderConfig | PatchConfig
     denoiser: DenoiserConfig
     severity: SeverityConfig
     regressor: RegressorConfig
@@ -111,3 +120,4 @@ class Recipe:
     checkpoint_minutes: float = 2.0
     grid_minutes: float = 5.0
     cache_gib: float = field(default=4.0)
+    crops: float | None = None  # random crops, shrunk to this at the least, in place of whole images

@@ -1,10 +1,14 @@
 """Degradations of a training step, drawn afresh for every image."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from flashdiffusion.physics import get_task
+from flashdiffusion.physics import BatchedPhysics, Mixed, get_task
 from flashdiffusion.physics.tasks import Mixture
+from flashdiffusion.severity import Conditions
 from flashdiffusion.solvers import Problem
 from flashdiffusion.training.draws import Draws
 
@@ -33,10 +37,10 @@ class Degradation:
 
     def __call__(self, x: Tensor, draws: Draws) -> Tensor:
         """x (B, 3, H, W) in [0, 1] -> y as an image of the same size, as networks see it."""
-        return self.problem(x, draws).filled
+        return self.seen(x, draws).filled
 
-    def problem(self, x: Tensor, draws: Draws) -> Problem:
-        """x (B, 3, H, W) in [0, 1] -> measurements and their physics."""
+    def seen(self, x: Tensor, draws: Draws) -> "Seen":
+        """x (B, 3, H, W) in [0, 1] -> what a severity encoder is shown of its measurements."""
         # Drawn for the global batch, of which this process keeps its rows.
         low, high = self.noise_std
         unit = torch.rand(draws.total, generator=draws.generator, device=draws.device)
@@ -44,7 +48,36 @@ class Degradation:
             draws.total, (x.shape[2], x.shape[3]), draws.generator, low + (high - low) * unit.double().square().cpu()
         )
         physics = physics.take(torch.arange(draws.total)[draws.rows])
+        kinds = physics.parts if isinstance(physics, Mixed) else [(torch.arange(len(x)), physics)]
+        noise = draws.normal(*x.shape[1:])
         with torch.autocast(x.device.type, enabled=False):  # the degradation itself is not the network's
-            y = physics.A(x)
-            noise = draws.normal(*y.shape[1:])
-            return Problem(y + physics.noise_std.to(y).view(-1, 1, 1, 1) * noise, physics)
+            parts = [Seen.of(_measured(part, x[rows], noise[rows], draws)) for rows, part in kinds]
+        return Seen.join([rows for rows, _ in kinds], parts)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Measurements as images (B, 3, H, W), the same with holes filled, and what is known of each."""
+
+    image: Tensor
+    filled: Tensor
+    conditions: Conditions
+
+    @classmethod
+    def of(cls, problem: Problem) -> "Seen":
+        return cls(problem.image, problem.filled, problem.conditions)
+
+    @classmethod
+    def join(cls, rows: Sequence[Tensor], parts: Sequence["Seen"]) -> "Seen":
+        """Put the rows of parts, int64 indices, in their places."""
+        order = torch.cat(list(rows)).argsort()
+        image, filled = (torch.cat([getattr(part, name) for part in parts])[order] for name in ("image", "filled"))
+        return cls(image, filled, Conditions.join([part.conditions for part in parts], order))
+
+
+def _measured(physics: BatchedPhysics, x: Tensor, noise: Tensor, draws: Draws) -> Problem:
+    """Measure images with noise of their size; of it, what measurements that are smaller need."""
+    y = physics.A(x)
+    if y.shape[2] > x.shape[2] or y.shape[3] > x.shape[3]:
+        noise = draws.normal(*y.shape[1:])
+    return Problem(y + physics.noise_std.to(y).view(-1, 1, 1, 1) * noise[..., : y.shape[2], : y.shape[3]], physics)

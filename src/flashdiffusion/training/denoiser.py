@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from flashdiffusion.data import ImageDataset
 from flashdiffusion.errors import InputError, brief
-from flashdiffusion.priors import DiffusersAutoencoder, IdentityAutoencoder, LatentPrior
+from flashdiffusion.priors import Autoencoder, DiffusersAutoencoder, LatentPrior
 from flashdiffusion.training.config import DenoiserConfig
 from flashdiffusion.training.draws import Draws
 from flashdiffusion.training.latents import Latents, digest
@@ -20,7 +20,7 @@ class DenoiserStage(Stage):
 
     name = "denoiser"
 
-    def __init__(self, config: DenoiserConfig, autoencoder: DiffusersAutoencoder | IdentityAutoencoder) -> None:
+    def __init__(self, config: DenoiserConfig, autoencoder: Autoencoder) -> None:
         super().__init__()
         self.config: DenoiserConfig = config
         self.prior = LatentPrior(autoencoder, UNet2DModel(**config.model), DDPMScheduler(**config.schedule))
@@ -47,20 +47,20 @@ class DenoiserStage(Stage):
         return {"denoiser": self.prior.denoiser}
 
     def examples(self, data: ImageDataset, out: Path) -> Examples:
-        if self.in_pixels:
+        if self.encodes_at_once:
             return data
         shape = self.prior.latent_shape((data.size, data.size))
         return Latents(data, self._encode, shape, digest(self.prior.autoencoder), out)
 
     def mirrored(self, batch: Tensor, flip: Tensor) -> Tensor:
-        if self.in_pixels:
+        if self.encodes_at_once:
             return self._encode(super().mirrored(batch, flip))
         return torch.where(flip.view(-1, 1, 1, 1), batch[:, 1], batch[:, 0]).float()
 
     @property
-    def in_pixels(self) -> bool:
-        """Whether the latents are the images themselves."""
-        return isinstance(self.prior.autoencoder, IdentityAutoencoder)
+    def encodes_at_once(self) -> bool:
+        """Whether no network encodes, so that latents need not be kept."""
+        return not isinstance(self.prior.autoencoder, DiffusersAutoencoder)
 
     def _encode(self, x: Tensor) -> Tensor:
         return self.prior.encode(x.to(self.prior.device)).float()

@@ -14,6 +14,7 @@ from flashdiffusion.training.config import (
     DenoiserConfig,
     DistilledDecoderConfig,
     LoopConfig,
+    PatchConfig,
     Recipe,
     RegressorConfig,
     SeverityConfig,
@@ -156,7 +157,65 @@ _TINY = replace(
         },
     ),
 )
-RECIPES = {recipe.name: recipe for recipe in (_FACES_128, _FACES_128_CPU, _TINY)}
+# Any photograph: convolutions alone, so that sides need only be multiples of 16, on patches, which bound nothing.
+_PHOTOS_DENOISER = {
+    "sample_size": 48,
+    "in_channels": 12,
+    "out_channels": 12,
+    "block_out_channels": [64, 96, 128, 192],
+    "layers_per_block": 1,
+    "down_block_types": ["DownBlock2D"] * 4,
+    "up_block_types": ["UpBlock2D"] * 4,
+    "add_attention": False,
+    "norm_num_groups": 16,
+}
+# Begins at noise of 1/200 of the range of pixels.
+_PHOTOS_SCHEDULE = _SCHEDULE | {"beta_start": 0.0001, "beta_end": 0.02}
+_PHOTOS_CPU = replace(
+    _FACES_128_CPU,
+    name="photos-cpu",
+    size=96,
+    crops=0.5,
+    max_minutes=600,
+    autoencoder=PatchConfig(patch=2),
+    denoiser=DenoiserConfig(
+        loop=LoopConfig(share=0.5, batch_size=16, lr=5e-4, ema_decay=0.999),
+        model=_PHOTOS_DENOISER,
+        schedule=_PHOTOS_SCHEDULE,
+        early=0.4,
+    ),
+    severity=SeverityConfig(
+        loop=LoopConfig(share=0.5, batch_size=16, lr=5e-4, ema_decay=0.999),
+        model=_PHOTOS_DENOISER,
+        image_weight=0.0,
+        task="photographs",
+        noise_std=(0.0, 0.2),
+    ),
+)
+_PHOTOS = replace(
+    _PHOTOS_CPU,
+    name="photos",
+    max_minutes=25,
+    channels_last=True,
+    denoiser=replace(_PHOTOS_CPU.denoiser, loop=LoopConfig(share=0.5, batch_size=256, lr=1e-3, ema_decay=0.999)),
+    severity=replace(_PHOTOS_CPU.severity, loop=LoopConfig(share=0.5, batch_size=128, lr=1e-3, ema_decay=0.999)),
+)
+_TINY_MODEL = {"sample_size": 16, "block_out_channels": [8, 16], "norm_num_groups": 4}
+_TINY_MODEL |= {"down_block_types": ["DownBlock2D"] * 2, "up_block_types": ["UpBlock2D"] * 2}
+_TINY_PHOTOS = replace(
+    _TINY,
+    name="tiny-photos",
+    size=48,
+    crops=0.5,
+    autoencoder=_PHOTOS_CPU.autoencoder,
+    denoiser=replace(_TINY.denoiser, model=_PHOTOS_DENOISER | _TINY_MODEL, schedule=_PHOTOS_SCHEDULE),
+    severity=replace(
+        _PHOTOS_CPU.severity,
+        loop=LoopConfig(share=0.3, batch_size=4, lr=1e-3),
+        model=_PHOTOS_DENOISER | _TINY_MODEL,
+    ),
+)
+RECIPES = {recipe.name: recipe for recipe in (_FACES_128, _FACES_128_CPU, _PHOTOS, _PHOTOS_CPU, _TINY, _TINY_PHOTOS)}
 
 
 def get_recipe(name: str) -> Recipe:

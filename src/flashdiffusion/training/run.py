@@ -4,21 +4,23 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from flashdiffusion.data import ImageDataset
+from flashdiffusion.data.crops import Crops
 from flashdiffusion.data.named import TRAIN, by_name
 from flashdiffusion.errors import InputError, check_name, unknown_name
 from flashdiffusion.metrics.lpips import LPIPS
 from flashdiffusion.physics import get_task
 from flashdiffusion.pipeline import FlashPipeline
-from flashdiffusion.priors import IdentityAutoencoder, load_autoencoder
+from flashdiffusion.priors import IdentityAutoencoder, PatchAutoencoder, load_autoencoder
 from flashdiffusion.priors.folder import write_index
 from flashdiffusion.severity.encoder import HEADS
 from flashdiffusion.training.autoencoder import AutoencoderStage
-from flashdiffusion.training.config import Recipe
+from flashdiffusion.training.config import PatchConfig, Recipe
 from flashdiffusion.training.denoiser import DenoiserStage
 from flashdiffusion.training.distilled_decoder import DistilledDecoderStage
 from flashdiffusion.training.loop import train_stage
@@ -30,6 +32,7 @@ STAGES = ("autoencoder", "denoiser", "severity", "regressor")
 OPTIONAL_STAGES = ("distilled-decoder",)  # trained by name; "all" leaves them out
 PIXEL_STAGES = ("denoiser", "regressor")  # what a pixel-space model is made of
 SPACES = ("latent", "pixel")
+FITTED = 512  # images that a patch autoencoder is fitted to
 
 
 def train(
@@ -71,11 +74,15 @@ def train(
     if pixels and (out / FOLDERS["autoencoder"]).is_dir():
         raise InputError(f"{out} holds an autoencoder, and a pixel-space model has none; choose another --out")
     split = TRAIN if any(by_name(one) for one in data) else None
-    images = ImageDataset(data, recipe.size, limit, recipe.cache_gib, split)
+    kind = ImageDataset if recipe.crops is None else partial(Crops, smallest=recipe.crops)
+    images = kind(data, recipe.size, limit, recipe.cache_gib, split)
     for note in images.notes:
         print(f"flashdiffusion: note: {note}", file=sys.stderr)
     total = recipe.max_minutes if max_minutes is None else max_minutes
     for name in stages if which == "all" else (which,):
+        if name == "autoencoder" and isinstance(recipe.autoencoder, PatchConfig):
+            _fit_patches(images, recipe.autoencoder).save_pretrained(out / FOLDERS[name])
+            continue
         torch.manual_seed(recipe.seed)  # of the weights' initialisation
         stage = make_stage(name, recipe, out, lpips, init)
         minutes = total * stage.config.loop.share if which == "all" or max_minutes is None else total
@@ -86,6 +93,11 @@ def train(
     if all((out / FOLDERS[name]).is_dir() for name in needed):
         write_index(out, recipe.size)
     return out
+
+
+def _fit_patches(images: ImageDataset, config: PatchConfig) -> PatchAutoencoder:
+    places = torch.linspace(0, len(images) - 1, min(len(images), FITTED)).long().tolist()
+    return PatchAutoencoder.fitted(images.batch(places, replace_damaged=True), config.patch, config.exponent)
 
 
 FOLDERS = {
@@ -102,6 +114,7 @@ def make_stage(
 ) -> Stage:
     """Build a stage; denoiser, severity encoder and distilled decoder read the trained autoencoder from `out`."""
     if name == "autoencoder":
+        assert not isinstance(recipe.autoencoder, PatchConfig)
         return AutoencoderStage(recipe.autoencoder, LPIPS.load(lpips) if lpips else None)
     if name == "regressor":
         return RegressorStage(recipe.regressor)
@@ -117,6 +130,8 @@ def make_stage(
         return denoiser
     assert not isinstance(autoencoder, IdentityAutoencoder)
     if name == "distilled-decoder":
+        if isinstance(autoencoder, PatchAutoencoder):
+            raise InputError("a patch autoencoder decodes by a transform; there is nothing to distil")
         return DistilledDecoderStage(recipe.distilled_decoder, autoencoder)
     severity = SeverityStage(recipe.severity, autoencoder)
     if init is not None:

@@ -5,11 +5,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from flashdiffusion.priors import DiffusersAutoencoder
-from flashdiffusion.severity import Conditions, SeverityEncoder, true_severity
-from flashdiffusion.solvers import Problem
+from flashdiffusion.errors import InputError
+from flashdiffusion.priors import DiffusersAutoencoder, PatchAutoencoder
+from flashdiffusion.severity import Conditions, PatchSeverityEncoder, SeverityEncoder, true_severity
 from flashdiffusion.training.config import SeverityConfig
-from flashdiffusion.training.degrade import Degradation
+from flashdiffusion.training.degrade import Degradation, Seen
 from flashdiffusion.training.draws import Draws
 from flashdiffusion.training.stage import Stage
 
@@ -33,12 +33,18 @@ class SeverityStage(Stage):
 
     name = "severity"
 
-    def __init__(self, config: SeverityConfig, autoencoder: DiffusersAutoencoder) -> None:
+    def __init__(self, config: SeverityConfig, autoencoder: DiffusersAutoencoder | PatchAutoencoder) -> None:
         super().__init__()
         self.config: SeverityConfig = config
         self.degrade = Degradation(config.task, config.noise_std)
         kinds = self.degrade.kinds if config.conditions else None
-        self.encoder = SeverityEncoder.from_autoencoder(autoencoder, config.head, config.refine_layers, kinds)
+        self.encoder: SeverityEncoder
+        if isinstance(autoencoder, PatchAutoencoder):
+            if config.model is None:
+                raise InputError("a patch autoencoder's severity encoder has a network of its own; expected `model`")
+            self.encoder = PatchSeverityEncoder.of(autoencoder, config.model, kinds)
+        else:
+            self.encoder = SeverityEncoder.from_autoencoder(autoencoder, config.head, config.refine_layers, kinds)
         self.autoencoder = autoencoder.requires_grad_(False).eval()
 
     def phases(self, progress: float) -> list[str]:
@@ -50,7 +56,7 @@ class SeverityStage(Stage):
     def forward(self, phase: str, x: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.no_grad():
             z0 = self.autoencoder.encode(x).float()
-            y, known = told(self.degrade.problem(x, draws), draws)
+            y, known = told(self.degrade.seen(x, draws), draws)
         severity = self.encoder(y, known)
         z_hat, var = severity.z_hat.float(), severity.var.float()
         error = (z_hat - z0).square().flatten(1).mean(dim=1)
@@ -85,15 +91,15 @@ class SeverityStage(Stage):
         return square.sum() * draws.total / (count * len(own))
 
     def grid(self, x: Tensor, draws: Draws) -> list[Tensor]:
-        problem = self.degrade.problem(x, draws)
-        return [x, problem.image, self.autoencoder.decode(self.encoder(problem.filled, problem.conditions).z_hat)]
+        seen = self.degrade.seen(x, draws)
+        return [x, seen.image, self.autoencoder.decode(self.encoder(seen.filled, seen.conditions).z_hat)]
 
     def save(self, out: Path) -> None:
         self.encoder.save_pretrained(out / "severity_encoder")
 
 
-def told(problem: Problem, draws: Draws, nothing: float = BLIND) -> tuple[Tensor, Conditions]:
+def told(seen: Seen, draws: Draws, nothing: float = BLIND) -> tuple[Tensor, Conditions]:
     """Give measurements as images with some of what is known of them: of a share `nothing`, of others a part."""
     blind, no_noise, no_kind = (draws.uniform() < share for share in (nothing, UNTOLD, UNTOLD))
-    known = problem.conditions.without(blind | no_noise, blind, blind | no_kind)
-    return torch.where(blind.view(-1, 1, 1, 1), problem.image, problem.filled), known
+    known = seen.conditions.without(blind | no_noise, blind, blind | no_kind)
+    return torch.where(blind.view(-1, 1, 1, 1), seen.image, seen.filled), known

@@ -1,0 +1,75 @@
+"""The severity encoder of a patch autoencoder: a U-Net on its latents."""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch.nn.functional as F
+from diffusers import ModelMixin, UNet2DModel
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+
+from flashdiffusion.errors import InputError, brief
+from flashdiffusion.priors import PatchAutoencoder
+from flashdiffusion.severity.conditions import count_planes
+from flashdiffusion.severity.encoder import SeverityEncoder
+
+
+class PatchSeverityEncoder(SeverityEncoder):
+    """y -> (ẑ, σ̂²): what a U-Net adds to E0(y), the patches of y, and the log-variance head on its last features.
+
+    Args:
+        unet_config: arguments of diffusers' `UNet2DModel`, but for its channels in and out.
+        patch, mean, std: of the patch autoencoder.
+        variance_scale, conditions: see `SeverityEncoder`.
+
+    Raises:
+        InputError: a patch autoencoder that cannot be.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        unet_config: dict[str, Any],
+        patch: int = 2,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        variance_scale: float = 1.0,
+        conditions: Sequence[str] | None = None,
+        head: str = "log-variance",
+    ) -> None:
+        ModelMixin.__init__(self)
+        if head != "log-variance":
+            raise InputError(f"severity head is {head!r}; a patch autoencoder's encoder has log-variance alone")
+        self.autoencoder = PatchAutoencoder(patch, mean, std)
+        planes = 0 if conditions is None else count_planes(conditions)
+        channels = {"in_channels": (3 + planes) * patch**2, "out_channels": self.autoencoder.channels}
+        self.encoder = UNet2DModel(**unet_config | channels)
+        # Called one by one, so that the features before the norm are at hand.
+        self.out_norm, self.z_conv = self.encoder.conv_norm_out, self.encoder.conv_out
+        self.encoder.conv_norm_out, self.encoder.conv_act, self.encoder.conv_out = (nn.Identity() for _ in range(3))
+        nn.init.zeros_(self.z_conv.weight)
+        nn.init.zeros_(self.z_conv.bias)
+        self._add_head(unet_config["block_out_channels"][0])
+
+    def _read(self, image: Tensor) -> Tensor:
+        folded = F.pixel_unshuffle(image, self.autoencoder.factor)
+        return cast(Tensor, self.encoder(folded, 0).sample)
+
+    def _estimate(self, features: Tensor, y: Tensor) -> Tensor:
+        return self.autoencoder.encode(y) + cast(Tensor, self.z_conv(features)).to(y.dtype)
+
+    @classmethod
+    def of(
+        cls, autoencoder: PatchAutoencoder, unet_config: dict[str, Any], conditions: Sequence[str] | None = None
+    ) -> "PatchSeverityEncoder":
+        """Make one whose ẑ is E0(y)."""
+        mean, std = (getattr(autoencoder, name).flatten().tolist() for name in ("mean", "std"))
+        known = None if conditions is None else list(conditions)
+        return cls(unet_config, autoencoder.factor, mean, std, conditions=known)
+
+    def start_from(self, other: SeverityEncoder) -> None:
+        """Copy the weights of a trained encoder of the same configuration; raises InputError for another one."""
+        try:
+            self.load_state_dict(other.state_dict())
+        except RuntimeError as error:
+            raise InputError(f"cannot start from this severity encoder: {brief(error)}") from error

@@ -1,0 +1,112 @@
+"""The patch autoencoder: exact, orthonormal, saved and loaded; a model of photographs trained on it."""
+
+import json
+
+import pytest
+import torch
+
+from flashdiffusion import FlashPipeline, GaussianBlur, SuperResolution
+from flashdiffusion.errors import CheckpointError, InputError
+from flashdiffusion.priors import PatchAutoencoder, load_autoencoder
+
+
+@pytest.mark.parametrize("patch", [1, 2, 4])
+@pytest.mark.parametrize("exponent", [0.0, 0.5, 1.0])
+def test_images_come_back(patch, exponent):
+    x = torch.rand(3, 3, 16, 24, generator=torch.Generator().manual_seed(0))
+    autoencoder = PatchAutoencoder.fitted(x, patch, exponent)
+    z = autoencoder.encode(x)
+    assert z.shape == (3, 3 * patch**2, 16 // patch, 24 // patch)
+    torch.testing.assert_close(autoencoder.decode(z), x, atol=2e-6, rtol=0)
+    assert z.mean(dim=(0, 2, 3)).abs().max() < 1e-5
+    if exponent == 1:
+        torch.testing.assert_close(z.std(dim=(0, 2, 3)), torch.ones(3 * patch**2), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("patch", [1, 2, 4])
+def test_white_noise_stays_white_noise_of_its_size(patch):
+    autoencoder = PatchAutoencoder(patch)
+    noise = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    moved = autoencoder.encode(0.5 + 0.05 * noise) - autoencoder.encode(torch.full_like(noise, 0.5))
+    assert float(moved.square().sum()) == pytest.approx(float((2 * 0.05 * noise).square().sum()), rel=1e-4)
+
+
+def test_smooth_images_are_in_the_first_channel_of_each_colour():
+    z = PatchAutoencoder(2).encode(torch.full((1, 3, 4, 4), 0.75))
+    torch.testing.assert_close(z[:, ::4], torch.ones(1, 3, 2, 2))
+    assert float(z.square().sum()) == pytest.approx(12)
+
+
+def test_it_is_saved_and_loaded(tmp_path):
+    x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    autoencoder = PatchAutoencoder.fitted(x, 2, 0.5)
+    autoencoder.save_pretrained(tmp_path)
+    loaded = load_autoencoder(tmp_path)
+    assert isinstance(loaded, PatchAutoencoder)
+    assert torch.equal(loaded.encode(x), autoencoder.encode(x))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"patch": 3}, "patch is 3; expected one of 1, 2, 4"),
+        ({"patch": None}, "patch is None"),
+        ({"std": [1.0]}, r"std is \[1.0\]; expected 12 numbers"),
+        ({"std": [0.0] * 12}, "of std above 0"),
+        ({"mean": [float("nan")] * 12}, r"mean is \[nan, .*expected 12 numbers"),
+        ({"mean": "zero"}, "mean is 'zero'"),
+    ],
+)
+def test_a_config_that_makes_none_is_refused(tmp_path, change, said):
+    PatchAutoencoder(2).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text()) | change
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=said):
+        load_autoencoder(tmp_path)
+
+
+def test_an_exponent_beyond_1_is_refused():
+    with pytest.raises(InputError, match="exponent is 2"):
+        PatchAutoencoder.fitted(torch.rand(1, 3, 8, 8), 2, 2)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory, image_folder):
+    """A model of photographs, trained for three steps."""
+    from flashdiffusion.training.recipes import get_recipe
+    from flashdiffusion.training.run import train
+
+    out = tmp_path_factory.mktemp("photos")
+    for stage in ("autoencoder", "denoiser", "severity"):
+        train(stage, [image_folder], get_recipe("tiny-photos"), out, max_steps=3)
+    return out
+
+
+def test_a_model_of_photographs_restores_any_size(photos):
+    pipe = FlashPipeline.from_pretrained(photos)
+    assert isinstance(pipe.prior.autoencoder, PatchAutoencoder)
+    for height, width in ((32, 48), (64, 16)):
+        x = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))
+        physics = GaussianBlur([0.5, 1.5], noise_std=0.05)
+        y = physics(x, torch.Generator().manual_seed(0))
+        for method, options in (("flash(proximal)", {}), ("flash(latent-dps)", {"steps": 10}), ("ae", {})):
+            images = pipe(y, physics, method=method, **options).images
+            assert images.shape == x.shape and bool(images.isfinite().all())
+
+
+def test_its_estimate_begins_as_the_measurement(photos):
+    from flashdiffusion.severity import PatchSeverityEncoder
+
+    pipe = FlashPipeline.from_pretrained(photos)
+    encoder = PatchSeverityEncoder.of(pipe.prior.autoencoder, pipe.severity_encoder.config.unet_config, ["jpeg"])
+    y = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    severity = encoder(y)
+    torch.testing.assert_close(severity.z_hat, pipe.prior.encode(y))
+    assert severity.map.shape == (2, 1, 16, 24)
+
+
+def test_a_smaller_measurement_is_restored(photos):
+    pipe = FlashPipeline.from_pretrained(photos)
+    physics = SuperResolution(2, noise_std=0.02)
+    images = pipe(torch.rand(1, 3, 16, 24, generator=torch.Generator().manual_seed(0)), physics).images
+    assert images.shape == (1, 3, 32, 48)
