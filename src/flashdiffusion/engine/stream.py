@@ -134,8 +134,8 @@ class Stream:
         problem = self.model.check(whole if rows == [*range(len(whole))] else whole.take(torch.tensor(rows)))
         holed = [False] * len(rows) if problem.holes is None else problem.holes.flatten(1).any(dim=1).tolist()
         if len({*holed}) == 2:
-            own = [[row for row, one in zip(rows, holed, strict=True) if one == kind] for kind in (False, True)]
-            return [one for part in own for one in self._start_rows(batch, part, first)]
+            groups = [[row for row, one in zip(rows, holed, strict=True) if one == kind] for kind in (False, True)]
+            return [one for part in groups for one in self._start_rows(batch, part, first)]
         solver, rule = self._method(batch, problem.physics, holed[0])
         solver.check(problem)
         if isinstance(problem.physics, BatchedPhysics):

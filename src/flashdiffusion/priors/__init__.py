@@ -3,8 +3,8 @@
 from flashdiffusion.priors.autoencoder import DiffusersAutoencoder, IdentityAutoencoder
 from flashdiffusion.priors.distilled import DistilledDecoder, load_distilled_decoder
 from flashdiffusion.priors.folder import load_component, save_component
-from flashdiffusion.priors.latent import Autoencoder, LatentPrior, load_autoencoder
-from flashdiffusion.priors.patches import PatchAutoencoder
+from flashdiffusion.priors.latent import LatentPrior, load_autoencoder
+from flashdiffusion.priors.patches import Autoencoder, PatchAutoencoder
 
 __all__ = [
     "Autoencoder",

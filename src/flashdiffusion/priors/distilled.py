@@ -10,8 +10,9 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from flashdiffusion.errors import CheckpointError, InputError, blamed_on
-from flashdiffusion.priors.autoencoder import DiffusersAutoencoder, IdentityAutoencoder, to_image_range
+from flashdiffusion.priors.autoencoder import to_image_range
 from flashdiffusion.priors.folder import load_component
+from flashdiffusion.priors.patches import Autoencoder
 from flashdiffusion.priors.trial import check_output, photograph
 
 _GROUPS = 8
@@ -72,7 +73,7 @@ class DistilledDecoder(ModelMixin, ConfigMixin):
 
 
 @torch.no_grad()
-def load_distilled_decoder(folder: Path, autoencoder: DiffusersAutoencoder | IdentityAutoencoder) -> DistilledDecoder:
+def load_distilled_decoder(folder: Path, autoencoder: Autoencoder) -> DistilledDecoder:
     """Load the distilled decoder of an autoencoder from its folder, with frozen parameters.
 
     Raises:

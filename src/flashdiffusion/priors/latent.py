@@ -13,12 +13,11 @@ from flashdiffusion.data import ensure_directory
 from flashdiffusion.errors import CheckpointError, InputError, SizeError, blamed_on, shown
 from flashdiffusion.priors.autoencoder import DiffusersAutoencoder, IdentityAutoencoder
 from flashdiffusion.priors.folder import check_files, load_component, read_json, resolve_folder, save_component
-from flashdiffusion.priors.patches import PatchAutoencoder
+from flashdiffusion.priors.patches import Autoencoder, PatchAutoencoder
 from flashdiffusion.priors.precision import KeepsFloat32Buffers
 from flashdiffusion.priors.trial import check_output, photograph
 from flashdiffusion.schedule import NoiseSchedule
 
-Autoencoder = DiffusersAutoencoder | PatchAutoencoder | IdentityAutoencoder
 _AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
 LARGEST_UNIT = 1024
 FAR = 3.0  # a model's own scale stays within this factor of 1 on any one photograph

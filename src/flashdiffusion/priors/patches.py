@@ -10,7 +10,12 @@ from torch import Tensor
 from flashdiffusion.data import ensure_directory, write_json
 from flashdiffusion.errors import InputError, blamed_on, shown
 from flashdiffusion.priors.arguments import is_kind
-from flashdiffusion.priors.autoencoder import to_image_range, to_network_range
+from flashdiffusion.priors.autoencoder import (
+    DiffusersAutoencoder,
+    IdentityAutoencoder,
+    to_image_range,
+    to_network_range,
+)
 from flashdiffusion.priors.folder import read_json
 from flashdiffusion.priors.precision import KeepsFloat32Buffers
 
@@ -91,7 +96,10 @@ class PatchAutoencoder(KeepsFloat32Buffers):
         """Read one from its folder; raises CheckpointError for a config that makes none."""
         config = read_json(folder / "config.json")
         with blamed_on(folder / "config.json"):
-            return cls(*(config.get(name) for name in ("patch", "mean", "std")))
+            return cls(config["patch"], config.get("mean"), config.get("std"))
+
+
+Autoencoder = DiffusersAutoencoder | PatchAutoencoder | IdentityAutoencoder
 
 
 def _haar(side: int) -> Tensor:

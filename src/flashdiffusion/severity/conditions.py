@@ -9,6 +9,7 @@ from torch import Tensor
 UNIT = 0.2  # σ_y that stands as 1 in its plane
 _SHARED = 4  # planes that every encoder with conditions has: lost pixels, whether σ_y is known, σ_y, and what A keeps
 _POWERS = 6  # of σ_y and of what A takes away: two squares, two fourth powers, their product, and mildness
+_TENSORS = ("noise_std", "lost", "kept")
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,9 @@ class Conditions:
     @classmethod
     def join(cls, parts: Sequence["Conditions"], order: Tensor) -> "Conditions":
         """Put those of several batches one after the other, then in this order of rows."""
-        numbers = (torch.cat([getattr(part, name) for part in parts])[order] for name in ("noise_std", "lost"))
+        std, lost, kept = (torch.cat([getattr(part, name) for part in parts])[order] for name in _TENSORS)
         kinds = [name for part in parts for name in part.kinds]
-        kept = torch.cat([part.kept for part in parts])[order]
-        return cls(*numbers, [kinds[row] for row in order.tolist()], kept)
+        return cls(std, lost, [kinds[row] for row in order.tolist()], kept)
 
     def without(self, noise_std: Tensor, lost: Tensor, kind: Tensor) -> "Conditions":
         """Forget some of it: bool (B,) each."""

@@ -94,7 +94,8 @@ class Registered:
     fixed: values of settings that the name settles. space: "latents" or "pixels" if it works on those alone. alone: of
     a start after which there are no steps, the name of that method. steps: length of a solver's own time grid, None
     for the whole schedule. hole_steps: the same for images with holes, where it differs. geometric: whether the noise
-    falls by a constant factor from time to time of that grid. start: settings of a Flash start that go with a solver, in place of that start's defaults.
+    falls by a constant factor from time to time of that grid. start: settings of a Flash start that go with a solver,
+    in place of that start's defaults.
     """
 
     cls: Any

@@ -75,13 +75,12 @@ _PIXEL_SCHEDULE = {
 _REGRESSOR = {"stride": 4, "width": 60, "depths": [4, 4], "heads": 6, "window": 8, "mlp_ratio": 2}
 _LIGHT_DECODER = {"width": 64, "layers": 2}
 
+_KL_CPU = AutoencoderConfig(loop=LoopConfig(share=0.35, batch_size=8, lr=5e-4), model=_AUTOENCODER, lpips_weight=0.5)
 _FACES_128_CPU = Recipe(
     name="faces-128-cpu",
     size=128,
     max_minutes=180,
-    autoencoder=AutoencoderConfig(
-        loop=LoopConfig(share=0.35, batch_size=8, lr=5e-4), model=_AUTOENCODER, lpips_weight=0.5
-    ),
+    autoencoder=_KL_CPU,
     denoiser=DenoiserConfig(
         loop=LoopConfig(share=0.30, batch_size=32, lr=5e-4, ema_decay=0.999),
         model=_DENOISER,
@@ -103,7 +102,7 @@ _FACES_128 = replace(
     max_minutes=25,
     channels_last=True,
     autoencoder=replace(
-        _FACES_128_CPU.autoencoder,
+        _KL_CPU,
         loop=LoopConfig(share=0.4, batch_size=64, lr=1e-3),
         adversarial_weight=0.05,
         adversarial_from=0.6,
