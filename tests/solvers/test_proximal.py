@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics import JPEG, Denoising, GaussianBlur, Operator
+from flashdiffusion.physics import JPEG, BoxInpainting, Denoising, GaussianBlur, Operator
 from flashdiffusion.solvers import Problem, Proximal
 from flashdiffusion.solvers.consistency import Consistency, gauss_newton, white_variance
+from flashdiffusion.solvers.estimate import in_holes
 from toy import ToyPrior, run, started
 
 PRIOR = ToyPrior()
@@ -173,6 +174,20 @@ def test_the_last_step_finishes_the_image_and_only_it():
     assert _solver().step(z, torch.tensor([3, 2, 4]), problem, noise).image is None
     outcomes = list(run([started(z, torch.tensor([1, 2, 1]), problem, _solver())]))
     assert all(one.image is not None and one.result.failed is None for one in outcomes)
+
+
+def test_in_holes_noise_is_added_down_to_the_last_level():
+    z, generator = _truth(2, 48)
+    physics = BoxInpainting([8, 0], [8, 0], [20, 0], [20, 0], 0.05)
+    problem = Problem(physics(PRIOR.decode(z), generator), physics)
+    inside = in_holes(problem, (24, 24)).expand_as(z)
+    problem = replace(problem, variance=torch.where(inside[:, :1], 1.0, 0.01).to(z))
+    solver = Proximal(PRIOR, PRIOR.schedule.geometric(12), error_share=100.0)
+    k, noise = torch.tensor([3, 3]), torch.randn(2, 1, *z.shape[1:], generator=generator, dtype=z.dtype)
+    added = solver.step(z, k, problem, noise).z - solver.step(z, k, problem, 0 * noise).z
+    abar = solver.grid.abar[k - 1].view(-1, 1, 1, 1).to(z)
+    torch.testing.assert_close(added[inside], ((1 - abar).sqrt() * noise[:, 0])[inside])
+    assert not bool(added[~inside].any()), "elsewhere κ mean(m) is more than the next level"
 
 
 def test_uncertain_places_move_and_certain_ones_stay():
