@@ -10,6 +10,7 @@ from flashdiffusion.physics import (
     BoxInpainting,
     CameraShake,
     Compose,
+    Defocus,
     Denoising,
     GaussianBlur,
     MotionBlur,
@@ -30,6 +31,7 @@ def examples(size: tuple[int, int]) -> dict[str, list[BatchedPhysics]]:
     return {
         "gaussian-blur": [GaussianBlur([0.0, 0.3, 1.7, 4.5])],
         "blur": [Blur(torch.rand(4, 5, 8, generator=seeded(3)))],
+        "defocus": [Defocus([0.5, 1.3, 2.5, 4.0])],
         "motion-blur": [MotionBlur.from_std(std, seeded(3))],
         "nonlinear-blur": [CameraShake.from_std(std, seeded(3))],
         "random-inpainting": [holes],

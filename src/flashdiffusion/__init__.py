@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         BoxInpainting,
         CameraShake,
         Compose,
+        Defocus,
         Denoising,
         GaussianBlur,
         Mixed,
@@ -50,8 +51,8 @@ _HOMES = {
     for home, names in {
         "errors": "CheckpointError FlashDiffusionError InputError",
         "methods": "Settings",
-        "physics": "Blur BlurKernelSpace BoxInpainting CameraShake Compose Denoising GaussianBlur HDR JPEG Mixed "
-        "MotionBlur Operator PhaseRetrieval RandomInpainting SuperResolution WithParams",
+        "physics": "Blur BlurKernelSpace BoxInpainting CameraShake Compose Defocus Denoising GaussianBlur HDR JPEG "
+        "Mixed MotionBlur Operator PhaseRetrieval RandomInpainting SuperResolution WithParams",
         "pipeline": "Batch FlashPipeline Restoration Restored",
         "priors": "DistilledDecoder LatentPrior",
         "regression": "Regressor",
@@ -71,6 +72,7 @@ __all__ = [
     "CheckpointError",
     "Compose",
     "DDIMInversion",
+    "Defocus",
     "Denoising",
     "EncodedEstimate",
     "Fixed",

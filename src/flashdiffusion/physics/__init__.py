@@ -7,6 +7,7 @@ from flashdiffusion.physics.base import BatchedPhysics, per_image
 from flashdiffusion.physics.blur import GaussianBlur
 from flashdiffusion.physics.blur_kernel_space import BlurKernelSpace
 from flashdiffusion.physics.compose import Compose
+from flashdiffusion.physics.defocus import Defocus
 from flashdiffusion.physics.denoising import Denoising
 from flashdiffusion.physics.foreign import WithParams, flattened, is_linear, noise_std_of
 from flashdiffusion.physics.hdr import HDR
@@ -30,6 +31,7 @@ __all__ = [
     "BoxInpainting",
     "CameraShake",
     "Compose",
+    "Defocus",
     "Denoising",
     "Form",
     "GaussianBlur",

@@ -1,5 +1,6 @@
 """Convolution with a kernel per image, and blur with the user's own kernels."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -57,12 +58,17 @@ class Blur(BatchedPhysics):
 
     def A_adjoint(self, y: Tensor) -> Tensor:
         self.check_batch(y)
-        # A is linear: its vector-Jacobian product, at any point, is the adjoint, borders included.
-        with torch.inference_mode(False), torch.enable_grad():
-            y = y.clone() if y.is_inference() else y
-            x = torch.zeros_like(y, requires_grad=True)
-            (adjoint,) = torch.autograd.grad(self.A(x), x, y, create_graph=y.requires_grad)
-        return adjoint
+        return transposed(self.A, y)
+
+
+def transposed(A: Callable[[Tensor], Tensor], y: Tensor) -> Tensor:
+    """Give Aᵀy (B, C, H, W) of a linear A between images of one size, borders included; differentiable in y."""
+    # The vector-Jacobian product of a linear function, at any point, is its adjoint.
+    with torch.inference_mode(False), torch.enable_grad():
+        y = y.clone() if y.is_inference() else y
+        x = torch.zeros_like(y, requires_grad=True)
+        (adjoint,) = torch.autograd.grad(A(x), x, y, create_graph=y.requires_grad)
+    return adjoint
 
 
 def convolve(x: Tensor, kernel: Tensor) -> Tensor:
