@@ -30,7 +30,10 @@ def examples(size: tuple[int, int]) -> dict[str, list[BatchedPhysics]]:
     holes = RandomInpainting.from_ratio([0.7] * 4, size, seeded(1))
     return {
         "gaussian-blur": [GaussianBlur([0.0, 0.3, 1.7, 4.5])],
-        "blur": [Blur(torch.rand(4, 5, 8, generator=seeded(3)))],
+        "blur": [
+            Blur(torch.rand(4, 1, 5, 8, generator=seeded(3))),
+            Blur(torch.rand(4, 3, 6, 7, generator=seeded(4))),
+        ],
         "defocus": [Defocus([0.5, 1.3, 2.5, 4.0])],
         "motion-blur": [MotionBlur.from_std(std, seeded(3))],
         "nonlinear-blur": [CameraShake.from_std(std, seeded(3))],

@@ -95,7 +95,7 @@ def test_speaks_the_protocol(physics):
 
 def test_only_linear_operators_have_an_adjoint():
     inpainting = ["random-inpainting", "box-inpainting"]
-    blurs = ["gaussian-blur", "motion-blur", "defocus", "blur"]
+    blurs = ["gaussian-blur", "motion-blur", "defocus", "blur", "blur 1"]
     linear = {*blurs, "super-resolution", "denoising", "composed 1", *inpainting}
     assert set(LINEAR) == linear
     assert all(is_linear(make()) == (name in LINEAR) for name, make in MAKE.items())
