@@ -8,6 +8,7 @@ from flashdiffusion.physics import (
     BatchedPhysics,
     Blur,
     BoxInpainting,
+    CameraNoise,
     CameraShake,
     Compose,
     Defocus,
@@ -44,6 +45,7 @@ def examples(size: tuple[int, int]) -> dict[str, list[BatchedPhysics]]:
         "hdr": [HDR([1.0, 1.5, 2.0, 3.0])],
         "jpeg": [JPEG([1, 20, 50, 95])],
         "denoising": [Denoising([0.05] * 4)],
+        "camera-noise": [CameraNoise([0.0, 0.001, 0.01, 0.1])],
         "composed": [
             Compose(blur, JPEG([1, 20, 50, 95])),
             Compose(blur, SuperResolution(2)),

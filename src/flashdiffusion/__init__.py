@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         Blur,
         BlurKernelSpace,
         BoxInpainting,
+        CameraNoise,
         CameraShake,
         Compose,
         Defocus,
@@ -51,8 +52,8 @@ _HOMES = {
     for home, names in {
         "errors": "CheckpointError FlashDiffusionError InputError",
         "methods": "Settings",
-        "physics": "Blur BlurKernelSpace BoxInpainting CameraShake Compose Defocus Denoising GaussianBlur HDR JPEG "
-        "Mixed MotionBlur Operator PhaseRetrieval RandomInpainting SuperResolution WithParams",
+        "physics": "Blur BlurKernelSpace BoxInpainting CameraNoise CameraShake Compose Defocus Denoising GaussianBlur "
+        "HDR JPEG Mixed MotionBlur Operator PhaseRetrieval RandomInpainting SuperResolution WithParams",
         "pipeline": "Batch FlashPipeline Restoration Restored",
         "priors": "DistilledDecoder LatentPrior",
         "regression": "Regressor",
@@ -68,6 +69,7 @@ __all__ = [
     "Blur",
     "BlurKernelSpace",
     "BoxInpainting",
+    "CameraNoise",
     "CameraShake",
     "CheckpointError",
     "Compose",

@@ -6,10 +6,11 @@ from pkgutil import iter_modules
 from flashdiffusion.physics.base import BatchedPhysics, per_image
 from flashdiffusion.physics.blur import GaussianBlur
 from flashdiffusion.physics.blur_kernel_space import BlurKernelSpace
+from flashdiffusion.physics.camera_noise import CameraNoise
 from flashdiffusion.physics.compose import Compose
 from flashdiffusion.physics.defocus import Defocus
 from flashdiffusion.physics.denoising import Denoising
-from flashdiffusion.physics.foreign import WithParams, flattened, is_linear, noise_std_of
+from flashdiffusion.physics.foreign import Chain, WithParams, flattened, is_linear, noise_std_of
 from flashdiffusion.physics.hdr import HDR
 from flashdiffusion.physics.inpainting import BoxInpainting, RandomInpainting
 from flashdiffusion.physics.jpeg import JPEG
@@ -29,7 +30,9 @@ __all__ = [
     "Blur",
     "BlurKernelSpace",
     "BoxInpainting",
+    "CameraNoise",
     "CameraShake",
+    "Chain",
     "Compose",
     "Defocus",
     "Denoising",

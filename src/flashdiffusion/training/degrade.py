@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.physics import get_task
+from flashdiffusion.physics.noise import entry_std
 from flashdiffusion.physics.tasks import Mixture
 from flashdiffusion.solvers import Problem
 from flashdiffusion.training.draws import Draws
@@ -47,4 +48,5 @@ class Degradation:
         with torch.autocast(x.device.type, enabled=False):  # the degradation itself is not the network's
             y = physics.A(x)
             noise = draws.normal(*y.shape[1:])
-            return Problem(y + physics.noise_std.to(y).view(-1, 1, 1, 1) * noise, physics)
+            # Counts of photons are drawn as normal numbers, of which each image takes as many whatever its light.
+            return Problem(y + entry_std(y, physics.noise_std, physics.gain) * noise, physics)
