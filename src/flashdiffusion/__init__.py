@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         RandomInpainting,
         SuperResolution,
         WithParams,
+        estimate_noise_std,
     )
     from flashdiffusion.pipeline import Batch, FlashPipeline, Restoration, Restored
     from flashdiffusion.priors import DistilledDecoder, LatentPrior
@@ -53,7 +54,8 @@ _HOMES = {
         "errors": "CheckpointError FlashDiffusionError InputError",
         "methods": "Settings",
         "physics": "Blur BlurKernelSpace BoxInpainting CameraNoise CameraShake Compose Defocus Denoising GaussianBlur "
-        "HDR JPEG Mixed MotionBlur Operator PhaseRetrieval RandomInpainting SuperResolution WithParams",
+        "HDR JPEG Mixed MotionBlur Operator PhaseRetrieval RandomInpainting SuperResolution WithParams "
+        "estimate_noise_std",
         "pipeline": "Batch FlashPipeline Restoration Restored",
         "priors": "DistilledDecoder LatentPrior",
         "regression": "Regressor",
@@ -108,6 +110,7 @@ __all__ = [
     "Transition",
     "WithParams",
     "__version__",
+    "estimate_noise_std",
 ]
 
 

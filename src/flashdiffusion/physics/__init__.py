@@ -18,6 +18,7 @@ from flashdiffusion.physics.kernel_blur import Blur
 from flashdiffusion.physics.kernel_wizard import KernelWizard
 from flashdiffusion.physics.mixed import Mixed, concatenate
 from flashdiffusion.physics.motion_blur import MotionBlur
+from flashdiffusion.physics.noise_estimate import estimate_noise_std
 from flashdiffusion.physics.nonlinear_blur import CameraShake
 from flashdiffusion.physics.operator import Operator
 from flashdiffusion.physics.phase_retrieval import PhaseRetrieval
@@ -53,6 +54,7 @@ __all__ = [
     "Task",
     "WithParams",
     "concatenate",
+    "estimate_noise_std",
     "flattened",
     "get_task",
     "is_linear",
