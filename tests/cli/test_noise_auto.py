@@ -59,7 +59,7 @@ def test_severity_takes_it_too(flash, noisy, tiny_model):
     ("physics", "said"),
     [
         ("phase-retrieval", "noise is estimated from images, and measurements of phase-retrieval are no images"),
-        ("camera-noise:gain=0.01", "that of camera-noise is of two parts, of which its gain says one"),
+        ("hdr+camera-noise:gain=0.01", "that of hdr+camera-noise is of two parts, of which its gain says one"),
         (
             "gaussian-blur:std=1,noise_std=0.1",
             "noise std is auto, and gaussian-blur:std=1,noise_std=0.1 says it too",

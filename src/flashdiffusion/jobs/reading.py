@@ -197,9 +197,9 @@ def estimated(y: Tensor, physics: BatchedPhysics | None) -> float:
     """Estimate σ_y of one measurement (1, ...), up to 1; raises InputError where that cannot mean anything."""
     reason = None
     if physics is not None and not physics.gives_images:
-        reason = f"measurements of {physics.name} are no images"
+        reason = f"measurements of {physics.names[0]} are no images"
     elif physics is not None and physics.gain is not None:
-        reason = f"that of {physics.name} is of two parts, of which its gain says one"
+        reason = f"that of {physics.names[0]} is of two parts, of which its gain says one"
     if reason is not None:
         raise InputError(f"noise std is auto: noise is estimated from images, and {reason}; expected a number")
     return min(1.0, float(estimate_noise_std(y, None if physics is None else physics.measured(torch.ones_like(y)))))
