@@ -3,6 +3,7 @@ import torch
 
 from flashdiffusion.data import MeasurementFile
 from flashdiffusion.errors import InputError
+from flashdiffusion.methods import SOLVERS
 from flashdiffusion.physics import (
     PHYSICS,
     TASKS,
@@ -122,3 +123,10 @@ def test_training_draws_the_same_variance():
 def test_refuses_gains_that_are_none(bad):
     with pytest.raises(InputError, match=r"camera gain is .*; expected numbers from 0 to 1 \(y of one photon\)"):
         CameraNoise(bad)
+
+
+@pytest.mark.parametrize("solver", [name for name in SOLVERS if name != "dps"])
+def test_every_solver_takes_it(tiny_pipeline, solver):
+    physics = CameraNoise([0.001, 0.05], 0.02)
+    y = physics(_x(2, 32), _generator())
+    assert tiny_pipeline(y, physics, solver=solver, start="flash", steps=2).images.isfinite().all()
