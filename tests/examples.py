@@ -8,8 +8,10 @@ from flashdiffusion.physics import (
     BatchedPhysics,
     Blur,
     BoxInpainting,
+    CameraNoise,
     CameraShake,
     Compose,
+    Defocus,
     Denoising,
     GaussianBlur,
     MotionBlur,
@@ -29,7 +31,11 @@ def examples(size: tuple[int, int]) -> dict[str, list[BatchedPhysics]]:
     holes = RandomInpainting.from_ratio([0.7] * 4, size, seeded(1))
     return {
         "gaussian-blur": [GaussianBlur([0.0, 0.3, 1.7, 4.5])],
-        "blur": [Blur(torch.rand(4, 5, 8, generator=seeded(3)))],
+        "blur": [
+            Blur(torch.rand(4, 1, 5, 8, generator=seeded(3))),
+            Blur(torch.rand(4, 3, 6, 7, generator=seeded(4))),
+        ],
+        "defocus": [Defocus([0.5, 1.3, 2.5, 4.0])],
         "motion-blur": [MotionBlur.from_std(std, seeded(3))],
         "nonlinear-blur": [CameraShake.from_std(std, seeded(3))],
         "random-inpainting": [holes],
@@ -39,6 +45,7 @@ def examples(size: tuple[int, int]) -> dict[str, list[BatchedPhysics]]:
         "hdr": [HDR([1.0, 1.5, 2.0, 3.0])],
         "jpeg": [JPEG([1, 20, 50, 95])],
         "denoising": [Denoising([0.05] * 4)],
+        "camera-noise": [CameraNoise([0.0, 0.001, 0.01, 0.1])],
         "composed": [
             Compose(blur, JPEG([1, 20, 50, 95])),
             Compose(blur, SuperResolution(2)),

@@ -29,7 +29,8 @@ NOT_HERE = (".ckpt", ".pth", "/shared/", "runs/mine")
 
 
 def _blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [block for kind, block in found if kind == language]
 
 
 def _code(page: Path) -> list[str]:

@@ -316,7 +316,7 @@ KERNEL = np.random.default_rng(1).random((4, 6)).astype(np.float32)
 
 def test_own_blur_kernels(tiny_pipeline, tmp_path):
     x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    one, two = Blur(KERNEL), Blur(torch.from_numpy(np.stack([KERNEL, 3 * KERNEL[::-1].copy()])))
+    one, two = Blur(KERNEL), Blur(torch.from_numpy(np.stack([KERNEL, 3 * KERNEL[::-1].copy()]))[:, None])
     assert len(one) == 1 and len(two) == 2
     torch.testing.assert_close(one.A(x)[0], two.A(x)[0])
     assert float((one.A(x)[1] - two.A(x)[1]).abs().max()) > 1e-3
@@ -332,7 +332,7 @@ def test_own_blur_kernels(tiny_pipeline, tmp_path):
     for name, error in (("kernel.png", 0.02), ("kernel.npy", 1e-6)):
         torch.testing.assert_close(Blur(tmp_path / name).A(x), one.A(x), atol=error, rtol=0)
     assert tiny_pipeline(x.float(), one, settings=FEW).images.isfinite().all()
-    for wrong, said in ((np.zeros((3, 3)), "positive sums"), (np.ones(3), "expected .h, w."), ([[np.nan]], "finite")):
+    for wrong, said in ((np.zeros((3, 3)), "sum 0"), (np.ones(3), "expected .h, w."), ([[np.nan]], "finite")):
         with pytest.raises(InputError, match=said):
             Blur(np.asarray(wrong))
 

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
         Blur,
         BlurKernelSpace,
         BoxInpainting,
+        CameraNoise,
         CameraShake,
         Compose,
+        Defocus,
         Denoising,
         GaussianBlur,
         Mixed,
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
         RandomInpainting,
         SuperResolution,
         WithParams,
+        estimate_noise_std,
     )
     from flashdiffusion.pipeline import Batch, FlashPipeline, Restoration, Restored
     from flashdiffusion.priors import DistilledDecoder, LatentPrior
@@ -50,8 +53,9 @@ _HOMES = {
     for home, names in {
         "errors": "CheckpointError FlashDiffusionError InputError",
         "methods": "Settings",
-        "physics": "Blur BlurKernelSpace BoxInpainting CameraShake Compose Denoising GaussianBlur HDR JPEG Mixed "
-        "MotionBlur Operator PhaseRetrieval RandomInpainting SuperResolution WithParams",
+        "physics": "Blur BlurKernelSpace BoxInpainting CameraNoise CameraShake Compose Defocus Denoising GaussianBlur "
+        "HDR JPEG Mixed MotionBlur Operator PhaseRetrieval RandomInpainting SuperResolution WithParams "
+        "estimate_noise_std",
         "pipeline": "Batch FlashPipeline Restoration Restored",
         "priors": "DistilledDecoder LatentPrior",
         "regression": "Regressor",
@@ -67,10 +71,12 @@ __all__ = [
     "Blur",
     "BlurKernelSpace",
     "BoxInpainting",
+    "CameraNoise",
     "CameraShake",
     "CheckpointError",
     "Compose",
     "DDIMInversion",
+    "Defocus",
     "Denoising",
     "EncodedEstimate",
     "Fixed",
@@ -104,6 +110,7 @@ __all__ = [
     "Transition",
     "WithParams",
     "__version__",
+    "estimate_noise_std",
 ]
 
 

@@ -28,6 +28,7 @@ from flashdiffusion.physics import (
     concatenate,
     is_linear,
 )
+from flashdiffusion.physics.noise import mean_variance
 from flashdiffusion.physics.tasks import measure
 from flashdiffusion.types import Physics, RowwisePhysics
 
@@ -95,7 +96,8 @@ def test_speaks_the_protocol(physics):
 
 def test_only_linear_operators_have_an_adjoint():
     inpainting = ["random-inpainting", "box-inpainting"]
-    linear = {"gaussian-blur", "super-resolution", "motion-blur", "blur", "denoising", "composed 1", *inpainting}
+    blurs = ["gaussian-blur", "motion-blur", "defocus", "blur", "blur 1"]
+    linear = {*blurs, "super-resolution", "denoising", "camera-noise", "composed 1", *inpainting}
     assert set(LINEAR) == linear
     assert all(is_linear(make()) == (name in LINEAR) for name, make in MAKE.items())
 
@@ -218,7 +220,9 @@ def test_noise_has_its_standard_deviation_and_comes_from_the_generator(physics):
     x = _x()
     noise = (physics(x, torch.Generator().manual_seed(0)) - physics.A(x)).flatten(1)
     slack = 5 / (2 * noise.shape[1]) ** 0.5  # five standard deviations of the estimate
-    assert noise.std(dim=1).tolist() == pytest.approx(std, rel=slack)
+    expected = mean_variance(physics.A(x), physics.noise_std, physics.gain).sqrt()
+    assert noise.std(dim=1).tolist() == pytest.approx(expected.tolist(), rel=slack)
+    assert physics.gain is not None or expected.tolist() == pytest.approx(std)
     assert torch.equal(physics(x, torch.Generator().manual_seed(5)), physics(x, torch.Generator().manual_seed(5)))
     assert physics.take(torch.tensor([3, 1])).noise_std.tolist() == [0.1, 0.02]
 

@@ -32,6 +32,15 @@ Maps = Annotated[
 ]
 Seed = Annotated[int, option("Seed of everything random.")]
 NoiseStd = Annotated[float, option("Noise standard deviation on the [0, 1] scale.")]
+AUTO = "auto"
+NoiseStdOrAuto = Annotated[
+    str | None,
+    option(
+        "Noise standard deviation of images on the [0, 1] scale, or auto: estimated from each; default: 0.05.",
+        metavar=f"FLOAT|{AUTO}",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, option("Print JSON instead of a table.", "--json")]
 Fit = Annotated[bool, option("Crop and resize images to the model's size.", "--fit")]
 Limit = Annotated[int | None, option("Use the first images only; default: all.")]
@@ -310,6 +319,16 @@ class _MethodsOptions(_SettingOptions):
         if twice := {label for label in labels if labels.count(label) > 1}:
             raise InputError(f"method {', '.join(sorted(twice))} is given twice; expected each once")
         return found
+
+
+def noise_level(text: str | None) -> float | None:
+    """σ_y as given, 0.05 if it is not; None if it is to be estimated. Raises InputError for what is no number."""
+    if text is None:
+        return 0.05
+    try:
+        return None if text.strip().lower() == AUTO else float(text)
+    except ValueError as error:
+        raise InputError(f"noise std is {text!r}; expected a number from 0 to 1, or {AUTO}") from error
 
 
 def setting_of(text: str) -> str:

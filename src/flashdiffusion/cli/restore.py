@@ -22,14 +22,12 @@ class DamageOptions:
     """What damaged the images."""
 
     physics: options.Physics = None
-    noise_std: Annotated[
-        float | None, option("Noise standard deviation of images on the [0, 1] scale; default: 0.05.")
-    ] = None
+    noise_std: options.NoiseStdOrAuto = None
 
     @property
-    def std(self) -> float:
-        """σ_y of images."""
-        return 0.05 if self.noise_std is None else self.noise_std
+    def std(self) -> float | None:
+        """σ_y of images; None if it is to be estimated from each."""
+        return options.noise_level(self.noise_std)
 
     @property
     def unused(self) -> str | None:
@@ -43,14 +41,16 @@ class DamageOptions:
     def check(self, files: Sequence[Path], seed: int) -> None:
         """Raise InputError if images and arrays cannot be restored for what is known of their damage."""
         from flashdiffusion.jobs.parse import check_files, drawn_by, parse_physics
-        from flashdiffusion.jobs.reading import is_image
+        from flashdiffusion.jobs.reading import check_estimable, is_image
         from flashdiffusion.seeds import image_generator
 
         if self.physics is None:
             return
         check_files(self.physics, files)
+        if self.std is None:
+            check_estimable(self.physics)
         first = files[0] if files else None
-        probe = parse_physics(self.physics, (1, 1), image_generator(seed, ""), self.std, first)
+        probe = parse_physics(self.physics, (1, 1), image_generator(seed, ""), self.std or 0.0, first)
         if files and (unknown := drawn_by(self.physics)):
             raise InputError(f"to restore an image one must know {unknown}")
         if not probe.gives_images and (images := [path for path in files if is_image(path)]):
@@ -63,7 +63,11 @@ class DamageOptions:
         """What results depend on, for their file."""
         from flashdiffusion.jobs.inputs import named_files
 
-        return {"physics": self.physics, "noise_std": self.std, "physics_files": named_files(self.physics)}
+        return {
+            "physics": self.physics,
+            "noise_std": options.AUTO if self.std is None else self.std,
+            "physics_files": named_files(self.physics),
+        }
 
 
 @dataclass(frozen=True)

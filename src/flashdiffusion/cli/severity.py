@@ -1,11 +1,12 @@
 """`flashdiffusion severity`."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 from flashdiffusion.cli.command import option
 from flashdiffusion.cli.inputs import Failures, keep_inputs, named
-from flashdiffusion.cli.options import Fit, Inputs, Json, Maps, ModelOptions, NoiseStd, Physics
+from flashdiffusion.cli.options import Fit, Inputs, Json, Maps, ModelOptions, NoiseStdOrAuto, Physics, noise_level
 from flashdiffusion.cli.tables import print_records, write_csv
 from flashdiffusion.errors import note
 
@@ -14,7 +15,7 @@ def command(
     inputs: Inputs,
     model: ModelOptions,
     physics: Physics = None,
-    noise_std: NoiseStd = 0.05,
+    noise_std: NoiseStdOrAuto = None,
     fit: Fit = False,
     sort: Annotated[bool, option("Print the most damaged image first.", "--sort")] = False,
     csv: Annotated[Path | None, option("Write the table to this CSV file too.")] = None,
@@ -29,14 +30,14 @@ def command(
     from flashdiffusion.jobs.records import Record
     from flashdiffusion.severity import map_picture
 
-    files = named(inputs)
+    files, std = named(inputs), noise_level(noise_std)
     if csv is not None:
         ensure_file(csv)
     if maps is not None:
         keep_inputs(files, maps, ".png")
         ensure_directory(maps)
     pipeline = model.choice().open()
-    reader = Reader(pipeline, physics, noise_std, fit=fit)
+    reader = Reader(pipeline, physics, std, fit=fit)
     records, failures = [], Failures()
     for n, (name, path) in enumerate(files.items()):
         item = Item(n, name, str(path))
@@ -46,7 +47,8 @@ def command(
             size = problem.image.shape[2:]
             if maps is not None:
                 save_image(map_picture(severity.map[0, 0], (size[0], size[1])), maps / f"{name}.png")
-            records.append(Record(name, severity=float(severity.var), start_step=int(time), file=str(path)))
+            known = Record(name, noise_std=item.noise_std, file=str(path))
+            records.append(replace(known, severity=float(severity.var), start_step=int(time)))
         for text in item.notes:
             note(text)
     if sort:

@@ -25,7 +25,7 @@ class Item:
     "clean", "measured"), as PNG files. features: what distances of whole runs need of the image, as a safetensors file;
     empty if there is nothing. reason: what went wrong; with a record, this was not the restoration. source:
     the file that the reason is about, if it could not be read. notes: what the user should be told. fitted: whether the
-    image was cropped and resized. grey: whether it was grey.
+    image was cropped and resized. grey: whether it was grey. noise_std: σ_y that was estimated from it.
     """
 
     index: int
@@ -39,6 +39,7 @@ class Item:
     notes: tuple[str, ...] = ()
     fitted: bool = False
     grey: bool = False
+    noise_std: float | None = None
 
     def note(self, text: str) -> None:
         """Tell the user something."""

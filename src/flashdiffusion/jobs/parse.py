@@ -85,6 +85,11 @@ def drawn_by(text: str) -> str | None:
     return None
 
 
+def says_noise(text: str) -> bool:
+    """Whether noise_std stands among the parameters; raises InputError as `parse_physics`."""
+    return any(_NOISE in one.values for one in read_physics(text))
+
+
 def own_files(text: str | None, image: Path) -> list[Path]:
     """The image's own files, of the folders that `text` names.
 

@@ -13,8 +13,8 @@ from flashdiffusion.data.images import fit, read_image, to_tensor
 from flashdiffusion.data.measurements import SUFFIX
 from flashdiffusion.errors import InputError, SizeError
 from flashdiffusion.jobs.job import Item
-from flashdiffusion.jobs.parse import parse_physics
-from flashdiffusion.physics import PHYSICS, BatchedPhysics, BlurKernelSpace
+from flashdiffusion.jobs.parse import parse_physics, says_noise
+from flashdiffusion.physics import PHYSICS, BatchedPhysics, BlurKernelSpace, estimate_noise_std
 from flashdiffusion.pipeline import FlashPipeline
 from flashdiffusion.pipeline.inputs import as_measurements, doubts
 from flashdiffusion.seeds import image_generator
@@ -62,26 +62,29 @@ class Reader:
     """Reads measurement files, arrays and images that came degraded, for a model.
 
     Args:
-        physics, noise_std: what damaged images and gave arrays, as on the command line; None if it is not known.
+        physics: what damaged images and gave arrays, as on the command line; None if it is not known.
+        noise_std: of images and arrays; None to estimate it from each, see `estimate_noise_std`.
         seed: of what the physics draws at random.
         fit: crop and resize images so that they are restored at the model's size.
         needed: refuse an image whose physics is not known.
 
     Raises:
-        InputError: `fit`, and the model does not say its size.
+        InputError: `fit`, and the model does not say its size; noise that is to be estimated, and `physics` says it.
     """
 
     def __init__(
         self,
         pipeline: FlashPipeline,
         physics: str | None = None,
-        noise_std: float = 0.05,
+        noise_std: float | None = 0.05,
         seed: int = 0,
         fit: bool = False,
         needed: bool = False,
     ) -> None:
         if fit and pipeline.sample_size is None:
             raise InputError("--fit: the model's folder does not say its image size; expected sample_size in its index")
+        if noise_std is None and physics is not None:
+            check_estimable(physics)
         self.pipeline, self.physics, self.noise_std, self.seed = pipeline, physics, noise_std, seed
         self.fit, self.needed = fit, needed
         self._sizes: dict[tuple[int, int], tuple[int, int]] = {}  # that images are fitted to, by their own
@@ -128,7 +131,11 @@ class Reader:
         if physics is None and self.needed:
             raise InputError(f"{item.name} is an image: say what damaged it with --physics, e.g. gaussian-blur:std=2")
         item.fitted, item.grey = self.fit, image.info["grey"]
-        return to_tensor(fit(image, *size) if self.fit else image)[None], physics
+        y = to_tensor(fit(image, *size) if self.fit else image)[None]
+        if self.noise_std is None:
+            item.noise_std = estimated(y, physics)
+            physics = self._physics_of(item.name, size, path, original, item.noise_std)
+        return y, physics
 
     def _array(self, path: Path, item: Item) -> Read:
         array = read_array(path)
@@ -143,6 +150,9 @@ class Reader:
                 f"{path} holds an array of shape {tuple(array.shape)}; expected one measurement, (3, H, W), (H, W, 3) "
                 "or, if it is grey, (H, W)"
             )
+        if self.noise_std is None:
+            item.noise_std = estimated(y, physics)
+            physics = self._physics_of(item.name, (height, width), path, noise_std=item.noise_std)
         return y, physics
 
     def _measurement(self, path: Path, item: Item) -> Read:
@@ -161,13 +171,38 @@ class Reader:
         return file.y[None], physics
 
     def _physics_of(
-        self, name: str, size: tuple[int, int], path: Path, original: tuple[int, int] | None = None
+        self,
+        name: str,
+        size: tuple[int, int],
+        path: Path,
+        original: tuple[int, int] | None = None,
+        noise_std: float = 0.0,
     ) -> BatchedPhysics | None:
+        """What damaged the image; `noise_std` is what was estimated, if it is to be."""
         if self.physics is None:
             return None
+        std = noise_std if self.noise_std is None else self.noise_std
         return parse_physics(
-            self.physics, size, image_generator(self.seed, name), self.noise_std, path, original if self.fit else None
+            self.physics, size, image_generator(self.seed, name), std, path, original if self.fit else None
         )
+
+
+def check_estimable(physics: str) -> None:
+    """Raise InputError if noise is to be estimated, and `physics` as on the command line says it."""
+    if says_noise(physics):
+        raise InputError(f"noise std is auto, and {physics} says it too; expected one of them: leave out noise_std=")
+
+
+def estimated(y: Tensor, physics: BatchedPhysics | None) -> float:
+    """Estimate σ_y of one measurement (1, ...), up to 1; raises InputError where that cannot mean anything."""
+    reason = None
+    if physics is not None and not physics.gives_images:
+        reason = f"measurements of {physics.names[0]} are no images"
+    elif physics is not None and physics.gain is not None:
+        reason = f"that of {physics.names[0]} is of two parts, of which its gain says one"
+    if reason is not None:
+        raise InputError(f"noise std is auto: noise is estimated from images, and {reason}; expected a number")
+    return min(1.0, float(estimate_noise_std(y, None if physics is None else physics.measured(torch.ones_like(y)))))
 
 
 def _with_network(

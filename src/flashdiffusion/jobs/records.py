@@ -24,14 +24,16 @@ NO_FIGURES = frozenset({"id", "degradation", "physics_corrected", "missing", "fi
 class Record:
     """What is known of one image; None where it is not.
 
-    start_step: time of its start on the full schedule, so that runs on two grids compare. measurement_psnr: of the
-    measurement, before restoration. physics_corrected: see `Restored`; False is not written. metrics: figures of
-    quality by metric; in JSON each stands beside the other fields. missing: why a metric has no figure. file: where it
-    came from. digest: of what was read for it, see `jobs.inputs`.
+    noise_std: σ_y, if it was estimated from the image. start_step: time of its start on the full schedule, so that
+    runs on two grids compare. measurement_psnr: of the measurement, before restoration. physics_corrected: see
+    `Restored`; False is not written. metrics: figures of quality by metric; in JSON each stands beside the other
+    fields. missing: why a metric has no figure. file: where it came from. digest: of what was read for it, see
+    `jobs.inputs`.
     """
 
     id: str
     degradation: dict[str, Any] | None = None
+    noise_std: float | None = None
     severity: float | None = None
     true_severity: float | None = None
     start_step: int | None = None

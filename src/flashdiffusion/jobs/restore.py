@@ -36,16 +36,16 @@ Kept = tuple[Item, Record | None, Problem | None]
 class RestoreJob:
     """Restore measurement files and images.
 
-    physics, noise_std: what damaged images that are no measurement files, as on the command line. given: settings
-    that replace those of the presets. steps: length of the time grid. fit: bring images to the model's size.
-    references: the true image's file by name. weights: weights files of metrics that need them, by name. maps: give a
-    picture of the severity map too, as "severity".
+    physics, noise_std: what damaged images that are no measurement files, as on the command line; noise_std is None
+    to estimate it from each. given: settings that replace those of the presets. steps: length of the time grid.
+    fit: bring images to the model's size. references: the true image's file by name. weights: weights files of
+    metrics that need them, by name. maps: give a picture of the severity map too, as "severity".
     """
 
     model: ModelChoice = field(default_factory=ModelChoice)
     method: str = DEFAULT_METHOD
     physics: str | None = None
-    noise_std: float = 0.05
+    noise_std: float | None = 0.05
     seed: int = 0
     given: Mapping[str, Any] = field(default_factory=dict)
     fit: bool = False
@@ -139,7 +139,8 @@ class RestoreWorker:
         self._note_size(item, problem)
         physics = problem.physics
         degradation = physics.describe()[0] if isinstance(physics, BatchedPhysics) else None
-        return problem, (item, Record(item.name, degradation, file=item.path, digest=content), problem)
+        known = Record(item.name, degradation, item.noise_std, file=item.path, digest=content)
+        return problem, (item, known, problem)
 
     def _note_size(self, item: Item, problem: Problem) -> None:
         """Say once that an image's size is far from the model's."""

@@ -6,9 +6,11 @@ from pkgutil import iter_modules
 from flashdiffusion.physics.base import BatchedPhysics, per_image
 from flashdiffusion.physics.blur import GaussianBlur
 from flashdiffusion.physics.blur_kernel_space import BlurKernelSpace
+from flashdiffusion.physics.camera_noise import CameraNoise
 from flashdiffusion.physics.compose import Compose
+from flashdiffusion.physics.defocus import Defocus
 from flashdiffusion.physics.denoising import Denoising
-from flashdiffusion.physics.foreign import WithParams, flattened, is_linear, noise_std_of
+from flashdiffusion.physics.foreign import Chain, WithParams, flattened, is_linear, noise_std_of
 from flashdiffusion.physics.hdr import HDR
 from flashdiffusion.physics.inpainting import BoxInpainting, RandomInpainting
 from flashdiffusion.physics.jpeg import JPEG
@@ -16,6 +18,7 @@ from flashdiffusion.physics.kernel_blur import Blur
 from flashdiffusion.physics.kernel_wizard import KernelWizard
 from flashdiffusion.physics.mixed import Mixed, concatenate
 from flashdiffusion.physics.motion_blur import MotionBlur
+from flashdiffusion.physics.noise_estimate import estimate_noise_std
 from flashdiffusion.physics.nonlinear_blur import CameraShake
 from flashdiffusion.physics.operator import Operator
 from flashdiffusion.physics.phase_retrieval import PhaseRetrieval
@@ -28,8 +31,11 @@ __all__ = [
     "Blur",
     "BlurKernelSpace",
     "BoxInpainting",
+    "CameraNoise",
     "CameraShake",
+    "Chain",
     "Compose",
+    "Defocus",
     "Denoising",
     "Form",
     "GaussianBlur",
@@ -48,6 +54,7 @@ __all__ = [
     "Task",
     "WithParams",
     "concatenate",
+    "estimate_noise_std",
     "flattened",
     "get_task",
     "is_linear",

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from flashdiffusion.errors import InputError
 from flashdiffusion.physics.deepinverse import DeepInverseMethods
+from flashdiffusion.physics.noise import NoiseStd, add_noise, checked_noise
 
-NoiseStd = float | Sequence[float] | Tensor
 PerImage = float | Sequence[float] | Tensor  # a parameter: one number for all images, or one for each
 Size = tuple[int, int]  # of an image: height and width in pixels
 
@@ -65,6 +65,11 @@ class BatchedPhysics(DeepInverseMethods, ABC):
         return self._noise_std
 
     @property
+    def gain(self) -> Tensor | None:
+        """Gain (B,) of noise of variance gain · A(x) + noise_std²; None for noise that does not grow with A(x)."""
+        return None
+
+    @property
     def names(self) -> list[str]:
         """Name of each image's operator."""
         return [self.name] * len(self)
@@ -105,7 +110,7 @@ class BatchedPhysics(DeepInverseMethods, ABC):
 
     def __call__(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A(x) + n, n ~ N(0, noise_std² I), see `add_noise`."""
-        return add_noise(self.A(x), self.noise_std, generator)
+        return add_noise(self.A(x), self.noise_std, generator, self.gain)
 
     def take(self, rows: Tensor) -> "BatchedPhysics":
         """Select rows (int64 indices) of the batch; does not wait for the device if they are on the CPU."""
@@ -166,34 +171,6 @@ class BatchedPhysics(DeepInverseMethods, ABC):
                 f"{self.name}: images of shape {tuple(x.shape)}; expected ({len(self)}, C, H, W), one image "
                 "per row of parameters"
             )
-
-
-def add_noise(y: Tensor, std: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Add Gaussian noise of std (1,) or (B,) to y (B, ...).
-
-    It is drawn in float32 on the generator's device (the CPU without one), so that a seed means the same noise for any
-    device and precision of y.
-    """
-    noise = torch.randn(y.shape, generator=generator, device=generator.device if generator else "cpu").to(y)
-    return y + std.to(y).view(-1, *[1] * (y.ndim - 1)) * noise
-
-
-def checked_noise(noise_std: NoiseStd, scale_of_images: bool = True) -> Tensor:
-    """Convert noise levels to float64 (n,) on the CPU.
-
-    Raises:
-        InputError: one that is negative or not finite, or above 1 on the scale of images.
-    """
-    std = torch.as_tensor(noise_std, dtype=torch.float64, device="cpu").flatten()
-    if not bool((std.isfinite() & (std >= 0)).all()):
-        shown = std.tolist() if len(std) > 1 else float(std)
-        raise InputError(f"noise std is {shown}; expected a finite number >= 0")
-    if scale_of_images and bool((std > 1).any()):
-        high = float(std.max())
-        raise InputError(
-            f"noise std is {high:g}; expected the [0, 1] scale of images, where {high:g} of 255 is {high / 255:.4g}"
-        )
-    return std
 
 
 def per_image(

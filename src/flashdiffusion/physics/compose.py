@@ -50,6 +50,10 @@ class Compose(BatchedPhysics):
         return self.second.noise_std
 
     @property
+    def gain(self) -> Tensor | None:
+        return self.second.gain
+
+    @property
     def names(self) -> list[str]:
         return [f"{first}+{second}" for first, second in zip(self.first.names, self.second.names, strict=True)]
 

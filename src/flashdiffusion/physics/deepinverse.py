@@ -40,7 +40,7 @@ class DeepInverseMethods:
 
     @property
     def noise_model(self) -> GaussianNoise:
-        """The noise that a call of the physics adds."""
+        """The Gaussian noise that a call of the physics adds."""
         return GaussianNoise(self.noise_std.view(-1, 1, 1, 1).float())
 
     def A_vjp(self, x: Tensor, v: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
+from flashdiffusion.physics.base import BatchedPhysics
 from flashdiffusion.types import LinearPhysics, RowwisePhysics
 
 _ONE_AT_A_TIME = RLock()
@@ -108,6 +109,11 @@ class Chain:
     def noise_std(self) -> Tensor | None:
         """σ_y of the second, if it says it."""
         return noise_std_of(self.second)
+
+    @property
+    def gain(self) -> Tensor | None:
+        """See `BatchedPhysics.gain`; None of another library's second."""
+        return self.second.gain if isinstance(self.second, BatchedPhysics) else None
 
     def __call__(self, x: Tensor) -> Tensor:
         measured = self.first.A(x)

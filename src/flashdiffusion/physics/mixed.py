@@ -86,6 +86,14 @@ class Mixed(BatchedPhysics):
         return torch.cat(results)[there(self.order)]
 
     @property
+    def gain(self) -> Tensor | None:
+        known = [part.gain for _, part in self.parts]
+        if (like := next((gain for gain in known if gain is not None), None)) is None:
+            return None
+        filled = [like.new_zeros(len(part)) if part.gain is None else part.gain for _, part in self.parts]
+        return torch.cat(filled)[self.order.to(like.device, non_blocking=True)]
+
+    @property
     def names(self) -> list[str]:
         named = [name for _, part in self.parts for name in part.names]
         return [named[place] for place in self.order.tolist()]

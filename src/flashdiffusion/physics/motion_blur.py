@@ -29,6 +29,7 @@ class MotionBlur(Blur):
     """
 
     name = "motion-blur"
+    margin = True
 
     def __init__(self, kernel: Tensor, noise_std: NoiseStd = 0.05) -> None:
         check_kernel(kernel)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.errors import InputError, is_out_of_memory
-from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, add_noise, checked_noise
+from flashdiffusion.physics.base import BatchedPhysics
+from flashdiffusion.physics.noise import NoiseStd, add_noise, checked_noise
 from flashdiffusion.types import Physics
 
 USE_TORCH = 'write it with torch functions, or take a method that needs no gradient, such as "ae"'

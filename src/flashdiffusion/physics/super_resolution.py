@@ -46,9 +46,14 @@ class SuperResolution(BatchedPhysics):
         if height % self.factor or width % self.factor:
             raise InputError(
                 f"images of {height} x {width} pixels cannot be made smaller {self.factor} times; expected sides "
-                f"that are multiples of {self.factor}"
+                f"that are multiples of {self.factor}: {self._nearest(height, width)}"
             )
         return self._matrix(height, x) @ x @ self._matrix(width, x).mT
+
+    def _nearest(self, height: int, width: int) -> str:
+        """What to do with images whose sides are no multiples of the factor."""
+        cut = [side - side % self.factor for side in (height, width)]
+        return "cut them to {} x {}".format(*cut) if all(cut) else "take larger images"
 
     def A_adjoint(self, y: Tensor) -> Tensor:
         self.check_batch(y)

@@ -127,7 +127,7 @@ register_task(Mixture("mixture", (*_PARTS.split(), "gaussian-blur")))
 _HOLES = ("box-inpainting", "scribble")
 register_task(Mixture("mixture-and-holes", (*_PARTS.split(), "gaussian-blur", "denoising", *_HOLES)))
 # What happens to photographs.
-_EVERYDAY = "gaussian-blur gaussian-blur motion-blur motion-blur random-inpainting-any scribble denoising denoising"
+_EVERYDAY = "gaussian-blur gaussian-blur motion-blur defocus random-inpainting-any scribble denoising camera-noise"
 register_task(Mixture("photographs", (*_EVERYDAY.split(), *(f"super-resolution-{n}" for n in (2, 3, 4)), "jpeg")))
 
 

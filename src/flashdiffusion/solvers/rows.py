@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.errors import FlashDiffusionError, InputError, brief, is_out_of_memory
-from flashdiffusion.physics import BatchedPhysics, WithParams, concatenate, is_linear, noise_std_of
+from flashdiffusion.physics import BatchedPhysics, Chain, WithParams, concatenate, is_linear, noise_std_of
+from flashdiffusion.physics.noise import mean_variance
 from flashdiffusion.physics.operator import NEEDS_TORCH, USE_TORCH, takes_arrays
 from flashdiffusion.solvers.mismatch import mismatched
 from flashdiffusion.types import Physics, RowwisePhysics
@@ -81,6 +82,8 @@ class Rows(ABC):
     def noise_variance(self) -> Tensor:
         """σ_y² of each image on the [0, 1] scale, (B,); 0 where the physics does not say (`noise_std_of`).
 
+        Of noise that grows with the signal (`BatchedPhysics.gain`) it is the mean over the image.
+
         Raises:
             InputError: another number of noise levels than images.
         """
@@ -88,7 +91,8 @@ class Rows(ABC):
         if std is None:
             return self.y.new_zeros(len(self))
         self._check_noise(std)
-        return std.to(self.y).square().expand(len(self))
+        gain = self.physics.gain if isinstance(self.physics, (BatchedPhysics, Chain)) else None
+        return mean_variance(self.y, std, gain)
 
     def _check_noise(self, std: Tensor) -> None:
         if len(std) not in {1, len(self)}:

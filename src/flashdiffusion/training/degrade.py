@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.physics import BatchedPhysics, Mixed, get_task
+from flashdiffusion.physics.noise import entry_std
 from flashdiffusion.physics.tasks import Mixture
 from flashdiffusion.severity import Conditions
 from flashdiffusion.solvers import Problem
@@ -80,4 +81,6 @@ def _measured(physics: BatchedPhysics, x: Tensor, noise: Tensor, draws: Draws) -
     y = physics.A(x)
     if y.shape[2] > x.shape[2] or y.shape[3] > x.shape[3]:
         noise = draws.normal(*y.shape[1:])
-    return Problem(y + physics.noise_std.to(y).view(-1, 1, 1, 1) * noise[..., : y.shape[2], : y.shape[3]], physics)
+    # Counts of photons are drawn as normal numbers, of which each image takes as many whatever its light.
+    std = entry_std(y, physics.noise_std, physics.gain)
+    return Problem(y + std * noise[..., : y.shape[2], : y.shape[3]], physics)
