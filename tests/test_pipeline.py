@@ -452,7 +452,7 @@ def test_images_with_holes_have_levels_of_their_own(tiny_pipeline):
     for row in range(3):
         alone = tiny_pipeline(y[[row]], physics.take(torch.tensor([row])), ids=[str(row)], quality="balanced")
         assert (alone.nfe, alone.start_step) == (found.nfe[row], found.start_step[row])
-        torch.testing.assert_close(alone.severity[0], found.severity[row])
+        torch.testing.assert_close(alone.severity[0], found.severity[row], atol=1e-4, rtol=1e-3)
     assert found.nfe[1] > HOLE_STEPS // 3 > STEPS // 3
     given = tiny_pipeline(y, physics, steps=STEPS).nfe
     assert given[1] < found.nfe[1] and given[[0, 2]].tolist() == found.nfe[[0, 2]].tolist()
