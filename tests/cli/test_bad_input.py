@@ -91,20 +91,20 @@ def test_a_deep_image(refused, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["restore", "severity"])
-def test_a_size_that_the_prior_cannot_take(refused, tmp_path, tiny_model, command):
+def test_a_size_that_would_be_little_but_padding(refused, tmp_path, tiny_model, command):
     path = tmp_path / "odd.png"
-    Image.new("RGB", (30, 32)).save(path)
+    Image.new("RGB", (7, 32)).save(path)
     physics = BLUR if command == "restore" else ()
     line = refused(command, path, "--model", tiny_model, *physics)
-    assert f"{path}: images of height 32 and width 30; this prior takes multiples of 8 (--fit" in line
+    assert f"{path}: images of height 32 and width 7; expected at least 8 pixels a side (--fit" in line
 
 
 @pytest.mark.parametrize("command", ["restore", "severity"])
 def test_fit_is_named_only_where_it_helps(refused, tmp_path, tiny_model, command):
     path = tmp_path / "odd.safetensors"
-    MeasurementFile("odd", torch.rand(3, 32, 30), "gaussian-blur", {"std": torch.tensor([1.0])}, 0.05).save(path)
+    MeasurementFile("odd", torch.rand(3, 32, 7), "gaussian-blur", {"std": torch.tensor([1.0])}, 0.05).save(path)
     line = refused(command, path, "--model", tiny_model)
-    assert "this prior takes multiples of 8\n" in line
+    assert "expected at least 8 pixels a side\n" in line
 
 
 @pytest.mark.parametrize("physics", ["phase-retrieval", "hdr+phase-retrieval", "phase-retrieval+jpeg:quality=50"])

@@ -45,7 +45,8 @@ def command(
             severity, time = pipeline.begin(problem, [name])
             size = problem.image.shape[2:]
             if maps is not None:
-                save_image(map_picture(severity.map[0, 0], (size[0], size[1])), maps / f"{name}.png")
+                own = severity.map if problem.padding is None else problem.padding.crop_map(severity.map)
+                save_image(map_picture(own[0, 0], (size[0], size[1])), maps / f"{name}.png")
             records.append(Record(name, severity=float(severity.var), start_step=int(time), file=str(path)))
         for text in item.notes:
             note(text)

@@ -23,7 +23,8 @@ class Restoration:
 
     images: float32 (B, 3, H, W) in [0, 1]; NaN where there is none. severity: σ̂² in scaled latent units, float32 (B,),
     None if no severity encoder was used. severity_maps: the variance at each place of the latent, float32 (B, h, w),
-    whose mean is the severity; None if no severity encoder was used, NaN where an image has none. start_step: time of
+    whose mean is the severity (of images that were padded inside, with the padding); None if no severity encoder was
+    used, NaN where an image has none. start_step: time of
     the start on the full schedule, 0 (clean) to N (noise), int64 (B,). nfe: denoiser evaluations run, int64 (B,).
     gflop: arithmetic spent, float32 (B,). seconds: the image's share of the wall-clock time of the calls it took part
     in, float32 (B,). physics_corrected: whether the physics did not explain the measurement, and was corrected by

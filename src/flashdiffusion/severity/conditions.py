@@ -1,6 +1,6 @@
 """What is known of measurements beside themselves, as further input planes of the severity encoder and its head."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -31,6 +31,10 @@ class Conditions:
         """Give the conditions of images (B, 3, H, W) of which nothing is known."""
         row = y[:, 0, 0, 0]
         return cls(torch.full_like(row, torch.nan), torch.zeros_like(y[:, :1]), [""] * len(y), torch.ones_like(row))
+
+    def with_lost(self, change: Callable[[Tensor], Tensor]) -> "Conditions":
+        """Change the map of lost pixels as the images are, by padding."""
+        return replace(self, lost=change(self.lost))
 
     def without(self, noise_std: Tensor, lost: Tensor, kind: Tensor) -> "Conditions":
         """Forget some of it: bool (B,) each."""
