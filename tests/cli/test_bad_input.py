@@ -87,7 +87,7 @@ def test_a_deep_image(refused, tmp_path):
     path = tmp_path / "deep.png"
     Image.new("F", (32, 32)).save(path, "TIFF")
     line = refused("degrade", path)
-    assert f"{path}: F image; expected 8-bit" in line
+    assert f"{path}: F image, whose range is not known; expected 8 or 16 bits" in line
 
 
 @pytest.mark.parametrize("command", ["restore", "severity"])

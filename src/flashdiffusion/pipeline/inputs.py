@@ -10,7 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from flashdiffusion.data.arrays import ARRAYS, from_numpy, read_array
-from flashdiffusion.data.images import read_image, to_tensor
+from flashdiffusion.data.images import to_tensor
+from flashdiffusion.data.pictures import read_picture
 from flashdiffusion.errors import InputError
 from flashdiffusion.physics import BatchedPhysics, is_linear, noise_std_of
 from flashdiffusion.types import Physics
@@ -42,8 +43,8 @@ def as_measurements(value: Given, physics: Any) -> tuple[Tensor, bool]:
     if isinstance(value, (str, Path)) and Path(value).suffix.lower() in ARRAYS:
         value = read_array(value)
     if isinstance(value, (str, Path)):
-        image = read_image(value)
-        return to_tensor(image)[None], image.info.get("mode") in _GREY
+        picture = read_picture(value)
+        return picture.values[None], picture.kind.grey
     if isinstance(value, Image.Image):
         return to_tensor(value.convert("RGB"))[None], value.mode in _GREY
     if isinstance(value, np.ndarray):

@@ -246,6 +246,6 @@ def _enlarged(y: Tensor, shape: Sequence[int]) -> Tensor | None:
     """Enlarge y to images of `shape` (B, 3, H, W), if it has their look: (B, 1 or 3, h, w)."""
     if y.ndim != 4 or y.shape[1] not in {1, 3}:
         return None
-    if y.shape[2:] != tuple(shape[2:]):
-        y = F.interpolate(y, size=tuple(shape[2:]), mode="bicubic")
+    size = tuple(shape[2:])
+    y = y if y.shape[2:] == size else F.interpolate(y, size=size, mode="bicubic")
     return y.expand(-1, 3, -1, -1)
