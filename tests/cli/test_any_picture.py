@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from flashdiffusion import GaussianBlur
 from flashdiffusion.data import MeasurementFile
 from flashdiffusion.data.pictures import read_picture
 
@@ -104,3 +105,13 @@ def test_files_that_cannot_be_used_are_named_and_the_others_go_on(
         "pages.tif has 2 frames; the first is taken",
     ):
         assert sum(text in line for line in ended.err.splitlines()) == 1, (text, ended.err)
+
+
+def test_pictures_keep_their_kind_in_python_too(tmp_path, image_folder, tiny_pipeline):
+    paths = [_picture(tmp_path, image_folder, kind) for kind in ("alpha", "deep")]
+    given = [paths[0], paths[1], Image.open(paths[0]).convert("L")]
+    restored = tiny_pipeline(given, GaussianBlur(1.0), method="ae", ids=["alpha", "deep", "grey"], num_samples=2)
+    assert restored.images.shape == (3, 3, *SIZE[::-1]) and restored[:1].shape == (1, 3, *SIZE[::-1])
+    written = {path.stem: read_picture(path).kind for path in restored.save(tmp_path / "out")}
+    assert written["alpha"].profile == SRGB and written["alpha-sample-2"].alpha is not None
+    assert (written["deep"].bits, written["deep"].alpha) == (16, None) and written["grey"].grey

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageCms
 
 from flashdiffusion.data import Kind, MeasurementFile, encode_picture
-from flashdiffusion.data.pictures import decode_picture
+from flashdiffusion.data.pictures import decode_picture, from_pillow
 from flashdiffusion.errors import CheckpointError, InputError
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -182,3 +182,12 @@ def test_the_limit_of_size_is_raised_by_the_environment(monkeypatch):
         monkeypatch.setenv("FLASHDIFFUSION_MAX_MEGAPIXELS", text)
         with pytest.raises(InputError, match=f"MAX_MEGAPIXELS is '{text}'; expected a number of megapixels"):
             decode_picture(data, "panorama")
+
+
+def test_a_pillow_image_keeps_its_kind():
+    picture = from_pillow(Image.new("LA", (4, 3), (100, 50)))
+    assert (
+        picture.size == (3, 4) and picture.kind.grey and picture.kind.alpha.unique().item() == pytest.approx(50 / 255)
+    )
+    deep = from_pillow(Image.new("I;16", (4, 3), 9999))
+    assert deep.kind.bits == 16 and deep.values.unique().item() == pytest.approx(9999 / 65535)

@@ -72,7 +72,16 @@ def decode_picture(data: bytes, name: str) -> Picture:
     notes: list[str] = []
     image = decode_as_stored(data, name, notes)
     turn = upright(image, notes)
-    stored = turned(stored_values(image, data, name, notes), turn)
+    return _picture(image, turned(stored_values(image, data, name, notes), turn), notes)
+
+
+def from_pillow(image: Image.Image) -> Picture:
+    """Take a Pillow image for a picture, not turned; raises InputError for a mode that has no colours."""
+    notes: list[str] = []
+    return _picture(image, stored_values(image, b"", "image", notes), notes)
+
+
+def _picture(image: Image.Image, stored: np.ndarray, notes: list[str]) -> Picture:
     levels = np.iinfo(stored.dtype).max
     values = torch.from_numpy(np.ascontiguousarray(stored.transpose(2, 0, 1), dtype=np.float32)) / levels
     grey, alpha = len(values) < 3, values[-1:].clone() if len(values) in {2, 4} else None
