@@ -39,7 +39,7 @@ class Item:
     source: str | None = None
     notes: tuple[str, ...] = ()
     fitted: bool = False
-    kind: Kind = field(default_factory=Kind)
+    kind: Kind = field(default_factory=Kind, compare=False)
 
     def note(self, text: str) -> None:
         """Tell the user something."""

@@ -166,10 +166,11 @@ class RestoreWorker:
         known: Kept = restored.extra
         item, record, problem = known
         item.reason = restored.failed
+        kind, item.kind = item.kind, Kind()  # alpha is not to travel with the result
         if restored.image is None or record is None or problem is None:
             return item
         values = restored.row()
-        image = restored.image.mean(dim=0, keepdim=True) if item.kind.grey else restored.image
+        image = restored.image.mean(dim=0, keepdim=True) if kind.grey else restored.image
         truth = None
         if (reference := self.job.references.get(item.name)) is not None:
             try:
@@ -178,8 +179,8 @@ class RestoreWorker:
             except FlashDiffusionError as error:
                 item.reason = str(error)
         values |= compare(self.metrics, image.expand(3, -1, -1), truth, problem.image[0].cpu(), problem)
-        pngs = {"restored": encode_picture(image, item.kind)}
+        pngs = {"restored": encode_picture(image, kind)}
         if self.job.maps and restored.severity_map is not None:
             pngs["severity"] = encode_image(map_picture(restored.severity_map, (image.shape[1], image.shape[2])))
-        item.record, item.pngs, item.kind = replace(record, **values).to_json(), pngs, Kind()
+        item.record, item.pngs = replace(record, **values).to_json(), pngs
         return item
