@@ -192,7 +192,7 @@ def test_moves_the_physics_to_the_models_device(tiny_pipeline):
     ("y", "message"),
     [
         (torch.zeros(1, 2, 32, 32), "expected \\(B, 3, H, W\\)"),
-        (torch.zeros(1, 3, 32, 30), "multiples of"),
+        (torch.zeros(1, 3, 32, 7), "expected at least 8 pixels a side"),
         (torch.full((1, 3, 32, 32), float("nan")), "NaN"),
         (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "expected floats"),
         (torch.full((1, 3, 32, 32), 200.0), "expected the \\[0, 1\\] scale"),

@@ -210,11 +210,11 @@ class Model:
 
     @torch.inference_mode(False)
     def check(self, problem: Problem) -> Problem:
-        """Put a problem on the model's device, in float32, and see that the model can restore it.
+        """Put a problem on the model's device, in float32, padded for its networks; see that it can be restored.
 
         Raises:
             InputError: nothing this model can restore: y of another kind than finite floats on the [0, 1] scale, or
-                for images of a size that it does not take.
+                for images that are too small.
         """
         y = problem.y
         if not y.is_floating_point():
@@ -233,8 +233,7 @@ class Model:
         low, high = float(image.min()), float(image.max())
         if low < -RANGE or high > 1 + RANGE:
             raise InputError(f"measurements range from {low:.3g} to {high:.3g}; expected the [0, 1] scale plus noise")
-        self.prior.latent_shape((image.shape[2], image.shape[3]))
-        return problem
+        return problem.padded(self.prior.padding((image.shape[2], image.shape[3])))
 
     @torch.no_grad()
     def severity(self, y: Tensor, physics: Physics | None = None, batch_size: int = 16) -> Severity:

@@ -76,7 +76,7 @@ def test_measurements_from_minus_one_to_one_are_noted(flash, tmp_path, tiny_mode
     ("array", "options", "reason"),
     [
         (np.zeros((3, 32, 32)), (), "holds no physics: say what gave it with --physics"),
-        (np.zeros((3, 32, 30)), BLUR, "this prior takes multiples of 8\n"),
+        (np.zeros((3, 32, 7)), BLUR, "expected at least 8 pixels a side\n"),
         (np.zeros((4, 32, 32)), BLUR, "shape (4, 32, 32); expected one measurement, (3, H, W), (H, W, 3) or"),
         (np.zeros((2, 3, 32, 32)), BLUR, "shape (2, 3, 32, 32); expected one measurement"),
         (np.zeros(7), BLUR, "shape (7,); expected one measurement"),

@@ -95,7 +95,7 @@ def test_measurement_files_know_their_noise(flash, tmp_path, tiny_model):
     assert "--noise-std not used: measurement files hold their own physics and noise" in ended.err
 
 
-@pytest.mark.parametrize(("mode", "expected"), [("L", "L"), ("1", "L"), ("LA", "L"), ("I;16", "L"), ("RGB", "RGB")])
+@pytest.mark.parametrize(("mode", "expected"), [("L", "L"), ("1", "L"), ("LA", "LA"), ("I;16", "I;16"), ("RGB", "RGB")])
 def test_grey_in_grey_out(flash, tmp_path, tiny_model, mode, expected):
     source = _images(tmp_path, "a.png", mode="L" if mode == "I;16" else mode) / "a.png"
     if mode == "I;16":

@@ -90,13 +90,17 @@ def _png16(channels: int, colour_type: int) -> bytes:
 
 
 def test_depths_that_pillow_would_cut_or_whose_range_is_unknown_are_refused():
-    ppm = b"P6 2 2 65535 " + bytes(24)
-    for data in (_png16(3, 2), _png16(4, 6), _png16(2, 4), ppm):
-        with pytest.raises(InputError, match=r"deep: RGBA? image of 16 bits; expected 8 bits a channel, or grey"):
-            decode_image(data, "deep")
+    with pytest.raises(InputError, match=r"deep: PPM of 16 bits; expected 8 bits a channel, or 16 as PNG or TIFF"):
+        decode_image(b"P6 2 2 65535 " + bytes(24), "deep")
     for mode in ("I", "F"):
-        with pytest.raises(InputError, match=f"deep: {mode} image; expected 8-bit"):
+        with pytest.raises(InputError, match=f"deep: {mode} image, whose range is not known; expected 8 or 16 bits"):
             decode_image(_encoded(Image.new(mode, (4, 4)), "TIFF"), "deep")
+
+
+@pytest.mark.parametrize(("channels", "colour_type"), [(3, 2), (4, 6), (2, 4)])
+def test_colours_of_sixteen_bits_are_read_with_eight_for_networks_and_that_is_said(channels, colour_type):
+    image = decode_image(_png16(channels, colour_type), "deep")
+    assert image.mode == "RGB" and "has 16 bits; 8 of them are read" in image.info["notes"]
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])

@@ -111,10 +111,9 @@ def test_a_measurement_file_keeps_it(tmp_path):
 def test_training_draws_the_same_variance():
     x = torch.full((4, 3, 64, 64), 0.4)
     draws = Draws(0, 0, 4, slice(0, 4), "cpu")
-    problem = Degradation("camera-noise", (0.01, 0.02)).problem(x, draws)
-    noise = (problem.y - x).flatten(1).square().mean(dim=1)
-    torch.testing.assert_close(problem.noise_variance, noise, rtol=0.05, atol=0)
-    assert float(problem.physics.gain.min()) > 0
+    seen = Degradation("camera-noise", (0.01, 0.02)).seen(x, draws)
+    noise = (seen.image - x).flatten(1).square().mean(dim=1)
+    torch.testing.assert_close(seen.conditions.noise_std.square(), noise.double(), rtol=0.05, atol=0, check_dtype=False)
     physics = CameraNoise(0.25, 0.3)
     assert float(entry_std(torch.ones(1, 3, 2, 2), physics.noise_std, physics.gain).max()) == pytest.approx(0.34**0.5)
 

@@ -13,9 +13,12 @@ from flashdiffusion.cli.options import NoiseStd, Out, Physics, Seed
 from flashdiffusion.cli.references import relative_name
 from flashdiffusion.errors import InputError, note
 
+FITTED = 128  # pixels a side of the embedded model's images
+
 if TYPE_CHECKING:
     from torch import Generator
 
+    from flashdiffusion.data import Picture
     from flashdiffusion.jobs.records import Record
     from flashdiffusion.physics.base import BatchedPhysics
 
@@ -29,16 +32,24 @@ def command(
     physics: Physics = None,
     task: Annotated[str, option("Without --physics: draw its parameters from this task.")] = "gaussian-blur",
     noise_std: NoiseStd = 0.05,
-    size: Annotated[int, option("Crop to a square and resize to this side; 0 keeps the size.")] = 128,
+    fit: Annotated[
+        bool, option(f"Crop to a square and resize to {FITTED} pixels, the embedded model's size.", "--fit")
+    ] = False,
+    size: Annotated[int, option("Crop to a square and resize to this side; 0 keeps the size.")] = 0,
     seed: Seed = 0,
 ) -> int:
-    """Degrade images: writes NAME.safetensors (the exact measurement), NAME.png (to look at) and degrade.json."""
+    """Degrade images: writes NAME.safetensors (the exact measurement), NAME.png (to look at) and degrade.json.
+
+    Each keeps its own size, and its kind: grey or colour, 8 or 16 bits, alpha, colour profile.
+    """
     import torch
 
     from flashdiffusion.data import ensure_directory, write_json
     from flashdiffusion.data.images import LARGEST_AREA
     from flashdiffusion.data.measurements import SUFFIX
     from flashdiffusion.jobs.lock import locked
+    from flashdiffusion.jobs.parse import takes_alpha
+    from flashdiffusion.jobs.reading import read_noted
     from flashdiffusion.jobs.records import report
     from flashdiffusion.seeds import image_generator
 
@@ -46,6 +57,7 @@ def command(
         raise InputError(
             f"size is {size}; expected a side of 1 to {isqrt(LARGEST_AREA)} pixels, or 0 to keep each image's own"
         )
+    size = size or (FITTED if fit else 0)
     make_physics = _physics(physics, task, noise_std)
     files = named(inputs)
     if physics:
@@ -53,13 +65,17 @@ def command(
     make_physics(next(iter(files.values())), (1, 1), (1, 1), image_generator(seed, ""))  # refused for all, once
     keep_inputs(files, out, ".png", SUFFIX)
     folder = ensure_directory(out)
-    failures, records = Failures(), []
+    failures, records, opaque = Failures(), [], physics is not None and takes_alpha(physics)
     with locked(folder / "degrade.json"):
         _note_earlier(folder, files)
         for name, path in files.items():
             with failures.kept(path):
                 source = relative_name(path, inputs).as_posix()
-                records.append(_degrade(path, source, folder / name, size, make_physics, image_generator(seed, name)))
+                picture = read_noted(path, note)
+                if opaque:
+                    picture = picture.opaque()
+                rng = image_generator(seed, name)
+                records.append(_degrade(path, picture, source, folder / name, size, make_physics, rng))
         if records:
             about = {"noise_std": noise_std, "seed": seed, "size": size}
             write_json(folder / "degrade.json", report(torch.device("cpu"), about, records))
@@ -93,25 +109,31 @@ def _check(physics: str, files: list[Path]) -> None:
 
 
 def _degrade(
-    path: Path, source: str, out: Path, size: int, make_physics: "MakePhysics", generator: "Generator"
+    path: Path,
+    picture: "Picture",
+    source: str,
+    out: Path,
+    size: int,
+    make_physics: "MakePhysics",
+    generator: "Generator",
 ) -> "Record":
     """Write `out`.safetensors and `out`.png of one image."""
-    from flashdiffusion.data import MeasurementFile, save_image
-    from flashdiffusion.data.images import fit, to_tensor
+    from flashdiffusion.data import MeasurementFile, encode_picture, write_bytes
     from flashdiffusion.data.measurements import SUFFIX
-    from flashdiffusion.jobs.reading import read_noted
     from flashdiffusion.jobs.records import Record
     from flashdiffusion.metrics import psnr
 
-    image = read_noted(path, note)
-    x = to_tensor(fit(image, size) if size else image)[None]
-    operator = make_physics(path, (x.shape[2], x.shape[3]), (image.height, image.width), generator)
+    fitted = picture.fitted(size, size) if size else picture
+    operator = make_physics(path, fitted.size, picture.size, generator)
+    x, kind = fitted.values[None], fitted.kind
     y = operator(x, generator)
     std = float(operator.noise_std[0])
-    file = MeasurementFile(out.name, y[0], operator.name, operator.params, std, source, bool(size), image.info["grey"])
+    file = MeasurementFile(out.name, y[0], operator.name, operator.params, std, source, bool(size), kind)
     file.save(out.with_name(f"{out.name}{SUFFIX}"))
     looked_at = operator.image(y).clamp(0, 1)
-    save_image(looked_at[0], out.with_name(f"{out.name}.png"))
+    # The mean of a grey image's channels would show less noise than was added to it.
+    shown = looked_at[0, :1] if kind.grey else looked_at[0]
+    write_bytes(out.with_name(f"{out.name}.png"), encode_picture(shown, kind))
     degradation = operator.describe()[0]
     about = ", ".join(f"{key}={value}" for key, value in degradation.items())
     print(f"{path}: {about}, noise_std={std:g} -> {out}{SUFFIX}")

@@ -54,7 +54,9 @@ def command(model: ModelOptions, out: Out = Path("demo"), as_json: Json = False,
     print_records(f"{DEFAULT_METHOD}: the blurrier the image, the higher its severity", records, as_json)
     if not as_json:
         print(f"images: {folder}/  overview: {folder / 'overview.png'}")
-        print("next: flashdiffusion degrade YOUR.jpg --out measured; flashdiffusion restore measured --out restored")
+        print(
+            "next: flashdiffusion degrade YOUR.jpg --fit --out measured; flashdiffusion restore measured --out restored"
+        )
 
 
 def _overview(path: Path, records: "list[Record]", *columns: "Tensor") -> None:

@@ -46,7 +46,8 @@ def command(
             severity, time = pipeline.begin(problem, [name])
             size = problem.image.shape[2:]
             if maps is not None:
-                save_image(map_picture(severity.map[0, 0], (size[0], size[1])), maps / f"{name}.png")
+                own = severity.map if problem.padding is None else problem.padding.crop_map(severity.map)
+                save_image(map_picture(own[0, 0], (size[0], size[1])), maps / f"{name}.png")
             known = Record(name, noise_std=item.noise_std, file=str(path))
             records.append(replace(known, severity=float(severity.var), start_step=int(time)))
         for text in item.notes:

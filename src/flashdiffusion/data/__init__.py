@@ -14,15 +14,19 @@ from flashdiffusion.data.files import (
 from flashdiffusion.data.images import encode_image, fit, load_image, save_grid, save_image
 from flashdiffusion.data.measurements import MeasurementFile
 from flashdiffusion.data.named import NamedData, register_data
+from flashdiffusion.data.pictures import Kind, Picture, encode_picture, read_picture
 from flashdiffusion.data.prefetch import in_chunks, mapped, prefetched
 
 __all__ = [
     "MeasurementFile",
     "ImageDataset",
+    "Kind",
     "NamedData",
+    "Picture",
     "atomic_path",
     "decode_image",
     "encode_image",
+    "encode_picture",
     "ensure_directory",
     "ensure_file",
     "expect_file",
@@ -32,6 +36,7 @@ __all__ = [
     "mapped",
     "prefetched",
     "read_bytes",
+    "read_picture",
     "register_data",
     "save_grid",
     "save_image",

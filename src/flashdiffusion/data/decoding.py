@@ -1,6 +1,7 @@
 """Decodes image files: raster formats alone, whatever their metadata holds."""
 
 import io
+import os
 import warnings
 from threading import Lock
 
@@ -21,6 +22,8 @@ SUFFIXES = frozenset(
     for name in names.split()
 )
 _FILTERS = Lock()  # warning filters are global, and images are decoded in threads
+LIMIT = "FLASHDIFFUSION_MAX_MEGAPIXELS"  # environment variable that raises or lowers Pillow's limit
+DEEP = "deep"  # of an image's `info`: its file holds 16 bits a channel, of which Pillow has the upper 8
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -35,30 +38,37 @@ _ALPHA = {"RGBA", "LA", "PA", "RGBa", "La"}
 
 
 def decode_image(data: bytes, name: str) -> Image.Image:
-    """Decode an image to 8-bit sRGB; 16-bit grey becomes mode F with values in [0, 255].
+    """Decode an image to 8-bit sRGB, as networks are trained on; 16-bit grey becomes mode F with values in [0, 255].
 
     Colour profiles are applied, the camera's rotation too; alpha is laid on white; of several frames the first is
-    taken. In the result's `info`, "mode" is the mode of the file, "grey" whether it was grey, and "notes" holds what
-    the user should be told. Metadata that cannot be read costs the image its metadata, nothing else.
+    taken. In the result's `info`, "mode" is the mode of the file, and "notes" holds what the user should be told.
+    Metadata that cannot be read costs the image its metadata, nothing else. `pictures.decode_picture` keeps more.
 
     Raises:
         InputError: truncated, not an image of the formats, deeper than can be read, or larger than Pillow's
-            decompression-bomb limit.
+            decompression-bomb limit, which the environment variable `LIMIT` replaces.
     """
     notes: list[str] = []
     image = decode_as_stored(data, name, notes)
+    turn = upright(image, notes)
+    if DEEP in image.info:
+        notes.append("has 16 bits; 8 of them are read")
+    with blamed_on(f"{name}: cannot convert mode {image.mode} to RGB", InputError):
+        pixels = _pixels(image, notes)
+    if turn is not None:
+        pixels = pixels.transpose(turn)
+    pixels.info = {"mode": image.mode, "notes": notes}
+    return pixels
+
+
+def upright(image: Image.Image, notes: list[str]) -> Image.Transpose | None:
+    """Say how an image is to be turned, by its EXIF; `notes` gains what was left out, frames after the first too."""
     with _FILTERS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         turn = _turn(image, notes)
         if (frames := _frames(image)) > 1:
             notes.append(f"has {frames} frames; the first is taken")
-    with blamed_on(f"{name}: cannot convert mode {image.mode} to RGB", InputError):
-        pixels = _pixels(image, notes)
-    if turn is not None:
-        pixels = pixels.transpose(turn)
-    grey = image.mode in {"1", "L", "LA", "La"} or image.mode.startswith("I")
-    pixels.info = {"mode": image.mode, "grey": grey, "notes": notes}
-    return pixels
+    return turn
 
 
 def decode_as_stored(data: bytes, name: str, notes: list[str]) -> Image.Image:
@@ -77,17 +87,23 @@ def _loaded(data: bytes, name: str, bare: bool = False) -> Image.Image:
             with _FILTERS, warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
+                _set_limit()
                 image = Image.open(io.BytesIO(data), formats=FORMATS)
-            _expect_depth(image, name)
+            deep = _is_deep(image, name)
             if bare:
                 vars(image)["load_end"] = lambda: None  # where Pillow reads what follows the pixels
             image.load()
             if bare:
                 vars(image)["_size"] = image.im.size
+            if deep:
+                image.info[DEEP] = deep
             return image
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             limit = (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
-            raise InputError(f"{name}: too large ({error}); expected at most {limit} megapixels") from error
+            raise InputError(
+                f"{name}: too large ({error}); expected at most {limit} megapixels; to take more, set the environment "
+                f"variable {LIMIT}"
+            ) from error
         except UnidentifiedImageError as error:
             raise InputError(f"{name}: not an image that can be read; expected one of {', '.join(FORMATS)}") from error
 
@@ -103,8 +119,26 @@ def _loaded_bare(data: bytes, name: str, reason: InputError) -> Image.Image:
         raise reason from None
 
 
-def _expect_depth(image: Image.Image, name: str) -> None:
-    """Refuse depths that Pillow would silently cut to 8 bits, or whose range is unknown."""
+def _set_limit() -> None:
+    """Replace Pillow's limit if the environment says so."""
+    text = os.environ.get(LIMIT)
+    if text is None:
+        return
+    try:
+        limit = int(float(text) * 1_000_000)
+    except (ValueError, OverflowError):
+        limit = 0
+    if limit <= 0:
+        raise InputError(f"{LIMIT} is {text!r}; expected a number of megapixels, such as 200")
+    Image.MAX_IMAGE_PIXELS = limit
+
+
+def _is_deep(image: Image.Image, name: str) -> str:
+    """Tell whether Pillow cuts colours of 16 bits to 8, by its name of how they are stored, "" if it does not.
+
+    Raises:
+        InputError: it would in another format than PNG and TIFF, or the range of the values is unknown.
+    """
     raw = [
         part
         for tile in getattr(image, "tile", [])
@@ -113,11 +147,15 @@ def _expect_depth(image: Image.Image, name: str) -> None:
     sixteen = image.mode.startswith("I;16") and "I;12" not in raw
     cut = any((isinstance(part, str) and ";16" in part) or (part == 65535) for part in raw)
     if sixteen or (image.mode == "I" and image.format == "PPM"):
-        return
-    if cut and not image.mode.startswith(("I", "F")):
-        raise InputError(f"{name}: {image.mode} image of 16 bits; expected 8 bits a channel, or grey of 16 bits")
+        return ""
     if image.mode.startswith(("I", "F")):
-        raise InputError(f"{name}: {image.mode} image; expected 8-bit grey, RGB or RGBA, or 16-bit grey")
+        raise InputError(
+            f"{name}: {image.mode} image, whose range is not known; expected 8 or 16 bits a channel, or an array "
+            "(.npy) of values in [0, 1]"
+        )
+    if cut and image.format not in {"PNG", "TIFF"}:
+        raise InputError(f"{name}: {image.format} of 16 bits; expected 8 bits a channel, or 16 as PNG or TIFF")
+    return next(part for part in raw if isinstance(part, str) and ";16" in part) if cut else ""
 
 
 def _turn(image: Image.Image, notes: list[str]) -> Image.Transpose | None:
@@ -141,7 +179,7 @@ def _pixels(image: Image.Image, notes: list[str]) -> Image.Image:
         rgba = image.convert("RGBA")
         alpha = rgba.getchannel("A")
         image = rgba.convert("L" if image.mode in {"L", "LA", "La", "1"} else "RGB")
-    image = _in_srgb(image, profile, notes) if profile else image.convert("RGB")
+    image = in_srgb(image, profile, notes) if profile else image.convert("RGB")
     if alpha is not None:
         image = Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
     return image
@@ -154,7 +192,7 @@ def _frames(image: Image.Image) -> int:
         return 1
 
 
-def _in_srgb(image: Image.Image, profile: bytes, notes: list[str]) -> Image.Image:
+def in_srgb(image: Image.Image, profile: bytes, notes: list[str]) -> Image.Image:
     """Convert the colours to sRGB; if the profile cannot be used, keep them and add a note."""
     if image.mode not in {"L", "CMYK"}:
         image = image.convert("RGB")

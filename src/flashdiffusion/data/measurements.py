@@ -1,7 +1,7 @@
 """Measurement files: the exact tensor and operator parameters, as safetensors."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,14 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from flashdiffusion.data.files import expect_file, read_bytes, write_bytes
-from flashdiffusion.errors import CheckpointError, blamed_on
+from flashdiffusion.data.pictures import Kind
+from flashdiffusion.errors import CheckpointError, blamed_on, shown
 
 SUFFIX = ".safetensors"
 _FORMAT = "flashdiffusion-measurement"
 _VERSION = 1
-_MORE: dict[str, Any] = {"source": str, "fitted": bool, "grey": bool}
+_MORE: dict[str, Any] = {"source": str, "fitted": bool}
+_ALPHA, _PROFILE = "alpha", "profile"  # tensors of a kind of picture
 LARGEST = 2**31  # bytes of a file
 _FLOATS = {torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
@@ -25,7 +27,7 @@ class MeasurementFile:
     """One image's measurement: y (3, H, W), and its operator by name with per-image parameters (1, ...).
 
     source: the file of the true image, relative to the folder that was degraded. fitted: whether that image was
-    cropped and resized. grey: whether it was grey.
+    cropped and resized. kind: what it is beside its values, for what is made of it.
     """
 
     id: str
@@ -35,12 +37,17 @@ class MeasurementFile:
     noise_std: float
     source: str | None = None
     fitted: bool = False
-    grey: bool = False
+    kind: Kind = field(default_factory=Kind)
 
     def save(self, path: str | Path) -> None:
         """Write the file, atomically."""
         tensors = {"y": self.y} | {f"params.{key}": value for key, value in self.params.items()}
+        if self.kind.alpha is not None:
+            tensors[_ALPHA] = self.kind.alpha
+        if self.kind.profile is not None:
+            tensors[_PROFILE] = torch.frombuffer(bytearray(self.kind.profile), dtype=torch.uint8)
         about = {name: getattr(self, name) for name in ("id", "physics", "noise_std", *_MORE)}
+        about |= {"grey": self.kind.grey, "bits": self.kind.bits}
         # Not save_file, which takes names in UTF-8 alone.
         metadata = {"format": _FORMAT, "version": str(_VERSION), "measurement": json.dumps(about)}
         write_bytes(path, save({key: value.contiguous() for key, value in tensors.items()}, metadata))
@@ -65,10 +72,22 @@ class MeasurementFile:
             about = json.loads(metadata["measurement"])
             for key, value in tensors.items():
                 _expect_values(key, value, path)
-            y = tensors.pop("y")
+            y, kind = tensors.pop("y"), _kind(tensors, about)
             params = {key.removeprefix("params."): value for key, value in tensors.items()}
             more = {key: type_(about[key]) for key, type_ in _MORE.items() if about.get(key) is not None}
-            return cls(str(about["id"]), y, str(about["physics"]), params, float(about["noise_std"]), **more)
+            return cls(str(about["id"]), y, str(about["physics"]), params, float(about["noise_std"]), kind=kind, **more)
+
+
+def _kind(tensors: dict[str, Tensor], about: dict[str, Any]) -> Kind:
+    """Take the kind of picture from the tensors of a file, and what it says of itself."""
+    alpha, profile = tensors.pop(_ALPHA, None), tensors.pop(_PROFILE, None)
+    bits = about.get("bits", 8)
+    if bits not in {8, 16} or (alpha is not None and (alpha.ndim != 3 or len(alpha) != 1)):
+        raise CheckpointError(f"bits are {shown(bits)}; expected 8 or 16, and alpha (1, H, W) if there is any")
+    alpha = None if alpha is None else alpha.float().clamp(0, 1)
+    return Kind(
+        bool(about.get("grey")), bits, alpha, None if profile is None else bytes(profile.to(torch.uint8).tolist())
+    )
 
 
 def _expect_values(key: str, value: Tensor, path: Path) -> None:

@@ -81,11 +81,12 @@ class Restored:
 
     index: its place among all that went in. image: float32 (3, H, W) in [0, 1] on the CPU, None if there is none.
     severity: σ̂² in scaled latent units, None if no severity encoder was used. severity_map: the variance at each place
-    of the latent, float32 (h, w) on the CPU, None without severity; its mean is the severity. start_step: time of its
-    start on the full schedule, 0 (clean) to N (noise), whatever the grid. nfe: denoiser evaluations run. gflop:
-    arithmetic spent. seconds: its share of the wall-clock time of the calls it took part in. physics_corrected: whether
-    the physics did not explain the measurement, and was corrected by blurs (`solvers/operator_check.py`). failed: why
-    there is no image; its arithmetic is not counted. extra: what its batch said.
+    of the latent, float32 (h, w) on the CPU, None without severity; its mean is the severity, unless the image was
+    padded. start_step: time of its start on the full schedule, 0 (clean) to N (noise), whatever the grid. nfe: denoiser
+    evaluations run. gflop: arithmetic spent. seconds: its share of the wall-clock time of the calls it took part in.
+    physics_corrected: whether the physics did not explain the measurement, and was corrected by blurs
+    (`solvers/operator_check.py`). failed: why there is no image; its arithmetic is not counted. extra: what its batch
+    said.
     """
 
     index: int

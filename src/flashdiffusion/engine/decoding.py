@@ -37,7 +37,7 @@ class Decoding:
         groups: dict[Hashable, list[InFlight]] = {}
         for one in done:
             if one.result.failed is None:
-                groups.setdefault((one.z.shape, one.image is None), []).append(one)
+                groups.setdefault((one.z.shape, one.problem.padding, one.image is None), []).append(one)
             else:
                 yield one.result
         for alike in groups.values():
@@ -67,7 +67,8 @@ class Decoding:
         else:
             z = torch.stack([one.z for one in (filled(part) if self.static else part)])
             images, gflop = self.costs.call([("decode", z.shape[1:])] * len(z), lambda: self.prior.decode(z))
-        images = images[: len(part)].float().clamp(0, 1).to("cpu", non_blocking=self.cuda)
+        images = part[0].problem.cropped(images[: len(part)]).float().clamp(0, 1)
+        images = images.to("cpu", non_blocking=self.cuda)
         seconds = (time.perf_counter() - began) / len(part)
         for one, own in zip(part, gflop, strict=False):
             one.result.gflop += own

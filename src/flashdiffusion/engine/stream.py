@@ -148,7 +148,7 @@ class Stream:
             start, gflop = self._by_rule(problem, solver, rule, generators, operators[0])
             k, seconds = start.k.tolist(), (time.perf_counter() - began) / len(rows)
             times = solver.grid.times[start.k.clamp(0, len(solver.grid)).cpu()].tolist()  # `InFlight` checks k
-            severities, maps = _known(start, len(rows))
+            severities, maps = _known(start, problem)
             nfe = [0] * len(rows) if start.nfe is None else start.nfe.tolist()
             corrected = [False] * len(rows) if start.mismatch is None else start.mismatch.any(dim=1).tolist()
             estimated = problem
@@ -212,7 +212,7 @@ class Stream:
         assert self.options.callback is not None
         self.steps += 1
         with torch.no_grad():
-            images = self.model.prior.decode(z0).float().clamp(0, 1).cpu()
+            images = rows[0].problem.cropped(self.model.prior.decode(z0)).float().clamp(0, 1).cpu()
         self.options.callback(self.steps, images, [one.result.id for one in rows])
 
     def _without_start(self) -> Iterator[Restored]:
@@ -220,11 +220,14 @@ class Stream:
             yield self.failed.popleft()
 
 
-def _known(start: Start, count: int) -> tuple[list[float | None], list[Tensor | None]]:
-    """Severities of a start, and their maps (h, w) on the CPU."""
+def _known(start: Start, problem: Problem) -> tuple[list[float | None], list[Tensor | None]]:
+    """Severities of a start, and their maps (h, w) on the CPU, without what is padding alone."""
     if start.severity is None:
-        return [None] * count, [None] * count
-    return start.severity.var.float().tolist(), [*start.severity.map[:, 0].float().cpu().clone()]
+        return [None] * len(problem), [None] * len(problem)
+    maps = start.severity.map[:, 0]
+    if problem.padding is not None:
+        maps = problem.padding.crop_map(maps)
+    return start.severity.var.float().tolist(), [*maps.float().cpu().clone()]
 
 
 def _alike(batch: Batch) -> list[Sequence[int]]:

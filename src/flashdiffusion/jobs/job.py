@@ -6,6 +6,7 @@ from typing import Any, Protocol, Self
 
 import torch
 
+from flashdiffusion.data import Kind
 from flashdiffusion.errors import InputError, brief, check_name, note, unknown_name
 from flashdiffusion.pipeline import FlashPipeline
 from flashdiffusion.presets import Presets
@@ -25,7 +26,7 @@ class Item:
     "clean", "measured"), as PNG files. features: what distances of whole runs need of the image, as a safetensors file;
     empty if there is nothing. reason: what went wrong; with a record, this was not the restoration. source:
     the file that the reason is about, if it could not be read. notes: what the user should be told. fitted: whether the
-    image was cropped and resized. grey: whether it was grey. noise_std: σ_y that was estimated from it.
+    image was cropped and resized. kind: of picture that its result is to be. noise_std: σ_y that was estimated from it.
     """
 
     index: int
@@ -38,7 +39,7 @@ class Item:
     source: str | None = None
     notes: tuple[str, ...] = ()
     fitted: bool = False
-    grey: bool = False
+    kind: Kind = field(default_factory=Kind, compare=False)
     noise_std: float | None = None
 
     def note(self, text: str) -> None:

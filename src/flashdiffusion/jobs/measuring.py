@@ -209,9 +209,9 @@ def _estimated(
         return values, images
 
     def call(rows: list[int]) -> tuple[list[float], list[Tensor | None]]:
-        part = problem.take(torch.tensor(rows)).to(prior.device, torch.float32)
+        part = pipeline.check(problem.take(torch.tensor(rows)))
         z_hat = part.severity(encoder).z_hat
-        shown = [*prior.decode(z_hat).float().clamp(0, 1).cpu()] if what.estimates else [None] * len(rows)
+        shown = [*part.cropped(prior.decode(z_hat)).float().clamp(0, 1).cpu()] if what.estimates else [None] * len(rows)
         return true_severity(z_hat, prior.encode(clean[rows].to(prior.device))).tolist(), shown
 
     for rows, found in in_parts(call, range(len(clean)), limit):

@@ -11,6 +11,7 @@ import torch
 
 from flashdiffusion.errors import InputError, check_name
 from flashdiffusion.physics import BatchedPhysics, Compose
+from flashdiffusion.physics.masks import ALPHA
 from flashdiffusion.physics.registry import PHYSICS, Form, get_physics
 
 _QUOTED = re.compile(r"""(?<==)("[^"]*"|'[^']*')""")
@@ -98,6 +99,15 @@ def own_files(text: str | None, image: Path) -> list[Path]:
     """
     named = [] if text is None else [file for one in read_physics(text) for file in one.files]
     return [own_file(folder, image) for folder in named if folder.is_dir()]
+
+
+def takes_alpha(text: str) -> bool:
+    """Whether the operator written as `text` takes an image's alpha channel for its mask.
+
+    Raises:
+        InputError: as `parse_physics`.
+    """
+    return any(str(file) == ALPHA for one in read_physics(text) for file in one.files)
 
 
 def check_files(text: str, images: Sequence[Path]) -> None:

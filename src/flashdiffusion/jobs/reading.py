@@ -4,16 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from flashdiffusion.data import MeasurementFile
+from flashdiffusion.data import Kind, MeasurementFile, Picture, read_picture
 from flashdiffusion.data.arrays import ARRAYS, read_array
-from flashdiffusion.data.images import fit, read_image, to_tensor
 from flashdiffusion.data.measurements import SUFFIX
 from flashdiffusion.errors import InputError, SizeError
 from flashdiffusion.jobs.job import Item
-from flashdiffusion.jobs.parse import parse_physics, says_noise
+from flashdiffusion.jobs.parse import parse_physics, says_noise, takes_alpha
 from flashdiffusion.physics import PHYSICS, BatchedPhysics, BlurKernelSpace, estimate_noise_std
 from flashdiffusion.pipeline import FlashPipeline
 from flashdiffusion.pipeline.inputs import as_measurements, doubts
@@ -25,12 +23,12 @@ Note = Callable[[str], None]
 Read = tuple[Tensor, BatchedPhysics | None]  # y (1, ...) and its physics, if known
 
 
-def read_noted(path: Path, note: Note) -> Image.Image:
-    """An image as `read_image` gives it; notes what was changed."""
-    image = read_image(path)
-    for text in image.info["notes"]:
+def read_noted(path: Path, note: Note) -> Picture:
+    """A picture as `read_picture` gives it; notes what was changed."""
+    picture = read_picture(path)
+    for text in picture.notes:
         note(f"{path} {text}")
-    return image
+    return picture
 
 
 def read_truth(path: Path, size: tuple[int, int], fitted: bool, note: Note) -> Tensor:
@@ -42,8 +40,8 @@ def read_truth(path: Path, size: tuple[int, int], fitted: bool, note: Note) -> T
     Raises:
         InputError: it cannot be read, or has another size.
     """
-    image = read_noted(path, note)
-    truth = to_tensor(fit(image, *size) if fitted else image)[None]
+    picture = read_noted(path, note)
+    truth = (picture.fitted(*size) if fitted else picture).values[None]
     height, width = truth.shape[2:]
     if (height, width) != size:
         raise InputError(
@@ -124,14 +122,17 @@ class Reader:
         return self._sizes[original]
 
     def _image(self, path: Path, item: Item) -> Read:
-        image = read_noted(path, item.note)
-        original = (image.height, image.width)
+        picture = read_noted(path, item.note)
+        original = picture.size
         size = self._size(path, original) or original
         physics = self._physics_of(item.name, size, path, original)
         if physics is None and self.needed:
             raise InputError(f"{item.name} is an image: say what damaged it with --physics, e.g. gaussian-blur:std=2")
-        item.fitted, item.grey = self.fit, image.info["grey"]
-        y = to_tensor(fit(image, *size) if self.fit else image)[None]
+        picture = picture.fitted(*size) if self.fit else picture
+        if self.physics is not None and takes_alpha(self.physics):
+            picture = picture.opaque()
+        item.fitted, item.kind = self.fit, picture.kind
+        y = picture.values[None]
         if self.noise_std is None:
             item.noise_std = estimated(y, physics)
             physics = self._physics_of(item.name, size, path, original, item.noise_std)
@@ -143,7 +144,8 @@ class Reader:
         physics = self._physics_of(item.name, (height, width), path)
         if physics is None and self.needed:
             raise InputError(f"{path} holds no physics: say what gave it with --physics, e.g. gaussian-blur:std=2")
-        y, item.grey = as_measurements(array, physics or (lambda x: x))
+        y, grey = as_measurements(array, physics or (lambda x: x))
+        item.kind = Kind(grey)
         y = y if y.ndim == 4 else y[None]
         if y.ndim != 4 or len(y) != 1 or y.shape[1] != 3:
             raise InputError(
@@ -167,7 +169,7 @@ class Reader:
                 f"{path} was made by {file.physics!r}; this library knows {', '.join(PHYSICS)}; if it is of a file of "
                 "yours, give --plugin FILE"
             )
-        item.fitted, item.grey = file.fitted, file.grey
+        item.fitted, item.kind = file.fitted, file.kind
         return file.y[None], physics
 
     def _physics_of(

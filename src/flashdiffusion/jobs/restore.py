@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from flashdiffusion.data import encode_image, in_chunks, mapped
+from flashdiffusion.data import Kind, encode_image, encode_picture, in_chunks, mapped
 from flashdiffusion.data.measurements import SUFFIX
 from flashdiffusion.engine.capacity import Capacity
 from flashdiffusion.errors import FlashDiffusionError, InputError
@@ -145,14 +145,18 @@ class RestoreWorker:
     def _note_size(self, item: Item, problem: Problem) -> None:
         """Say once that an image's size is far from the model's."""
         side = self.pipeline.sample_size
-        if self.quiet or side is None or not is_image(Path(item.path)):
+        if self.quiet or side is None or item.fitted:
             return
         height, width = problem.image.shape[2:]
         if not 1 / FAR <= min(height, width) / side <= FAR:
             self.quiet = True
             item.note(
                 f"{item.path} is restored at {width}x{height} and the model was trained on images of {side}x{side}; "
-                "--fit restores at that size"
+                + (
+                    "--fit restores at that size"
+                    if is_image(Path(item.path))
+                    else "degrade it with --fit for that size"
+                )
             )
 
     # -- where the results are wanted -----------------------------------------------------------------------
@@ -163,10 +167,11 @@ class RestoreWorker:
         known: Kept = restored.extra
         item, record, problem = known
         item.reason = restored.failed
+        kind, item.kind = item.kind, Kind()  # alpha is not to travel with the result
         if restored.image is None or record is None or problem is None:
             return item
         values = restored.row()
-        image = restored.image.mean(dim=0, keepdim=True) if item.grey else restored.image
+        image = restored.image.mean(dim=0, keepdim=True) if kind.grey else restored.image
         truth = None
         if (reference := self.job.references.get(item.name)) is not None:
             try:
@@ -175,7 +180,7 @@ class RestoreWorker:
             except FlashDiffusionError as error:
                 item.reason = str(error)
         values |= compare(self.metrics, image.expand(3, -1, -1), truth, problem.image[0].cpu(), problem)
-        pngs = {"restored": encode_image(image)}
+        pngs = {"restored": encode_picture(image, kind)}
         if self.job.maps and restored.severity_map is not None:
             pngs["severity"] = encode_image(map_picture(restored.severity_map, (image.shape[1], image.shape[2])))
         item.record, item.pngs = replace(record, **values).to_json(), pngs

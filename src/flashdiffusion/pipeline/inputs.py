@@ -10,19 +10,24 @@ from PIL import Image
 from torch import Tensor
 
 from flashdiffusion.data.arrays import ARRAYS, from_numpy, read_array
-from flashdiffusion.data.images import read_image, to_tensor
+from flashdiffusion.data.pictures import Kind, Picture, from_pillow, read_picture
 from flashdiffusion.errors import InputError
 from flashdiffusion.physics import BatchedPhysics, is_linear, noise_std_of
 from flashdiffusion.types import Physics
 
-Given = Tensor | np.ndarray | Image.Image | str | Path | Sequence[Any]
-_GREY = {"1", "L", "LA"}
+Given = Tensor | np.ndarray | Image.Image | Picture | str | Path | Sequence[Any]
 # Values below this, beyond five standard deviations of the noise, are no noise; nor are values up to this above 1.
 BELOW, ABOVE = -0.3, 1.3
 
 
 def as_measurements(value: Given, physics: Any) -> tuple[Tensor, bool]:
-    """Measurements as floats with the batch first, and whether they are grey images, which become three channels.
+    """Measurements, and whether they are grey images, which become three channels; see `read_measurements`."""
+    y, kinds = read_measurements(value, physics)
+    return y, all(kind.grey for kind in kinds)
+
+
+def read_measurements(value: Given, physics: Any) -> tuple[Tensor, list[Kind]]:
+    """Measurements as floats with the batch first, and the kind of picture of each; grey ones become three channels.
 
     A tensor is (B, ...), or one image (C, H, W) or (H, W). An array is the same, or has its channels last; integers are
     scaled to [0, 1]. A path is that of an image, or of a file with an array (.npy, .npz, .pt, .mat). Images are RGB.
@@ -34,23 +39,25 @@ def as_measurements(value: Given, physics: Any) -> tuple[Tensor, bool]:
     if isinstance(value, (list, tuple)):
         if not value:
             raise InputError("measurements are an empty list; expected at least one image")
-        parts = [as_measurements(one, physics) for one in value]
+        parts = [read_measurements(one, physics) for one in value]
         shapes = {tuple(part.shape[1:]) for part, _ in parts}
         if len(shapes) != 1:
             raise InputError(f"a list of images of the sizes {sorted(shapes)}; expected one size, or use `stream`")
-        return torch.cat([part for part, _ in parts]), all(grey for _, grey in parts)
+        return torch.cat([part for part, _ in parts]), [kind for _, kinds in parts for kind in kinds]
     if isinstance(value, (str, Path)) and Path(value).suffix.lower() in ARRAYS:
         value = read_array(value)
     if isinstance(value, (str, Path)):
-        image = read_image(value)
-        return to_tensor(image)[None], image.info.get("mode") in _GREY
+        value = read_picture(value)
     if isinstance(value, Image.Image):
-        return to_tensor(value.convert("RGB"))[None], value.mode in _GREY
+        value = from_pillow(value)
+    if isinstance(value, Picture):
+        return value.values[None], [value.kind]
     if isinstance(value, np.ndarray):
         value = from_numpy(value)
     if not isinstance(value, Tensor):
         raise InputError(f"measurements are a {type(value).__name__}; expected a tensor, an array, an image or a path")
-    return _batched(value, physics)
+    y, grey = _batched(value, physics)
+    return y, [Kind(grey)] * len(y)
 
 
 def _batched(y: Tensor, physics: Any) -> tuple[Tensor, bool]:

@@ -15,7 +15,7 @@ from flashdiffusion.errors import InputError
 from flashdiffusion.methods import Settings, check_used, parse_method
 from flashdiffusion.model import Model
 from flashdiffusion.physics import flattened
-from flashdiffusion.pipeline.inputs import Given, as_measurements, doubts
+from flashdiffusion.pipeline.inputs import Given, doubts, read_measurements
 from flashdiffusion.pipeline.restoration import Restoration
 from flashdiffusion.solvers import Solver, StartRule
 
@@ -41,7 +41,8 @@ class FlashPipeline(Model):
         Args:
             y: measurements on the [0, 1] scale, images (B, 3, H, W) for most physics; noise may leave the range. Or
                 one image, grey or RGB: a tensor (C, H, W), a numpy array (channels last or first; uint8 is 0 to 255),
-                a Pillow image, a path; or a list of these. Grey images come back grey.
+                a Pillow image, a path; or a list of these. Grey images come back grey; alpha, colour profile and 16
+                bits of pictures come back where the result is saved.
             physics: the degradation that made y; ours, DeepInverse's, any object with `A(x)`, or a function.
             ids: a name per image, by default its position; an image's result depends on its id, not on
                 what else is in the batch.
@@ -58,7 +59,7 @@ class FlashPipeline(Model):
                 "no physics; expected what made y of the image, such as GaussianBlur(2.0), or Denoising(0.05) for noise"
             )
         y, physics = flattened(y, physics)
-        y, grey = as_measurements(y, physics)
+        y, kinds = read_measurements(y, physics)
         names = [str(i) for i in range(len(y))] if ids is None else list(ids)
         batch = Batch(names, y, physics, samples=num_samples)
         for text in doubts(batch.y, batch.physics):
@@ -75,7 +76,8 @@ class FlashPipeline(Model):
                 stacklevel=2,
             )
         restoration = restoration if num_samples == 1 else restoration.sampled(num_samples)
-        return restoration.grey() if grey else restoration
+        restoration = replace(restoration, kinds=tuple(kinds))
+        return restoration.grey() if all(kind.grey for kind in kinds) else restoration
 
     def stream(
         self,

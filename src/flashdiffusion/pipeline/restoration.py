@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from flashdiffusion.data import ensure_directory
+from flashdiffusion.data import Kind, encode_picture, ensure_directory, write_bytes
 from flashdiffusion.data.files import unique
 from flashdiffusion.data.images import save_image, to_pil
 from flashdiffusion.engine.batch import FIGURES, Restored
@@ -23,12 +23,14 @@ class Restoration:
 
     images: float32 (B, 3, H, W) in [0, 1]; NaN where there is none. severity: σ̂² in scaled latent units, float32 (B,),
     None if no severity encoder was used. severity_maps: the variance at each place of the latent, float32 (B, h, w),
-    whose mean is the severity; None if no severity encoder was used, NaN where an image has none. start_step: time of
+    whose mean is the severity (of images that were padded inside, with the padding); None if no severity encoder was
+    used, NaN where an image has none. start_step: time of
     the start on the full schedule, 0 (clean) to N (noise), int64 (B,). nfe: denoiser evaluations run, int64 (B,).
     gflop: arithmetic spent, float32 (B,). seconds: the image's share of the wall-clock time of the calls it took part
     in, float32 (B,). physics_corrected: whether the physics did not explain the measurement, and was corrected by
     blurs, bool (B,). failed: why an image has no image, by its row. ids: their names. samples: (S, B, 3, H, W) if
-    several samples were asked for, NaN where one failed; everything else is of the first.
+    several samples were asked for, NaN where one failed; everything else is of the first. kinds: of picture that each
+    is saved as; empty for RGB of 8 bits.
     """
 
     images: Tensor
@@ -42,6 +44,7 @@ class Restoration:
     ids: tuple[str, ...] = ()
     samples: Tensor | None = None
     severity_maps: Tensor | None = None
+    kinds: tuple[Kind, ...] = ()
 
     def __repr__(self) -> str:
         size = "x".join(map(str, self.images.shape[:0:-1][:2]))
@@ -99,7 +102,7 @@ class Restoration:
                 if not image.isfinite().all():  # it failed
                     continue
                 path = folder / (f"{name}.png" if n == 1 else f"{name}-sample-{n}.png")
-                save_image(image, path)
+                write_bytes(path, encode_picture(image, self.kinds[i] if self.kinds else Kind()))
                 written.append(path)
             if maps is not None and self.severity_maps is not None and i not in self.failed:
                 height, width = self.images.shape[2:]

@@ -13,6 +13,7 @@ from flashdiffusion.data import ensure_directory
 from flashdiffusion.errors import CheckpointError, InputError, SizeError, blamed_on, shown
 from flashdiffusion.priors.autoencoder import DiffusersAutoencoder, IdentityAutoencoder
 from flashdiffusion.priors.folder import check_files, load_component, read_json, resolve_folder, save_component
+from flashdiffusion.priors.padding import Padding, Size, reflected
 from flashdiffusion.priors.patches import Autoencoder, PatchAutoencoder
 from flashdiffusion.priors.precision import KeepsFloat32Buffers
 from flashdiffusion.priors.trial import check_output, photograph
@@ -20,6 +21,7 @@ from flashdiffusion.schedule import NoiseSchedule
 
 _AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
 LARGEST_UNIT = 1024
+LEAST_SIDE = 16  # pixels of images that are padded; smaller ones would be little but padding
 FAR = 3.0  # a model's own scale stays within this factor of 1 on any one photograph
 _PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
@@ -98,23 +100,42 @@ class LatentPrior(KeepsFloat32Buffers):
 
     @property
     def unit(self) -> int:
-        """Sides of images are multiples of it, in pixels."""
+        """Sides of images that the networks see are multiples of it, in pixels."""
         return self.autoencoder.factor * 2 ** (len(self.denoiser.config.block_out_channels) - 1)
 
-    def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
-        """Return the latent shape (c, h, w) of images of `size` (H, W); raises SizeError for one that cannot be."""
-        unit = self.unit
-        if any(side % unit or side < unit for side in size):
-            raise SizeError(f"images of height {size[0]} and width {size[1]}; this prior takes multiples of {unit}")
-        factor = self.autoencoder.factor
-        return self.autoencoder.channels, size[0] // factor, size[1] // factor
+    def padding(self, size: Size) -> Padding | None:
+        """Say how images of `size` (H, W) are padded for the networks; None if they take them as they are.
+
+        Raises:
+            SizeError: a side of less than `LEAST_SIDE` pixels, or than `unit` if that is less.
+        """
+        if min(size) < (least := min(LEAST_SIDE, self.unit)):
+            raise SizeError(f"images of height {size[0]} and width {size[1]}; expected at least {least} pixels a side")
+        padded = self._padded(size)
+        return None if padded == size else Padding(size, padded)
+
+    def _padded(self, size: Size) -> Size:
+        height, width = (-(-side // self.unit) * self.unit for side in size)
+        return height, width
+
+    def latent_shape(self, size: Size) -> tuple[int, int, int]:
+        """Return the latent shape (c, h, w) of images of `size` (H, W), padded; raises as `padding` does."""
+        self.padding(size)
+        height, width = (side // self.autoencoder.factor for side in self._padded(size))
+        return self.autoencoder.channels, height, width
 
     def encode(self, x: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [0, 1] -> latents (B, c, h, w) of unit scale; differentiable."""
-        return self.autoencoder.encode(x)
+        """Images (B, 3, H, W) in [0, 1], padded where they must be -> latents (B, c, h, w) of unit scale.
+
+        Differentiable.
+        """
+        return self.autoencoder.encode(reflected(x, self._padded((x.shape[2], x.shape[3]))))
 
     def decode(self, z: Tensor) -> Tensor:
-        """Latents (B, c, h, w) -> images (B, 3, H, W) in [0, 1], not clipped; differentiable."""
+        """Latents (B, c, h, w) -> images (B, 3, H, W) in [0, 1], not clipped; differentiable.
+
+        Where images were padded, so are these.
+        """
         return self.autoencoder.decode(z)
 
     @property

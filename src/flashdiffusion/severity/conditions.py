@@ -1,6 +1,6 @@
 """What is known of measurements beside themselves, as further input planes of the severity encoder and its head."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -39,6 +39,10 @@ class Conditions:
         std, lost, kept = (torch.cat([getattr(part, name) for part in parts])[order] for name in _TENSORS)
         kinds = [name for part in parts for name in part.kinds]
         return cls(std, lost, [kinds[row] for row in order.tolist()], kept)
+
+    def with_lost(self, change: Callable[[Tensor], Tensor]) -> "Conditions":
+        """Change the map of lost pixels as the images are, by padding."""
+        return replace(self, lost=change(self.lost))
 
     def without(self, noise_std: Tensor, lost: Tensor, kind: Tensor) -> "Conditions":
         """Forget some of it: bool (B,) each."""

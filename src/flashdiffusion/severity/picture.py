@@ -1,5 +1,7 @@
 """A severity map as a picture."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,10 +12,14 @@ COLOURS = "viridis"
 def map_picture(variance: Tensor, size: tuple[int, int]) -> Tensor:
     """Show a variance map (h, w) as RGB (3, H, W) in [0, 1], for an image of `size` (H, W).
 
+    A place of the map covers 2**n x 2**n pixels; the last row and column may reach beyond the image.
+
     The colours stand for the standard deviation in scaled latent units, from 0 (dark blue, nothing is lost) to 1 or
     more (yellow, nothing is known: the latents themselves have a standard deviation of 1), so that pictures compare.
     """
     from matplotlib import colormaps
 
-    std = F.interpolate(variance.sqrt()[None, None].float(), size=size, mode="bilinear")[0, 0]
+    pixels = max(2 ** max(0, math.ceil(math.log2(side / n))) for side, n in zip(size, variance.shape, strict=True))
+    whole = [n * pixels for n in variance.shape]
+    std = F.interpolate(variance.sqrt()[None, None].float(), size=whole, mode="bilinear")[0, 0, : size[0], : size[1]]
     return torch.from_numpy(colormaps[COLOURS](std.clamp(0, 1).cpu().numpy())[..., :3]).permute(2, 0, 1).float()

@@ -105,7 +105,7 @@ def in_holes(problem: Problem, size: tuple[int, int]) -> Tensor | None:
     """Tell which places of latents of this height and width lie in holes, bool (B, 1, h, w); None if there are none."""
     if problem.holes is None:
         return None
-    share = F.adaptive_avg_pool2d(problem.holes.float(), size)
+    share = F.adaptive_avg_pool2d(problem.for_network(problem.holes.float()), size)
     return F.max_pool2d((share > 0).float(), 3, stride=1, padding=1) > 0  # and what the decoder mixes with them
 
 

@@ -60,11 +60,12 @@ def find_mismatch(
     if not len(rows):
         return Check(None, looked_at)
     part = problem.take(rows)
-    x = prior.decode(severity.z_hat[rows])
+    x = part.cropped(prior.decode(severity.z_hat[rows]))
     missing = part.y - part.measure(x)
     weights = mismatch_of(x, missing)
     energy, after = (e.flatten(1).square().mean(dim=1) for e in (missing, missing - mismatched(x, weights)))
-    blind = encoder(part.filled, Conditions.none(part.filled)).var
+    shown = part.for_network(part.filled)
+    blind = encoder(shown, Conditions.none(shown)).var
     surprise = tested.surprise[rows] * (blind / severity.var[rows])
     wrong = (4 * (energy - after) > EXPLAINED * tested.taken[rows]) & (surprise > SURPRISE)
     if not bool(wrong.any()):

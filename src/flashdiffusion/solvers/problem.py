@@ -1,7 +1,7 @@
 """What is to be solved: how measurements look, and how far an image is from them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -55,6 +55,8 @@ class Problem(Rows):
         """The image, and ‖A‖₂ of each image's operator where its y is no image, else 0, (B,)."""
         if self._known is not None:
             return self._known()
+        if self.padding is not None:
+            return replace(self, padding=None)._shown
         image, norms = self.y, self.y.new_zeros(len(self.y))
         if isinstance(self.physics, BatchedPhysics):
             image = self._call(self.physics.image, self.y)
@@ -135,11 +137,12 @@ class Problem(Rows):
         return energy.clamp(max=1).to(self.y)
 
     def severity(self, encoder: Callable[[Tensor, Conditions], Severity]) -> Severity:
-        """What a severity encoder makes of the measurements as images, asked once."""
-        return self._asked(encoder, lambda: encoder(self.filled, self.conditions))
+        """What a severity encoder makes of the measurements as images, padded as it needs them, asked once."""
+        pad = self.for_network
+        return self._asked(encoder, lambda: encoder(pad(self.filled), self.conditions.with_lost(pad)))
 
     def seen_by(self, network: Callable[[Tensor], Result]) -> Result:
-        """What a network makes of the measurements as images, asked once."""
+        """What a network that takes images of any size makes of the measurements as images, asked once."""
         return self._asked(network, lambda: network(self.filled))
 
     def _asked(self, network: Any, ask: Callable[[], Result]) -> Result:
@@ -243,6 +246,6 @@ def _enlarged(y: Tensor, shape: Sequence[int]) -> Tensor | None:
     """Enlarge y to images of `shape` (B, 3, H, W), if it has their look: (B, 1 or 3, h, w)."""
     if y.ndim != 4 or y.shape[1] not in {1, 3}:
         return None
-    if y.shape[2:] != tuple(shape[2:]):
-        y = F.interpolate(y, size=tuple(shape[2:]), mode="bicubic")
+    size = tuple(shape[2:])
+    y = y if y.shape[2:] == size else F.interpolate(y, size=size, mode="bicubic")
     return y.expand(-1, 3, -1, -1)

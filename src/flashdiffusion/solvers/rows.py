@@ -2,9 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence, Sized
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from flashdiffusion.errors import FlashDiffusionError, InputError, brief, is_out
 from flashdiffusion.physics import BatchedPhysics, Chain, WithParams, concatenate, is_linear, noise_std_of
 from flashdiffusion.physics.noise import mean_variance
 from flashdiffusion.physics.operator import NEEDS_TORCH, USE_TORCH, takes_arrays
+from flashdiffusion.priors.padding import Padding
 from flashdiffusion.solvers.mismatch import mismatched
 from flashdiffusion.types import Physics, RowwisePhysics
 
@@ -39,6 +40,9 @@ class Rows(ABC):
     estimate: latents that restoring starts from, (B, c, h, w), and their variance at each place, (B, 1, h, w).
     excess: variance of the measurements beyond what is told, on the scale of `Problem.entry_variance`, (B,). None if
     not known. mismatch: by which blurs A differs from what is told, (B, J), see `mismatch.py`; None if A is believed.
+
+    padding: how images are padded for the networks. Solvers then see padded images. The physics is of images of their
+    own size, so that A(crop(x)) is compared with y.
     """
 
     y: Tensor
@@ -49,6 +53,7 @@ class Rows(ABC):
     variance: Tensor | None = None
     excess: Tensor | None = None
     mismatch: Tensor | None = None
+    padding: Padding | None = None
 
     @cached_property
     @abstractmethod
@@ -127,13 +132,14 @@ class Rows(ABC):
 
     def _changed(self, physics: Physics, change: Callable[[Tensor], Tensor]) -> Self:
         """The same with another physics, and every tensor of rows changed."""
-        known = [None if held is None else change(held) for held in (getattr(self, name) for name in _HELD)]
-        return type(self)(change(self.y), physics, self._carried(change), *known)
+        held = {name: getattr(self, name) for name in _HELD}
+        known: dict[str, Any] = {name: None if value is None else change(value) for name, value in held.items()}
+        return replace(self, y=change(self.y), physics=physics, _known=self._carried(change), **known)
 
     @property
     def kind(self) -> Hashable:
         """What problems must have in common to be joined."""
-        y = (self.y.shape[1:], self.y.dtype, *(getattr(self, name) is None for name in _HELD))
+        y = (self.y.shape[1:], self.y.dtype, self.padding, *(getattr(self, name) is None for name in _HELD))
         if isinstance(self.physics, BatchedPhysics):
             return BatchedPhysics, *y
         if isinstance(self.physics, WithParams):
@@ -152,21 +158,36 @@ class Rows(ABC):
             return torch.cat([part._shown[0] for part in parts]), torch.cat([part._shown[1] for part in parts])
 
         known = together if all(part._has_shown for part in parts) else None
-        held = [[getattr(part, name) for part in parts] for name in _HELD]
-        found = [None if each[0] is None else torch.cat(each) for each in held]
+        held = {name: [getattr(part, name) for part in parts] for name in _HELD}
+        found: dict[str, Any] = {name: None if each[0] is None else torch.cat(each) for name, each in held.items()}
         ours = [part.physics for part in parts if isinstance(part.physics, BatchedPhysics)]
         foreign = [part.physics for part in parts if isinstance(part.physics, WithParams)]
-        if ours:
-            return cls(y, concatenate(ours), known, *found)
-        return cls(y, WithParams.join(foreign) if foreign else parts[0].physics, known, *found)
+        physics: Physics = parts[0].physics
+        if ours or foreign:
+            physics = concatenate(ours) if ours else WithParams.join(foreign)
+        return replace(parts[0], y=y, physics=physics, _known=known, **found)
+
+    def padded(self, padding: Padding | None) -> Self:
+        """Give the same, of which networks and solvers see images padded like this."""
+        known = self._carried(lambda value: value)
+        return self if padding == self.padding else replace(self, _known=known, padding=padding)
+
+    def for_network(self, images: Tensor) -> Tensor:
+        """Pad images (..., H, W), or what is known of their pixels, as networks are to see them."""
+        return images if self.padding is None else self.padding.pad(images)
+
+    def cropped(self, x: Tensor) -> Tensor:
+        """Crop images (..., H', W') that may be padded to their own size."""
+        return x if self.padding is None else self.padding.crop(x)
 
     def measure(self, x: Tensor) -> Tensor:
-        """Give A(x).
+        """Give A(x) of images x, which may be padded.
 
         Raises:
             InputError: the physics cannot take these rows, or gives measurements of another shape than y or, where x
                 needs a gradient, without one.
         """
+        x = self.cropped(x)
         measured = self._call(self.physics.A, x)
         if not isinstance(measured, Tensor):
             advice = f"; {NEEDS_TORCH}" if isinstance(measured, np.ndarray) else ""
@@ -180,7 +201,7 @@ class Rows(ABC):
         return measured if self.mismatch is None else measured + mismatched(x, self.mismatch)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """Give Aᵀy.
+        """Give Aᵀy, with zeros where images are padded.
 
         Raises:
             InputError: the physics is not linear, or cannot take these rows.
@@ -188,7 +209,9 @@ class Rows(ABC):
         if not is_linear(self.physics):
             raise InputError(f"physics {self.name} has no A_adjoint; expected a linear one")
         image = self._call(self.physics.A_adjoint, y)
-        return image if self.mismatch is None else image + mismatched(y, self.mismatch, transposed=True)
+        if self.mismatch is not None:
+            image = image + mismatched(y, self.mismatch, transposed=True)
+        return image if self.padding is None else self.padding.crop_transposed(image)
 
     def gradient(self, value: Tensor, of: Tensor, weights: Tensor | None = None) -> Tensor:
         """∂value/∂of through the physics; of more than a number, that of Σ weights · value, which can be asked again.
