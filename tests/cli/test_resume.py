@@ -30,9 +30,7 @@ def measured(flash, tmp_path, image_folder) -> Path:
 @pytest.fixture
 def restore(flash, measured, tiny_model, tmp_path):
     def run(*options, inputs=measured):
-        common = ("--model", tiny_model, "--steps", 20, "--out", tmp_path / "out")
-        common += ("--method", "flash(latent-dps)")  # on an untrained model proximal steps amplify rounding
-        return flash("restore", inputs, *common, *options)
+        return flash("restore", inputs, "--model", tiny_model, "--steps", 20, "--out", tmp_path / "out", *options)
 
     return run
 
@@ -41,7 +39,7 @@ def restore(flash, measured, tiny_model, tmp_path):
 def evaluate(flash, image_folder, tiny_model, tmp_path):
     def run(*options):
         common = ("--data", image_folder, "--limit", 5, "--model", tiny_model, "--steps", 20)
-        common += ("--method", "flash(latent-dps)")  # as above
+        common += ("--method", "flash(latent-dps)")  # on an untrained model proximal steps amplify rounding
         return flash("evaluate", *common, "--out", tmp_path / "out" / "results.json", *options)
 
     return run
@@ -218,18 +216,19 @@ def test_two_runs_at_once_into_one_folder(
 
 
 def test_an_interrupted_restoration_says_how_to_go_on_and_does(restore, stream, tmp_path):
+    method = ("--method", "flash(latent-dps)")  # on an untrained model proximal steps amplify rounding
     stream.interrupt = 3
-    ended = restore()
+    ended = restore(*method)
     assert ended.code == 130
     assert ended.err.strip() == "flashdiffusion: interrupted: 3 of 5 images are done; --resume continues"
     done = stream.taken()
     assert _written(tmp_path) == [*(f"{name}.png" for name in done), "results.jsonl"]
     stream.interrupt = None
-    ended = restore("--resume", "--json")
+    ended = restore("--resume", "--json", *method)
     assert ended.code == 0 and sorted(stream.taken() + done) == NAMES
     assert _written(tmp_path) == [*(f"{name}.png" for name in NAMES), "results.json"]
     continued = json.loads(ended.out)["records"]
-    at_once = json.loads(restore("--json").out)["records"]
+    at_once = json.loads(restore("--json", *method).out)["records"]
     _check_alike(at_once, continued)
 
 
