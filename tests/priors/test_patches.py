@@ -4,8 +4,10 @@ import json
 
 import pytest
 import torch
+from PIL import Image
 
 from flashdiffusion import FlashPipeline, GaussianBlur, SuperResolution
+from flashdiffusion.data import load_image
 from flashdiffusion.errors import CheckpointError, InputError
 from flashdiffusion.priors import PatchAutoencoder, load_autoencoder
 
@@ -110,3 +112,28 @@ def test_a_smaller_measurement_is_restored(photos):
     physics = SuperResolution(2, noise_std=0.02)
     images = pipe(torch.rand(1, 3, 16, 24, generator=torch.Generator().manual_seed(0)), physics).images
     assert images.shape == (1, 3, 32, 48)
+
+
+def test_images_are_evaluated_at_their_own_size(photos, flash, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name, size in (("a", (40, 33)), ("b", (64, 48)), ("c", (40, 33))):
+        Image.effect_noise(size, 60).convert("RGB").save(folder / f"{name}.png")
+    options = ("--data", folder, "--model", photos, "--method", "ae", "--save-images", "--out", tmp_path / "out")
+    ended = flash("evaluate", "--task", "denoising", *options)
+    assert ended.code == 0, ended.err
+    kept = tmp_path / "out" / "images" / "denoising"
+    sizes = [tuple(load_image(kept / "ae" / f"{name}.png.png").shape[1:]) for name in "abc"]
+    assert sizes == [(33, 40), (48, 64), (33, 40)]
+    records = json.loads((tmp_path / "out" / "denoising--ae.json").read_text())["records"]
+    alone = flash("evaluate", "--task", "denoising", *options[:-1], tmp_path / "alone", "--limit", 1)
+    assert alone.code == 0
+    one = json.loads((tmp_path / "alone" / "denoising--ae.json").read_text())["records"][0]
+    assert one["psnr"] == pytest.approx(records[0]["psnr"], rel=1e-4)
+
+
+def test_where_one_size_is_needed_images_are_cropped_and_it_is_said(photos, flash, image_folder, tmp_path):
+    options = ("--model", photos, "--levels", 2, "--limit", 1, "--out", tmp_path / "ordering.json")
+    ended = flash("ordering", "--data", image_folder, "--task", "gaussian-blur", *options)
+    assert ended.code == 0
+    assert "images are cropped and resized to 128x128: the model has no size of its own" in ended.err

@@ -45,7 +45,9 @@ def command(
     out: Out,
     bounds: Bounds,
     severity: SeverityOptions,
-    config: Annotated[str, option("Recipe: faces-128 (GPU), faces-128-cpu, tiny.")] = "faces-128",
+    config: Annotated[
+        str, option("Recipe: faces-128 (GPU), faces-128-cpu, photos (GPU), photos-cpu, tiny, tiny-photos.")
+    ] = "faces-128",
     lpips: Lpips = None,
     space: Annotated[str, option("latent, or pixel: a denoiser of pixels, for DPS, and a regressor.")] = "latent",
     precision: Annotated[

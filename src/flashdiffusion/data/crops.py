@@ -43,8 +43,8 @@ class Crops(ImageDataset):
             raise InputError(f"smallest is {smallest}; expected a number above 0 and at most 1")
         super().__init__(paths, size, limit, cache_gib, split)
         self.smallest = smallest
+        self._side = size
         self._decoded: dict[int, Image.Image] = {}
-        self._room = cache_gib * 2**30  # bytes left for decoded images
 
     def __len__(self) -> int:
         return CROPS * len(self._entries)
@@ -53,9 +53,9 @@ class Crops(ImageDataset):
         number, place = divmod(index, len(self._entries))
         image = self._whole(place)
         factor, *where = torch.rand(3, generator=image_generator(number, self.ids[place], "crop")).tolist()
-        side = min(*image.size, round(self.size / (self.smallest + (1 - self.smallest) * factor)))
+        side = min(*image.size, round(self._side / (self.smallest + (1 - self.smallest) * factor)))
         left, top = (int(part * (extent - side + 1)) for part, extent in zip(where, image.size, strict=True))
-        square = fit(image.crop((left, top, left + side, top + side)), self.size)
+        square = fit(image.crop((left, top, left + side, top + side)), self._side)
         return (to_tensor(square) * 255).round().to(torch.uint8)
 
     def _whole(self, place: int) -> Image.Image:

@@ -22,8 +22,9 @@ from flashdiffusion.errors import InputError
 class ImageDataset:
     """Images of folders, uncompressed tar shards, lists (.txt) and files, centre-cropped and resized to a square.
 
-    Items are uint8 (3, size, size); `ids[i]` names image i; `notes` says what was passed over. Decoded images
-    are kept in memory as long as `cache_gib` allows, so that later epochs cost nothing.
+    Items are uint8 (3, size, size), or (3, H, W) of their own size if `size` is None. `ids[i]` names image i; `notes`
+    says what was passed over. Decoded images are kept in memory as long as `cache_gib` allows, so that later epochs
+    cost nothing.
 
     Args:
         paths: folders, shards and files; or data sets by name, such as `celebahq:FOLDER` (`data.named`), of which the
@@ -38,7 +39,7 @@ class ImageDataset:
     def __init__(
         self,
         paths: Iterable[str | Path],
-        size: int,
+        size: int | None,
         limit: int | None = None,
         cache_gib: float = 4.0,
         split: str | None = None,
@@ -58,8 +59,15 @@ class ImageDataset:
         self.size = size
         self._cache: dict[int, Tensor] = {}
         self._damaged: set[int] = set()
-        self._cache_items = int(cache_gib * 2**30 / (3 * size * size))
+        self._room = int(cache_gib * 2**30)  # bytes left for items
         self._pool = ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1))
+
+    @property
+    def side(self) -> int:
+        """Side of the squares in pixels; raises InputError for images of their own sizes."""
+        if self.size is None:
+            raise InputError("images of their own sizes; expected images of one size here")
+        return self.size
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -68,9 +76,10 @@ class ImageDataset:
         if (hit := self._cache.get(index)) is not None:
             return hit
         entry = self._entries[index]
-        values = to_tensor(fit(decode_image(entry.read(), entry.name), self.size))
-        item = (values * 255).round().to(torch.uint8)
-        if len(self._cache) < self._cache_items:
+        image = decode_image(entry.read(), entry.name)
+        item = (to_tensor(image if self.size is None else fit(image, self.size)) * 255).round().to(torch.uint8)
+        if item.numel() <= self._room:
+            self._room -= item.numel()
             self._cache[index] = item
         return item
 
@@ -86,7 +95,7 @@ class ImageDataset:
         return hashlib.blake2b(self._entries[index].read(), digest_size=16).hexdigest()
 
     def batch(self, indices: Sequence[int], replace_damaged: bool = False) -> Tensor:
-        """Read images as float32 (B, 3, size, size) in [0, 1].
+        """Read images of one size as float32 (B, 3, size, size) in [0, 1].
 
         With `replace_damaged` the next readable image takes the place of one that cannot be read, and stderr says so.
 
@@ -139,7 +148,7 @@ class ImageDataset:
             found = dict(zip(chunk, self.attempt(chunk), strict=True))
             images = {index: one for index, one in found.items() if isinstance(one, Tensor)}
             failed = {index: str(one) for index, one in found.items() if isinstance(one, InputError)}
-            whole = torch.stack([*images.values()]) if images else torch.empty(0, 3, self.size, self.size)
+            whole = torch.stack([*images.values()]) if images else torch.empty(0, 3, 0, 0)
             return [*images], whole.float() / 255, failed
 
         return prefetched(read(chunk) for chunk in in_chunks(indices, size))

@@ -56,7 +56,7 @@ def draw_sheet(
                 f"{name}: {_SCORES[by]}; below: measured {level}",
                 *_tiles(mining, order, ranks, by, data, conditions),
             ]
-    _draw(rows, min(max(data.size, _SIDES[0]), _SIDES[1]), path)
+    _draw(rows, min(max(data.side, _SIDES[0]), _SIDES[1]), path)
 
 
 def _tiles(

@@ -8,7 +8,6 @@ from pathlib import Path
 from safetensors.torch import save
 
 from flashdiffusion.data import ImageDataset, encode_image
-from flashdiffusion.errors import InputError
 from flashdiffusion.jobs.job import Item, ModelChoice
 from flashdiffusion.jobs.measuring import Evaluated, Measure, evaluate
 from flashdiffusion.methods import DEFAULT_METHOD, Settings
@@ -16,6 +15,7 @@ from flashdiffusion.metrics import Distributions, Metrics
 from flashdiffusion.physics import get_task
 from flashdiffusion.pipeline import FlashPipeline
 
+SQUARE = 128  # side in pixels of images that are to be of one size
 KINDS = ("clean", "measured", "estimate", "restored")  # of images that are kept
 
 
@@ -66,7 +66,8 @@ class EvaluateWorker:
         start, solver = Measure(self.task, job.method, **self.options).parts
         self.metrics, self.distributions = Metrics(job.weights), Distributions(job.distances, job.weights)
         self.pipeline = job.model.open()
-        self.data = open_data(self.pipeline, job.data, job.limit, 0, job.split)  # each image is read once
+        size = self.pipeline.sample_size  # None: each image keeps its own
+        self.data = ImageDataset(job.data, size, job.limit, 0, job.split)  # each image is read once
         self.pipeline.method(solver, start, job.settings)
 
     def __call__(self, items: Iterable[Item]) -> Iterator[Item]:
@@ -114,14 +115,11 @@ def open_data(
     cache_gib: float = 4.0,
     split: str | None = None,
 ) -> ImageDataset:
-    """Images at the size the model was trained on, see `ImageDataset`.
-
-    Raises:
-        InputError: the model does not say its size, or as `ImageDataset`.
-    """
+    """Images at the size the model was trained on, see `ImageDataset`; at `SQUARE` if it has none of its own."""
+    images = ImageDataset(data, pipeline.sample_size or SQUARE, limit, cache_gib, split)
     if pipeline.sample_size is None:
-        raise InputError("the model's folder does not say its image size; expected sample_size in model_index.json")
-    return ImageDataset(data, pipeline.sample_size, limit, cache_gib, split)
+        images.notes.append(f"images are cropped and resized to {SQUARE}x{SQUARE}: the model has no size of its own")
+    return images
 
 
 def _pngs(one: Evaluated) -> dict[str, bytes]:

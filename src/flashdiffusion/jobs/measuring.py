@@ -173,25 +173,36 @@ def _measured(
                 images[row] = one
             else:
                 yield Failed(data.ids[row], str(one), Evaluated(row, data.ids[row]))
-        if not images:
-            continue
-        ids = [data.ids[row] for row in images]
-        clean = torch.stack(list(images.values())).float() / 255
-        measured = measure(clean, ids, what.task, what.noise_std, what.seed)
-        problem = Problem(measured.y, measured.physics)
-        looks = problem.image
-        severities, estimates = _estimated(pipeline, clean, problem, together, what)
-        described = measured.physics.describe()
-        known = []
-        for n, row in enumerate(images):
-            record = Record(ids[n], described[n], true_severity=severities[n])
-            own = Problem(measured.y[[n]], measured.physics.take(torch.tensor([n])))
-            images_of = (clean[n].clone(), looks[n].clone(), estimates[n])
-            known.append(Evaluated(row, ids[n], record, *images_of, problem=own))
-        if what.method == BOUND:
-            yield Batch(ids, clean, Unknown(), extra=known)
-        else:
-            yield Batch.of(ids, problem, what.settings, known)
+        for part in _by_size(images):
+            yield _batch(pipeline, data, what, part, together)
+
+
+def _by_size(images: dict[int, Tensor]) -> Iterator[dict[int, Tensor]]:
+    """Images of one size together, in the order in which sizes first appear."""
+    sizes = dict.fromkeys(image.shape for image in images.values())
+    for size in sizes:
+        yield {row: image for row, image in images.items() if image.shape == size}
+
+
+def _batch(
+    pipeline: FlashPipeline, data: ImageDataset, what: Measure, images: dict[int, Tensor], together: Limit
+) -> Batch:
+    """Measurements of images of one size, uint8 (3, H, W), by their rows in the data."""
+    ids = [data.ids[row] for row in images]
+    clean = torch.stack(list(images.values())).float() / 255
+    measured = measure(clean, ids, what.task, what.noise_std, what.seed)
+    problem = Problem(measured.y, measured.physics)
+    looks = problem.image
+    severities, estimates = _estimated(pipeline, clean, problem, together, what)
+    described = measured.physics.describe()
+    known = []
+    for n, row in enumerate(images):
+        record = Record(ids[n], described[n], true_severity=severities[n])
+        own = Problem(measured.y[[n]], measured.physics.take(torch.tensor([n])))
+        known.append(Evaluated(row, ids[n], record, clean[n].clone(), looks[n].clone(), estimates[n], problem=own))
+    if what.method == BOUND:
+        return Batch(ids, clean, Unknown(), extra=known)
+    return Batch.of(ids, problem, what.settings, known)
 
 
 @torch.no_grad()

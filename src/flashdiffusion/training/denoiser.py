@@ -49,7 +49,7 @@ class DenoiserStage(Stage):
     def examples(self, data: ImageDataset, out: Path) -> Examples:
         if self.encodes_at_once:
             return data
-        shape = self.prior.latent_shape((data.size, data.size))
+        shape = self.prior.latent_shape((data.side, data.side))
         return Latents(data, self._encode, shape, digest(self.prior.autoencoder), out)
 
     def mirrored(self, batch: Tensor, flip: Tensor) -> Tensor:

@@ -178,13 +178,13 @@ _PHOTOS_CPU = replace(
     max_minutes=600,
     autoencoder=PatchConfig(patch=2),
     denoiser=DenoiserConfig(
-        loop=LoopConfig(share=0.5, batch_size=16, lr=5e-4, ema_decay=0.999),
+        loop=LoopConfig(share=0.45, batch_size=16, lr=5e-4, ema_decay=0.999),
         model=_PHOTOS_DENOISER,
         schedule=_PHOTOS_SCHEDULE,
         early=0.4,
     ),
     severity=SeverityConfig(
-        loop=LoopConfig(share=0.5, batch_size=16, lr=5e-4, ema_decay=0.999),
+        loop=LoopConfig(share=0.45, batch_size=16, lr=5e-4, ema_decay=0.999),
         model=_PHOTOS_DENOISER,
         image_weight=0.0,
         task="photographs",
@@ -196,8 +196,8 @@ _PHOTOS = replace(
     name="photos",
     max_minutes=25,
     channels_last=True,
-    denoiser=replace(_PHOTOS_CPU.denoiser, loop=LoopConfig(share=0.5, batch_size=256, lr=1e-3, ema_decay=0.999)),
-    severity=replace(_PHOTOS_CPU.severity, loop=LoopConfig(share=0.5, batch_size=128, lr=1e-3, ema_decay=0.999)),
+    denoiser=replace(_PHOTOS_CPU.denoiser, loop=LoopConfig(share=0.45, batch_size=256, lr=1e-3, ema_decay=0.999)),
+    severity=replace(_PHOTOS_CPU.severity, loop=LoopConfig(share=0.45, batch_size=128, lr=1e-3, ema_decay=0.999)),
 )
 _TINY_MODEL = {"sample_size": 16, "block_out_channels": [8, 16], "norm_num_groups": 4}
 _TINY_MODEL |= {"down_block_types": ["DownBlock2D"] * 2, "up_block_types": ["UpBlock2D"] * 2}

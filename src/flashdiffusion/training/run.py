@@ -91,7 +91,7 @@ def train(
             train_stage(stage, images, recipe, out, minutes, max_steps, resume)
     needed = ("denoiser",) if pixels else ("autoencoder", "denoiser", "severity")
     if all((out / FOLDERS[name]).is_dir() for name in needed):
-        write_index(out, recipe.size)
+        write_index(out, recipe.size if recipe.crops is None else None)
     return out
 
 
