@@ -105,9 +105,9 @@ def _solvers(monkeypatch, pipeline, *given, **options) -> set[str]:
     taken = set()
     method = type(pipeline).method
 
-    def watched(self, solver, start, settings):
+    def watched(self, solver, *more):
         taken.add(solver)
-        return method(self, solver, start, settings)
+        return method(self, solver, *more)
 
     with monkeypatch.context() as patch:
         patch.setattr(type(pipeline), "method", watched)

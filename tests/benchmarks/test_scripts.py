@@ -65,7 +65,7 @@ def test_the_fit_goes_beyond_the_levels_that_are_used(monkeypatch):
     assert blur.task.high == pytest.approx(4) and blur.noise_std == mixture.noise_std == pytest.approx((0, 0.4))
     assert blur.task.name == "gaussian-blur" and mixture.task.name == "mixture"
     draws = Draws(0, 0, 256, slice(0, 256), "cpu")
-    drawn = blur.problem(torch.zeros(256, 3, 20, 20), draws).physics.describe()
+    drawn = blur.physics((20, 20), draws).describe()
     assert 3.5 < max(one["std"] for one in drawn) <= 4 and min(one["std"] for one in drawn) < 0.5
 
 

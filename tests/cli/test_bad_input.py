@@ -281,7 +281,7 @@ def test_what_is_wrong_for_every_image_is_said_once(refused, image, image_folder
         (("--max-in-flight", "0"), "max_in_flight is 0; expected at least 1"),
         (("--device", "gpu"), "device 'gpu' cannot be used here"),
         (("--device", "meta"), "device 'meta' cannot be used here"),
-        (("--reference", "absent"), "reference absent is no folder; expected"),
+        (("--reference", "absent"), "reference absent does not exist; expected the true image, or their folder"),
         (("--lpips", "absent.safetensors", "--reference", "."), "no LPIPS weights at absent.safetensors; give"),
         (("--lpips", "absent.safetensors"), "give its folder as --reference too"),
         (("--colour", "red"), "No such option"),

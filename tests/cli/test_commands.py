@@ -339,7 +339,7 @@ def test_ordering_writes_the_severity_of_every_level(flash, tmp_path, image_fold
 def test_ordering_of_a_task_with_levels_of_its_own_says_so(flash, tmp_path, image_folder, tiny_model):
     data = ("--data", image_folder, "--model", tiny_model, "--limit", 1, "--task", "super-resolution")
     ended = flash("ordering", *data, "--levels", 5, "--out", tmp_path / "asked.json")
-    assert ended.code == 0 and "over 1 images and 3 levels" in ended.out
+    assert ended.code == 0 and "over 1 image and 3 levels" in ended.out
     assert "note: task super-resolution is measured at its own levels 2, 4, 8, not 5" in ended.err
     results = json.loads((tmp_path / "asked.json").read_text())
     assert [level["factor"] for level in results["levels"]] == [2, 4, 8]

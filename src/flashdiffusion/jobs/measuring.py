@@ -1,7 +1,7 @@
 """A method on a task: degrade images, restore them, measure what came out."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -16,7 +16,8 @@ from flashdiffusion.jobs.records import Record, compare
 from flashdiffusion.methods import SOLVERS, Settings, parse_method
 from flashdiffusion.metrics import Metrics
 from flashdiffusion.physics import is_linear
-from flashdiffusion.physics.tasks import Mixture, Task, measure
+from flashdiffusion.physics.mixed import concatenate
+from flashdiffusion.physics.tasks import Measurements, Mixture, Task, measure
 from flashdiffusion.pipeline import Batch, Failed, FlashPipeline, Restored
 from flashdiffusion.priors import LatentPrior
 from flashdiffusion.schedule import Grid
@@ -173,30 +174,46 @@ def _measured(
                 images[row] = one
             else:
                 yield Failed(data.ids[row], str(one), Evaluated(row, data.ids[row]))
-        for part in _by_size(images):
-            yield _batch(pipeline, data, what, part, together)
+        for rows, clean, measured in _alike(images, data.ids, what):
+            yield _batch(pipeline, [data.ids[row] for row in rows], rows, clean, measured, what, together)
 
 
-def _by_size(images: dict[int, Tensor]) -> Iterator[dict[int, Tensor]]:
-    """Images of one size together, in the order in which sizes first appear."""
-    sizes = dict.fromkeys(image.shape for image in images.values())
-    for size in sizes:
-        yield {row: image for row, image in images.items() if image.shape == size}
+def _alike(
+    images: dict[int, Tensor], ids: Sequence[str], what: Measure
+) -> Iterator[tuple[list[int], Tensor, Measurements]]:
+    """Rows whose images are of one size, as are their measurements; with the images (B, 3, H, W) in [0, 1].
+
+    Args:
+        images: uint8 (3, H, W), by row.
+    """
+    alike: dict[Hashable, list[tuple[int, Tensor, Measurements]]] = {}
+    for row, image in images.items():
+        clean = image[None].float() / 255
+        measured = measure(clean, [ids[row]], what.task, what.noise_std, what.seed)
+        alike.setdefault((clean.shape, measured.y.shape), []).append((row, clean, measured))
+    for group in alike.values():
+        measurements = [one for _, _, one in group]
+        physics = concatenate([one.physics for one in measurements])
+        whole = Measurements(torch.cat([one.y for one in measurements]), physics)
+        yield [row for row, _, _ in group], torch.cat([clean for _, clean, _ in group]), whole
 
 
 def _batch(
-    pipeline: FlashPipeline, data: ImageDataset, what: Measure, images: dict[int, Tensor], together: Limit
+    pipeline: FlashPipeline,
+    ids: list[str],
+    rows: list[int],
+    clean: Tensor,
+    measured: Measurements,
+    what: Measure,
+    together: Limit,
 ) -> Batch:
-    """Measurements of images of one size, uint8 (3, H, W), by their rows in the data."""
-    ids = [data.ids[row] for row in images]
-    clean = torch.stack(list(images.values())).float() / 255
-    measured = measure(clean, ids, what.task, what.noise_std, what.seed)
+    """A batch of images (B, 3, H, W) that were measured, with what is known of them; rows: their places in the data."""
     problem = Problem(measured.y, measured.physics)
     looks = problem.image
     severities, estimates = _estimated(pipeline, clean, problem, together, what)
     described = measured.physics.describe()
     known = []
-    for n, row in enumerate(images):
+    for n, row in enumerate(rows):
         record = Record(ids[n], described[n], true_severity=severities[n])
         own = Problem(measured.y[[n]], measured.physics.take(torch.tensor([n])))
         known.append(Evaluated(row, ids[n], record, clean[n].clone(), looks[n].clone(), estimates[n], problem=own))

@@ -145,7 +145,8 @@ def measure(
     """Degrade images x (B, 3, H, W) in [0, 1], each from its own generator of (seed, id), at `level` or a drawn one.
 
     Raises:
-        InputError: another number of ids than images, or a level that the operator refuses.
+        InputError: another number of ids than images, a level that the operator refuses, or measurements of several
+            shapes, as a mixture with super-resolution draws them.
     """
     if len(ids) != len(x):
         raise InputError(f"{len(ids)} ids for {len(x)} images; expected one per image")
@@ -157,4 +158,6 @@ def measure(
         physics = task.draw(1, *given) if level is None else task.at(level, *given)
         ys.append(physics(x[i : i + 1].cpu(), generator))
         parts.append(physics)
+    if len(shapes := {tuple(y.shape[1:]) for y in ys}) > 1:
+        raise InputError(f"task {task.name} drew measurements of shapes {sorted(shapes)}; expected one shape together")
     return Measurements(torch.cat(ys).to(x.device), concatenate(parts).to(x.device))

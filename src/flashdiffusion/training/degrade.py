@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.physics import BatchedPhysics, Mixed, get_task
+from flashdiffusion.physics.base import Size
 from flashdiffusion.physics.noise import entry_std
 from flashdiffusion.physics.tasks import Mixture
 from flashdiffusion.severity import Conditions
@@ -40,15 +41,17 @@ class Degradation:
         """x (B, 3, H, W) in [0, 1] -> y as an image of the same size, as networks see it."""
         return self.seen(x, draws).filled
 
-    def seen(self, x: Tensor, draws: Draws) -> "Seen":
-        """x (B, 3, H, W) in [0, 1] -> what a severity encoder is shown of its measurements."""
-        # Drawn for the global batch, of which this process keeps its rows.
+    def physics(self, size: Size, draws: Draws) -> BatchedPhysics:
+        """Draw operators for images of `size` (H, W): for the global batch, of which this process keeps its rows."""
         low, high = self.noise_std
         unit = torch.rand(draws.total, generator=draws.generator, device=draws.device)
-        physics = self.task.draw(
-            draws.total, (x.shape[2], x.shape[3]), draws.generator, low + (high - low) * unit.double().square().cpu()
-        )
-        physics = physics.take(torch.arange(draws.total)[draws.rows])
+        std = low + (high - low) * unit.double().square().cpu()
+        physics = self.task.draw(draws.total, size, draws.generator, std)
+        return physics.take(torch.arange(draws.total)[draws.rows])
+
+    def seen(self, x: Tensor, draws: Draws) -> "Seen":
+        """x (B, 3, H, W) in [0, 1] -> what a severity encoder is shown of its measurements."""
+        physics = self.physics((x.shape[2], x.shape[3]), draws)
         kinds = physics.parts if isinstance(physics, Mixed) else [(torch.arange(len(x)), physics)]
         noise = draws.normal(*x.shape[1:])
         with torch.autocast(x.device.type, enabled=False):  # the degradation itself is not the network's

@@ -190,6 +190,7 @@ _PHOTOS_CPU = replace(
         task="photographs",
         noise_std=(0.0, 0.2),
     ),
+    regressor=replace(_FACES_128_CPU.regressor, task="photographs", noise_std=(0.0, 0.2)),
 )
 _PHOTOS = replace(
     _PHOTOS_CPU,
@@ -207,12 +208,18 @@ _TINY_PHOTOS = replace(
     size=48,
     crops=0.5,
     autoencoder=_PHOTOS_CPU.autoencoder,
-    denoiser=replace(_TINY.denoiser, model=_PHOTOS_DENOISER | _TINY_MODEL, schedule=_PHOTOS_SCHEDULE),
+    denoiser=replace(
+        _TINY.denoiser,
+        loop=replace(_TINY.denoiser.loop, share=0.45),
+        model=_PHOTOS_DENOISER | _TINY_MODEL,
+        schedule=_PHOTOS_SCHEDULE,
+    ),
     severity=replace(
         _PHOTOS_CPU.severity,
-        loop=LoopConfig(share=0.3, batch_size=4, lr=1e-3),
+        loop=LoopConfig(share=0.45, batch_size=4, lr=1e-3),
         model=_PHOTOS_DENOISER | _TINY_MODEL,
     ),
+    regressor=replace(_TINY.regressor, task="photographs", noise_std=(0.0, 0.2)),
 )
 RECIPES = {recipe.name: recipe for recipe in (_FACES_128, _FACES_128_CPU, _PHOTOS, _PHOTOS_CPU, _TINY, _TINY_PHOTOS)}
 
