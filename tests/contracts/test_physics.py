@@ -384,7 +384,8 @@ def test_whatever_a_mixture_calls_linear_has_an_adjoint():
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=lambda t: t.name)
 def test_measurements_depend_on_seed_and_id_alone(task):
-    x, ids = _x(dtype=torch.float32)[..., :12], ["a", "b", "c", "d"]  # sides that 2, 3 and 4 divide
+    x, ids = _x(dtype=torch.float32), ["a", "b", "c", "d"]
+    x = torch.cat([x, x], dim=3)[..., :24]  # sides that 2, 3 and 4 divide
     if task.name == "photographs":
         many = [f"{id}{n}" for n in range(8) for id in ids]
         with pytest.raises(InputError, match="drew measurements of shapes"):
