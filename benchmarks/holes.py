@@ -45,26 +45,35 @@ register_task(Mixture(TASK, ("holes-scribble", "holes-box")))
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="folder of `evaluate --task holes --save-images`")
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of `evaluate --task holes --save-images`")
     parser.add_argument("--lpips", required=True, help="LPIPS weights")
     parser.add_argument("--out", type=Path, required=True, help="figures (JSON)")
     parser.add_argument("--grid", type=Path, help="sheet of the first images: true, measured, each method (PNG)")
     given = parser.parse_args()
     distance = LPIPS.load(given.lpips)
-    found = [cell for cell in read_cells([given.run]) if cell.task == TASK]
-    cells = sorted(found, key=lambda cell: not cell.method.startswith("flash"))  # the others are compared with it
-    ids = [id for id in cells[0].records if all(id in cell.records for cell in cells)]
-    painted = {cell.method: {id: paint(cell, id) for id in ids} for cell in cells}
-    inside = [in_hole(cell.of(ids), painted[cell.method], distance) for cell in cells]
-    result = {name: cells[0].about.get(name) for name in ("data", "noise_std", "seed", "lpips_net", "environment")}
+    found: dict[str, list[Cell]] = {}  # a method may have measured some images in each run
+    for cell in read_cells(given.runs):
+        if cell.task == TASK:
+            found.setdefault(cell.method, []).append(cell)
+    if not found:
+        raise SystemExit(f"{', '.join(map(str, given.runs))}: no results of the task {TASK}")
+    methods = sorted(found, key=lambda method: not method.startswith("flash"))  # the others are compared with it
+    home = {method: {id: cell for cell in found[method] for id in cell.records} for method in methods}
+    ids = [id for id in home[methods[0]] if all(id in home[method] for method in methods)]
+    painted = {method: {id: paint(home[method][id], id) for id in ids} for method in methods}
+    inside = [in_hole(home[method], painted[method], distance) for method in methods]
+    first = home[methods[0]]
+    result = {
+        name: found[methods[0]][0].about.get(name) for name in ("data", "noise_std", "seed", "lpips_net", "environment")
+    }
     for kind, physics in KINDS.items():
-        own = [id for id in ids if cells[0].records[id]["degradation"]["physics"] == physics]
+        own = [id for id in ids if first[id].records[id]["degradation"]["physics"] == physics]
         result[kind] = compared([cell.of(own) for cell in inside])
     result["both"] = compared(inside)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(result, indent=1))
     if given.grid:
-        rows = [[shown(cells[0], id, kind) for id in ids[:SHOWN]] for kind in ("clean", "measured")]
+        rows = [[shown(first[id], id, kind) for id in ids[:SHOWN]] for kind in ("clean", "measured")]
         rows += [[images[id] for id in ids[:SHOWN]] for images in painted.values()]
         save_grid([torch.stack(row) for row in rows], given.grid)
 
@@ -86,12 +95,13 @@ def paint(cell: Cell, id: str) -> Tensor:
 
 
 @torch.no_grad()
-def in_hole(cell: Cell, painted: Mapping[str, Tensor], distance: LPIPS) -> Cell:
-    """The same with LPIPS of the painted images."""
+def in_hole(home: Mapping[str, Cell], painted: Mapping[str, Tensor], distance: LPIPS) -> Cell:
+    """One cell of these images, with LPIPS of what was painted."""
     rows = {}
-    for id, row in cell.records.items():
-        rows[id] = {**row, "lpips": float(distance(painted[id][None], shown(cell, id, "clean")[None]))}
-    return replace(cell, records=rows)
+    for id, image in painted.items():
+        lpips = float(distance(image[None], shown(home[id], id, "clean")[None]))
+        rows[id] = {**home[id].records[id], "lpips": lpips}
+    return replace(home[next(iter(painted))], records=rows)
 
 
 def compared(cells: list[Cell]) -> dict:

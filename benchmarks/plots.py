@@ -10,7 +10,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from common import TASKS
-from flashdiffusion.reports import read_cells
+from flashdiffusion.reports import Cell, read_cells
 from flashdiffusion.reports.statistics import figures_of
 
 # Methods by the name that a reader looks for, with a colour for each family.
@@ -31,7 +31,11 @@ def main() -> None:
     parser.add_argument("places", nargs="+", type=Path, help="folders of results")
     parser.add_argument("--out", type=Path, required=True, help="picture (.svg)")
     given = parser.parse_args()
-    cells = {(cell.task, cell.method.partition(":")[0]): cell for cell in read_cells(given.places)}
+    cells: dict[tuple[str, str], Cell] = {}
+    for cell in read_cells(given.places):
+        if (key := (cell.task, cell.method.partition(":")[0])) in cells:
+            raise SystemExit(f"{cell.path} and {cells[key].path} are both {' on '.join(key[::-1])}; give one of them")
+        cells[key] = cell
     with rc_context({"svg.hashsalt": "flashdiffusion", "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(9.6, 6.4), layout="constrained")
         for axis, (task, title) in zip(figure.subplots(2, 2).flat, TASKS.items(), strict=True):

@@ -17,6 +17,7 @@ from flashdiffusion.methods import Settings, check_used, default_solver, make_so
 from flashdiffusion.physics.operator import as_physics
 from flashdiffusion.presets import Presets, preset_for
 from flashdiffusion.priors import (
+    DiffusersAutoencoder,
     DistilledDecoder,
     IdentityAutoencoder,
     LatentPrior,
@@ -287,7 +288,7 @@ class Model:
         settings = self.settings_for(problem.physics, "flash", name := self.solver_for("flash", ()))
         if isinstance(problem.physics, Unknown):
             settings = settings | Settings(refine=False)
-        solver, rule = self.method(name, "flash", settings)
+        solver, rule = self.method(name, "flash", settings, holes=problem.holes is not None)
         shape = self.prior.latent_shape((problem.image.shape[2], problem.image.shape[3]))
         noise = [torch.randn(shape, generator=image_generator(seed, one, "sampling")) for one in ids]
         start = rule(problem, self.prior, solver.grid, torch.stack(noise).to(self.device))
@@ -317,6 +318,8 @@ class Model:
         Raises:
             InputError: unknown names, a network that the model lacks, settings out of range.
         """
+        if not isinstance(self.prior.autoencoder, DiffusersAutoencoder):
+            settings = Settings(decoder_error=0.0) | settings  # there is nothing that it cannot show
         if isinstance(solver, str):
             solver = make_solver(solver, self.prior, settings, self.distilled_decoder, holes)
         if isinstance(start, str):

@@ -1,6 +1,7 @@
 """Pictures of every kind, read as they are stored and written alike."""
 
 import io
+import struct
 import sys
 
 import imagecodecs
@@ -191,3 +192,34 @@ def test_a_pillow_image_keeps_its_kind():
     )
     deep = from_pillow(Image.new("I;16", (4, 3), 9999))
     assert deep.kind.bits == 16 and deep.values.unique().item() == pytest.approx(9999 / 65535)
+
+
+def _tiff(levels: np.ndarray, orientation: int) -> bytes:
+    """RGB of 16 bits, uncompressed, as no library here writes it with an orientation."""
+    height, width = levels.shape[:2]
+    size, begin = levels.nbytes, 8 + 2 + 10 * 12 + 4 + 6
+    tags = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 3, begin - 6), (259, 3, 1, 1), (262, 3, 1, 2)]
+    tags += [(273, 4, 1, begin), (274, 3, 1, orientation), (277, 3, 1, 3), (278, 4, 1, height), (279, 4, 1, size)]
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    header = struct.pack("<2sHIH", b"II", 42, 8, len(tags))
+    return header + entries + struct.pack("<IHHH", 0, 16, 16, 16) + levels.astype("<u2").tobytes()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_tiff_of_sixteen_bits_is_turned_as_one_of_eight(orientation):
+    levels = _levels(3, 8)
+    eight = io.BytesIO()
+    Image.fromarray(levels).save(eight, "TIFF", tiffinfo={0x0112: orientation})
+    expected = decode_picture(eight.getvalue(), "eight").values
+    picture = decode_picture(_tiff(levels.astype(np.uint16) * 257, orientation), "sixteen")
+    assert picture.kind.bits == 16 and torch.equal(picture.values, expected)
+
+
+def test_a_pillow_image_is_left_as_it_was_and_one_of_unknown_range_refused():
+    image = Image.new("CMYK", (4, 4), (10, 20, 30, 40))
+    image.info["icc_profile"] = b"profile"
+    from_pillow(image)
+    assert image.info["icc_profile"] == b"profile"
+    for mode in ("I", "F"):
+        with pytest.raises(InputError, match=f"image of mode {mode}, of unknown range"):
+            from_pillow(Image.new(mode, (4, 4)))

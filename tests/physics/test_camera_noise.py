@@ -5,6 +5,7 @@ from flashdiffusion.data import MeasurementFile
 from flashdiffusion.errors import InputError
 from flashdiffusion.methods import SOLVERS
 from flashdiffusion.physics import (
+    JPEG,
     PHYSICS,
     TASKS,
     CameraNoise,
@@ -129,3 +130,8 @@ def test_every_solver_takes_it(tiny_pipeline, solver):
     physics = CameraNoise([0.001, 0.05], 0.02)
     y = physics(_x(2, 32), _generator())
     assert tiny_pipeline(y, physics, solver=solver, start="flash", steps=2).images.isfinite().all()
+
+
+def test_photons_are_counted_last():
+    with pytest.raises(InputError, match="camera-noise counts photons"):
+        Compose(CameraNoise(0.05, 0.0), JPEG(50))

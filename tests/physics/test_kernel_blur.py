@@ -105,3 +105,11 @@ def test_refuses_kernels_larger_than_the_image_or_for_other_channels():
             Blur(_kernel(*shape)).A(_x())
     with pytest.raises(InputError, match="3 kernels for 1 channels; expected one per channel"):
         Blur(_kernel(3, 3, 3)).A(_x()[:, :1])
+
+
+def test_a_flipped_array_is_a_kernel_and_text_is_none():
+    x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    kernel = np.arange(9.0).reshape(3, 3)
+    torch.testing.assert_close(Blur(kernel[::-1, ::-1]).A(x), Blur(np.ascontiguousarray(kernel[::-1, ::-1])).A(x))
+    with pytest.raises(InputError, match="kernel: "):
+        Blur(np.array([["a"]]))

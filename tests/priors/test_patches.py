@@ -1,12 +1,13 @@
 """The patch autoencoder: exact, orthonormal, saved and loaded; a model of photographs trained on it."""
 
 import json
+import shutil
 
 import pytest
 import torch
 from PIL import Image
 
-from flashdiffusion import FlashPipeline, GaussianBlur, SuperResolution
+from flashdiffusion import FlashPipeline, GaussianBlur, Settings, SuperResolution
 from flashdiffusion.data import load_image
 from flashdiffusion.errors import CheckpointError, InputError
 from flashdiffusion.priors import PatchAutoencoder, load_autoencoder
@@ -136,4 +137,38 @@ def test_where_one_size_is_needed_images_are_cropped_and_it_is_said(photos, flas
     options = ("--model", photos, "--levels", 2, "--limit", 1, "--out", tmp_path / "ordering.json")
     ended = flash("ordering", "--data", image_folder, "--task", "gaussian-blur", *options)
     assert ended.code == 0
-    assert "images are cropped and resized to 128x128: the model has no size of its own" in ended.err
+    assert "images are cropped and resized to 144x144: the model has no size of its own" in ended.err
+
+
+def test_an_image_that_an_operator_refuses_fails_alone(photos, flash, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name, size in (("a", (48, 32)), ("odd", (33, 40)), ("b", (64, 48))):
+        Image.effect_noise(size, 60).convert("RGB").save(folder / f"{name}.png")
+    options = ("--data", folder, "--model", photos, "--method", "ae", "--out", tmp_path / "out")
+    ended = flash("evaluate", "--task", "super-resolution-2", *options)
+    assert ended.code == 1 and "odd.png" in ended.err and "multiples of 2" in ended.err
+    records = json.loads((tmp_path / "out" / "super-resolution-2--ae.json").read_text())["records"]
+    assert [row["id"] for row in records] == ["a.png", "b.png"]
+
+
+def test_what_was_trained_keeps_its_autoencoder(photos, image_folder, tmp_path):
+    from flashdiffusion.training.recipes import get_recipe
+    from flashdiffusion.training.run import train, with_severity
+
+    config = photos / "autoencoder" / "config.json"
+    before = config.read_text()
+    with pytest.raises(InputError, match="autoencoder exists; pass --resume to keep it"):
+        train("autoencoder", [image_folder], get_recipe("tiny-photos"), photos, limit=1)
+    train("autoencoder", [image_folder], get_recipe("tiny-photos"), photos, limit=1, resume=True)
+    assert config.read_text() == before
+    shutil.copytree(photos / "autoencoder", tmp_path / "autoencoder")
+    with pytest.raises(InputError, match="severity head is paper"):
+        train("severity", [image_folder], with_severity(get_recipe("tiny-photos"), "paper", None, None), tmp_path)
+
+
+def test_an_exact_decoder_has_no_error_unless_it_is_given(photos):
+    pipe = FlashPipeline.from_pretrained(photos)
+    for given, expected in (({}, 0.0), ({"decoder_error": 0.1}, 0.1)):
+        solver, start = pipe.method("proximal", "flash", Settings(refine=True, **given))
+        assert solver.consistency.decoder_error == start.consistency.decoder_error == expected

@@ -26,11 +26,15 @@ class SeverityOptions:
 
     head: Annotated[str | None, option("Severity head: log-variance or paper.")] = None
     task: Annotated[
-        str | None, option("Task that severity encoder and regressor learn from; default: mixture-and-holes.")
+        str | None,
+        option("Task that severity encoder and regressor learn from; default: the recipe's."),
     ] = None
     noise_std: Annotated[
         str | None,
-        option("Their noise on the [0, 1] scale, a number or a range; default: 0:0.3.", metavar="STD|LOW:HIGH"),
+        option(
+            "Their noise on the [0, 1] scale, a number or a range; default: the recipe's.",
+            metavar="STD|LOW:HIGH",
+        ),
     ] = None
     init: Annotated[
         Path | None, option("Model whose denoiser or severity encoder to start from; of the same autoencoder.")

@@ -13,8 +13,6 @@ from flashdiffusion.data.images import fit, to_tensor
 from flashdiffusion.errors import InputError
 from flashdiffusion.seeds import image_generator
 
-CROPS = 4096  # of each image: more than a training comes to
-
 
 class Crops(ImageDataset):
     """Squares cut from anywhere in images and shrunk; item i is crop i // n of image i % n, of n images.
@@ -43,20 +41,20 @@ class Crops(ImageDataset):
             raise InputError(f"smallest is {smallest}; expected a number above 0 and at most 1")
         super().__init__(paths, size, limit, cache_gib, split)
         self.smallest = smallest
-        self._side = size
         self._decoded: dict[int, Image.Image] = {}
 
-    def __len__(self) -> int:
-        return CROPS * len(self._entries)
-
     def __getitem__(self, index: int) -> Tensor:
-        number, place = divmod(index, len(self._entries))
+        number, place = divmod(index, len(self))
         image = self._whole(place)
         factor, *where = torch.rand(3, generator=image_generator(number, self.ids[place], "crop")).tolist()
-        side = min(*image.size, round(self._side / (self.smallest + (1 - self.smallest) * factor)))
+        side = min(*image.size, round(self.side / (self.smallest + (1 - self.smallest) * factor)))
         left, top = (int(part * (extent - side + 1)) for part, extent in zip(where, image.size, strict=True))
-        square = fit(image.crop((left, top, left + side, top + side)), self._side)
+        square = fit(image.crop((left, top, left + side, top + side)), self.side)
         return (to_tensor(square) * 255).round().to(torch.uint8)
+
+    def _drawn(self, place: int, time: int) -> Tensor:
+        """Give another crop each time."""
+        return self[time * len(self) + place]
 
     def _whole(self, place: int) -> Image.Image:
         """A decoded image, kept if there is room."""
@@ -64,8 +62,6 @@ class Crops(ImageDataset):
             return hit
         entry = self._entries[place]
         image = decode_image(entry.read(), entry.name)
-        taken = image.width * image.height * len(image.getbands())
-        if taken <= self._room:
-            self._room -= taken
+        if self._takes(4 * image.width * image.height):  # Pillow's bytes of a pixel, in colour or in floats
             self._decoded[place] = image
         return image

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -59,7 +60,7 @@ class ImageDataset:
         self.size = size
         self._cache: dict[int, Tensor] = {}
         self._damaged: set[int] = set()
-        self._room = int(cache_gib * 2**30)  # bytes left for items
+        self._room, self._counting = int(cache_gib * 2**30), Lock()  # bytes left for items
         self._pool = ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1))
 
     @property
@@ -78,10 +79,15 @@ class ImageDataset:
         entry = self._entries[index]
         image = decode_image(entry.read(), entry.name)
         item = (to_tensor(image if self.size is None else fit(image, self.size)) * 255).round().to(torch.uint8)
-        if item.numel() <= self._room:
-            self._room -= item.numel()
+        if self._takes(item.numel()):
             self._cache[index] = item
         return item
+
+    def _takes(self, size: int) -> bool:
+        """Take so many bytes of the cache, if there is room."""
+        with self._counting:
+            self._room -= size if (room := size <= self._room) else 0
+        return room
 
     def identity(self) -> str:
         """Hash what the items are made of: files with their sizes and times, places in them, and the items' size."""
@@ -108,22 +114,29 @@ class ImageDataset:
     def rows(self, indices: Sequence[int]) -> Tensor:
         """Read images as uint8 (B, 3, size, size), with the next readable one in place of one that cannot be read.
 
+        Index i is of image i % n, of n images: a training asks for each of them again and again.
+
         Raises:
             InputError: none can be read.
         """
         return torch.stack(list(self._pool.map(self._nearest_readable, indices)))
 
     def _nearest_readable(self, index: int) -> Tensor:
+        time, place = divmod(index, len(self))
         for offset in range(len(self)):
-            candidate = (index + offset) % len(self)
+            candidate = (place + offset) % len(self)
             if candidate in self._damaged:
                 continue
             try:
-                return self[candidate]
+                return self._drawn(candidate, time)
             except InputError as error:
                 self._damaged.add(candidate)
                 print(f"flashdiffusion: left out: {error}", file=sys.stderr)
         raise InputError("none of the images can be read")
+
+    def _drawn(self, place: int, time: int) -> Tensor:
+        """Give the item of an image that is asked for the `time`-th time: always the same."""
+        return self[place]
 
     def attempt(self, indices: Sequence[int]) -> list[Tensor | InputError]:
         """Read each image as uint8 (3, size, size), in several threads; give the error for one that cannot be read."""

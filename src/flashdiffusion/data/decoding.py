@@ -24,6 +24,7 @@ SUFFIXES = frozenset(
 _FILTERS = Lock()  # warning filters are global, and images are decoded in threads
 LIMIT = "FLASHDIFFUSION_MAX_MEGAPIXELS"  # environment variable that raises or lowers Pillow's limit
 DEEP = "deep"  # of an image's `info`: its file holds 16 bits a channel, of which Pillow has the upper 8
+STORED = "stored_turn"  # in the info of such a TIFF: how its values are to be turned
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -90,13 +91,14 @@ def _loaded(data: bytes, name: str, bare: bool = False) -> Image.Image:
                 _set_limit()
                 image = Image.open(io.BytesIO(data), formats=FORMATS)
             deep = _is_deep(image, name)
+            stored = _turn(image, []) if deep and image.format == "TIFF" else None  # Pillow turns it as it is loaded
             if bare:
                 vars(image)["load_end"] = lambda: None  # where Pillow reads what follows the pixels
             image.load()
             if bare:
                 vars(image)["_size"] = image.im.size
             if deep:
-                image.info[DEEP] = deep
+                image.info[DEEP], image.info[STORED] = deep, stored
             return image
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             limit = (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000

@@ -77,8 +77,10 @@ def decode_picture(data: bytes, name: str) -> Picture:
 
 def from_pillow(image: Image.Image) -> Picture:
     """Take a Pillow image for a picture, not turned; raises InputError for a mode that has no colours."""
-    notes: list[str] = []
-    return _picture(image, stored_values(image, b"", "image", notes), notes)
+    if image.mode in {"I", "F"}:
+        raise InputError(f"image of mode {image.mode}, of unknown range; expected 8 bits, or an array in [0, 1]")
+    own, notes = image.copy(), list[str]()
+    return _picture(own, stored_values(own, b"", "image", notes), notes)
 
 
 def _picture(image: Image.Image, stored: np.ndarray, notes: list[str]) -> Picture:

@@ -15,7 +15,7 @@ from flashdiffusion.metrics import Distributions, Metrics
 from flashdiffusion.physics import get_task
 from flashdiffusion.pipeline import FlashPipeline
 
-SQUARE = 128  # side in pixels of images that are to be of one size
+SQUARE = 144  # side in pixels of images that are to be of one size; 2, 3, 4 and 16 divide it
 KINDS = ("clean", "measured", "estimate", "restored")  # of images that are kept
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flashdiffusion.data import ImageDataset, in_chunks, mapped
 from flashdiffusion.engine.capacity import Capacity, Failure, Limit, in_parts
-from flashdiffusion.errors import InputError, UnsuitedError
+from flashdiffusion.errors import FlashDiffusionError, InputError, UnsuitedError
 from flashdiffusion.jobs.records import Record, compare
 from flashdiffusion.methods import SOLVERS, Settings, parse_method
 from flashdiffusion.metrics import Metrics
@@ -167,29 +167,38 @@ def _measured(
 ) -> Iterator[Batch | Failed]:
     """Measurements of the images that can be read, and those that cannot."""
     together = Limit(ENCODED)
-    for chunk in in_chunks(rows, what.batch_size):
+    # Those of their own sizes may be large, and few are alike: each comes alone.
+    for chunk in in_chunks(rows, 1 if data.size is None else what.batch_size):
         images: dict[int, Tensor] = {}
         for row, one in zip(chunk, data.attempt(chunk), strict=True):
             if isinstance(one, Tensor):
                 images[row] = one
             else:
                 yield Failed(data.ids[row], str(one), Evaluated(row, data.ids[row]))
-        for rows, clean, measured in _alike(images, data.ids, what):
+        refused: dict[int, str] = {}
+        for rows, clean, measured in _alike(images, data.ids, what, refused):
             yield _batch(pipeline, [data.ids[row] for row in rows], rows, clean, measured, what, together)
+        for row, reason in refused.items():
+            yield Failed(data.ids[row], reason, Evaluated(row, data.ids[row]))
 
 
 def _alike(
-    images: dict[int, Tensor], ids: Sequence[str], what: Measure
+    images: dict[int, Tensor], ids: Sequence[str], what: Measure, refused: dict[int, str]
 ) -> Iterator[tuple[list[int], Tensor, Measurements]]:
     """Rows whose images are of one size, as are their measurements; with the images (B, 3, H, W) in [0, 1].
 
     Args:
         images: uint8 (3, H, W), by row.
+        refused: gains why an image cannot be measured, by row.
     """
     alike: dict[Hashable, list[tuple[int, Tensor, Measurements]]] = {}
     for row, image in images.items():
         clean = image[None].float() / 255
-        measured = measure(clean, [ids[row]], what.task, what.noise_std, what.seed)
+        try:
+            measured = measure(clean, [ids[row]], what.task, what.noise_std, what.seed)
+        except FlashDiffusionError as error:  # of an image of a size that the operator cannot take
+            refused[row] = str(error)
+            continue
         alike.setdefault((clean.shape, measured.y.shape), []).append((row, clean, measured))
     for group in alike.values():
         measurements = [one for _, _, one in group]

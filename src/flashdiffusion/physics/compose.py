@@ -28,7 +28,7 @@ class Compose(BatchedPhysics):
         second: what happens then.
 
     Raises:
-        InputError: operators for different numbers of images.
+        InputError: operators for different numbers of images, or camera noise as the first.
     """
 
     name = "composed"
@@ -42,6 +42,10 @@ class Compose(BatchedPhysics):
         count = max(len(first), len(second))
         if {len(first), len(second)} - {1, count}:
             raise InputError(f"operators for {len(first)} and {len(second)} images; expected equal numbers")
+        if first.gain is not None:
+            raise InputError(
+                f"{first.name} counts photons, and of a composition the last has the noise; expected it as the last"
+            )
         self.first, self.second = first.expand(count), second.expand(count)
         self.gives_images, self.loses = first.gives_images and second.gives_images, second.loses
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flashdiffusion.data.arrays import ARRAYS, read_array
 from flashdiffusion.data.images import read_image, to_tensor
-from flashdiffusion.errors import InputError
+from flashdiffusion.errors import InputError, blamed_on
 from flashdiffusion.physics.base import BatchedPhysics, NoiseStd
 from flashdiffusion.physics.registry import Form, register_physics
 
@@ -67,7 +67,9 @@ def _read(kernel: Tensor | np.ndarray | str | Path, what: str) -> Tensor:
     if isinstance(kernel, (str, Path)):
         array = Path(kernel).suffix.lower() in ARRAYS
         kernel = read_array(kernel) if array else to_tensor(read_image(kernel)).mean(dim=0)
-    values = torch.as_tensor(kernel).float()
+    with blamed_on(what, InputError):
+        kernel = np.ascontiguousarray(kernel) if isinstance(kernel, np.ndarray) else kernel  # a flipped one is a view
+        values = torch.as_tensor(kernel).float()
     shape = tuple(values.shape)
     if 0 in shape:
         raise InputError(f"{what} of shape {shape} is empty; expected at least one value, such as [[1.0]]")

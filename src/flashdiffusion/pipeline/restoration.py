@@ -74,10 +74,15 @@ class Restoration:
         return (self.samples - self.mean).square().nanmean(dim=0).sqrt()
 
     def pil(self) -> list[Image.Image | None]:
-        """The images as Pillow's, grey ones as grey; None where there is none."""
+        """The images as Pillow's, grey ones as grey, with the colour profile of each input; None where one failed."""
         mode = "L" if self.images.shape[1] == 1 else "RGB"
-        rgb = self.images.expand(-1, 3, -1, -1)
-        return [None if i in self.failed else to_pil(image).convert(mode) for i, image in enumerate(rgb)]
+        found: list[Image.Image | None] = []
+        for i, image in enumerate(self.images.expand(-1, 3, -1, -1)):
+            made = None if i in self.failed else to_pil(image).convert(mode)
+            if made is not None and self.kinds and self.kinds[i].profile is not None:
+                made.info["icc_profile"] = self.kinds[i].profile
+            found.append(made)
+        return found
 
     def save(self, folder: str | Path, maps: str | Path | None = None) -> list[Path]:
         """Write each image as folder/ID.png, or by its number where there are no ids; returns the files.

@@ -139,8 +139,9 @@ _COMPONENTS = {
 def write_index(folder: Path, sample_size: int | None) -> None:
     """Write diffusers' `model_index.json` for the component folders that are there."""
     present = {name: home for name, home in _COMPONENTS.items() if (folder / name).is_dir()}
-    if "autoencoder" in present:
-        present["autoencoder"] = ["diffusers", str(read_json(folder / "autoencoder" / "config.json")["_class_name"])]
+    for name in present.keys() & {"autoencoder", "severity_encoder"}:
+        cls = str(read_json(folder / name / "config.json").get("_class_name", present[name][1]))
+        present[name] = ["flashdiffusion" if cls.startswith("Patch") else present[name][0], cls]
     write_json(folder / INDEX, {"_class_name": "FlashPipeline", **present, "sample_size": sample_size})
 
 

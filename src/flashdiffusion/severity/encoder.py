@@ -90,8 +90,7 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
             raise unknown_name("severity head", head, HEADS)
         if refine_layers < 0:
             raise InputError(f"refine_layers is {refine_layers}; expected 0 or more")
-        if not 0 < variance_scale < math.inf:
-            raise InputError(f"variance_scale is {variance_scale}; expected a finite number above 0")
+        check_scale(variance_scale)
         planes = 0 if conditions is None else count_planes(conditions)
         self.encoder = Encoder(**encoder_config | {"in_channels": encoder_config["in_channels"] + planes})
         width = encoder_config["block_out_channels"][-1]
@@ -250,6 +249,12 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
             bias.copy_(source.bias[:c])
         weight.mul_(autoencoder.gain.view(-1, 1, 1, 1))
         bias.sub_(autoencoder.shift.view(-1)).mul_(autoencoder.gain.view(-1))
+
+
+def check_scale(variance_scale: float) -> None:
+    """Raise InputError for a scale of variances that is not above 0."""
+    if not 0 < variance_scale < math.inf:
+        raise InputError(f"variance_scale is {variance_scale}; expected a finite number above 0")
 
 
 def _modulation(numbers: int, width: int) -> nn.Sequential:

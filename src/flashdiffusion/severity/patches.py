@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from flashdiffusion.errors import InputError, brief
 from flashdiffusion.priors import PatchAutoencoder
 from flashdiffusion.severity.conditions import count_planes
-from flashdiffusion.severity.encoder import SeverityEncoder
+from flashdiffusion.severity.encoder import SeverityEncoder, check_scale
 
 
 class PatchSeverityEncoder(SeverityEncoder):
@@ -23,7 +23,7 @@ class PatchSeverityEncoder(SeverityEncoder):
         variance_scale, conditions: see `SeverityEncoder`.
 
     Raises:
-        InputError: a patch autoencoder that cannot be.
+        InputError: a patch autoencoder that cannot be, or a variance_scale that is not above 0.
     """
 
     @register_to_config
@@ -40,6 +40,7 @@ class PatchSeverityEncoder(SeverityEncoder):
         ModelMixin.__init__(self)
         if head != "log-variance":
             raise InputError(f"severity head is {head!r}; a patch autoencoder's encoder has log-variance alone")
+        check_scale(variance_scale)
         self.autoencoder = PatchAutoencoder(patch, mean, std)
         planes = 0 if conditions is None else count_planes(conditions)
         channels = {"in_channels": (3 + planes) * patch**2, "out_channels": self.autoencoder.channels}

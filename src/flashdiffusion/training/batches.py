@@ -42,7 +42,7 @@ class Batches:
     def _batch(self, step: int) -> Tensor:
         size = len(self.data)
         positions = range(step * self.total, (step + 1) * self.total)[self.rows]
-        indices = [int(self._permutation(p // size)[p % size]) for p in positions]
+        indices = [p // size * size + int(self._permutation(p // size)[p % size]) for p in positions]
         return self.data.rows(indices)
 
     def _permutation(self, epoch: int) -> Tensor:

@@ -55,7 +55,7 @@ class Degradation:
         kinds = physics.parts if isinstance(physics, Mixed) else [(torch.arange(len(x)), physics)]
         noise = draws.normal(*x.shape[1:])
         with torch.autocast(x.device.type, enabled=False):  # the degradation itself is not the network's
-            parts = [Seen.of(_measured(part, x[rows], noise[rows], draws)) for rows, part in kinds]
+            parts = [Seen.of(_measured(part, x, rows, noise, draws)) for rows, part in kinds]
         return Seen.join([rows for rows, _ in kinds], parts)
 
 
@@ -79,11 +79,11 @@ class Seen:
         return cls(image, filled, Conditions.join([part.conditions for part in parts], order))
 
 
-def _measured(physics: BatchedPhysics, x: Tensor, noise: Tensor, draws: Draws) -> Problem:
-    """Measure images with noise of their size; of it, what measurements that are smaller need."""
-    y = physics.A(x)
+def _measured(physics: BatchedPhysics, x: Tensor, rows: Tensor, noise: Tensor, draws: Draws) -> Problem:
+    """Measure some rows of images with noise of their size; of it, what measurements that are smaller need."""
+    y = physics.A(x[rows])
     if y.shape[2] > x.shape[2] or y.shape[3] > x.shape[3]:
         noise = draws.normal(*y.shape[1:])
     # Counts of photons are drawn as normal numbers, of which each image takes as many whatever its light.
     std = entry_std(y, physics.noise_std, physics.gain)
-    return Problem(y + std * noise[..., : y.shape[2], : y.shape[3]], physics)
+    return Problem(y + std * noise[rows][..., : y.shape[2], : y.shape[3]], physics)

@@ -51,6 +51,7 @@ class Latents:
 
     def rows(self, indices: Sequence[int]) -> Tensor:
         """Give latents (B, 2, c, h, w), float16: of each image, and of its mirror image."""
+        indices = [index % len(self) for index in indices]
         missing = [n for n, index in enumerate(indices) if not self._done[index]]
         rows = self._rows[list(indices)]
         if missing:

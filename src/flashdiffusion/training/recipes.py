@@ -199,6 +199,8 @@ _PHOTOS = replace(
     channels_last=True,
     denoiser=replace(_PHOTOS_CPU.denoiser, loop=LoopConfig(share=0.45, batch_size=256, lr=1e-3, ema_decay=0.999)),
     severity=replace(_PHOTOS_CPU.severity, loop=LoopConfig(share=0.45, batch_size=128, lr=1e-3, ema_decay=0.999)),
+    regressor=replace(_PHOTOS_CPU.regressor, loop=_FACES_128.regressor.loop),
+    pixel_denoiser=_FACES_128.pixel_denoiser,
 )
 _TINY_MODEL = {"sample_size": 16, "block_out_channels": [8, 16], "norm_num_groups": 4}
 _TINY_MODEL |= {"down_block_types": ["DownBlock2D"] * 2, "up_block_types": ["UpBlock2D"] * 2}

@@ -81,7 +81,7 @@ def train(
     total = recipe.max_minutes if max_minutes is None else max_minutes
     for name in stages if which == "all" else (which,):
         if name == "autoencoder" and isinstance(recipe.autoencoder, PatchConfig):
-            _fit_patches(images, recipe.autoencoder).save_pretrained(out / FOLDERS[name])
+            _fit_patches(images, recipe.autoencoder, out / FOLDERS[name], resume)
             continue
         torch.manual_seed(recipe.seed)  # of the weights' initialisation
         stage = make_stage(name, recipe, out, lpips, init)
@@ -95,9 +95,15 @@ def train(
     return out
 
 
-def _fit_patches(images: ImageDataset, config: PatchConfig) -> PatchAutoencoder:
+def _fit_patches(images: ImageDataset, config: PatchConfig, folder: Path, resume: bool) -> None:
+    """Fit the autoencoder of a folder, unless it is there: what was trained beside it knows its latents alone."""
+    if folder.is_dir():
+        if not resume:
+            raise InputError(f"{folder} exists; pass --resume to keep it, or choose another --out")
+        return
     places = torch.linspace(0, len(images) - 1, min(len(images), FITTED)).long().tolist()
-    return PatchAutoencoder.fitted(images.batch(places, replace_damaged=True), config.patch, config.exponent)
+    fitted = PatchAutoencoder.fitted(images.batch(places, replace_damaged=True), config.patch, config.exponent)
+    fitted.save_pretrained(folder)
 
 
 FOLDERS = {

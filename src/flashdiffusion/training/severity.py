@@ -42,6 +42,8 @@ class SeverityStage(Stage):
         if isinstance(autoencoder, PatchAutoencoder):
             if config.model is None:
                 raise InputError("a patch autoencoder's severity encoder has a network of its own; expected `model`")
+            if config.head != "log-variance":
+                raise InputError(f"severity head is {config.head}; with a patch autoencoder it is log-variance alone")
             self.encoder = PatchSeverityEncoder.of(autoencoder, config.model, kinds)
         else:
             self.encoder = SeverityEncoder.from_autoencoder(autoencoder, config.head, config.refine_layers, kinds)

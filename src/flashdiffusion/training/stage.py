@@ -19,7 +19,7 @@ class Examples(Protocol):
     def __len__(self) -> int: ...
 
     def rows(self, indices: Sequence[int]) -> Tensor:
-        """Give a row for each index, on the CPU."""
+        """Give a row for each index, on the CPU; index i is of example i % n, of n, the i // n-th time."""
         ...
 
 
