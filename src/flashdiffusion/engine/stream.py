@@ -14,6 +14,7 @@ from flashdiffusion.engine.batch import Batch, Failed, Restored
 from flashdiffusion.engine.capacity import Capacity, Failure, Limit, in_parts
 from flashdiffusion.engine.cost import Costs, operators_of
 from flashdiffusion.engine.decoding import Decoding
+from flashdiffusion.engine.noise import ImageNoise, NoiseSource
 from flashdiffusion.engine.slots import InFlight, Slots
 from flashdiffusion.methods import Settings
 from flashdiffusion.metrics import count_gflop
@@ -144,8 +145,8 @@ class Stream:
         started = []
         for sample in range(batch.samples):
             results = [_result(batch, row, first, sample) for row in rows]
-            generators = [image_generator(self.options.seed, result.id, "sampling") for result in results]
-            start, gflop = self._by_rule(problem, solver, rule, generators, operators[0])
+            sources = [ImageNoise(image_generator(self.options.seed, result.id, "sampling")) for result in results]
+            start, gflop = self._by_rule(problem, solver, rule, sources, operators[0])
             k, seconds = start.k.tolist(), (time.perf_counter() - began) / len(rows)
             times = solver.grid.times[start.k.clamp(0, len(solver.grid)).cpu()].tolist()  # `InFlight` checks k
             severities, maps = _known(start, problem)
@@ -162,19 +163,19 @@ class Stream:
                 result.gflop, result.seconds, result.severity_map = gflop[n], seconds, maps[n]
                 result.physics_corrected = corrected[n]
                 own, operator = doubted if corrected[n] else believed, (operators[n], corrected[n])
-                one = InFlight(result, start.z[n], k[n], own, n, solver, generators[n], operator)
+                one = InFlight(result, start.z[n], k[n], own, n, solver, sources[n], operator)
                 one.image = start.image[n] if start.image is not None and k[n] == 0 else None
                 started.append(one)
             began = time.perf_counter()
         return started
 
     def _by_rule(
-        self, problem: Problem, solver: Solver, rule: StartRule, generators: list[torch.Generator], operators: object
+        self, problem: Problem, solver: Solver, rule: StartRule, sources: Sequence[NoiseSource], operators: object
     ) -> tuple[Start, list[float]]:
         """Starts, and the GFLOP of each."""
         prior = self.model.prior
         shape = prior.latent_shape((problem.image.shape[2], problem.image.shape[3]))
-        noise = torch.stack([torch.randn(shape, generator=own) for own in generators]).to(prior.device)
+        noise = torch.stack([source(shape) for source in sources]).to(prior.device)
         common = id(rule), operators, problem.y.shape[1:], shape
         # The first call is counted itself, if its images cost the same; else one of each kind is called again alone.
         counter = None if self.costs.known((*common, 0)) else FlopCounter()

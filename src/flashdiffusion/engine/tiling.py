@@ -1,0 +1,132 @@
+"""How a picture is cut into overlapping tiles, and how much of each place comes from which tile."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from flashdiffusion.errors import InputError
+from flashdiffusion.physics import BatchedPhysics, Window
+from flashdiffusion.physics.base import Size
+
+BLEND = 8  # neighbours blend over a tile's side over this, or more
+# Without a size: pictures with a side above the first are cut, into tiles of the second, or of so many halos.
+LARGE, TILE, HALOS = 1024, 256, 16
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One side of a picture, cut.
+
+    spans: where tiles begin and end, in pixels. halo: pixels that count nothing along borders that are cut.
+    """
+
+    spans: tuple[tuple[int, int], ...]
+    halo: int = 0
+
+    @classmethod
+    def cut(cls, side: int, tile: int, step: int, halo: int) -> "Axis":
+        """Cut a side into tiles of up to `tile` pixels, evenly; borders are multiples of `step`, but at its end.
+
+        Neighbours overlap by at least 2 halos and an eighth of a tile.
+
+        Raises:
+            InputError: a tile that is too small for that.
+        """
+        if side <= tile:
+            return cls(((0, side),), halo)
+        own, shift = tile // step, _shift(tile, step, halo)
+        if shift < 1:
+            least = next(n for n in range(step, 2**31, step) if _shift(n, step, halo) > 0)
+            raise InputError(
+                f"tile is {tile}; expected at least {least} pixels: neighbours overlap by twice the halo of {halo} and "
+                f"{math.ceil(least / BLEND)} to blend, in steps of {step}"
+            )
+        beyond = -(-side // step) - own  # of the first tile
+        last = -(-beyond // shift)
+        starts = [step * (n * beyond // last) for n in range(last + 1)]
+        return cls(tuple((start, min(start + own * step, side)) for start in starts), halo)
+
+    def weights(self, number: int) -> Tensor:
+        """What each pixel of a tile counts, float64 (its length,): those of all tiles sum to 1 everywhere."""
+        begin, end = self.spans[number]
+        place = torch.arange(begin, end, dtype=torch.float64) + 0.5
+        return self._begun(number, place) - self._begun(number + 1, place)
+
+    def _begun(self, number: int, place: Tensor) -> Tensor:
+        """How much of each place tile `number` and those after it have: 0 to 1 between the halos of its border."""
+        if number in {0, len(self.spans)}:
+            return torch.full_like(place, float(number == 0))
+        first, last = self.spans[number][0] + self.halo, self.spans[number - 1][1] - self.halo
+        return (1 - torch.cos(math.pi * ((place - first) / (last - first)).clamp(0, 1))) / 2
+
+
+def _shift(tile: int, step: int, halo: int) -> int:
+    """From a tile to the next, in steps, at most."""
+    return tile // step - -(-(2 * halo + math.ceil(tile / BLEND)) // step)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """A picture of `size` (H, W) cut into rows and columns of tiles."""
+
+    rows: Axis
+    columns: Axis
+
+    @classmethod
+    def cut(cls, size: Size, tile: int, physics: BatchedPhysics, unit: int) -> "Tiling | None":
+        """Cut a picture into tiles of up to `tile` pixels a side; None if it is no larger.
+
+        Args:
+            physics: of this picture alone, with a halo.
+            unit: sides that networks take are multiples of it, in pixels.
+
+        Raises:
+            InputError: a tile that is too small, or a physics of pictures of another size.
+        """
+        step = math.lcm(unit, physics.alignment)
+        if max(size) <= tile:
+            return None
+        physics.check_size(size)
+        rows, columns = (Axis.cut(side, tile, step, physics.halo or 0) for side in size)
+        return cls(rows, columns)
+
+    @property
+    def size(self) -> Size:
+        """Height and width of the picture."""
+        return self.rows.spans[-1][1], self.columns.spans[-1][1]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of rows of tiles, and of columns."""
+        return len(self.rows.spans), len(self.columns.spans)
+
+    @cached_property
+    def places(self) -> list[tuple[int, int]]:
+        """Row and column of every tile, those of equal size one after the other."""
+        every = [(row, column) for row in range(self.shape[0]) for column in range(self.shape[1])]
+        return sorted(every, key=lambda place: [-side for side in self.window(*place).size])
+
+    def window(self, row: int, column: int) -> Window:
+        """Where a tile lies."""
+        (top, bottom), (left, right) = self.rows.spans[row], self.columns.spans[column]
+        return Window(top, left, bottom - top, right - left)
+
+    def weights(self, row: int, column: int, side: int = 1) -> Tensor:
+        """What each pixel of a tile counts, float32 (h, w); or each square of `side` pixels, on average."""
+        down, across = (
+            _averaged(axis.weights(number), side) for axis, number in ((self.rows, row), (self.columns, column))
+        )
+        return (down[:, None] * across).float()
+
+
+def _averaged(weights: Tensor, side: int) -> Tensor:
+    """Mean of each `side` of them, of which the last may be fewer."""
+    return torch.stack([part.mean() for part in weights.split(side)])
+
+
+def automatic(physics: BatchedPhysics, size: Size) -> int:
+    """Give the side of tiles where none is given; 0 where a picture of `size` is to be restored whole."""
+    return max(TILE, HALOS * (physics.halo or 0)) if max(size) > LARGE else 0
