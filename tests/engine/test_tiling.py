@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from flashdiffusion.engine.noise import ImageNoise, TileNoise
-from flashdiffusion.engine.tiling import BLEND, Axis, Tiling, automatic
+from flashdiffusion.engine.tiling import BLEND, Axis, Tiling
 from flashdiffusion.errors import InputError
 from flashdiffusion.physics import JPEG, Compose, Denoising, GaussianBlur, SuperResolution, Window
 
@@ -97,13 +97,6 @@ def test_tiles_of_one_size_follow_each_other():
 
 def test_a_picture_that_is_no_larger_is_not_cut():
     assert Tiling.cut((64, 40), 64, GaussianBlur(3.0), 4) is None
-
-
-def test_without_a_size_large_pictures_alone_are_cut_and_halos_are_a_small_part():
-    assert automatic(Denoising(), (1024, 1024)) == 0
-    assert automatic(Denoising(), (1025, 16)) == 256
-    assert automatic(GaussianBlur(10.0), (2000, 2000)) == 640
-    assert Tiling.cut((2000, 2000), 640, GaussianBlur(10.0), 8) is not None
 
 
 def test_noise_of_overlapping_tiles_agrees():

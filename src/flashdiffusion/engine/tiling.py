@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,8 +13,6 @@ from flashdiffusion.physics import BatchedPhysics, Window
 from flashdiffusion.physics.base import Size
 
 BLEND = 8  # neighbours blend over a tile's side over this, or more
-# Without a size: pictures with a side above the first are cut, into tiles of the second, or of so many halos.
-LARGE, TILE, HALOS = 1024, 256, 16
 
 
 @dataclass(frozen=True)
@@ -127,6 +126,23 @@ def _averaged(weights: Tensor, side: int) -> Tensor:
     return torch.stack([part.mean() for part in weights.split(side)])
 
 
-def automatic(physics: BatchedPhysics, size: Size) -> int:
-    """Give the side of tiles where none is given; 0 where a picture of `size` is to be restored whole."""
-    return max(TILE, HALOS * (physics.halo or 0)) if max(size) > LARGE else 0
+@dataclass(frozen=True)
+class TileMap:
+    """What is known of the tiles of a picture; tensors on the CPU with a row for each row of tiles, (R, C).
+
+    rows, columns: where they begin and end, in pixels. severity: σ̂² in scaled latent units, float32, NaN where none was
+    estimated. start_step: time of the start on the full schedule, int64. nfe: denoiser evaluations, int64.
+    """
+
+    rows: tuple[tuple[int, int], ...]
+    columns: tuple[tuple[int, int], ...]
+    severity: Tensor
+    start_step: Tensor
+    nfe: Tensor
+
+    def plain(self) -> dict[str, Any]:
+        """The same as lists, for records; no severities where none were estimated."""
+        severity = [[float(f"{value:.6g}") for value in row] for row in self.severity.tolist()]
+        known = {} if self.severity.isnan().all() else {"severity": severity}
+        own: dict[str, Any] = {"rows": [*map(list, self.rows)], "columns": [*map(list, self.columns)]}
+        return own | known | {"start_step": self.start_step.tolist(), "nfe": self.nfe.tolist()}
