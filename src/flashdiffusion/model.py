@@ -190,7 +190,7 @@ class Model:
         """
         if tile is None:
             halo = 0 if physics is None or physics.halo is None else physics.halo
-            tile = 0 if self.attends or max(size) <= LARGE else max(TILE, HALOS * halo)
+            tile = 0 if max(size) <= LARGE or self.attends else max(TILE, HALOS * halo)
         return tile if max(size) > tile else 0
 
     def _networks(self) -> list[torch.nn.Module]:

@@ -2,13 +2,11 @@
 
 import pytest
 import torch
-from diffusers import DDPMScheduler, UNet2DModel
 
 from flashdiffusion import (
     JPEG,
     Compose,
     Denoising,
-    FlashPipeline,
     GaussianBlur,
     RandomInpainting,
     SuperResolution,
@@ -18,29 +16,14 @@ from flashdiffusion.engine.batch import Batch, Failed
 from flashdiffusion.engine.slots import Slots
 from flashdiffusion.errors import InputError
 from flashdiffusion.physics import HDR, Mixed, PhaseRetrieval
-from flashdiffusion.priors import LatentPrior, PatchAutoencoder
-from flashdiffusion.severity import PatchSeverityEncoder
+from local_model import local_pipeline
 
 SIZE = (92, 140)
-UNET = {
-    "block_out_channels": [8, 16],
-    "layers_per_block": 1,
-    "down_block_types": ["DownBlock2D"] * 2,
-    "up_block_types": ["UpBlock2D"] * 2,
-    "add_attention": False,
-    "norm_num_groups": 4,
-}
 
 
 @pytest.fixture(scope="module")
 def pipe():
-    """A model whose encoder's estimate is the measurement itself, so that it is local."""
-    torch.manual_seed(0)
-    autoencoder = PatchAutoencoder(2)
-    denoiser = UNet2DModel(in_channels=12, out_channels=12, **UNET)
-    scheduler = DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.0001, beta_end=0.02)
-    encoder = PatchSeverityEncoder.of(autoencoder, UNET, ["jpeg"])
-    return FlashPipeline(LatentPrior(autoencoder, denoiser, scheduler), encoder)
+    return local_pipeline()
 
 
 def _picture(size=SIZE, count=1, seed=0):
@@ -131,10 +114,11 @@ def test_tiles_and_images_of_all_kinds_share_a_stream(pipe):
 
 @pytest.mark.parametrize("method", ["ae", "flash(latent-dps)"])
 def test_one_failed_tile_fails_its_picture_with_the_reason(pipe, method):
+    steps = {} if method == "ae" else {"steps": 3}
     y = _measured(Denoising(0.1))
     y[0, 0, 80, 130] = float("nan")
     given = Batch(["bad"], y, Denoising(0.1)), Batch(["good"], _measured(Denoising(0.1)), Denoising(0.1))
-    found = {one.id: one for one in pipe.stream(given, method=method, tile=48, max_in_flight=2)}
+    found = {one.id: one for one in pipe.stream(given, method=method, tile=48, max_in_flight=2, **steps)}
     assert found["bad"].failed.startswith("NaN or infinite values in the measurement")
     assert found["bad"].failed.endswith("(tile in row 3, column 4 of 3 rows and 4 columns)")
     assert found["bad"].image is None and found["good"].image is not None

@@ -127,6 +127,7 @@ def command(
     fit: options.Fit = False,
     as_json: options.Json = False,
     seed: options.Seed = 0,
+    tile: options.Tile = None,
 ) -> int:
     """Restore images: writes NAME.png for each, and results.json with one record per image."""
     from flashdiffusion.data import write_bytes
@@ -141,11 +142,13 @@ def command(
     output.check(files, truth.reference)
     folders = output.folders()
     about = model.about(method.regressor) | damage.about() | truth.about()
-    about |= {"method": method.name, "seed": seed, "given": method.given, "fit": fit}
+    about |= {"method": method.name, "seed": seed, "given": method.given, "fit": fit, "tile": tile}
     found = {} if truth.reference is None else references(truth.reference, inputs, files)
     true_images = {name: str(path) for name, path in found.items()}
     given = (damage.physics, damage.std, seed, method.given, fit, true_images, truth.weights, run.max_in_flight)
-    job = RestoreJob(model.choice(method.regressor, run.compile), method.name, *given, maps=output.maps is not None)
+    job = RestoreJob(
+        model.choice(method.regressor, run.compile), method.name, *given, maps=output.maps is not None, tile=tile
+    )
 
     def settings_of(records: "list[Record]") -> dict[str, Any]:
         kinds = {record.degradation["physics"] for record in records if record.degradation}

@@ -15,7 +15,7 @@ from flashdiffusion.engine.gathering import TileBatch, tiles_of
 from flashdiffusion.engine.noise import ImageNoise, NoiseSource, TileNoise
 from flashdiffusion.engine.options import StreamOptions
 from flashdiffusion.engine.slots import InFlight
-from flashdiffusion.engine.tiling import Tiling
+from flashdiffusion.engine.tiling import Tiling, tiling_of
 from flashdiffusion.errors import FlashDiffusionError
 from flashdiffusion.methods import Settings
 from flashdiffusion.metrics import count_gflop
@@ -91,21 +91,16 @@ class Starting:
 
     def _tiling(self, batch: Batch, row: int, first: int, found: "Cuts") -> Tiling | None:
         """How a row is cut; None if it is not."""
-        if self.tile == 0 or batch.y.ndim != 4:
+        if self.tile == 0:
             return None
-        physics, size = batch.physics, (batch.y.shape[2], batch.y.shape[3])
-        own = physics if isinstance(physics, BatchedPhysics) else None
-        if own is not None:
-            own = own if len(own) == 1 else own.take(torch.tensor([row]))
-            size = (size[0] * own.pixel_size, size[1] * own.pixel_size)
-        if not (tile := self.model.tile_for(size, own, self.tile)):
+        physics = batch.physics
+        if isinstance(physics, BatchedPhysics) and len(physics) > 1:
+            physics = physics.take(torch.tensor([row]))
+        tiling = tiling_of(batch.y[row : row + 1], physics, self.model, self.tile)
+        if isinstance(tiling, str):
+            found.whole |= {batch.result(row, first, n).index: tiling for n in range(batch.samples)}
             return None
-        if own is None or own.halo is None:
-            reason = f"{batch.problem.name} cannot be cut into tiles: a measurement may depend on the whole picture"
-            samples = range(batch.samples)
-            found.whole |= {batch.result(row, first, sample).index: reason for sample in samples}
-            return None
-        return Tiling.cut(size, tile, own, self.model.prior.unit)
+        return tiling
 
     def tiles(self, batch: Batch, first: int, cuts: "Cuts") -> Iterator[TileBatch]:
         """Cut the rows that are restored in tiles, as these are asked for."""

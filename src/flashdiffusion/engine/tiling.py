@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
+from flashdiffusion.model import Model
 from flashdiffusion.physics import BatchedPhysics, Window
 from flashdiffusion.physics.base import Size
 
@@ -47,6 +48,16 @@ class Axis:
         last = -(-beyond // shift)
         starts = [step * (n * beyond // last) for n in range(last + 1)]
         return cls(tuple((start, min(start + own * step, side)) for start in starts), halo)
+
+    def core(self, number: int, side: int = 1) -> tuple[int, int]:
+        """Where a tile begins and ends if each overlap is shared in halves, in multiples of `side`."""
+        begin, end = self.spans[number]
+        if number > 0:
+            begin += (self.spans[number - 1][1] - begin) // 2 // side * side
+        if number + 1 < len(self.spans):
+            following = self.spans[number + 1][0]
+            end = following + (end - following) // 2 // side * side
+        return begin, end
 
     def weights(self, number: int) -> Tensor:
         """What each pixel of a tile counts, float64 (its length,): those of all tiles sum to 1 everywhere."""
@@ -102,6 +113,11 @@ class Tiling:
         """Number of rows of tiles, and of columns."""
         return len(self.rows.spans), len(self.columns.spans)
 
+    def core(self, row: int, column: int, side: int = 1) -> Window:
+        """Where a tile is the only one: a picture's cores do not overlap. Borders are multiples of `side` pixels."""
+        (top, bottom), (left, right) = self.rows.core(row, side), self.columns.core(column, side)
+        return Window(top, left, bottom - top, right - left)
+
     @cached_property
     def places(self) -> list[tuple[int, int]]:
         """Row and column of every tile, those of equal size one after the other."""
@@ -124,6 +140,30 @@ class Tiling:
 def _averaged(weights: Tensor, side: int) -> Tensor:
     """Mean of each `side` of them, of which the last may be fewer."""
     return torch.stack([part.mean() for part in weights.split(side)])
+
+
+def tiling_of(y: Tensor, physics: Any, model: Model, tile: int | None) -> Tiling | str | None:
+    """Say how a picture is cut; None if it is small enough, and why if it is large and cannot be cut.
+
+    Args:
+        y: its measurements, (1, ...).
+        physics: of this picture alone.
+        tile: see `Model.tile_for`.
+
+    Raises:
+        InputError: as `Tiling.cut`.
+    """
+    if tile == 0 or y.ndim != 4:
+        return None
+    own = physics if isinstance(physics, BatchedPhysics) else None
+    side = 1 if own is None else own.pixel_size
+    size = side * y.shape[2], side * y.shape[3]
+    if not (chosen := model.tile_for(size, own, tile)):
+        return None
+    if own is None or own.halo is None:
+        name = getattr(physics, "name", type(physics).__name__)
+        return f"{name} cannot be cut into tiles: a measurement may depend on the whole picture"
+    return Tiling.cut(size, chosen, own, model.prior.unit)
 
 
 @dataclass(frozen=True)
