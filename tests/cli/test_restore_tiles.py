@@ -12,7 +12,7 @@ from flashdiffusion.errors import InputError
 from flashdiffusion.jobs import Item, ModelChoice, RestoreJob, run_local
 from flashdiffusion.jobs.tiles import InTiles
 from flashdiffusion.metrics.consistency import consistency
-from flashdiffusion.physics import Compose, GaussianBlur, RandomInpainting, SuperResolution
+from flashdiffusion.physics import JPEG, Compose, GaussianBlur, RandomInpainting, SuperResolution
 from flashdiffusion.solvers import Problem
 from local_model import local_pipeline
 
@@ -97,6 +97,7 @@ def test_a_large_picture_does_not_wait_for_those_read_with_it(pictures, model):
     [
         GaussianBlur(1.5, 0.05),
         Compose(GaussianBlur(0.7), SuperResolution(2, 0.05)),
+        JPEG(40.0),
         RandomInpainting.from_ratio(0.4, (136, 92), torch.Generator().manual_seed(0)),
     ],
     ids=lambda physics: physics.names[0],
