@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.engine.batch import Restored
+from flashdiffusion.engine.noise import ImageNoise
 from flashdiffusion.engine.slots import InFlight, Slots
 from flashdiffusion.schedule import NoiseSchedule
 from flashdiffusion.solvers import Problem, Solver
@@ -53,7 +54,7 @@ class ToyPrior:
 
 def started(z: Tensor, k: Tensor, problem: Problem, solver: Solver, seeds: list[int] | None = None) -> list[InFlight]:
     """The rows of a batch, each with a generator of its own seed (default: its row)."""
-    own = [torch.Generator().manual_seed(seed) for seed in (range(len(z)) if seeds is None else seeds)]
+    own = [ImageNoise(torch.Generator().manual_seed(seed)) for seed in (range(len(z)) if seeds is None else seeds)]
     return [InFlight(Restored(n, str(n)), z[n], int(k[n]), problem, n, solver, own[n]) for n in range(len(z))]
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from flashdiffusion.data import ensure_directory
 from flashdiffusion.errors import CheckpointError, InputError, blamed_on, check_name
 from flashdiffusion.methods import Settings, check_used, default_solver, make_solver, make_start
+from flashdiffusion.physics import BatchedPhysics
 from flashdiffusion.physics.operator import as_physics
 from flashdiffusion.presets import Presets, preset_for
 from flashdiffusion.priors import (
@@ -36,6 +37,8 @@ from flashdiffusion.solvers.rows import Unknown
 from flashdiffusion.types import Physics
 
 DEFAULT_MODEL = "faces-128"
+# Without a given size, pictures with a side above the first are cut, into tiles of the second, or of so many halos.
+LARGE, TILE, HALOS = 1024, 256, 16
 # How far noise may carry measurements beyond [0, 1]; images on a 0 to 255 scale lie far outside.
 RANGE = 3.0
 
@@ -171,6 +174,25 @@ class Model:
                 torch.nn.Module.to(module, dtype=dtype)  # diffusers' own warns of layers that these models lack
         self._lay_out()
         return self
+
+    @property
+    def attends(self) -> bool:
+        """Whether prior or severity encoder have attention: they look at a whole image of the size that they know."""
+        networks = [one for one in (self.prior, self.severity_encoder) if one is not None]
+        layers = (layer for network in networks for layer in network.modules())
+        return any("attention" in type(layer).__name__.lower() for layer in layers)
+
+    def tile_for(self, size: tuple[int, int], physics: BatchedPhysics | None, tile: int | None = None) -> int:
+        """Give the side in pixels of the tiles that a picture of `size` (H, W) is restored in; 0 for none.
+
+        Args:
+            physics: of this picture alone; None for one that is not ours.
+            tile: what the user says; None leaves it to the model: one without attention takes large pictures in tiles.
+        """
+        if tile is None:
+            halo = 0 if physics is None or physics.halo is None else physics.halo
+            tile = 0 if max(size) <= LARGE or self.attends else max(TILE, HALOS * halo)
+        return tile if max(size) > tile else 0
 
     def _networks(self) -> list[torch.nn.Module]:
         known = (self.prior, self.severity_encoder, self.regressor, self.distilled_decoder)

@@ -55,7 +55,7 @@ def test_equals_the_sequential_loop_for_any_capacity_order_and_batches(max_in_fl
     expected = _sequential()
     seen = []
     for outcome in outcomes:
-        index = outcome.generator.initial_seed()
+        index = outcome.source.generator.initial_seed()
         torch.testing.assert_close(outcome.z, expected[index])
         assert outcome.result.nfe == STARTS[index] and outcome.result.failed is None
         seen.append(index)
@@ -131,17 +131,17 @@ def test_images_of_other_sizes_physics_and_solvers_share_the_engine():
         started(z, torch.tensor([5, 5]), Problem(problem.y, _Identity()), SOLVER, [6, 7]),
     ]
     alone = {outcome: outcome.z for batch in batches for outcome in run([_again(batch)], 1)}
-    expected = {job.generator.initial_seed(): z for job, z in alone.items()}
+    expected = {job.source.generator.initial_seed(): z for job, z in alone.items()}
     together = list(run(batches, 5))
     assert len(together) == 8
     for outcome in together:
-        torch.testing.assert_close(outcome.z, expected[outcome.generator.initial_seed()])
+        torch.testing.assert_close(outcome.z, expected[outcome.source.generator.initial_seed()])
 
 
 def _again(batch):
     first = batch[0]
     z = torch.stack([job.z for job in batch])
-    seeds = [job.generator.initial_seed() for job in batch]
+    seeds = [job.source.generator.initial_seed() for job in batch]
     return started(z, torch.tensor([job.k for job in batch]), first.problem, first.solver, seeds)
 
 

@@ -12,8 +12,9 @@ import counting
 import flashdiffusion
 from counting import Counting
 from flashdiffusion.errors import InputError
-from flashdiffusion.jobs import EvaluateJob, Item, ModelChoice, run_local, run_on_ray
+from flashdiffusion.jobs import EvaluateJob, Item, ModelChoice, RestoreJob, run_local, run_on_ray
 from flashdiffusion.jobs import ray as engine
+from local_model import local_pipeline
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +69,18 @@ def test_images_are_the_same_as_in_one_process(cluster, image_folder, tiny_model
         assert first.keys() == second.keys()
         for key, value in first.items():
             assert second[key] == (pytest.approx(value, abs=1e-4) if isinstance(value, float) else value), key
+
+
+def test_the_tiles_of_a_picture_stay_on_one_worker(cluster, image_folder, tmp_path):
+    local_pipeline().save_pretrained(tmp_path / "model")
+    paths = sorted(image_folder.iterdir())[:2]
+    items = [Item(n, path.stem, str(path)) for n, path in enumerate(paths)]
+    job = RestoreJob(ModelChoice(str(tmp_path / "model"), "cpu"), "ae", "gaussian-blur:std=0.5", tile=32, maps=True)
+    here = sorted(run_local(job, items), key=lambda done: done.index)
+    there = sorted(run_on_ray(job, items, workers=2), key=lambda done: done.index)
+    for one, two in zip(here, there, strict=True):
+        assert one.reason is None and two.reason is None and two.pngs == one.pngs
+        assert two.record["tiles"] == one.record["tiles"]
 
 
 def test_a_run_is_continued_on_ray(cluster, flash, tmp_path, image_folder, tiny_model):

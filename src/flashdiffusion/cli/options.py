@@ -30,6 +30,15 @@ Maps = Annotated[
         "(blue) to 1 latent unit or more (yellow: nothing is known)."
     ),
 ]
+Tile = Annotated[
+    int | None,
+    option(
+        "Restore pictures with a side of more pixels in tiles of this side, each by its own severity; 0: never. "
+        "Default: only with a model without attention, and only large pictures.",
+        panel=RUN,
+        show_default=False,
+    ),
+]
 Seed = Annotated[int, option("Seed of everything random.")]
 NoiseStd = Annotated[float, option("Noise standard deviation on the [0, 1] scale.")]
 AUTO = "auto"

@@ -116,6 +116,13 @@ class OutputOptions:
         return {kind: ensure_directory(folder) for kind, folder in given.items() if folder is not None}
 
 
+@dataclass(frozen=True)
+class TiledRunOptions(options.RunOptions):
+    """A run over pictures that may be restored in tiles."""
+
+    tile: options.Tile = None
+
+
 def command(
     inputs: options.Inputs,
     output: OutputOptions,
@@ -123,7 +130,7 @@ def command(
     damage: DamageOptions,
     truth: TruthOptions,
     model: options.ModelOptions,
-    run: options.RunOptions,
+    run: TiledRunOptions,
     fit: options.Fit = False,
     as_json: options.Json = False,
     seed: options.Seed = 0,
@@ -141,11 +148,13 @@ def command(
     output.check(files, truth.reference)
     folders = output.folders()
     about = model.about(method.regressor) | damage.about() | truth.about()
-    about |= {"method": method.name, "seed": seed, "given": method.given, "fit": fit}
+    about |= {"method": method.name, "seed": seed, "given": method.given, "fit": fit, "tile": run.tile}
     found = {} if truth.reference is None else references(truth.reference, inputs, files)
     true_images = {name: str(path) for name, path in found.items()}
     given = (damage.physics, damage.std, seed, method.given, fit, true_images, truth.weights, run.max_in_flight)
-    job = RestoreJob(model.choice(method.regressor, run.compile), method.name, *given, maps=output.maps is not None)
+    job = RestoreJob(
+        model.choice(method.regressor, run.compile), method.name, *given, maps=output.maps is not None, tile=run.tile
+    )
 
     def settings_of(records: "list[Record]") -> dict[str, Any]:
         kinds = {record.degradation["physics"] for record in records if record.degradation}

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
+from flashdiffusion.engine.tiling import TileMap
 from flashdiffusion.errors import InputError
 from flashdiffusion.methods import Settings
 from flashdiffusion.physics import flattened
@@ -65,6 +66,15 @@ class Batch:
         """The measurements with their physics."""
         return Problem(self.y, self.physics)
 
+    def result(self, row: int, first: int, sample: int, failed: str | None = None) -> "Restored":
+        """Begin the result of a sample of a row, where the batch's first image is the `first` of all.
+
+        The first sample has the image's own name.
+        """
+        name = self.ids[row] if sample == 0 else f"{self.ids[row]}#{sample}"
+        extra = None if self.extra is None else self.extra[row]
+        return Restored(first + sample * len(self.y) + row, name, failed=failed, extra=extra)
+
 
 @dataclass(frozen=True)
 class Failed:
@@ -87,6 +97,7 @@ class Restored:
     physics_corrected: whether the physics did not explain the measurement, and was corrected by blurs
     (`solvers/operator_check.py`). failed: why there is no image; its arithmetic is not counted. extra: what its batch
     said.
+    tiles: what is known of each, if it was restored in tiles; nfe and start_step are then means over them, by area.
     """
 
     index: int
@@ -95,12 +106,13 @@ class Restored:
     severity: float | None = None
     severity_map: Tensor | None = None
     start_step: int = 0
-    nfe: int = 0
+    nfe: float = 0
     gflop: float = 0.0
     seconds: float = 0.0
     physics_corrected: bool = False
     failed: str | None = None
     extra: Any = None
+    tiles: TileMap | None = None
 
     def finish(self, image: Tensor) -> None:
         """Take an image (3, H, W) on the CPU, if it is one."""

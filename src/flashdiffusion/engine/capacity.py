@@ -16,6 +16,7 @@ Result = TypeVar("Result")
 BOUND_CPU, BOUND_GPU = 16, 256
 # Part of the free memory that is used, and what a step needs beside the tensors kept for its gradient.
 USED, WORKING = 0.8, 2.0
+OUT_OF_MEMORY = "out of memory, even alone"
 
 
 @dataclass
@@ -95,7 +96,7 @@ def in_parts(
         except (FlashDiffusionError, RuntimeError, MemoryError) as error:
             exhausted = is_out_of_memory(error)
             if exhausted:
-                result = Failure("out of memory, even alone")
+                result = Failure(OUT_OF_MEMORY)
                 limit.lower(len(part) // 2)
             elif isinstance(error, FlashDiffusionError):
                 result = Failure(str(error))

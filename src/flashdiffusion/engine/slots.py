@@ -15,6 +15,7 @@ from flashdiffusion.engine.capacity import Capacity, Failure, Row, in_parts
 from flashdiffusion.engine.cost import Costs
 from flashdiffusion.engine.lanes import Lanes
 from flashdiffusion.engine.memory import KeptMemory
+from flashdiffusion.engine.noise import NoiseSource
 from flashdiffusion.errors import InputError
 from flashdiffusion.solvers.problem import Problem
 from flashdiffusion.solvers.solver import Solver, StepResult
@@ -30,7 +31,7 @@ PATIENCE = 20
 class InFlight:
     """An image on its way: row `row` of `problem`, now at latent z (c, h, w) and position k of the solver's grid.
 
-    result: what comes of it, filled in on the way. generator: its own, on the CPU. operators: what the arithmetic of
+    result: what comes of it, filled in on the way. source: of its noise. operators: what the arithmetic of
     its physics depends on, beside its size. noise: of its next step, drawn once however often that step is tried.
     waited: steps of others since its last. cost: of its next step. image: the finished one, (3, H, W), where z is not
     to be decoded.
@@ -45,7 +46,7 @@ class InFlight:
     problem: Problem
     row: int
     solver: Solver
-    generator: torch.Generator
+    source: NoiseSource
     operators: Hashable = None
     noise: Tensor | None = None
     waited: int = 0
@@ -80,7 +81,7 @@ class Slots:
     At most `max_in_flight` images are in flight; a finished one's slot goes to the next in line: first come, first
     served, and the longest first once no more are to come. A step takes those whose next step is the cheapest, so that
     costly steps wait for each other and are made together, but none for more than `PATIENCE` steps. An image's noise
-    comes from its own generator, so batches and order change nothing.
+    is its own (`engine.noise`), so batches and order change nothing.
 
     A step that runs out of memory is made in halves, which bound the steps of that kind of image from then on. An
     image that makes a step fail is given up with the reason, and the others go on.
@@ -223,7 +224,7 @@ class Slots:
         for one in rows:
             if one.noise is None:
                 shape = (one.solver.draws, *one.z.shape)
-                one.noise = torch.randn(shape, generator=one.generator)
+                one.noise = one.source(shape, one.k)
         together = tuple(rows)
         problem = self.joined.get(together) or _join(rows)  # here, where what the physics refuses fails its image
         self.joined[together] = problem

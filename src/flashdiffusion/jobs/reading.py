@@ -9,9 +9,11 @@ from torch import Tensor
 from flashdiffusion.data import Kind, MeasurementFile, Picture, read_picture
 from flashdiffusion.data.arrays import ARRAYS, read_array
 from flashdiffusion.data.measurements import SUFFIX
+from flashdiffusion.engine.tiling import Tiling, tiling_of
 from flashdiffusion.errors import InputError, SizeError
 from flashdiffusion.jobs.job import Item
 from flashdiffusion.jobs.parse import parse_physics, says_noise, takes_alpha
+from flashdiffusion.jobs.tiles import InTiles
 from flashdiffusion.physics import PHYSICS, BatchedPhysics, BlurKernelSpace, estimate_noise_std
 from flashdiffusion.pipeline import FlashPipeline
 from flashdiffusion.pipeline.inputs import as_measurements, doubts
@@ -65,6 +67,8 @@ class Reader:
         seed: of what the physics draws at random.
         fit: crop and resize images so that they are restored at the model's size.
         needed: refuse an image whose physics is not known.
+        tile: side in pixels of the tiles that pictures are restored in, see `Model.tile_for`: these are not padded, and
+            a tile of them is checked.
 
     Raises:
         InputError: `fit`, and the model does not say its size; noise that is to be estimated, and `physics` says it.
@@ -78,13 +82,14 @@ class Reader:
         seed: int = 0,
         fit: bool = False,
         needed: bool = False,
+        tile: int | None = 0,
     ) -> None:
         if fit and pipeline.sample_size is None:
             raise InputError("--fit: the model's folder does not say its image size; expected sample_size in its index")
         if noise_std is None and physics is not None:
             check_estimable(physics)
         self.pipeline, self.physics, self.noise_std, self.seed = pipeline, physics, noise_std, seed
-        self.fit, self.needed = fit, needed
+        self.fit, self.needed, self.tile = fit, needed, tile
         self._sizes: dict[tuple[int, int], tuple[int, int]] = {}  # that images are fitted to, by their own
 
     def __call__(self, item: Item) -> Problem:
@@ -99,13 +104,18 @@ class Reader:
                 y, physics = self._measurement(path, item)
             else:
                 y, physics = self._image(path, item) if is_image(path) else self._array(path, item)
-            problem = self.pipeline.check(Problem(y) if physics is None else Problem(y, physics))
+            problem = Problem(y) if physics is None else Problem(y, physics)
+            tiling = tiling_of(y, physics, self.pipeline, self.tile)
+            if isinstance(tiling, Tiling):
+                checked = self.pipeline.check(InTiles(problem, tiling).first)
+            else:
+                checked = problem = self.pipeline.check(problem)
         except SizeError as error:
             if self.fit or not is_image(path):
                 raise
             raise InputError(f"{error} (--fit crops and resizes images)") from error
-        if not isinstance(problem.physics, Unknown):
-            problem.measure(problem.image)  # raises if it fits no y of this shape
+        if not isinstance(checked.physics, Unknown):
+            checked.measure(checked.image)  # raises if it fits no y of this shape
         for text in doubts(problem.y, problem.physics):
             item.note(f"{path}: {text}")
         return problem

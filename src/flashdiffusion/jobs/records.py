@@ -17,7 +17,7 @@ from flashdiffusion.errors import InputError
 from flashdiffusion.metrics import Measured, Metrics, psnr
 
 # Fields of a record that are no figures.
-NO_FIGURES = frozenset({"id", "degradation", "physics_corrected", "missing", "file", "digest"})
+NO_FIGURES = frozenset({"id", "degradation", "physics_corrected", "missing", "file", "digest", "tiles"})
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Record:
     runs on two grids compare. measurement_psnr: of the measurement, before restoration. physics_corrected: see
     `Restored`; False is not written. metrics: figures of quality by metric; in JSON each stands beside the other
     fields. missing: why a metric has no figure. file: where it came from. digest: of what was read for it, see
-    `jobs.inputs`.
+    `jobs.inputs`. tiles: what is known of each, if the image was restored in tiles, see `TileMap.plain`.
     """
 
     id: str
@@ -37,7 +37,7 @@ class Record:
     severity: float | None = None
     true_severity: float | None = None
     start_step: int | None = None
-    nfe: int | None = None
+    nfe: float | None = None
     gflop: float | None = None
     seconds: float | None = None
     measurement_psnr: float | None = None
@@ -46,12 +46,13 @@ class Record:
     missing: Mapping[str, str] | None = None
     file: str | None = None
     digest: str | None = None
+    tiles: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Fields that are known, rounded to six significant digits; null where a number is not finite."""
         row = asdict(self)
         quality = row.pop("metrics")
-        last = {key: row.pop(key) for key in ("missing", "file", "digest")}
+        last = {key: row.pop(key) for key in ("missing", "file", "digest", "tiles")}
         row["physics_corrected"] = row["physics_corrected"] or None
         return {key: plain(value) for key, value in (row | quality | last).items() if value is not None}
 

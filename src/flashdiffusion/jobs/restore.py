@@ -10,6 +10,8 @@ import torch
 from flashdiffusion.data import Kind, encode_image, encode_picture, in_chunks, mapped
 from flashdiffusion.data.measurements import SUFFIX
 from flashdiffusion.engine.capacity import Capacity
+from flashdiffusion.engine.options import check_tile
+from flashdiffusion.engine.tiling import Tiling, tiling_of
 from flashdiffusion.errors import FlashDiffusionError, InputError
 from flashdiffusion.jobs.inputs import digest
 from flashdiffusion.jobs.job import Item, ModelChoice
@@ -17,6 +19,7 @@ from flashdiffusion.jobs.measuring import finishing_threads
 from flashdiffusion.jobs.parse import own_files
 from flashdiffusion.jobs.reading import Reader, is_image, read_truth
 from flashdiffusion.jobs.records import Record, compare
+from flashdiffusion.jobs.tiles import InTiles
 from flashdiffusion.methods import DEFAULT_METHOD, Settings, check_used, parse_method, used_settings
 from flashdiffusion.metrics import Metrics
 from flashdiffusion.physics import BatchedPhysics
@@ -39,7 +42,8 @@ class RestoreJob:
     physics, noise_std: what damaged images that are no measurement files, as on the command line; noise_std is None
     to estimate it from each. given: settings that replace those of the presets. steps: length of the time grid.
     fit: bring images to the model's size. references: the true image's file by name. weights: weights files of
-    metrics that need them, by name. maps: give a picture of the severity map too, as "severity".
+    metrics that need them, by name. maps: give a picture of the severity map too, as "severity". tile: side in pixels
+    of the tiles that larger pictures are restored in; 0 for none, None for the model's own choice.
     """
 
     model: ModelChoice = field(default_factory=ModelChoice)
@@ -54,6 +58,7 @@ class RestoreJob:
     max_in_flight: int | None = None
     progress: bool = False
     maps: bool = False
+    tile: int | None = None
 
     def settings_for(self, task: str | BatchedPhysics) -> Settings:
         """Settings of images with this physics, or the physics of this name."""
@@ -92,12 +97,13 @@ class RestoreWorker:
         check_used(Settings(**job.given), self.start, self.solver, job.method)
         self.metrics = Metrics(job.weights)
         self.pipeline = job.model.open()
-        self.reader = Reader(self.pipeline, job.physics, job.noise_std, job.seed, job.fit, needed=True)
+        self.reader = Reader(self.pipeline, job.physics, job.noise_std, job.seed, job.fit, True, job.tile)
         _, rule = self.pipeline.method(self.solver, self.start, job.settings_for("gaussian-blur"))
         estimated = hasattr(rule, "encoder") or isinstance(getattr(rule, "estimate", None), EncodedEstimate)
         if job.maps and not estimated:
             raise InputError(f"method {job.method} estimates no severity, so it has no maps; expected e.g. flash or ae")
         Capacity(job.max_in_flight)
+        check_tile(job.tile)
         self.quiet = job.fit or self.pipeline.sample_size is None  # of images far from the model's size
 
     def __call__(self, items: Iterable[Item]) -> Iterator[Item]:
@@ -109,6 +115,7 @@ class RestoreWorker:
             seed=self.job.seed,
             max_in_flight=self.job.max_in_flight,
             progress=self.job.progress,
+            tile=self.job.tile,
         )
         return mapped(self._done, restored, finishing_threads(self.pipeline.prior.device))
 
@@ -124,10 +131,18 @@ class RestoreWorker:
                     yield read
                     continue
                 one = read[0]
+                if self._tiling(one) is not None:  # it is large: those that are read with it wait
+                    yield Batch.of([item.name], one, settings, [read[1]])
+                    continue
                 groups.setdefault((type(one.physics), one.y.shape, one.image.shape), []).append(read)
             for group in groups.values():
                 problem = Problem.join([one for one, _ in group])
                 yield Batch.of([known[0].name for _, known in group], problem, settings, [known for _, known in group])
+
+    def _tiling(self, problem: Problem) -> Tiling | None:
+        """How a picture is cut into tiles, if it is."""
+        tiling = tiling_of(problem.y, problem.physics, self.pipeline, self.job.tile)
+        return tiling if isinstance(tiling, Tiling) else None
 
     def _read(self, item: Item) -> "tuple[Problem, Kept] | Failed":
         try:
@@ -145,7 +160,7 @@ class RestoreWorker:
     def _note_size(self, item: Item, problem: Problem) -> None:
         """Say once that an image's size is far from the model's."""
         side = self.pipeline.sample_size
-        if self.quiet or side is None or item.fitted:
+        if self.quiet or side is None or item.fitted or self._tiling(problem) is not None:
             return
         height, width = problem.image.shape[2:]
         if not 1 / FAR <= min(height, width) / side <= FAR:
@@ -179,7 +194,10 @@ class RestoreWorker:
                 truth = read_truth(Path(reference), (height, width), item.fitted, item.note)[0]
             except FlashDiffusionError as error:
                 item.reason = str(error)
-        values |= compare(self.metrics, image.expand(3, -1, -1), truth, problem.image[0].cpu(), problem)
+        tiling = self._tiling(problem)
+        measured = problem if tiling is None else InTiles(problem, tiling)
+        values["tiles"] = None if restored.tiles is None else restored.tiles.plain()
+        values |= compare(self.metrics, image.expand(3, -1, -1), truth, problem.image[0].cpu(), measured)
         pngs = {"restored": encode_picture(image, kind)}
         if self.job.maps and restored.severity_map is not None:
             pngs["severity"] = encode_image(map_picture(restored.severity_map, (image.shape[1], image.shape[2])))

@@ -25,6 +25,7 @@ from flashdiffusion.physics.phase_retrieval import PhaseRetrieval
 from flashdiffusion.physics.registry import PHYSICS, Form, register_physics
 from flashdiffusion.physics.super_resolution import SuperResolution
 from flashdiffusion.physics.tasks import TASKS, Mixture, Task, get_task
+from flashdiffusion.physics.windows import Window
 
 __all__ = [
     "BatchedPhysics",
@@ -52,6 +53,7 @@ __all__ = [
     "SuperResolution",
     "TASKS",
     "Task",
+    "Window",
     "WithParams",
     "concatenate",
     "estimate_noise_std",

@@ -13,6 +13,7 @@ from torch import Tensor
 from flashdiffusion.errors import InputError
 from flashdiffusion.physics.deepinverse import DeepInverseMethods
 from flashdiffusion.physics.noise import NoiseStd, add_noise, checked_noise
+from flashdiffusion.physics.windows import Window
 
 PerImage = float | Sequence[float] | Tensor  # a parameter: one number for all images, or one for each
 Size = tuple[int, int]  # of an image: height and width in pixels
@@ -99,6 +100,40 @@ class BatchedPhysics(DeepInverseMethods, ABC):
             raise InputError(f"{cls.name} has the {plural} {', '.join(names) or 'none'}; got {sorted(params)}")
         arguments: dict[str, Any] = {**params, "noise_std": noise_std}
         return cls(**arguments)
+
+    @property
+    def halo(self) -> int | None:
+        """Pixels of x, beyond itself on each side, that a pixel of y depends on; None if on all, or if not known.
+
+        One that says it can be cut: it has the right `window`, and is of pictures of any size.
+        """
+        return None
+
+    @property
+    def alignment(self) -> int:
+        """Pixels of x that the borders of a window are multiples of, but where the picture ends."""
+        return 1
+
+    @property
+    def pixel_size(self) -> int:
+        """Side of a pixel of y, in pixels of x."""
+        return 1
+
+    def check_size(self, size: Size) -> None:
+        """Raise InputError if it is not for pictures x of this height and width, before windows of it are taken."""
+
+    def window(self, part: Window) -> "BatchedPhysics":
+        """The operator of part of x; what lies beyond is reflected, as at a border of the picture.
+
+        Its measurements are those of the whole at this place, but for a `halo` along borders that the picture does not
+        have there.
+
+        Raises:
+            InputError: it has no halo, so that it cannot be cut.
+        """
+        if self.halo is None:
+            raise InputError(f"{self.name} cannot be cut into tiles: a measurement depends on the whole picture")
+        return self._with(_derived={})  # what it computes for a size is of the whole picture
 
     def image(self, y: Tensor) -> Tensor:
         """Show measurements as images (B, C, H, W) of the size of x, for networks; y itself if it is one."""

@@ -37,6 +37,10 @@ class GaussianBlur(BatchedPhysics):
         expected = f"numbers from 0 to {MAX_STD:g} (pixels)"
         super().__init__({"std": per_image("blur std", std, expected, between(0, MAX_STD), torch.float32)}, noise_std)
 
+    @property
+    def halo(self) -> int:
+        return _radius(self.params["std"])
+
     def A(self, x: Tensor) -> Tensor:
         self.check_batch(x)
         rows, columns = self._matrix(x.shape[2], x), self._matrix(x.shape[3], x)
@@ -58,7 +62,7 @@ def filter_matrix(std: Tensor, size: int) -> Tensor:
     Raises InputError for an axis no longer than half the kernel.
     """
     device, std = std.device, std if std.device.type != "mps" else std.cpu()  # mps has no float64
-    radius = math.ceil(TRUNCATE * float(std.max()))
+    radius = _radius(std)
     if radius >= size:
         raise InputError(f"blur std {float(std.max()):g} needs images of more than {radius} pixels a side; got {size}")
     taps = torch.arange(-radius, radius + 1, dtype=torch.float64, device=std.device)
@@ -71,6 +75,11 @@ def filter_matrix(std: Tensor, size: int) -> Tensor:
     padded = F.pad(identity[None], (radius, radius), mode="reflect") if radius else identity[None]
     columns = F.conv1d(padded.transpose(0, 1), kernel[:, None])  # (size, B, size): filter of each unit vector
     return columns.permute(1, 2, 0).float().to(device)
+
+
+def _radius(std: Tensor) -> int:
+    """Pixels on each side of the widest kernel's centre."""
+    return math.ceil(TRUNCATE * float(std.max()))
 
 
 register_physics(

@@ -34,6 +34,10 @@ class CameraNoise(BatchedPhysics):
     def gain(self) -> Tensor:
         return self.params["gain"]
 
+    @property
+    def halo(self) -> int:
+        return 0
+
     def A(self, x: Tensor) -> Tensor:
         self.check_batch(x)
         return x

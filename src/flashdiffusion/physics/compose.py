@@ -1,5 +1,6 @@
 """Two degradations, one after the other."""
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Self, cast
 
@@ -7,13 +8,14 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics.base import BatchedPhysics, NoiseStd
+from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, Size
 from flashdiffusion.physics.blur import GaussianBlur
 from flashdiffusion.physics.foreign import Chain, is_linear
 from flashdiffusion.physics.jpeg import JPEG
 from flashdiffusion.physics.mixed import concatenate
 from flashdiffusion.physics.registry import PHYSICS, register_physics
 from flashdiffusion.physics.tasks import Task
+from flashdiffusion.physics.windows import Window
 
 
 class Compose(BatchedPhysics):
@@ -108,6 +110,27 @@ class Compose(BatchedPhysics):
 
     def image(self, y: Tensor) -> Tensor:
         return self.first.image(self.second.image(y))
+
+    @property
+    def halo(self) -> int | None:
+        first, second = self.first.halo, self.second.halo
+        return None if first is None or second is None else first + self.first.pixel_size * second
+
+    @property
+    def alignment(self) -> int:
+        return math.lcm(self.first.alignment, self.first.pixel_size * self.second.alignment)
+
+    @property
+    def pixel_size(self) -> int:
+        return self.first.pixel_size * self.second.pixel_size
+
+    def check_size(self, size: Size) -> None:
+        self.first.check_size(size)
+        self.second.check_size((size[0] // self.first.pixel_size, size[1] // self.first.pixel_size))
+
+    def window(self, part: Window) -> "Compose":
+        between = part.in_units(self.first.pixel_size)
+        return self._with(first=self.first.window(part), second=self.second.window(between))
 
     def measured(self, y: Tensor) -> Tensor:
         return self.second.measured(y)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, PerImage, between, per_image
-from flashdiffusion.physics.kernel_blur import convolve, transposed
+from flashdiffusion.physics.kernel_blur import convolve, kernel_reach, transposed
 from flashdiffusion.physics.registry import Form, register_physics
 from flashdiffusion.physics.tasks import Task
 
@@ -31,6 +31,10 @@ class Defocus(BatchedPhysics):
         expected = f"numbers from 0 to {MAX_RADIUS} (pixels)"
         radii = per_image("defocus radius", radius, expected, between(0, MAX_RADIUS), torch.float32)
         super().__init__({"radius": radii}, noise_std)
+
+    @property
+    def halo(self) -> int:
+        return kernel_reach(disc_kernel(self.params["radius"]))
 
     def A(self, x: Tensor) -> Tensor:
         self.check_batch(x)

@@ -22,6 +22,10 @@ class Denoising(BatchedPhysics):
     def __init__(self, noise_std: NoiseStd = 0.05) -> None:
         super().__init__({}, noise_std)
 
+    @property
+    def halo(self) -> int:
+        return 0
+
     def A(self, x: Tensor) -> Tensor:
         self.check_batch(x)
         return x

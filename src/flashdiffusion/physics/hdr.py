@@ -29,6 +29,10 @@ class HDR(BatchedPhysics):
         valid = between(1, math.inf)
         super().__init__({"scale": per_image("hdr scale", scale, "finite numbers >= 1", valid).float()}, noise_std)
 
+    @property
+    def halo(self) -> int:
+        return 0
+
     def A(self, x: Tensor) -> Tensor:
         self.check_batch(x)
         return (self.params["scale"].to(x).view(-1, 1, 1, 1) * (x - 0.5) + 0.5).clamp(0, 1)

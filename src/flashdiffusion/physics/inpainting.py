@@ -13,6 +13,7 @@ from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, PerImage, Size
 from flashdiffusion.physics.masks import ALPHA, distance_to_scribble, fit_mask, read_mask
 from flashdiffusion.physics.registry import Form, register_physics
 from flashdiffusion.physics.tasks import Task
+from flashdiffusion.physics.windows import Window
 
 
 class _Inpainting(BatchedPhysics):
@@ -29,6 +30,10 @@ class _Inpainting(BatchedPhysics):
         return x.masked_fill(self.lost(x), 0)
 
     A_adjoint = A
+
+    @property
+    def halo(self) -> int:
+        return 0
 
     def measured(self, y: Tensor) -> Tensor:
         return self.A(y)
@@ -103,12 +108,16 @@ class RandomInpainting(_Inpainting):
         dropped = 1 - self.params["mask"].mean(dim=(1, 2, 3))
         return [{"physics": self.name, "ratio": round(r, 4)} for r in dropped.tolist()]
 
+    def check_size(self, size: Size) -> None:
+        own = tuple(self.params["mask"].shape[2:])
+        if size != own:
+            raise InputError(f"images of {size} pixels with a mask of {own} (height, width); expected one size")
+
+    def window(self, part: Window) -> Self:
+        return self._with(_params={"mask": part.of(self.params["mask"]).clone()}, _derived={})
+
     def lost(self, x: Tensor) -> Tensor:
-        size = self.params["mask"].shape[2:]
-        if x.shape[2:] != size:
-            raise InputError(
-                f"images of {tuple(x.shape[2:])} pixels with a mask of {tuple(size)} (height, width); expected one size"
-            )
+        self.check_size((x.shape[2], x.shape[3]))
         return self.derived("lost", x, lambda: self.params["mask"] == 0)
 
 
@@ -149,6 +158,20 @@ class BoxInpainting(_Inpainting):
         unit = torch.rand(2, len(pixels), generator=generator, device=generator.device).to(pixels.device)
         top, left = ((unit[i] * (size[i] - pixels + 1)).floor() for i in (0, 1))
         return cls(top, left, pixels, pixels, noise_std)
+
+    def check_size(self, size: Size) -> None:
+        self._mask(*size)
+
+    def window(self, part: Window) -> Self:
+        """As of any; what of the box lies beyond is no part of it."""
+        params: dict[str, Tensor] = {}
+        for start, length, first, count in (
+            ("top", "height", part.top, part.height),
+            ("left", "width", part.left, part.width),
+        ):
+            begin = (self.params[start] - first).clamp(0, count)
+            params |= {start: begin, length: (self.params[start] + self.params[length] - first).clamp(0, count) - begin}
+        return self._with(_params={key: params[key] for key in self.params}, _derived={})
 
     def lost(self, x: Tensor) -> Tensor:
         return self.derived(tuple(x.shape[2:]), x, lambda: self._mask(*x.shape[2:]))

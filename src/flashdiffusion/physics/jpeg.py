@@ -13,6 +13,7 @@ from flashdiffusion.physics.tasks import Task
 
 # Standard deviation, in steps, of the error over which the derivative of rounding is taken.
 SOFTNESS = 0.2
+MCU = 16  # side in pixels of what is compressed together: a block of chroma
 Table = tuple[tuple[int, ...], ...]
 # Annex K of ITU-T T.81: luma and chroma, at quality 50.
 _LUMA = (
@@ -66,13 +67,21 @@ class JPEG(BatchedPhysics):
     def describe(self) -> list[dict[str, float | str]]:
         return [row | {"compression": round(100 - float(row["quality"]), 4)} for row in super().describe()]
 
+    @property
+    def halo(self) -> int:
+        return MCU  # chroma is enlarged by neighbours, which are of the next block
+
+    @property
+    def alignment(self) -> int:
+        return MCU
+
     def A(self, x: Tensor) -> Tensor:
         self.check_batch(x)
         if x.shape[1] != 3:
             raise InputError(f"{self.name}: images with {x.shape[1]} channels; expected 3 (RGB)")
         height, width = x.shape[2:]
         # Whole blocks of both luma and chroma: the last row and column are repeated.
-        padded = F.pad(x, (0, -width % 16, 0, -height % 16), mode="replicate")
+        padded = F.pad(x, (0, -width % MCU, 0, -height % MCU), mode="replicate")
         ycc = 255 * torch.einsum("ij,bjhw->bihw", constant(_to_ycc, x), padded)
         luma = self._quantise(ycc[:, :1] - 128, _LUMA) + 128
         chroma = self._quantise(F.avg_pool2d(ycc[:, 1:], 2), _CHROMA)

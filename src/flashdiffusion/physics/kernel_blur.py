@@ -44,6 +44,12 @@ class Blur(BatchedPhysics):
         spread = kernel_std(self.params["kernel"].mean(dim=1, keepdim=True))
         return [{"physics": self.name, "std": round(s, 4)} for s in spread.tolist()]
 
+    @property
+    def halo(self) -> int:
+        kernel = self.params["kernel"]
+        # Images are to be as large as a kernel without a margin, whatever zeros it has.
+        return kernel_reach(kernel) if self.margin else max(kernel.shape[-2:]) // 2
+
     def A(self, x: Tensor) -> Tensor:
         self.check_batch(x)
         kernel = self.params["kernel"]
@@ -127,6 +133,15 @@ def convolve(x: Tensor, kernel: Tensor) -> Tensor:
     spectrum = torch.fft.rfft2(centred.roll((-down, -across), dims=(-2, -1)))
     blurred = torch.fft.irfft2(torch.fft.rfft2(padded) * spectrum, s=size)
     return blurred[..., down : down + height, across : across + width]
+
+
+def kernel_reach(kernel: Tensor) -> int:
+    """Find how many pixels from the centre of kernels (B, C, h, w) the farthest value lies that is not 0."""
+    reach = 0
+    for axis, side in ((-1, kernel.shape[-1]), (-2, kernel.shape[-2])):
+        places = (kernel != 0).movedim(axis, 0).flatten(1).any(dim=1).nonzero()[:, 0]
+        reach = max(reach, int((places - side // 2).abs().max()))
+    return reach
 
 
 def kernel_std(kernel: Tensor) -> Tensor:

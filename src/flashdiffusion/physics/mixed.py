@@ -1,5 +1,6 @@
 """Different operators in one batch."""
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Self
 
@@ -7,8 +8,9 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics.base import BatchedPhysics, NoiseStd
+from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, Size
 from flashdiffusion.physics.foreign import is_linear
+from flashdiffusion.physics.windows import Window
 
 Parts = Sequence[tuple[Tensor, BatchedPhysics]]
 
@@ -69,6 +71,29 @@ class Mixed(BatchedPhysics):
 
     def image(self, y: Tensor) -> Tensor:
         return self._each(lambda part: part.image, y)
+
+    @property
+    def halo(self) -> int | None:
+        known = [part.halo for _, part in self.parts]
+        return None if None in known else max(halo for halo in known if halo is not None)
+
+    @property
+    def alignment(self) -> int:
+        return math.lcm(*(part.alignment for _, part in self.parts))
+
+    @property
+    def pixel_size(self) -> int:
+        sizes = {part.pixel_size for _, part in self.parts}
+        if len(sizes) > 1:
+            raise InputError(f"mixed: pixels of y of sides {sorted(sizes)} in one batch; expected one, in pixels of x")
+        return sizes.pop()
+
+    def check_size(self, size: Size) -> None:
+        for _, part in self.parts:
+            part.check_size(size)
+
+    def window(self, part: Window) -> "Mixed":
+        return Mixed._of([(rows, own.window(part)) for rows, own in self.parts])
 
     def measured(self, y: Tensor) -> Tensor:
         return self._each(lambda part: part.measured, y)

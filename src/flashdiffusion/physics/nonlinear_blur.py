@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flashdiffusion.errors import InputError
 from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, PerImage, between, per_image
-from flashdiffusion.physics.kernel_blur import convolve, kernel_std
+from flashdiffusion.physics.kernel_blur import convolve, kernel_reach, kernel_std
 from flashdiffusion.physics.registry import Form, register_physics
 from flashdiffusion.physics.tasks import Task
 
@@ -50,6 +50,10 @@ class CameraShake(BatchedPhysics):
 
     def describe(self) -> list[dict[str, float | str]]:
         return [{"physics": self.name, "std": round(s, 4)} for s in kernel_std(self.params["kernel"]).tolist()]
+
+    @property
+    def halo(self) -> int:
+        return kernel_reach(self.params["kernel"])
 
     def A(self, x: Tensor) -> Tensor:
         self.check_batch(x)

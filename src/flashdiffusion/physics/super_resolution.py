@@ -40,6 +40,18 @@ class SuperResolution(BatchedPhysics):
     def kind(self) -> Hashable:
         return super().kind, self.factor
 
+    @property
+    def halo(self) -> int:
+        return 0 if self.factor == 1 else 2 * self.factor  # the cubic reaches 3/2 of a pixel of y beyond it
+
+    @property
+    def alignment(self) -> int:
+        return self.factor
+
+    @property
+    def pixel_size(self) -> int:
+        return self.factor
+
     def A(self, x: Tensor) -> Tensor:
         self.check_batch(x)
         height, width = x.shape[2:]

@@ -98,7 +98,7 @@ def doubts(y: Tensor, physics: Physics) -> Iterator[str]:
             f"measurements range from {low:.2f} to {high:.2f}, as if on the [-1, 1] scale; expected [0, 1]: "
             "pass (y + 1) / 2"
         )
-    if isinstance(physics, BatchedPhysics):
+    if isinstance(physics, BatchedPhysics) and physics.loses:
         kept = physics.measured(torch.ones_like(y)) != 0
         for n, (image, mask) in enumerate(zip(y, kept, strict=True)):
             inside, outside = image[mask], image[~mask]

@@ -10,7 +10,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from flashdiffusion.engine.batch import Batch, Failed, Restored
-from flashdiffusion.engine.stream import Stream, StreamOptions
+from flashdiffusion.engine.options import StreamOptions
+from flashdiffusion.engine.stream import Stream
 from flashdiffusion.errors import InputError
 from flashdiffusion.methods import Settings, check_used, parse_method
 from flashdiffusion.model import Model
@@ -47,7 +48,7 @@ class FlashPipeline(Model):
             ids: a name per image, by default its position; an image's result depends on its id, not on
                 what else is in the batch.
             num_samples: posterior samples of each image, see `Restoration.samples`; the first is what one would be.
-            options: those of `stream`: method, solver, start, seed, max_in_flight, progress, callback, and any
+            options: those of `stream`: method, solver, start, seed, max_in_flight, tile, progress, callback, and any
                 setting by name, such as `guidance=4, steps=100`.
 
         Raises:
@@ -91,6 +92,7 @@ class FlashPipeline(Model):
         max_in_flight: int | None = None,
         progress: bool = False,
         callback: Callback | None = None,
+        tile: int | None = None,
         **hyperparameters: Any,
     ) -> Iterator[Restored]:
         """Restore any number of measurements; each image is given as soon as it is done.
@@ -114,6 +116,8 @@ class FlashPipeline(Model):
                 are taken for the rest: by the batch's kind of physics, per image where it is `Mixed`.
             max_in_flight: images in flight at a time, >= 1; by default as many as fit into free memory and bring speed.
             progress: show a progress bar, if standard error is a terminal.
+            tile: pictures with a side of more pixels are cut into tiles of this side, each with its own severity,
+                start and steps; 0 for none. By default only a model without attention cuts, and only large pictures.
             callback: for a live view: `callback(step, estimate, ids)` is called after each step with its number, what
                 the images that it moved would be if they ended now (n, 3, H, W), decoded, in [0, 1], and their ids.
             hyperparameters: single settings by name, such as `quality="fast"`, in place of those in `settings`.
@@ -136,7 +140,7 @@ class FlashPipeline(Model):
         if isinstance(chosen, str) and isinstance(start, str):
             check_used(own, start, chosen)
         self.method(chosen, start, given)
-        options = StreamOptions(solver, start, seed, settings, max_in_flight, callback=callback)
+        options = StreamOptions(solver, start, seed, settings, max_in_flight, callback=callback, tile=tile)
         return self._stream(batches, options, progress)
 
     def _chosen(self, start: str | StartRule | None) -> str | StartRule:

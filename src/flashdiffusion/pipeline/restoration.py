@@ -13,6 +13,7 @@ from flashdiffusion.data import Kind, encode_picture, ensure_directory, write_by
 from flashdiffusion.data.files import unique
 from flashdiffusion.data.images import save_image, to_pil
 from flashdiffusion.engine.batch import FIGURES, Restored
+from flashdiffusion.engine.tiling import TileMap
 from flashdiffusion.errors import InputError, counted
 from flashdiffusion.severity import map_picture
 
@@ -25,12 +26,14 @@ class Restoration:
     None if no severity encoder was used. severity_maps: the variance at each place of the latent, float32 (B, h, w),
     whose mean is the severity (of images that were padded inside, with the padding); None if no severity encoder was
     used, NaN where an image has none. start_step: time of
-    the start on the full schedule, 0 (clean) to N (noise), int64 (B,). nfe: denoiser evaluations run, int64 (B,).
+    the start on the full schedule, 0 (clean) to N (noise), int64 (B,). nfe: denoiser evaluations
+    run, int64 (B,); float32 where pictures were restored in tiles, whose nfe is the mean over these by area.
     gflop: arithmetic spent, float32 (B,). seconds: the image's share of the wall-clock time of the calls it took part
     in, float32 (B,). physics_corrected: whether the physics did not explain the measurement, and was corrected by
     blurs, bool (B,). failed: why an image has no image, by its row. ids: their names. samples: (S, B, 3, H, W) if
     several samples were asked for, NaN where one failed; everything else is of the first. kinds: of picture that each
-    is saved as; empty for RGB of 8 bits.
+    is saved as; empty for RGB of 8 bits. tiles: what is known of each image's tiles, None for one that was restored
+    whole; empty if all were.
     """
 
     images: Tensor
@@ -45,6 +48,7 @@ class Restoration:
     samples: Tensor | None = None
     severity_maps: Tensor | None = None
     kinds: tuple[Kind, ...] = ()
+    tiles: tuple[TileMap | None, ...] = ()
 
     def __repr__(self) -> str:
         size = "x".join(map(str, self.images.shape[:0:-1][:2]))
@@ -153,6 +157,7 @@ class Restoration:
             failed,
             tuple(one.id for one in rows),
             severity_maps=_stacked([one.severity_map for one in rows]),
+            tiles=tuple(one.tiles for one in rows) if any(one.tiles is not None for one in rows) else (),
         )
 
     def row(self, i: int) -> dict[str, Any]:
