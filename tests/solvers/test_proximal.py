@@ -190,6 +190,28 @@ def test_in_holes_noise_is_added_down_to_the_last_level():
     assert not bool(added[~inside].any()), "elsewhere κ mean(m) is more than the next level"
 
 
+def test_what_lies_around_a_hole_does_not_move_it_far(monkeypatch):
+    z, generator = _truth(1, 48)
+    physics = BoxInpainting(8, 8, 20, 20, 0.05)
+    problem = Problem(physics(PRIOR.decode(z), generator), physics)
+    inside = in_holes(problem, (24, 24))
+    problem = replace(problem, variance=torch.where(inside, 1.0, 0.01).to(z))
+    seen = []
+    latents = Consistency.latents
+    monkeypatch.setattr(
+        Consistency,
+        "latents",
+        lambda self, z, c, *more, **options: seen.append(c) or latents(self, z, c, *more, **options),
+    )
+    k, noise = torch.tensor([3]), torch.zeros(1, 1, *z.shape[1:], dtype=z.dtype)
+    for trust in (4.0, 0.5):
+        solver = Proximal(PRIOR, PRIOR.schedule.geometric(12), trust=trust)
+        solver.step(z, k, problem, noise)
+        here = solver._noise(k).to(z)
+        expected = [r * m * here / (m + here) for r, m in ((min(1.0, trust), 1.0), (trust, 0.01))]
+        torch.testing.assert_close(seen[-1], torch.where(inside, *expected))
+
+
 def test_uncertain_places_move_and_certain_ones_stay():
     z, generator = _truth(1)
     physics = Denoising(0.05)

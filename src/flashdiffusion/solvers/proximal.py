@@ -40,8 +40,10 @@ class Proximal:
     C = r m σ² / (m + σ²), where m is the severity encoder's variance at each place: what is not known after an estimate
     of variance m and a look through noise of σ², and r times as much, since the two err together. Without a map (a
     start from noise) m is 1, the variance of standardised latents. Noise is added where the error of z, taken to be
-    κ mean(m), is less than the next level's σ². Nothing was measured in a hole: there noise is added down to the last
-    level, and m is not counted. Where σ² is far above m, as around a hole, the estimate is kept.
+    κ mean(m), is less than the next level's σ². Where σ² is far above m, as around a hole, the estimate is kept.
+
+    Nothing was measured in a hole: there noise is added down to the last level, m is not counted, and r is at most 1, or
+    the pixels around it would pull at its colours, level by level.
 
     No gradient goes through the denoiser. Steps take the distilled decoder's derivative, if there is one; the last goes
     on from there by the decoder's own, and the decoded image takes a proximal step too.
@@ -83,7 +85,9 @@ class Proximal:
         z0 = self.prior.denoise(z, self.grid.times[k].to(z.device, non_blocking=True))
         here, below = (self._noise(k - n).to(z) for n in (0, 1))
         variance = torch.ones_like(z[:, :1]) if problem.variance is None else problem.variance.to(z)
-        allowed = self.trust * variance * here / (variance + here)
+        inside = in_holes(problem, (z.shape[2], z.shape[3]))
+        trust = self.trust if inside is None else torch.where(inside, min(1.0, self.trust), self.trust)
+        allowed = trust * variance * here / (variance + here)
         if problem.estimate is not None:
             z0 = torch.where(here > SETTLED * variance, problem.estimate.to(z), z0)
         clean, image = torch.empty_like(z0), None
@@ -97,12 +101,11 @@ class Proximal:
                 finished = self.consistency.pixels(self.prior.decode(fitted), own)
                 image = finished.new_zeros(len(z), *finished.shape[1:])
                 image[rows] = finished
-        added = (below - self._left(variance, problem)).clamp(min=0).sqrt() * noise[:, 0]
+        added = (below - self._left(variance, inside)).clamp(min=0).sqrt() * noise[:, 0]
         return StepResult((clean + added) / (1 + below).sqrt(), z0, image=image)
 
-    def _left(self, variance: Tensor, problem: Problem) -> Tensor:
-        """Variance of the error of z after a level, (B, 1, 1 or h, 1 or w); 0 in holes."""
-        inside = in_holes(problem, (variance.shape[2], variance.shape[3]))
+    def _left(self, variance: Tensor, inside: Tensor | None) -> Tensor:
+        """Variance of the error of z after a level, (B, 1, 1 or h, 1 or w); 0 in holes, `inside`."""
         if inside is None:
             return self.error_share * variance.mean(dim=(1, 2, 3), keepdim=True)
         outside = (~inside).sum(dim=(1, 2, 3), keepdim=True).clamp(min=1)
