@@ -42,8 +42,8 @@ class Proximal:
     start from noise) m is 1, the variance of standardised latents. Noise is added where the error of z, taken to be
     κ mean(m), is less than the next level's σ². Where σ² is far above m, as around a hole, the estimate is kept.
 
-    Nothing was measured in a hole: there noise is added down to the last level, m is not counted, and r is at most 1, or
-    the pixels around it would pull at its colours, level by level.
+    Nothing was measured in a hole: there noise is added down to the last level, m is not counted, and r is at most 1,
+    or the pixels around it would pull at its colours, level by level.
 
     No gradient goes through the denoiser. Steps take the distilled decoder's derivative, if there is one; the last goes
     on from there by the decoder's own, and the decoded image takes a proximal step too.
