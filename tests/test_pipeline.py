@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from flashdiffusion import FlashPipeline, FromNoise, GaussianBlur, InputError, Operator, Settings
-from flashdiffusion.physics import BoxInpainting, Mixed
+from flashdiffusion.physics import Mixed
 from flashdiffusion.pipeline import Batch, Failed
 from flashdiffusion.solvers import LatentDPS, Start, Transition
-from flashdiffusion.solvers.proximal import HOLE_STEPS, STEPS
 
 FEW = Settings(eta=0.5, correction=1.0, mixing="paper", steps=12)
 
@@ -442,20 +441,6 @@ def test_a_start_off_the_grid_fails_its_images_and_a_rule_that_raises_comes_last
         for one in tiny_pipeline.stream(source(), start=rule):
             given.append(one.id)
     assert sorted(given) == ["a", "b"]
-
-
-def test_images_with_holes_have_levels_of_their_own(tiny_pipeline):
-    x = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    physics = BoxInpainting([0, 8, 0], [0, 8, 0], [0, 16, 0], [0, 16, 0], noise_std=0.05)
-    y = physics(x, torch.Generator().manual_seed(0))
-    found = tiny_pipeline(y, physics, quality="balanced")
-    for row in range(3):
-        alone = tiny_pipeline(y[[row]], physics.take(torch.tensor([row])), ids=[str(row)], quality="balanced")
-        assert (alone.nfe, alone.start_step) == (found.nfe[row], found.start_step[row])
-        torch.testing.assert_close(alone.severity[0], found.severity[row], atol=1e-4, rtol=1e-3)
-    assert found.nfe[1] > HOLE_STEPS // 3 > STEPS // 3
-    given = tiny_pipeline(y, physics, steps=STEPS).nfe
-    assert given[1] < found.nfe[1] and given[[0, 2]].tolist() == found.nfe[[0, 2]].tolist()
 
 
 def test_no_images_are_refused(tiny_pipeline):

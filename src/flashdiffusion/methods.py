@@ -22,7 +22,7 @@ class TimeGrid:
 
     steps: int | None = setting(
         None,
-        "Length of the time grid; default: all steps, 500 for ReSample, 18 (holes: 40) levels for proximal.",
+        "Length of the time grid; default: all steps, 500 for ReSample, 18 levels for proximal.",
         type=int,
     )
 
@@ -217,13 +217,9 @@ def tuning_grid(start: str, solver: str) -> dict[str, list[Any]]:
 
 
 def make_solver(
-    name: str,
-    prior: LatentPrior,
-    settings: Mapping[str, Any],
-    distilled: DistilledDecoder | None = None,
-    holes: bool = False,
+    name: str, prior: LatentPrior, settings: Mapping[str, Any], distilled: DistilledDecoder | None = None
 ) -> Solver:
-    """Build the solver of that name, for images with holes or without.
+    """Build the solver of that name.
 
     Raises:
         InputError: unknown name, a setting out of range, a solver of the other space than the prior, or no distilled
@@ -241,8 +237,7 @@ def make_solver(
     steps = settings.get("steps")
     if entry.geometric:
         if steps is None:
-            usual = (entry.hole_steps if holes else None) or entry.steps or len(prior.schedule)
-            steps = Quality(settings.get("quality", "balanced")).of(usual)
+            steps = Quality(settings.get("quality", "balanced")).of(entry.steps or len(prior.schedule))
         transition = Transition(prior.schedule.geometric(steps))
     else:
         if steps is None and entry.steps is not None:

@@ -310,7 +310,7 @@ class Model:
         settings = self.settings_for(problem.physics, "flash", name := self.solver_for("flash", ()))
         if isinstance(problem.physics, Unknown):
             settings = settings | Settings(refine=False)
-        solver, rule = self.method(name, "flash", settings, holes=problem.holes is not None)
+        solver, rule = self.method(name, "flash", settings)
         shape = self.prior.latent_shape((problem.image.shape[2], problem.image.shape[3]))
         noise = [torch.randn(shape, generator=image_generator(seed, one, "sampling")) for one in ids]
         start = rule(problem, self.prior, solver.grid, torch.stack(noise).to(self.device))
@@ -329,13 +329,8 @@ class Model:
         check_used([name for name in given if name not in starts], "noise", solver)
         return solver
 
-    def method(
-        self, solver: str | Solver, start: str | StartRule, settings: Settings, holes: bool = False
-    ) -> tuple[Solver, StartRule]:
+    def method(self, solver: str | Solver, start: str | StartRule, settings: Settings) -> tuple[Solver, StartRule]:
         """Solver and start rule by their names; objects are given back.
-
-        Args:
-            holes: whether images have holes, which a solver may have a longer grid for.
 
         Raises:
             InputError: unknown names, a network that the model lacks, settings out of range.
@@ -343,7 +338,7 @@ class Model:
         if not isinstance(self.prior.autoencoder, DiffusersAutoencoder):
             settings = Settings(decoder_error=0.0) | settings  # there is nothing that it cannot show
         if isinstance(solver, str):
-            solver = make_solver(solver, self.prior, settings, self.distilled_decoder, holes)
+            solver = make_solver(solver, self.prior, settings, self.distilled_decoder)
         if isinstance(start, str):
             start = make_start(
                 start, self.prior, self.severity_encoder, settings, self.regressor, self.distilled_decoder

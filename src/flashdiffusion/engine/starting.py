@@ -52,7 +52,7 @@ class Starting:
         self.tile = 0 if options.tile is None and model.attends else options.tile
         self.limit = Limit(options.max_in_flight or START_ROWS)
         # Equal settings share a solver, and so its steps.
-        self.made: dict[tuple[str, Settings, bool], tuple[Solver, StartRule]] = {}
+        self.made: dict[tuple[str, Settings], tuple[Solver, StartRule]] = {}
 
     @torch.no_grad()
     def __call__(
@@ -112,11 +112,7 @@ class Starting:
         began = time.perf_counter()
         whole = batch.problem
         problem = self.model.check(whole if rows == [*range(len(whole))] else whole.take(torch.tensor(rows)))
-        holed = [False] * len(rows) if problem.holes is None else problem.holes.flatten(1).any(dim=1).tolist()
-        if len({*holed}) == 2:
-            groups = [[row for row, one in zip(rows, holed, strict=True) if one == kind] for kind in (False, True)]
-            return [one for part in groups for one in self._start_rows(batch, part, first)]
-        solver, rule = self._method(batch, problem.physics, holed[0])
+        solver, rule = self._method(batch, problem.physics)
         solver.check(problem)
         if isinstance(problem.physics, BatchedPhysics):
             problem.measure(problem.image)  # what it computes from its parameters is computed here, for all steps
@@ -179,7 +175,7 @@ class Starting:
         i = torch.ones(1, dtype=torch.int64, device=prior.device)
         return start, self.costs.of_each(kinds, alone, nfe, lambda: count_gflop(lambda: prior.denoise(noise[:1], i)))
 
-    def _method(self, batch: Batch, physics: Physics, holes: bool) -> tuple[Solver, StartRule]:
+    def _method(self, batch: Batch, physics: Physics) -> tuple[Solver, StartRule]:
         start, given = self.options.start, self.options.settings if batch.settings is None else batch.settings
         solver = self.options.solver or self.model.solver_for(start, given or ())
         settings = self.model.settings_for(
@@ -188,8 +184,8 @@ class Starting:
             solver if isinstance(solver, str) else "latent-dps",
             given,
         )
-        if (key := (solver if isinstance(solver, str) else "", settings, holes)) not in self.made:
-            self.made[key] = self.model.method(solver, start, settings, holes)
+        if (key := (solver if isinstance(solver, str) else "", settings)) not in self.made:
+            self.made[key] = self.model.method(solver, start, settings)
         return self.made[key]
 
 

@@ -21,7 +21,7 @@ from flashdiffusion.solvers.registry import part, register_solver, setting
 from flashdiffusion.solvers.solver import StepResult, check_weight
 
 LAST_COST = 3.5  # of the last step, through the decoder itself, over that of the others
-STEPS, HOLE_STEPS = 18, 40
+STEPS = 18
 SETTLED = 10.0  # a place keeps its estimate while the noise of a level is this many times the estimate's variance
 
 
@@ -29,7 +29,6 @@ SETTLED = 10.0  # a place keeps its estimate while the noise of a level is this 
     "proximal",
     space="latents",
     steps=STEPS,
-    hole_steps=HOLE_STEPS,
     geometric=True,
     start={"refine": True, "mixing": "consistent", "correction": 3.0},
 )

@@ -93,9 +93,8 @@ class Registered:
 
     fixed: values of settings that the name settles. space: "latents" or "pixels" if it works on those alone. alone: of
     a start after which there are no steps, the name of that method. steps: length of a solver's own time grid, None
-    for the whole schedule. hole_steps: the same for images with holes, where it differs. geometric: whether the noise
-    falls by a constant factor from time to time of that grid. start: settings of a Flash start that go with a solver,
-    in place of that start's defaults.
+    for the whole schedule. geometric: whether the noise falls by a constant factor from time to time of that grid.
+    start: settings of a Flash start that go with a solver, in place of that start's defaults.
     """
 
     cls: Any
@@ -103,7 +102,6 @@ class Registered:
     space: str | None = None
     alone: str | None = None
     steps: int | None = None
-    hole_steps: int | None = None
     geometric: bool = False
     start: Mapping[str, Any] = field(default_factory=dict)
 
@@ -127,7 +125,6 @@ def register_solver(
     fixed: Mapping[str, Any] = _NOTHING,
     space: str | None = None,
     steps: int | None = None,
-    hole_steps: int | None = None,
     geometric: bool = False,
     start: Mapping[str, Any] = _NOTHING,
 ) -> Callable[[Class], Class]:
@@ -140,7 +137,7 @@ def register_solver(
         InputError: the name is taken, or a setting is known with another type.
     """
     return lambda cls: _register(
-        SOLVERS, name, Registered(cls, dict(fixed), space, None, steps, hole_steps, geometric, dict(start))
+        SOLVERS, name, Registered(cls, dict(fixed), space, None, steps, geometric, dict(start))
     )
 
 
