@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 from flashdiffusion import GaussianBlur
 from flashdiffusion.data import write_json
 from flashdiffusion.engine.batch import Restored
+from flashdiffusion.engine.noise import ImageNoise
 from flashdiffusion.engine.slots import InFlight, Slots
 from flashdiffusion.jobs.records import environment
 from flashdiffusion.solvers import LatentDPS, Problem, Solver
@@ -220,7 +221,7 @@ def _count(work: Callable[[Callable[[str], None]], object]) -> dict[str, float]:
 def _engine_step(solver: LatentDPS, problem: Problem, z: Tensor, steps: int = 2) -> float:
     """Seconds of a step inside the engine, all images in flight together: the mean of those after the first."""
     started = [
-        InFlight(Restored(n, str(n)), z[n], steps + 1, problem, n, solver, torch.Generator().manual_seed(n))
+        InFlight(Restored(n, str(n)), z[n], steps + 1, problem, n, solver, ImageNoise(torch.Generator().manual_seed(n)))
         for n in range(len(z))
     ]
     began: list[float] = []

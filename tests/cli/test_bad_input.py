@@ -510,11 +510,12 @@ def test_a_model_without_severity_encoder(refused, tmp_path, tiny_model, measure
 
 
 def test_a_model_that_does_not_say_its_size(refused, tmp_path, tiny_model, image_folder):
+    """Images are evaluated at their own; `--fit` has none to fit to."""
     model = tmp_path / "model"
     shutil.copytree(tiny_model, model, ignore=shutil.ignore_patterns("model_index.json"))
-    out = tmp_path / "out" / "results.json"
-    line = refused("evaluate", "--data", image_folder, "--model", model, out=out)
-    assert "expected sample_size in model_index.json" in line
+    image, out = image_folder / "image-00.png", tmp_path / "out"
+    line = refused("restore", image, "--physics", "denoising", "--fit", "--model", model, out=out)
+    assert "expected sample_size in its index" in line
 
 
 # -- no command, or several inputs of which some are bad --------------------------------------------------

@@ -161,7 +161,7 @@ class ImageDataset:
             found = dict(zip(chunk, self.attempt(chunk), strict=True))
             images = {index: one for index, one in found.items() if isinstance(one, Tensor)}
             failed = {index: str(one) for index, one in found.items() if isinstance(one, InputError)}
-            whole = torch.stack([*images.values()]) if images else torch.empty(0, 3, 0, 0)
+            whole = torch.stack([*images.values()]) if images else torch.empty(0, 3, self.size or 0, self.size or 0)
             return [*images], whole.float() / 255, failed
 
         return prefetched(read(chunk) for chunk in in_chunks(indices, size))
