@@ -62,7 +62,7 @@ def _measured(count: int = 2, height: int = 29, width: int = 37):
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_gives_images_of_the_measurements_size_whatever_is_beside_them(tiny_pipeline, method):
     y, physics = _measured()
-    given = Settings() if method in {"ae", "swinir", "flash"} else Settings(steps=4)
+    given = Settings() if method in {"ae", "swinir", "flash"} else Settings(steps=2)
     seen = []
     options = {"method": method, "settings": given, "callback": lambda step, images, ids: seen.append(images.shape)}
     together = tiny_pipeline(y, physics, ids=["a", "b"], **options)
