@@ -51,7 +51,9 @@ NoiseStdOrAuto = Annotated[
     ),
 ]
 Json = Annotated[bool, option("Print JSON instead of a table.", "--json")]
-Fit = Annotated[bool, option("Crop and resize images to the model's size.", "--fit")]
+Fit = Annotated[
+    bool, option("Crop and resize images to the model's size; --physics is in pixels of the result.", "--fit")
+]
 Limit = Annotated[int | None, option("Use the first images only; default: all.")]
 Data = Annotated[
     list[Path],

@@ -4,12 +4,13 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.physics.base import BatchedPhysics, PerImage, between, per_image
+from flashdiffusion.physics.denoising import Denoising
 from flashdiffusion.physics.noise import NoiseStd
 from flashdiffusion.physics.registry import Form, register_physics
 from flashdiffusion.physics.tasks import Task
 
 
-class CameraNoise(BatchedPhysics):
+class CameraNoise(Denoising):
     """y = gain · Poisson(x / gain) + n, n ~ N(0, noise_std² I): the variance of a pixel is gain · x + noise_std².
 
     After another operator, as in `Compose(GaussianBlur(2.0), CameraNoise(0.01))`, x is what that gives. Solvers take
@@ -28,21 +29,12 @@ class CameraNoise(BatchedPhysics):
 
     def __init__(self, gain: PerImage, noise_std: NoiseStd = 0.05) -> None:
         expected = "numbers from 0 to 1 (y of one photon)"
-        super().__init__({"gain": per_image("camera gain", gain, expected, between(0, 1), torch.float32)}, noise_std)
+        gains = per_image("camera gain", gain, expected, between(0, 1), torch.float32)
+        BatchedPhysics.__init__(self, {"gain": gains}, noise_std)
 
     @property
     def gain(self) -> Tensor:
         return self.params["gain"]
-
-    @property
-    def halo(self) -> int:
-        return 0
-
-    def A(self, x: Tensor) -> Tensor:
-        self.check_batch(x)
-        return x
-
-    A_adjoint = A
 
 
 register_physics(

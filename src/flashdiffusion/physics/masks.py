@@ -4,24 +4,25 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from flashdiffusion.data.decoding import decode_as_stored
-from flashdiffusion.data.images import LARGEST_FILE, read_bytes
+from flashdiffusion.data.images import LARGEST_FILE, fit, read_bytes
 from flashdiffusion.errors import InputError
 from flashdiffusion.physics.base import Size
 
 ALPHA = "alpha"  # in place of a mask: the alpha channel of the image itself
 _STROKES, _INERTIA, _SPEED = 64, 0.9, 0.012  # stretches of a scribble; how it moves, the last in shorter sides
+_TOUCHED = 0.02  # of a pixel that is resized: the share of lost ones up to which it tells of the image
 _NEAR = 0.1  # of the range between a mask's two levels: how far compression may move a value
 _EXPECTED = "expected two levels, the brighter one where pixels were kept, in one channel or in alpha"
 
 
 def fit_mask(mask: Tensor, height: int, width: int) -> Tensor:
-    """Crop and resize a mask (1, 1, H, W) as `data.images.fit` does an image; each pixel is kept or lost as before."""
-    fitted = ImageOps.fit(Image.fromarray(mask[0, 0].numpy()), (width, height), Image.Resampling.NEAREST)
-    return torch.from_numpy(np.array(fitted))[None, None]
+    """Crop and resize a mask (1, 1, H, W) as `data.images.fit` does an image; what a lost pixel enters is lost."""
+    lost = np.array(fit(Image.fromarray(1 - mask[0, 0].numpy()), height, width))
+    return torch.from_numpy((np.abs(lost) <= _TOUCHED).astype(np.float32))[None, None]
 
 
 def read_mask(path: str | Path, channel: str | None = None) -> Tensor:
