@@ -143,13 +143,23 @@ def test_where_one_size_is_needed_images_are_cropped_and_it_is_said(photos, flas
 def test_an_image_that_an_operator_refuses_fails_alone(photos, flash, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
-    for name, size in (("a", (48, 32)), ("odd", (33, 40)), ("b", (64, 48))):
+    for name, size in (("a", (48, 32)), ("narrow", (3, 40)), ("b", (64, 48))):
         Image.effect_noise(size, 60).convert("RGB").save(folder / f"{name}.png")
     options = ("--data", folder, "--model", photos, "--method", "ae", "--out", tmp_path / "out")
-    ended = flash("evaluate", "--task", "super-resolution-2", *options)
-    assert ended.code == 1 and "odd.png" in ended.err and "multiples of 2" in ended.err
-    records = json.loads((tmp_path / "out" / "super-resolution-2--ae.json").read_text())["records"]
+    ended = flash("evaluate", "--task", "super-resolution", *options)
+    assert ended.code == 1 and "narrow.png" in ended.err and "take larger images" in ended.err
+    records = json.loads((tmp_path / "out" / "super-resolution--ae.json").read_text())["records"]
     assert [row["id"] for row in records] == ["a.png", "b.png"]
+
+
+def test_an_image_is_cut_to_sides_that_super_resolution_can_divide(photos, flash, tmp_path):
+    Image.effect_noise((41, 39), 60).convert("RGB").save(tmp_path / "a.png")
+    for task, size in (("super-resolution-3", (39, 39)), ("photographs", None), ("denoising", (39, 41))):
+        options = ("--data", tmp_path / "a.png", "--model", photos, "--method", "ae", "--save-images")
+        ended = flash("evaluate", "--task", task, *options, "--out", tmp_path / task)
+        assert ended.code == 0, ended.err
+        kept = [load_image(tmp_path / task / "images" / task / kind / "a.png.png") for kind in ("clean", "ae")]
+        assert kept[0].shape == kept[1].shape and size in (None, kept[0].shape[1:])
 
 
 def test_what_was_trained_keeps_its_autoencoder(photos, image_folder, tmp_path):

@@ -21,6 +21,7 @@ from flashdiffusion.physics.tasks import Measurements, Mixture, Task, measure
 from flashdiffusion.pipeline import Batch, Failed, FlashPipeline, Restored
 from flashdiffusion.priors import LatentPrior
 from flashdiffusion.schedule import Grid
+from flashdiffusion.seeds import image_generator
 from flashdiffusion.severity import true_severity
 from flashdiffusion.solvers import Problem, Start, StartRule
 from flashdiffusion.solvers.rows import Unknown
@@ -195,6 +196,7 @@ def _alike(
     for row, image in images.items():
         clean = image[None].float() / 255
         try:
+            clean = _cut(clean, ids[row], what)
             measured = measure(clean, [ids[row]], what.task, what.noise_std, what.seed)
         except FlashDiffusionError as error:  # of an image of a size that the operator cannot take
             refused[row] = str(error)
@@ -205,6 +207,15 @@ def _alike(
         physics = concatenate([one.physics for one in measurements])
         whole = Measurements(torch.cat([one.y for one in measurements]), physics)
         yield [row for row, _, _ in group], torch.cat([clean for _, clean, _ in group]), whole
+
+
+def _cut(clean: Tensor, id: str, what: Measure) -> Tensor:
+    """Cut an image (1, 3, H, W) to sides that super-resolution can divide, as is usual; too small, it stays."""
+    height, width = clean.shape[2:]
+    generator = image_generator(what.seed, id)
+    unit = what.task.draw(1, (height, width), generator, what.noise_std).pixel_size
+    kept = [side - side % unit or side for side in (height, width)]
+    return clean[:, :, : kept[0], : kept[1]]
 
 
 def _batch(

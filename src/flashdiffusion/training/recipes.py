@@ -156,15 +156,15 @@ _TINY = replace(
         },
     ),
 )
-# Any photograph: convolutions alone, so that sides need only be multiples of 16, on patches, which bound nothing.
+# Any photograph: convolutions alone, so that sides need only be multiples of 8, on patches, which bound nothing.
 _PHOTOS_DENOISER = {
     "sample_size": 48,
     "in_channels": 12,
     "out_channels": 12,
-    "block_out_channels": [64, 96, 128, 192],
+    "block_out_channels": [64, 96, 128],
     "layers_per_block": 1,
-    "down_block_types": ["DownBlock2D"] * 4,
-    "up_block_types": ["UpBlock2D"] * 4,
+    "down_block_types": ["DownBlock2D"] * 3,
+    "up_block_types": ["UpBlock2D"] * 3,
     "add_attention": False,
     "norm_num_groups": 16,
 }
@@ -173,18 +173,18 @@ _PHOTOS_SCHEDULE = _SCHEDULE | {"beta_start": 0.0001, "beta_end": 0.02}
 _PHOTOS_CPU = replace(
     _FACES_128_CPU,
     name="photos-cpu",
-    size=96,
+    size=72,
     crops=0.5,
     max_minutes=600,
     autoencoder=PatchConfig(patch=2),
     denoiser=DenoiserConfig(
-        loop=LoopConfig(share=0.45, batch_size=16, lr=5e-4, ema_decay=0.999),
+        loop=LoopConfig(share=0.45, batch_size=16, lr=8e-4, ema_decay=0.999),
         model=_PHOTOS_DENOISER,
         schedule=_PHOTOS_SCHEDULE,
         early=0.4,
     ),
     severity=SeverityConfig(
-        loop=LoopConfig(share=0.45, batch_size=16, lr=5e-4, ema_decay=0.999),
+        loop=LoopConfig(share=0.45, batch_size=16, lr=8e-4, ema_decay=0.999),
         model=_PHOTOS_DENOISER,
         image_weight=0.0,
         task="photographs",
@@ -195,6 +195,7 @@ _PHOTOS_CPU = replace(
 _PHOTOS = replace(
     _PHOTOS_CPU,
     name="photos",
+    size=96,
     max_minutes=25,
     channels_last=True,
     denoiser=replace(_PHOTOS_CPU.denoiser, loop=LoopConfig(share=0.45, batch_size=256, lr=1e-3, ema_decay=0.999)),
