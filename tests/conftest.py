@@ -71,6 +71,18 @@ def tiny_pipeline(tiny_model):
     return FlashPipeline.from_pretrained(tiny_model)
 
 
+@pytest.fixture(scope="session")
+def tiny_photos(tmp_path_factory, image_folder) -> Path:
+    """A model of photographs, trained for three steps."""
+    from flashdiffusion.training.recipes import get_recipe
+    from flashdiffusion.training.run import train
+
+    out = tmp_path_factory.mktemp("photos")
+    for stage in ("autoencoder", "denoiser", "severity"):
+        train(stage, [image_folder], get_recipe("tiny-photos"), out, max_steps=3)
+    return out
+
+
 @dataclass(frozen=True)
 class Run:
     """How a command ended."""

@@ -1,19 +1,22 @@
-"""fit_head.py and holes.py on the tiny model."""
+"""The scripts and plugins of benchmarks/ on tiny models."""
 
 import json
 import runpy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from conftest import smooth_image
 from flashdiffusion.physics import TASKS
 from flashdiffusion.plugins import LOADED
 from flashdiffusion.priors import load_component
 from flashdiffusion.severity import SeverityEncoder
 from flashdiffusion.severity.loading import multiply_variance
+from flashdiffusion.solvers.registry import STARTS
 from flashdiffusion.training.draws import Draws
 from lpips_weights import lpips_weights
 
@@ -76,11 +79,12 @@ def test_a_head_that_is_told_nothing_is_refused(run, tmp_path, model_of, image_f
 
 @pytest.fixture
 def _plugins_forgotten():
-    known = dict(TASKS)
+    known = [(table, dict(table)) for table in (TASKS, STARTS)]
     yield
     LOADED.clear()
-    TASKS.clear()
-    TASKS.update(known)
+    for table, before in known:
+        table.clear()
+        table.update(before)
 
 
 @pytest.mark.usefixtures("_plugins_forgotten")
@@ -105,3 +109,40 @@ def test_holes_are_measured(run, flash, tmp_path, tiny_model, image_folder):
     assert pair["difference"] == pytest.approx(sum(own[id] - found["both"][id] for id in own) / 4)
     with Image.open(tmp_path / "holes.png") as sheet:
         assert sheet.size == (4 * 32, 4 * 32)
+
+
+@pytest.fixture
+def photograph(tmp_path):
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    smooth_image(np.random.default_rng(1), 88, 72).save(folder / "a.png")
+    return folder
+
+
+@pytest.mark.usefixtures("_plugins_forgotten")
+def test_baselines_without_a_network_restore(flash, tmp_path, tiny_photos, photograph):
+    plugin = ("--plugin", BENCHMARKS / "photographs.py", "evaluate", "--data", photograph, "--model", tiny_photos)
+    tasks = {"blur-1.6": ("wiener", "richardson-lucy", "tv"), "lost-75": ("biharmonic",)}
+    for task, methods in tasks.items():
+        named = [part for method in methods for part in ("--method", method)]
+        ended = flash(*plugin, "--task", task, *named, "--noise-std", 0.005, "--out", tmp_path / task)
+        assert ended.code == 0, ended.err
+        for method in methods:
+            [record] = json.loads((tmp_path / task / f"{task}--{method}.json").read_text())["records"]
+            assert record["psnr"] > record["measurement_psnr"] + 0.5 and record["nfe"] == 0, method
+    ended = flash(*plugin, "--task", "lost-75", "--method", "wiener", "--out", tmp_path / "refused")
+    assert "this baseline is for gaussian-blur" in ended.err
+
+
+@pytest.mark.usefixtures("_plugins_forgotten")
+def test_tiles_are_measured_against_the_whole(run, tmp_path, tiny_photos, photograph):
+    lpips_file, out = tmp_path / "lpips.safetensors", tmp_path / "tiles.json"
+    save_file(lpips_weights("squeeze"), lpips_file)
+    options = ("--task", "denoising", "--tile", 48, "--lpips", lpips_file, "--grids", tmp_path / "grids")
+    run("tiles.py", "--data", photograph, "--model", tiny_photos, *options, "--out", out)
+    result = json.loads(out.read_text())
+    [record] = result["records"]
+    assert len(record["tiles"]["rows"]) == len(record["tiles"]["columns"]) == 2
+    assert record["one start"]["gflop"] >= record["tiled"]["gflop"] > 0 and record["seam"] > 0
+    assert result["means, low, high"]["seam"][0] == pytest.approx(record["seam"])
+    assert (tmp_path / "grids" / "a.png").is_file()

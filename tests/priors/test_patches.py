@@ -73,20 +73,8 @@ def test_an_exponent_beyond_1_is_refused():
         PatchAutoencoder.fitted(torch.rand(1, 3, 8, 8), 2, 2)
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory, image_folder):
-    """A model of photographs, trained for three steps."""
-    from flashdiffusion.training.recipes import get_recipe
-    from flashdiffusion.training.run import train
-
-    out = tmp_path_factory.mktemp("photos")
-    for stage in ("autoencoder", "denoiser", "severity"):
-        train(stage, [image_folder], get_recipe("tiny-photos"), out, max_steps=3)
-    return out
-
-
-def test_a_model_of_photographs_restores_any_size(photos):
-    pipe = FlashPipeline.from_pretrained(photos)
+def test_a_model_of_photographs_restores_any_size(tiny_photos):
+    pipe = FlashPipeline.from_pretrained(tiny_photos)
     assert isinstance(pipe.prior.autoencoder, PatchAutoencoder)
     for height, width in ((32, 48), (64, 16)):
         x = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))
@@ -97,10 +85,10 @@ def test_a_model_of_photographs_restores_any_size(photos):
             assert images.shape == x.shape and bool(images.isfinite().all())
 
 
-def test_its_estimate_begins_as_the_measurement(photos):
+def test_its_estimate_begins_as_the_measurement(tiny_photos):
     from flashdiffusion.severity import PatchSeverityEncoder
 
-    pipe = FlashPipeline.from_pretrained(photos)
+    pipe = FlashPipeline.from_pretrained(tiny_photos)
     encoder = PatchSeverityEncoder.of(pipe.prior.autoencoder, pipe.severity_encoder.config.unet_config, ["jpeg"])
     y = torch.rand(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
     severity = encoder(y)
@@ -108,19 +96,19 @@ def test_its_estimate_begins_as_the_measurement(photos):
     assert severity.map.shape == (2, 1, 16, 24)
 
 
-def test_a_smaller_measurement_is_restored(photos):
-    pipe = FlashPipeline.from_pretrained(photos)
+def test_a_smaller_measurement_is_restored(tiny_photos):
+    pipe = FlashPipeline.from_pretrained(tiny_photos)
     physics = SuperResolution(2, noise_std=0.02)
     images = pipe(torch.rand(1, 3, 16, 24, generator=torch.Generator().manual_seed(0)), physics).images
     assert images.shape == (1, 3, 32, 48)
 
 
-def test_images_are_evaluated_at_their_own_size(photos, flash, tmp_path):
+def test_images_are_evaluated_at_their_own_size(tiny_photos, flash, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
     for name, size in (("a", (40, 33)), ("b", (64, 48)), ("c", (40, 33))):
         Image.effect_noise(size, 60).convert("RGB").save(folder / f"{name}.png")
-    options = ("--data", folder, "--model", photos, "--method", "ae", "--save-images", "--out", tmp_path / "out")
+    options = ("--data", folder, "--model", tiny_photos, "--method", "ae", "--save-images", "--out", tmp_path / "out")
     ended = flash("evaluate", "--task", "denoising", *options)
     assert ended.code == 0, ended.err
     kept = tmp_path / "out" / "images" / "denoising"
@@ -133,52 +121,52 @@ def test_images_are_evaluated_at_their_own_size(photos, flash, tmp_path):
     assert one["psnr"] == pytest.approx(records[0]["psnr"], rel=1e-4)
 
 
-def test_where_one_size_is_needed_images_are_cropped_and_it_is_said(photos, flash, image_folder, tmp_path):
-    options = ("--model", photos, "--levels", 2, "--limit", 1, "--out", tmp_path / "ordering.json")
+def test_where_one_size_is_needed_images_are_cropped_and_it_is_said(tiny_photos, flash, image_folder, tmp_path):
+    options = ("--model", tiny_photos, "--levels", 2, "--limit", 1, "--out", tmp_path / "ordering.json")
     ended = flash("ordering", "--data", image_folder, "--task", "gaussian-blur", *options)
     assert ended.code == 0
     assert "images are cropped and resized to 144x144: the model has no size of its own" in ended.err
 
 
-def test_an_image_that_an_operator_refuses_fails_alone(photos, flash, tmp_path):
+def test_an_image_that_an_operator_refuses_fails_alone(tiny_photos, flash, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
     for name, size in (("a", (48, 32)), ("narrow", (3, 40)), ("b", (64, 48))):
         Image.effect_noise(size, 60).convert("RGB").save(folder / f"{name}.png")
-    options = ("--data", folder, "--model", photos, "--method", "ae", "--out", tmp_path / "out")
+    options = ("--data", folder, "--model", tiny_photos, "--method", "ae", "--out", tmp_path / "out")
     ended = flash("evaluate", "--task", "super-resolution", *options)
     assert ended.code == 1 and "narrow.png" in ended.err and "take larger images" in ended.err
     records = json.loads((tmp_path / "out" / "super-resolution--ae.json").read_text())["records"]
     assert [row["id"] for row in records] == ["a.png", "b.png"]
 
 
-def test_an_image_is_cut_to_sides_that_super_resolution_can_divide(photos, flash, tmp_path):
+def test_an_image_is_cut_to_sides_that_super_resolution_can_divide(tiny_photos, flash, tmp_path):
     Image.effect_noise((41, 39), 60).convert("RGB").save(tmp_path / "a.png")
     for task, size in (("super-resolution-3", (39, 39)), ("photographs", None), ("denoising", (39, 41))):
-        options = ("--data", tmp_path / "a.png", "--model", photos, "--method", "ae", "--save-images")
+        options = ("--data", tmp_path / "a.png", "--model", tiny_photos, "--method", "ae", "--save-images")
         ended = flash("evaluate", "--task", task, *options, "--out", tmp_path / task)
         assert ended.code == 0, ended.err
         kept = [load_image(tmp_path / task / "images" / task / kind / "a.png.png") for kind in ("clean", "ae")]
         assert kept[0].shape == kept[1].shape and size in (None, kept[0].shape[1:])
 
 
-def test_what_was_trained_keeps_its_autoencoder(photos, image_folder, tmp_path):
+def test_what_was_trained_keeps_its_autoencoder(tiny_photos, image_folder, tmp_path):
     from flashdiffusion.training.recipes import get_recipe
     from flashdiffusion.training.run import train, with_severity
 
-    config = photos / "autoencoder" / "config.json"
+    config = tiny_photos / "autoencoder" / "config.json"
     before = config.read_text()
     with pytest.raises(InputError, match="autoencoder exists; pass --resume to keep it"):
-        train("autoencoder", [image_folder], get_recipe("tiny-photos"), photos, limit=1)
-    train("autoencoder", [image_folder], get_recipe("tiny-photos"), photos, limit=1, resume=True)
+        train("autoencoder", [image_folder], get_recipe("tiny-photos"), tiny_photos, limit=1)
+    train("autoencoder", [image_folder], get_recipe("tiny-photos"), tiny_photos, limit=1, resume=True)
     assert config.read_text() == before
-    shutil.copytree(photos / "autoencoder", tmp_path / "autoencoder")
+    shutil.copytree(tiny_photos / "autoencoder", tmp_path / "autoencoder")
     with pytest.raises(InputError, match="severity head is paper"):
         train("severity", [image_folder], with_severity(get_recipe("tiny-photos"), "paper", None, None), tmp_path)
 
 
-def test_an_exact_decoder_has_no_error_unless_it_is_given(photos):
-    pipe = FlashPipeline.from_pretrained(photos)
+def test_an_exact_decoder_has_no_error_unless_it_is_given(tiny_photos):
+    pipe = FlashPipeline.from_pretrained(tiny_photos)
     for given, expected in (({}, 0.0), ({"decoder_error": 0.1}, 0.1)):
         solver, start = pipe.method("proximal", "flash", Settings(refine=True, **given))
         assert solver.consistency.decoder_error == start.consistency.decoder_error == expected
