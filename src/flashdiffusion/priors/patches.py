@@ -32,30 +32,42 @@ class PatchAutoencoder(KeepsFloat32Buffers):
         patch: side of the square in pixels: 1, 2 or 4.
         mean: of each of the 3 patch² channels, taken from them; None for 0.
         std: that each channel is divided by, after; None for 1.
+        spread: standard deviation of each channel of images' latents, for networks that read them: the finest detail
+            has a tenth of the brightness's, and what comes at its own size is learned late. None for 1.
 
     Raises:
-        InputError: another side, not one number for each channel, or one that is not finite, of std not above 0.
+        InputError: another side, not one number for each channel, or one that is not finite, of std and spread not
+            above 0.
     """
 
     haar: Tensor
     mean: Tensor
     std: Tensor
+    spread: Tensor
 
-    def __init__(self, patch: int = 2, mean: list[float] | None = None, std: list[float] | None = None) -> None:
+    def __init__(
+        self,
+        patch: int = 2,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+        spread: list[float] | None = None,
+    ) -> None:
         super().__init__()
         if patch not in PATCHES:
             raise InputError(f"patch is {shown(patch)}; expected one of {', '.join(map(str, PATCHES))}")
         self.factor, self.channels = patch, 3 * patch**2
         self.register_buffer("haar", _haar(patch), persistent=False)
-        for name, given, default in (("mean", mean, 0.0), ("std", std, 1.0)):
+        for name, given, default in (("mean", mean, 0.0), ("std", std, 1.0), ("spread", spread, 1.0)):
             values = [default] * self.channels if given is None else given
             if not is_kind(values, list[float]) or len(values) != self.channels:
                 raise InputError(f"{name} is {shown(values)}; expected {self.channels} numbers")
             # On the CPU wherever it is made: an outline of a network (`build`) has all else on the meta device.
             numbers = torch.tensor(values, dtype=torch.float32, device="cpu").view(1, -1, 1, 1)
             self.register_buffer(name, numbers, persistent=False)
-        if not bool((self.mean.isfinite() & self.std.isfinite() & (self.std > 0)).all()):
-            raise InputError(f"mean {shown(mean)}, std {shown(std)}; expected finite numbers, of std above 0")
+        divisors = torch.cat([self.std, self.spread])
+        if not bool(self.mean.isfinite().all() and (divisors.isfinite() & (divisors > 0)).all()):
+            given_numbers = f"mean {shown(mean)}, std {shown(std)}, spread {shown(spread)}"
+            raise InputError(f"{given_numbers}; expected finite numbers, of std and spread above 0")
 
     def encode(self, x: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [0, 1] -> latents (B, channels, H / patch, W / patch), in the type of x."""
@@ -82,21 +94,26 @@ class PatchAutoencoder(KeepsFloat32Buffers):
         if not 0 <= exponent <= 1:
             raise InputError(f"exponent is {exponent}; expected a number from 0 to 1")
         raw = cls(patch).encode(images.float()).transpose(0, 1).flatten(1)
-        std = raw.std(dim=1).clamp(min=1e-6) ** exponent
-        return cls(patch, raw.mean(dim=1).tolist(), std.tolist())
+        spread = raw.std(dim=1).clamp(min=1e-6)
+        std = spread**exponent
+        return cls(patch, raw.mean(dim=1).tolist(), std.tolist(), (spread / std).tolist())
+
+    @property
+    def numbers(self) -> dict[str, list[float]]:
+        """Its arguments beside `patch`."""
+        return {name: getattr(self, name).flatten().tolist() for name in ("mean", "std", "spread")}
 
     def save_pretrained(self, out: str | Path) -> None:
         """Write its config.json; there are no weights."""
-        values = {name: getattr(self, name).flatten().tolist() for name in ("mean", "std")}
         about = {"_class_name": type(self).__name__, "patch": self.factor}
-        write_json(ensure_directory(out) / "config.json", about | values)
+        write_json(ensure_directory(out) / "config.json", about | self.numbers)
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> Self:
         """Read one from its folder; raises CheckpointError for a config that makes none."""
         config = read_json(folder / "config.json")
         with blamed_on(folder / "config.json"):
-            return cls(config["patch"], config.get("mean"), config.get("std"))
+            return cls(config["patch"], *(config.get(name) for name in ("mean", "std", "spread")))
 
 
 Autoencoder = DiffusersAutoencoder | PatchAutoencoder | IdentityAutoencoder

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, cast
 
+import torch
 import torch.nn.functional as F
 from diffusers import ModelMixin, UNet2DModel
 from diffusers.configuration_utils import register_to_config
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from flashdiffusion.errors import InputError, brief
 from flashdiffusion.priors import PatchAutoencoder
+from flashdiffusion.priors.autoencoder import to_image_range
 from flashdiffusion.severity.conditions import count_planes
 from flashdiffusion.severity.encoder import SeverityEncoder, check_scale
 
@@ -17,9 +19,12 @@ from flashdiffusion.severity.encoder import SeverityEncoder, check_scale
 class PatchSeverityEncoder(SeverityEncoder):
     """y -> (ẑ, σ̂²): what a U-Net adds to E0(y), the patches of y, and the log-variance head on its last features.
 
+    The U-Net reads each channel of E0(y) over its spread: noise shows in the finest detail, and were it not enlarged
+    the brightness would drown it for hundreds of steps of training.
+
     Args:
         unet_config: arguments of diffusers' `UNet2DModel`, but for its channels in and out.
-        patch, mean, std: of the patch autoencoder.
+        patch, mean, std, spread: of the patch autoencoder.
         variance_scale, conditions: see `SeverityEncoder`.
 
     Raises:
@@ -33,6 +38,7 @@ class PatchSeverityEncoder(SeverityEncoder):
         patch: int = 2,
         mean: list[float] | None = None,
         std: list[float] | None = None,
+        spread: list[float] | None = None,
         variance_scale: float = 1.0,
         conditions: Sequence[str] | None = None,
         head: str = "log-variance",
@@ -41,7 +47,7 @@ class PatchSeverityEncoder(SeverityEncoder):
         if head != "log-variance":
             raise InputError(f"severity head is {head!r}; a patch autoencoder's encoder has log-variance alone")
         check_scale(variance_scale)
-        self.autoencoder = PatchAutoencoder(patch, mean, std)
+        self.autoencoder = PatchAutoencoder(patch, mean, std, spread)
         planes = 0 if conditions is None else count_planes(conditions)
         channels = {"in_channels": (3 + planes) * patch**2, "out_channels": self.autoencoder.channels}
         self.encoder = UNet2DModel(**unet_config | channels)
@@ -53,8 +59,9 @@ class PatchSeverityEncoder(SeverityEncoder):
         self._add_head(unet_config["block_out_channels"][0])
 
     def _read(self, image: Tensor) -> Tensor:
-        folded = F.pixel_unshuffle(image, self.autoencoder.factor)
-        return cast(Tensor, self.encoder(folded, 0).sample)
+        patches = self.autoencoder.encode(to_image_range(image[:, :3])) / self.autoencoder.spread.to(image)
+        planes = F.pixel_unshuffle(image[:, 3:], self.autoencoder.factor)
+        return cast(Tensor, self.encoder(torch.cat([patches, planes], dim=1), 0).sample)
 
     def _estimate(self, features: Tensor, y: Tensor) -> Tensor:
         return self.autoencoder.encode(y) + cast(Tensor, self.z_conv(features)).to(y.dtype)
@@ -64,9 +71,8 @@ class PatchSeverityEncoder(SeverityEncoder):
         cls, autoencoder: PatchAutoencoder, unet_config: dict[str, Any], conditions: Sequence[str] | None = None
     ) -> "PatchSeverityEncoder":
         """Make one whose ẑ is E0(y)."""
-        mean, std = (getattr(autoencoder, name).flatten().tolist() for name in ("mean", "std"))
         known = None if conditions is None else list(conditions)
-        return cls(unet_config, autoencoder.factor, mean, std, conditions=known)
+        return cls(unet_config, autoencoder.factor, **autoencoder.numbers, conditions=known)
 
     def start_from(self, other: SeverityEncoder) -> None:
         """Copy the weights of a trained encoder of the same configuration; raises InputError for another one."""

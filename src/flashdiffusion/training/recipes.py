@@ -178,13 +178,13 @@ _PHOTOS_CPU = replace(
     max_minutes=600,
     autoencoder=PatchConfig(patch=2),
     denoiser=DenoiserConfig(
-        loop=LoopConfig(share=0.45, batch_size=16, lr=8e-4, ema_decay=0.999),
+        loop=LoopConfig(share=0.45, batch_size=16, lr=1e-3, ema_decay=0.999),
         model=_PHOTOS_DENOISER,
         schedule=_PHOTOS_SCHEDULE,
         early=0.4,
     ),
     severity=SeverityConfig(
-        loop=LoopConfig(share=0.45, batch_size=16, lr=8e-4, ema_decay=0.999),
+        loop=LoopConfig(share=0.45, batch_size=16, lr=1e-3, ema_decay=0.999),
         model=_PHOTOS_DENOISER,
         image_weight=0.0,
         task="photographs",
