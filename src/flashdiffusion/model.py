@@ -36,7 +36,9 @@ from flashdiffusion.solvers.registry import STARTS
 from flashdiffusion.solvers.rows import Unknown
 from flashdiffusion.types import Physics
 
-DEFAULT_MODEL = "faces-128"
+DEFAULT_MODEL, PHOTOGRAPHS = "faces-128", "photos"
+EMBEDDED = (DEFAULT_MODEL, PHOTOGRAPHS)
+FACES_SIDE = 128  # pixels a side of the images of the default model
 # Without a given size, pictures with a side above the first are cut, into tiles of the second, or of so many halos.
 LARGE, TILE, HALOS = 1024, 256, 16
 # How far noise may carry measurements beyond [0, 1]; images on a 0 to 255 scale lie far outside.
@@ -106,7 +108,7 @@ class Model:
             prior = load_published(name)
             return cls(prior, sample_size=prior.sample_size, presets=_published(name))
         if "/" not in name and not Path(name).exists():
-            expected = f"{DEFAULT_MODEL}, a folder in diffusers' layout, or a hub id owner/name"
+            expected = f"{', '.join(EMBEDDED)}, a folder in diffusers' layout, or a hub id owner/name"
             raise CheckpointError(f"no model {name!r}; expected {expected}")
         return cls._from_folder(resolve_folder(name, revision))
 
@@ -346,12 +348,16 @@ class Model:
         return solver, start
 
 
+def embedded_for(size: tuple[int, int] | None) -> str:
+    """Name the embedded model for a picture of `size` (H, W): that of faces for small squares, else of photographs."""
+    return PHOTOGRAPHS if size is not None and (size[0] != size[1] or size[0] > FACES_SIDE) else DEFAULT_MODEL
+
+
 def _embedded(source: str | Path | None) -> Traversable | None:
     """The folder of an embedded model: the default, or one by its name, unless there is a folder of that name."""
     name = DEFAULT_MODEL if source is None else str(source)
-    folder = files("flashdiffusion") / "assets" / name
-    named = "/" not in name and not Path(name).exists() and folder.is_dir()
-    return folder if source is None or named else None
+    named = name in EMBEDDED and not Path(name).exists()
+    return files("flashdiffusion") / "assets" / name if source is None or named else None
 
 
 def _published(name: str) -> Presets:

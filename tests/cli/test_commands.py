@@ -353,13 +353,17 @@ def test_demo_writes_an_overview_and_a_table(flash, tmp_path, tiny_model):
     assert ended.code == 0
     names = ["blur-0.5", "blur-1.5", "blur-3"]
     assert all(name in ended.out for name in names) and str(out / "overview.png") in ended.out
-    images = [f"{name}-{kind}.png" for name in names for kind in ("measured", "restored")]
-    assert sorted(p.name for p in out.iterdir()) == sorted([*images, "clean.png", "overview.png", "results.json"])
-    assert _pixels(out / "overview.png").std() > 1
-    records = json.loads((out / "results.json").read_text())["records"]
+    images = [f"{name}-{kind}.png" for name in (*names, "photograph") for kind in ("measured", "restored")]
+    sheets = ["clean.png", "overview.png", "photograph.png"]
+    assert sorted(p.name for p in out.iterdir()) == sorted([*images, *sheets, "results.json"])
+    assert all(_pixels(out / sheet).std() > 1 for sheet in sheets)
+    *records, photograph = json.loads((out / "results.json").read_text())["records"]
     assert [r["id"] for r in records] == names
     before = [r["measurement_psnr"] for r in records]
     assert before == sorted(before, reverse=True)  # the wider the blur, the worse the measurement
+    assert photograph["psnr"] > photograph["measurement_psnr"] + 1
+    steps = [nfe for row in photograph["tiles"]["nfe"] for nfe in row]
+    assert max(steps) > min(steps) > 0
 
 
 def test_train_makes_a_model_that_restores(flash, tmp_path, image_folder, measured):

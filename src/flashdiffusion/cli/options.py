@@ -1,7 +1,7 @@
 """The options of all commands, each written once, in the sets that commands share."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -99,7 +99,12 @@ class ModelOptions:
     """The model, and how it runs."""
 
     model: Annotated[
-        str | None, option("Model folder or hub id; default: the embedded faces-128.", show_default=False)
+        str | None,
+        option(
+            "Model folder or hub id, or an embedded model: faces-128, the default, or photos, which restore and "
+            "severity take for pictures that are no squares of up to 128 pixels.",
+            show_default=False,
+        ),
     ] = None
     device: Annotated[str | None, option("Torch device, e.g. cuda; default: cuda if there is one.")] = None
     precision: Annotated[str, option("Precision of the networks: float32, bfloat16 or float16.", panel=RUN)] = "float32"
@@ -111,6 +116,28 @@ class ModelOptions:
         from flashdiffusion.jobs import ModelChoice
 
         return ModelChoice(self.model, self.device, self.precision, regressor, compile, told)
+
+    @property
+    def name(self) -> str:
+        """What the user knows the model by."""
+        from flashdiffusion.model import DEFAULT_MODEL
+
+        return self.model or DEFAULT_MODEL
+
+    def fitting(self, files: Iterable[Path], fit: bool) -> "ModelOptions":
+        """The same, with the embedded model for what the first of the files holds, if none is given.
+
+        Args:
+            fit: whether images are cropped and resized to a model's own size.
+        """
+        from flashdiffusion.jobs.reading import size_of
+        from flashdiffusion.model import DEFAULT_MODEL, embedded_for
+
+        first = next(iter(files), None)
+        if self.model is not None or fit or first is None:
+            return self
+        name = embedded_for(size_of(first))
+        return self if name == DEFAULT_MODEL else replace(self, model=name)
 
     def folder_to_save(self) -> Path:
         """The folder that --save writes into; raises InputError if the model is in none."""

@@ -146,7 +146,7 @@ def command(
     unknown = [path for path in files.values() if path.suffix != SUFFIX]  # what damaged it, they do not say
     damage.check(unknown, seed)
     output.check(files, truth.reference)
-    folders = output.folders()
+    folders, model = output.folders(), model.fitting(files.values(), fit)
     about = model.about(method.regressor) | damage.about() | truth.about()
     about |= {"method": method.name, "seed": seed, "given": method.given, "fit": fit, "tile": run.tile}
     found = {} if truth.reference is None else references(truth.reference, inputs, files)
@@ -175,5 +175,6 @@ def command(
     if records := delivery(settings_of):
         if not unknown and damage.unused is not None:
             note(damage.unused)
-        print_records(f"{method.name}: images and results.json in {output.out}", records, as_json, about)
+        title = f"{method.name}, model {model.name}: images and results.json in {output.out}"
+        print_records(title, records, as_json, about)
     return delivery.failures.finish(len(files))

@@ -36,6 +36,7 @@ def command(
     if maps is not None:
         keep_inputs(files, maps, ".png")
         ensure_directory(maps)
+    model = model.fitting(files.values(), fit)
     pipeline = model.choice().open()
     reader = Reader(pipeline, physics, std, fit=fit)
     records, failures = [], Failures()
@@ -55,7 +56,7 @@ def command(
     if sort:
         records.sort(key=lambda record: -(record.severity or 0))
     if records:
-        print_records("severity", records, as_json)
+        print_records(f"severity, model {model.name}", records, as_json)
         if csv is not None:
             write_csv(csv, records)
     return failures.finish(len(files))

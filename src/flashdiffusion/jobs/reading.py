@@ -10,7 +10,7 @@ from flashdiffusion.data import Kind, MeasurementFile, Picture, read_picture
 from flashdiffusion.data.arrays import ARRAYS, read_array
 from flashdiffusion.data.measurements import SUFFIX
 from flashdiffusion.engine.tiling import Tiling, tiling_of
-from flashdiffusion.errors import InputError, SizeError
+from flashdiffusion.errors import FlashDiffusionError, InputError, SizeError
 from flashdiffusion.jobs.job import Item
 from flashdiffusion.jobs.parse import parse_physics, says_noise, takes_alpha
 from flashdiffusion.jobs.tiles import InTiles
@@ -56,6 +56,17 @@ def read_truth(path: Path, size: tuple[int, int], fitted: bool, note: Note) -> T
 def is_image(path: Path) -> bool:
     """Whether an input is taken for an image, and not for the exact values of a measurement."""
     return path.suffix != SUFFIX and path.suffix.lower() not in ARRAYS
+
+
+def size_of(path: Path) -> tuple[int, int] | None:
+    """Height and width of what an input holds; None if it cannot be read."""
+    try:
+        if is_image(path):
+            return read_picture(path).size
+        y = MeasurementFile.load(path).y if path.suffix == SUFFIX else read_array(path)
+    except FlashDiffusionError:  # which is said where it is read to be restored
+        return None
+    return (y.shape[-2], y.shape[-1]) if y.ndim > 1 else None
 
 
 class Reader:
