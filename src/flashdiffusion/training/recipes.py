@@ -173,7 +173,7 @@ _PHOTOS_SCHEDULE = _SCHEDULE | {"beta_start": 0.0001, "beta_end": 0.02}
 _PHOTOS_CPU = replace(
     _FACES_128_CPU,
     name="photos-cpu",
-    size=72,
+    size=48,
     crops=0.5,
     max_minutes=600,
     autoencoder=PatchConfig(patch=2),
