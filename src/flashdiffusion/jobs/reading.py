@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.data import Kind, MeasurementFile, Picture, read_picture
-from flashdiffusion.data.arrays import ARRAYS, read_array
+from flashdiffusion.data.arrays import ARRAYS, read_rounded
 from flashdiffusion.data.measurements import SUFFIX
 from flashdiffusion.engine.tiling import Tiling, tiling_of
 from flashdiffusion.errors import InputError, SizeError
@@ -144,12 +144,12 @@ class Reader:
         item.fitted, item.kind = self.fit, picture.kind
         y = picture.values[None]
         if self.noise_std is None:
-            item.noise_std = estimated(y, physics)
+            item.noise_std = estimated(y, physics, picture.kind.bits)
             physics = self._physics_of(item.name, size, path, original, item.noise_std)
         return y, physics
 
     def _array(self, path: Path, item: Item) -> Read:
-        array = read_array(path)
+        array, bits = read_rounded(path)
         height, width = (1, 1, *array.shape)[-2:]
         physics = self._physics_of(item.name, (height, width), path)
         if physics is None and self.needed:
@@ -163,7 +163,7 @@ class Reader:
                 "or, if it is grey, (H, W)"
             )
         if self.noise_std is None:
-            item.noise_std = estimated(y, physics)
+            item.noise_std = estimated(y, physics, bits)
             physics = self._physics_of(item.name, (height, width), path, noise_std=item.noise_std)
         return y, physics
 
@@ -205,8 +205,8 @@ def check_estimable(physics: str) -> None:
         raise InputError(f"noise std is auto, and {physics} says it too; expected one of them: leave out noise_std=")
 
 
-def estimated(y: Tensor, physics: BatchedPhysics | None) -> float:
-    """Estimate σ_y of one measurement (1, ...), up to 1; raises InputError where that cannot mean anything."""
+def estimated(y: Tensor, physics: BatchedPhysics | None, bits: int | None) -> float:
+    """Estimate σ_y of one measurement (1, ...) of so many bits, up to 1; raises InputError where that means nothing."""
     reason = None
     if physics is not None and not physics.gives_images:
         reason = f"measurements of {physics.names[0]} are no images"
@@ -214,7 +214,8 @@ def estimated(y: Tensor, physics: BatchedPhysics | None) -> float:
         reason = f"that of {physics.names[0]} is of two parts, of which its gain says one"
     if reason is not None:
         raise InputError(f"noise std is auto: noise is estimated from images, and {reason}; expected a number")
-    return min(1.0, float(estimate_noise_std(y, None if physics is None else physics.measured(torch.ones_like(y)))))
+    measured = None if physics is None else physics.measured(torch.ones_like(y))
+    return min(1.0, float(estimate_noise_std(y, measured, bits)))
 
 
 def _with_network(
