@@ -43,14 +43,18 @@ def read_truth(path: Path, size: tuple[int, int], fitted: bool, note: Note) -> T
         InputError: it cannot be read, or has another size.
     """
     picture = read_noted(path, note)
-    truth = (picture.fitted(*size) if fitted else picture).values[None]
-    height, width = truth.shape[2:]
-    if (height, width) != size:
+    truth = picture.fitted(*size) if fitted else picture
+    check_size(path, truth.size, size)
+    return truth.values[None]
+
+
+def check_size(path: Path, own: tuple[int, int], size: tuple[int, int]) -> None:
+    """Raise InputError unless a true image is of a result's height and width."""
+    if own != size:
         raise InputError(
-            f"{path} has {width}x{height} pixels and the result {size[1]}x{size[0]}; expected the true image of the "
+            f"{path} has {own[1]}x{own[0]} pixels and the result {size[1]}x{size[0]}; expected the true image of the "
             "result's size (--fit crops and resizes both)"
         )
-    return truth
 
 
 def is_image(path: Path) -> bool:

@@ -1,6 +1,7 @@
 """Degraded images restored: read in the background, given as they finish."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 
 from flashdiffusion.data import Kind, encode_image, encode_picture, in_chunks, mapped
+from flashdiffusion.data.decoding import size_of
 from flashdiffusion.data.measurements import SUFFIX
 from flashdiffusion.engine.capacity import Capacity
 from flashdiffusion.engine.options import check_tile
@@ -17,7 +19,7 @@ from flashdiffusion.jobs.inputs import digest
 from flashdiffusion.jobs.job import Item, ModelChoice
 from flashdiffusion.jobs.measuring import finishing_threads
 from flashdiffusion.jobs.parse import own_files
-from flashdiffusion.jobs.reading import Reader, is_image, read_truth
+from flashdiffusion.jobs.reading import Reader, check_size, is_image, read_truth
 from flashdiffusion.jobs.records import Record, compare
 from flashdiffusion.jobs.tiles import InTiles
 from flashdiffusion.methods import DEFAULT_METHOD, Settings, check_used, parse_method, used_settings
@@ -148,6 +150,7 @@ class RestoreWorker:
         try:
             problem = self.reader(item)
             content = self.job.digest_of(item)
+            self._check_truth(item, problem)
         except (FlashDiffusionError, OSError) as error:
             item.source = item.path
             return Failed(item.name, str(error), (item, None, None))
@@ -156,6 +159,21 @@ class RestoreWorker:
         degradation = physics.describe()[0] if isinstance(physics, BatchedPhysics) else None
         known = Record(item.name, degradation, item.noise_std, file=item.path, digest=content)
         return problem, (item, known, problem)
+
+    def _check_truth(self, item: Item, problem: Problem) -> None:
+        """Raise InputError if the true image has another size than the result will have, before it is restored."""
+        reference, size = self.job.references.get(item.name), None
+        if reference is None or item.fitted:
+            return
+        with suppress(InputError):  # of one that cannot be read the result goes without
+            size = size_of(reference)
+        if size is not None:
+            check_size(Path(reference), size, self._size(problem))
+
+    def _size(self, problem: Problem) -> tuple[int, int]:
+        """Height and width of the result."""
+        tiling = self._tiling(problem)
+        return (problem.image.shape[2], problem.image.shape[3]) if tiling is None else tiling.size
 
     def _note_size(self, item: Item, problem: Problem) -> None:
         """Say once that an image's size is far from the model's."""
