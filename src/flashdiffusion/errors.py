@@ -55,6 +55,11 @@ def counted(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
+def sized(height: int, width: int) -> str:
+    """A size as errors and notes name it: "24 x 32 pixels (height x width)"; of a square, "32 x 32 pixels"."""
+    return f"{height} x {width} pixels" + ("" if height == width else " (height x width)")
+
+
 def brief(error: Exception, limit: int = 240) -> str:
     """The message of another library's error in one line of at most `limit` characters."""
     text = " ".join(str(error).split()) or type(error).__name__

@@ -96,7 +96,7 @@ def test_a_size_that_would_be_little_but_padding(refused, tmp_path, tiny_model, 
     Image.new("RGB", (7, 32)).save(path)
     physics = BLUR if command == "restore" else ()
     line = refused(command, path, "--model", tiny_model, *physics)
-    assert f"{path}: images of height 32 and width 7; expected at least 8 pixels a side (--fit" in line
+    assert f"{path}: images of 32 x 7 pixels (height x width); expected at least 8 pixels a side (--fit" in line
 
 
 @pytest.mark.parametrize("command", ["restore", "severity"])

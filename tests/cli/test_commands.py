@@ -276,10 +276,10 @@ def test_images_far_from_the_model_s_size_are_noted_once(flash, tmp_path, image_
     ended = flash("restore", inputs, *options)
     assert ended.code == 0
     assert ended.err == (
-        f"flashdiffusion: note: {inputs / 'b.png'} is restored at 56x64 and the model was trained on images of "
-        "32x32; --fit restores at that size\n"
+        f"flashdiffusion: note: {inputs / 'b.png'} is restored at 64 x 56 pixels (height x width) and the model was "
+        "trained on images of 32 x 32 pixels; --fit restores at that size\n"
     )
-    assert "d.png is restored at 16x48" in flash("restore", inputs / "d.png", *options).err
+    assert "d.png is restored at 48 x 16 pixels (height x width)" in flash("restore", inputs / "d.png", *options).err
     for quiet in ((inputs / "a.png",), (inputs, "--fit")):
         assert flash("restore", *quiet, *options).err == ""
 

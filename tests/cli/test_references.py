@@ -82,7 +82,10 @@ def test_a_true_image_of_another_size_is_refused_but_with_fit(flash, tmp_path, t
     options = (source, *PHYSICS, "--reference", truth, "--model", tiny_model)
     ended = flash("restore", *options, "--out", tmp_path / "o")
     assert ended.code == 2
-    assert "a.png has 48x48 pixels and the result 32x32; expected the true image of the result's size" in ended.err
+    assert (
+        "a.png has 48 x 48 pixels and the result 32 x 32 pixels; expected the true image of the result's size"
+        in ended.err
+    )
     assert flash("restore", *options, "--fit", "--out", tmp_path / "fitted").code == 0
 
 
@@ -94,7 +97,7 @@ def test_a_true_image_of_another_size_is_refused_before_its_image_is_restored(fl
     turned.transpose(Image.Transpose.ROTATE_90).save(truth / "b.jpg", exif=exif)
     options = (*PHYSICS, "--reference", truth, "--model", tiny_model, "--out", tmp_path / "o")
     ended = flash("restore", source, *options)
-    assert ended.code == 1 and f"{truth / 'a.png'} has 48x48 pixels and the result 32x32" in ended.err
+    assert ended.code == 1 and f"{truth / 'a.png'} has 48 x 48 pixels and the result 32 x 32 pixels" in ended.err
     assert [*_compared(tmp_path / "o")] == ["b.jpg"] and not (tmp_path / "o" / "a.png").exists()
 
 

@@ -137,7 +137,7 @@ def test_where_one_size_is_needed_images_are_cropped_and_it_is_said(photos, flas
     options = ("--model", photos, "--levels", 2, "--limit", 1, "--out", tmp_path / "ordering.json")
     ended = flash("ordering", "--data", image_folder, "--task", "gaussian-blur", *options)
     assert ended.code == 0
-    assert "images are cropped and resized to 144x144: the model has no size of its own" in ended.err
+    assert "images are cropped and resized to 144 x 144 pixels: the model has no size of its own" in ended.err
 
 
 def test_an_image_that_an_operator_refuses_fails_alone(photos, flash, tmp_path):

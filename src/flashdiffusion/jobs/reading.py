@@ -10,7 +10,7 @@ from flashdiffusion.data import Kind, MeasurementFile, Picture, read_picture
 from flashdiffusion.data.arrays import ARRAYS, read_rounded
 from flashdiffusion.data.measurements import SUFFIX
 from flashdiffusion.engine.tiling import Tiling, tiling_of
-from flashdiffusion.errors import InputError, SizeError
+from flashdiffusion.errors import InputError, SizeError, sized
 from flashdiffusion.jobs.job import Item
 from flashdiffusion.jobs.parse import parse_physics, says_noise, takes_alpha
 from flashdiffusion.jobs.tiles import InTiles
@@ -52,8 +52,8 @@ def check_size(path: Path, own: tuple[int, int], size: tuple[int, int]) -> None:
     """Raise InputError unless a true image is of a result's height and width."""
     if own != size:
         raise InputError(
-            f"{path} has {own[1]}x{own[0]} pixels and the result {size[1]}x{size[0]}; expected the true image of the "
-            "result's size (--fit crops and resizes both)"
+            f"{path} has {sized(*own)} and the result {sized(*size)}; expected the true image of the result's size "
+            "(--fit crops and resizes both)"
         )
 
 

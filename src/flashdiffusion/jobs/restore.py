@@ -14,7 +14,7 @@ from flashdiffusion.data.measurements import SUFFIX
 from flashdiffusion.engine.capacity import Capacity
 from flashdiffusion.engine.options import check_tile
 from flashdiffusion.engine.tiling import Tiling, tiling_of
-from flashdiffusion.errors import FlashDiffusionError, InputError
+from flashdiffusion.errors import FlashDiffusionError, InputError, sized
 from flashdiffusion.jobs.inputs import digest
 from flashdiffusion.jobs.job import Item, ModelChoice
 from flashdiffusion.jobs.measuring import finishing_threads
@@ -184,7 +184,8 @@ class RestoreWorker:
         if not 1 / FAR <= min(height, width) / side <= FAR:
             self.quiet = True
             item.note(
-                f"{item.path} is restored at {width}x{height} and the model was trained on images of {side}x{side}; "
+                f"{item.path} is restored at {sized(height, width)} and the model was trained on images of "
+                f"{sized(side, side)}; "
                 + (
                     "--fit restores at that size"
                     if is_image(Path(item.path))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flashdiffusion.data.arrays import ARRAYS, read_array
 from flashdiffusion.data.images import read_image, to_tensor
-from flashdiffusion.errors import InputError, blamed_on
+from flashdiffusion.errors import InputError, blamed_on, sized
 from flashdiffusion.physics.base import BatchedPhysics, NoiseStd
 from flashdiffusion.physics.registry import Form, register_physics
 
@@ -58,8 +58,8 @@ class Blur(BatchedPhysics):
             raise InputError(f"{channels} kernels for {x.shape[1]} channels; expected one per channel, or one for all")
         if not self.margin and (height > own[0] or width > own[1]):
             raise InputError(
-                f"kernel of {height} x {width} pixels for images of {own[0]} x {own[1]}; expected one that is not "
-                "larger than the image: cut off its margin, or take larger images"
+                f"kernel of {sized(height, width)} for images of {sized(*own)}; expected one that is not larger "
+                "than the image: cut off its margin, or take larger images"
             )
         return convolve(x, kernel)
 
@@ -125,7 +125,7 @@ def convolve(x: Tensor, kernel: Tensor) -> Tensor:
     height, width = x.shape[2:]
     if height <= down or width <= across:
         need = f"more than {down}" + (f" and {across}" if across != down else "")
-        raise InputError(f"images of {height} x {width} pixels; this kernel needs {need} a side")
+        raise InputError(f"images of {sized(height, width)}; this kernel needs {need} a side")
     padded = F.pad(x, (across, across, down, down), mode="reflect")
     size = padded.shape[2:]
     # The kernel's centre goes to the origin; what wraps around stays within the padding, which is cut off.

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flashdiffusion.errors import InputError
+from flashdiffusion.errors import InputError, sized
 
 # High-pass filter of Daubechies' wavelet of four taps, which a linear ramp does not pass.
 _HIGH_PASS = (-0.48296291314453416, 0.8365163037378079, -0.2241438680420134, -0.12940952255126037)
@@ -43,8 +43,8 @@ def estimate_noise_std(y: Tensor, measured: Tensor | None = None, bits: int | No
     whole = _filtered(known, torch.ones_like(high_pass)) > high_pass.numel() - 0.5
     if len(y) and (places := int(whole.sum(dim=1).min())) < FEWEST:
         raise InputError(
-            f"noise cannot be estimated from an image of {y.shape[2]} x {y.shape[3]} pixels with {places} places where "
-            f"all of 4 x 4 pixels were measured; expected at least {FEWEST}: give noise_std as a number"
+            f"noise cannot be estimated from an image of {sized(*y.shape[2:])} with {places} places where all of "
+            f"4 x 4 pixels were measured; expected at least {FEWEST}: give noise_std as a number"
         )
     detail = _filtered(y, high_pass).abs().masked_fill(~whole, torch.nan)
     least = 0.0 if bits is None else 1 / ((2**bits - 1) * math.sqrt(12))
