@@ -105,6 +105,7 @@ def test_files_that_cannot_be_used_are_named_and_the_others_go_on(
         "pages.tif has 2 frames; the first is taken",
     ):
         assert sum(text in line for line in ended.err.splitlines()) == 1, (text, ended.err)
+    assert "--fit" not in ended.err  # which would leave nothing of a dot and of a line
 
 
 def test_pictures_keep_their_kind_in_python_too(tmp_path, image_folder, tiny_pipeline):

@@ -82,11 +82,12 @@ def test_a_true_image_of_another_size_is_refused_but_with_fit(flash, tmp_path, t
     options = (source, *PHYSICS, "--reference", truth, "--model", tiny_model)
     ended = flash("restore", *options, "--out", tmp_path / "o")
     assert ended.code == 2
-    assert (
-        "a.png has 48 x 48 pixels and the result 32 x 32 pixels; expected the true image of the result's size"
-        in ended.err
-    )
+    expected = "a.png has 48 x 48 pixels and the result 32 x 32 pixels; expected the true image of the result's size"
+    assert f"{expected} (--fit crops and resizes both)\n" in ended.err
     assert flash("restore", *options, "--fit", "--out", tmp_path / "fitted").code == 0
+    assert flash("degrade", source, *PHYSICS[:2], "--out", tmp_path / "m").code == 0
+    ended = flash("restore", tmp_path / "m", *options[3:], "--out", tmp_path / "o")
+    assert ended.code == 2 and f"{expected}\n" in ended.err, "--fit is for images"
 
 
 def test_a_true_image_of_another_size_is_refused_before_its_image_is_restored(flash, tmp_path, tiny_model):

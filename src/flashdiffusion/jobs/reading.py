@@ -21,6 +21,7 @@ from flashdiffusion.seeds import image_generator
 from flashdiffusion.solvers import Problem
 from flashdiffusion.solvers.rows import Unknown
 
+FEWEST, LONGEST = 4, 8  # of images that are worth cropping: pixels of the shorter side, and times it of the longer
 Note = Callable[[str], None]
 Read = tuple[Tensor, BatchedPhysics | None]  # y (1, ...) and its physics, if known
 
@@ -48,12 +49,12 @@ def read_truth(path: Path, size: tuple[int, int], fitted: bool, note: Note) -> T
     return truth.values[None]
 
 
-def check_size(path: Path, own: tuple[int, int], size: tuple[int, int]) -> None:
-    """Raise InputError unless a true image is of a result's height and width."""
+def check_size(path: Path, own: tuple[int, int], size: tuple[int, int], hint: str = "") -> None:
+    """Raise InputError, with a hint, unless a true image is of a result's height and width."""
     if own != size:
         raise InputError(
-            f"{path} has {sized(*own)} and the result {sized(*size)}; expected the true image of the result's size "
-            "(--fit crops and resizes both)"
+            f"{path} has {sized(*own)} and the result {sized(*size)}; expected the true image of the result's "
+            f"size{hint}"
         )
 
 
@@ -115,7 +116,7 @@ class Reader:
             else:
                 checked = problem = self.pipeline.check(problem)
         except SizeError as error:
-            if self.fit or not is_image(path):
+            if not self.fit_helps(path, (y.shape[2], y.shape[3])):
                 raise
             raise InputError(f"{error} (--fit crops and resizes images)") from error
         if not isinstance(checked.physics, Unknown):
@@ -123,6 +124,12 @@ class Reader:
         for text in doubts(problem.y, problem.physics):
             item.note(f"{path}: {text}")
         return problem
+
+    def fit_helps(self, path: Path, size: tuple[int, int]) -> bool:
+        """Whether --fit helps with an input of this size: it is for images, and leaves little of a line of pixels."""
+        short, long = sorted(size)
+        able = is_image(path) and not self.fit and self.pipeline.sample_size is not None
+        return able and short >= FEWEST and long <= LONGEST * short
 
     def _size(self, path: Path, original: tuple[int, int]) -> tuple[int, int] | None:
         """Height and width that an image is fitted to: those of the measurement of one of the model's size."""

@@ -168,7 +168,9 @@ class RestoreWorker:
         with suppress(InputError):  # of one that cannot be read the result goes without
             size = size_of(reference)
         if size is not None:
-            check_size(Path(reference), size, self._size(problem))
+            result = self._size(problem)
+            helps = self.reader.fit_helps(Path(item.path), result)
+            check_size(Path(reference), size, result, " (--fit crops and resizes both)" if helps else "")
 
     def _size(self, problem: Problem) -> tuple[int, int]:
         """Height and width of the result."""
