@@ -38,7 +38,7 @@ class Blur(BatchedPhysics):
 
     def __init__(self, kernel: Tensor | np.ndarray | str | Path, noise_std: NoiseStd = 0.05) -> None:
         what = f"kernel {kernel}" if isinstance(kernel, (str, Path)) else "kernel"
-        super().__init__({"kernel": _normalised(_read(kernel, what), what)}, noise_std)
+        super().__init__({"kernel": normalised(_read(kernel, what), what)}, noise_std)
 
     def describe(self) -> list[dict[str, float | str]]:
         spread = kernel_std(self.params["kernel"].mean(dim=1, keepdim=True))
@@ -88,7 +88,7 @@ def _read(kernel: Tensor | np.ndarray | str | Path, what: str) -> Tensor:
     return values.view(-1, shape[-3] if len(shape) > 2 else 1, *shape[-2:])
 
 
-def _normalised(values: Tensor, what: str) -> Tensor:
+def normalised(values: Tensor, what: str) -> Tensor:
     """Divide kernels (B, C, h, w) by their sums; raises InputError for those that have none."""
     if not bool((finite := values.isfinite()).all()):
         place = (~finite).nonzero()[0].tolist()
