@@ -515,7 +515,10 @@ def test_a_model_that_does_not_say_its_size(refused, tmp_path, tiny_model, image
     shutil.copytree(tiny_model, model, ignore=shutil.ignore_patterns("model_index.json"))
     image, out = image_folder / "image-00.png", tmp_path / "out"
     line = refused("restore", image, "--physics", "denoising", "--fit", "--model", model, out=out)
-    assert "expected sample_size in its index" in line
+    assert "leave --fit out" in line and "expected sample_size in its index" in line
+    Image.new("RGB", (48, 48)).save(tmp_path / "true.png")
+    line = refused("restore", image, "--physics", "denoising", "--reference", tmp_path / "true.png", "--model", model)
+    assert line.endswith("expected the true image of the result's size\n")
 
 
 # -- no command, or several inputs of which some are bad --------------------------------------------------

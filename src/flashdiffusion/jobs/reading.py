@@ -90,7 +90,10 @@ class Reader:
         tile: int | None = 0,
     ) -> None:
         if fit and pipeline.sample_size is None:
-            raise InputError("--fit: the model's folder does not say its image size; expected sample_size in its index")
+            raise InputError(
+                "--fit: the model says no image size of its own, as one of photographs has none; leave --fit out, and "
+                "images are restored at theirs; of a model for one size, expected sample_size in its index"
+            )
         if noise_std is None and physics is not None:
             check_estimable(physics)
         self.pipeline, self.physics, self.noise_std, self.seed = pipeline, physics, noise_std, seed

@@ -111,7 +111,10 @@ class RandomInpainting(_Inpainting):
     def check_size(self, size: Size) -> None:
         own = self.params["mask"].shape[2], self.params["mask"].shape[3]
         if size != own:
-            raise InputError(f"images of {sized(*size)} with a mask of {sized(*own)}; expected one size")
+            raise InputError(
+                f"images of {sized(*size)} with a mask of {sized(*own)}; expected one size: crop and resize the mask "
+                "as its image was, without smoothing"
+            )
 
     def window(self, part: Window) -> Self:
         return self._with(_params={"mask": part.of(self.params["mask"]).clone()}, _derived={})
