@@ -190,8 +190,8 @@ class Reader:
             physics = PHYSICS[file.physics].cls.from_params(file.params, file.noise_std)
         else:
             raise InputError(
-                f"{path} was made by {file.physics!r}; this library knows {', '.join(PHYSICS)}; if it is of a file of "
-                "yours, give --plugin FILE"
+                f"{path} was made by {file.physics!r}; this library knows those of docs/degradations.md; if it is of a "
+                "file of yours, give --plugin FILE"
             )
         item.fitted, item.kind = file.fitted, file.kind
         return file.y[None], physics
