@@ -85,6 +85,12 @@ def photos(tmp_path_factory, image_folder):
     return out
 
 
+def test_its_training_leaves_the_autoencoder_s_folder_alone_and_no_latents(photos):
+    files = {f"{stage}{end}" for stage in ("denoiser", "severity") for end in (".ckpt", ".csv", "-samples.png")}
+    folders = {"autoencoder", "denoiser", "scheduler", "severity_encoder", "model_index.json"}
+    assert {path.name for path in photos.iterdir()} == files | folders
+
+
 def test_a_model_of_photographs_restores_any_size(photos):
     pipe = FlashPipeline.from_pretrained(photos)
     assert isinstance(pipe.prior.autoencoder, PatchAutoencoder)
