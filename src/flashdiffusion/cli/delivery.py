@@ -99,10 +99,14 @@ class Delivery:
         """Keep what comes: records as JSON, and reasons, by name."""
         rows: dict[str, dict[str, Any]] = {}
         failed: dict[str, str] = {}
+        shared: dict[str, list[tuple[int, str]]] = {}
+        missing = [item for item in self.items if item.name not in journal.done]
         try:
-            for done in _start(self.job, [item for item in self.items if item.name not in journal.done], self.run):
+            for done in _start(self.job, missing, self.run):
                 for text in done.notes:
                     note(text)
+                for what, which in done.shared.items():
+                    shared.setdefault(what, []).append((done.index, which))
                 if done.reason is not None:
                     self.failures.reasons.append((done.source or done.name, done.reason))
                     failed[done.name] = done.reason
@@ -117,6 +121,8 @@ class Delivery:
             raise
         finally:
             journal.close()
+        for what, images in shared.items():
+            note(f"{len(images)} of {len(missing)} images {what}; first: {min(images)[1]}")
         if lost := [item.name for item in self.items if item.name not in journal.done | rows | failed]:
             raise RuntimeError(
                 f"{len(lost)} of {len(self.items)} images have no result, {lost[0]} the first; --resume does them; "

@@ -19,7 +19,7 @@ from flashdiffusion.jobs.inputs import digest
 from flashdiffusion.jobs.job import Item, ModelChoice
 from flashdiffusion.jobs.measuring import finishing_threads
 from flashdiffusion.jobs.parse import own_files
-from flashdiffusion.jobs.reading import Reader, check_size, is_image, read_truth
+from flashdiffusion.jobs.reading import Reader, check_size, read_truth
 from flashdiffusion.jobs.records import Record, compare
 from flashdiffusion.jobs.tiles import InTiles
 from flashdiffusion.methods import DEFAULT_METHOD, Settings, check_used, parse_method, used_settings
@@ -106,7 +106,6 @@ class RestoreWorker:
             raise InputError(f"method {job.method} estimates no severity, so it has no maps; expected e.g. flash or ae")
         Capacity(job.max_in_flight)
         check_tile(job.tile)
-        self.quiet = job.fit or self.pipeline.sample_size is None  # of images far from the model's size
 
     def __call__(self, items: Iterable[Item]) -> Iterator[Item]:
         """Restore the items; each is given once, as soon as it is done."""
@@ -178,22 +177,19 @@ class RestoreWorker:
         return (problem.image.shape[2], problem.image.shape[3]) if tiling is None else tiling.size
 
     def _note_size(self, item: Item, problem: Problem) -> None:
-        """Say once that an image's size is far from the model's."""
+        """Note that an image's size is far from the model's."""
         side = self.pipeline.sample_size
-        if self.quiet or side is None or item.fitted or self._tiling(problem) is not None:
+        if side is None or self.job.fit or item.fitted or self._tiling(problem) is not None:
             return
-        height, width = problem.image.shape[2:]
-        if not 1 / FAR <= min(height, width) / side <= FAR:
-            self.quiet = True
-            item.note(
-                f"{item.path} is restored at {sized(height, width)} and the model was trained on images of "
-                f"{sized(side, side)}; "
-                + (
-                    "--fit restores at that size"
-                    if is_image(Path(item.path))
-                    else "degrade it with --fit for that size"
-                )
-            )
+        size, path, remedy = self._size(problem), Path(item.path), ""
+        if 1 / FAR <= min(size) / side <= FAR:
+            return
+        if self.reader.fit_helps(path, size):
+            remedy = ", at which --fit restores them"
+        elif path.suffix == SUFFIX:
+            remedy = f", for which degrade has --size {side}"
+        what = f"are of sizes far from the {sized(side, side)} that the model was trained on{remedy}"
+        item.shared = {what: f"{item.path}, {sized(*size)}"}
 
     # -- where the results are wanted -----------------------------------------------------------------------
 
