@@ -544,7 +544,7 @@ def test_transparent_and_palette_images_keep_their_look_without_a_word(
     path = tmp_path / "converted.png"
     with Image.open(image) as source:
         source.convert(mode).save(path)
-    ended = flash("restore", path, *BLUR, "--steps", 2, "--model", tiny_model, "--out", tmp_path / "out")
+    ended = flash("restore", path, *BLUR, "--method", "ae", "--model", tiny_model, "--out", tmp_path / "out")
     assert ended.code == 0 and ended.err == ""
     with Image.open(tmp_path / "out" / "converted.png") as restored:
         assert restored.mode == written
@@ -557,7 +557,7 @@ def test_one_bad_image_among_three_stops_only_itself(flash, tmp_path, image, tin
         shutil.copy(image, inputs / name)
     (inputs / "b.png").write_text("words")
     out = tmp_path / "out"
-    ended = flash("restore", inputs, *BLUR, "--steps", 2, "--model", tiny_model, "--out", out)
+    ended = flash("restore", inputs, *BLUR, "--method", "ae", "--model", tiny_model, "--out", out)
     assert ended.code == 1
     reason = f"not an image that can be read; expected one of {', '.join(FORMATS)}"
     assert ended.err == f"flashdiffusion: failed: {inputs / 'b.png'}: {reason}\n"
