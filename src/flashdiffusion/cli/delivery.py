@@ -37,6 +37,15 @@ def _start(job: "Job", items: "Sequence[Item]", run: RunOptions) -> "Iterator[It
     return iter(tqdm(dones, total=len(items), unit="image", delay=2))
 
 
+def note_corrected(ids: Sequence[str], images: int, records: Path) -> None:
+    """Say which of the images were restored with a corrected physics, and where their records are."""
+    if ids:
+        note(
+            f"{len(ids)} of {images} images do not fit the physics that was told (first: {ids[0]}); they were restored "
+            f"with it corrected (physics_corrected in {records}): check its strength"
+        )
+
+
 @dataclass
 class Delivery:
     """One run: a job's items done where `run` says, written as they come, and reported in `results`.
@@ -80,12 +89,7 @@ class Delivery:
                 about = {**self.about, **more(records)}
                 with self._writing(journal):
                     journal.finish(report(self.job.model.torch_device, about, records, failed))
-            if corrected := [record.id for record in records if record.physics_corrected]:
-                note(
-                    f"{len(corrected)} of {len(records)} images do not fit the physics that was told (first: "
-                    f"{corrected[0]}); they were restored with it corrected (physics_corrected in {self.results}): "
-                    "check its strength"
-                )
+            note_corrected([record.id for record in records if record.physics_corrected], len(records), self.results)
             return records
 
     def _stands(self, row: dict[str, Any], item: "Item | None") -> bool:
