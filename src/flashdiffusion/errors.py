@@ -31,18 +31,23 @@ class UntunedWarning(UserWarning):
     """A model's settings were not tuned for it."""
 
 
-def check_name(kind: str, name: str, known: Collection[str]) -> None:
-    """Raise InputError, with the nearest names that are known, if a name is none of them."""
+NAMED = 6  # names that an error lists at most
+
+
+def check_name(kind: str, name: str, known: Collection[str], where: str = "") -> None:
+    """Raise InputError, see `unknown_name`, if a name is none of those that are known."""
     if name not in known:
-        raise unknown_name(kind, name, known)
+        raise unknown_name(kind, name, known, where)
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
-    """Error for a name that is not registered, with the nearest names that are."""
+def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") -> InputError:
+    """Error for a name that is not registered, with the nearest names that are; `where` all of many are listed."""
     names = sorted(known)
     near = get_close_matches(name, names, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
-    return InputError(f"unknown {kind} {name!r}; {hint}")
+    some = names if len(names) <= NAMED else [*get_close_matches(name, names, n=NAMED, cutoff=0), "..."]
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(some)}"
+    more = f" ({len(names)} in all: {where})" if where and len(names) > NAMED else ""
+    return InputError(f"unknown {kind} {name!r}; {hint}{more}")
 
 
 def note(text: str) -> None:
@@ -53,6 +58,11 @@ def note(text: str) -> None:
 def counted(count: int, what: str) -> str:
     """A number of things: "1 image", "3 images"."""
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def sized(height: int, width: int) -> str:
+    """A size as errors and notes name it: "24 x 32 pixels (height x width)"; of a square, "32 x 32 pixels"."""
+    return f"{height} x {width} pixels" + ("" if height == width else " (height x width)")
 
 
 def brief(error: Exception, limit: int = 240) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flashdiffusion.errors import InputError, UnsuitedError, check_name, unknown_name
+from flashdiffusion.errors import NAMED, InputError, UnsuitedError, check_name, unknown_name
 from flashdiffusion.priors import DistilledDecoder, IdentityAutoencoder, LatentPrior
 from flashdiffusion.regression import Regressor
 from flashdiffusion.severity import SeverityEncoder
@@ -51,7 +51,7 @@ _QUALITY = {one.name: one for one in settings_in(Quality)}
 _GRID = {one.name: one for cls in (TimeGrid, Transition) for one in settings_in(cls)}
 DEFAULT_METHOD = "flash(proximal)"
 _ALIASES = {"flash": DEFAULT_METHOD}
-_NAMED = 6  # methods that an error names at most
+SETTINGS_IN = "`flashdiffusion restore --help`"  # where all are listed
 
 
 def all_settings() -> dict[str, Setting]:
@@ -74,7 +74,7 @@ def parse_settings(text: str) -> dict[str, list[Any]]:
     for item in text.split():
         name, _, values = item.partition("=")
         if (name := setting_called(name)) not in kinds:
-            raise unknown_name("setting", name, kinds)
+            raise unknown_name("setting", name, kinds, SETTINGS_IN)
         if name in given:
             raise InputError(f"{item}: {name} is given twice; expected once")
         try:
@@ -101,7 +101,7 @@ class Settings(Mapping[str, Any]):
         own: dict[str, Any] = {}
         for given, value in values.items():
             if (name := setting_called(given)) not in known:
-                raise unknown_name("setting", given, known)
+                raise unknown_name("setting", given, known, SETTINGS_IN)
             if name in own:
                 raise InputError(f"{known[name].alias} is {name}, and both are given; expected one")
             own[name] = value
@@ -124,7 +124,7 @@ class Settings(Mapping[str, Any]):
         if name in self:
             return self[name]
         if name not in (known := all_settings()):
-            raise AttributeError(f"no setting {name!r}; known: {', '.join(known)}")
+            raise AttributeError(str(unknown_name("setting", name, known, SETTINGS_IN)))
         return known[name].default
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -204,8 +204,8 @@ def check_used(
     if not (unused := [name for name in given if name not in used]):
         return
     takers = [name for name in methods() if {*unused} <= settings_of(*parse_method(name)).keys()]
-    more = ", ..." if len(takers) > _NAMED else ""
-    hint = f"; used by {', '.join(takers[:_NAMED])}{more}" if takers else ""
+    more = ", ..." if len(takers) > NAMED else ""
+    hint = f"; used by {', '.join(takers[:NAMED])}{more}" if takers else ""
     known, wrong = (", ".join(map(written, names)) for names in (used, unused))
     method = method or method_name(start, solver)
     raise InputError(f"{wrong}: not used by method {method}, which takes {known or 'no settings'}{hint}")
@@ -272,7 +272,7 @@ def parse_method(text: str, others: Sequence[str] = ()) -> tuple[str, str]:
     name = text.lower().replace(" ", "")
     name = _ALIASES.get(name, name)
     if name not in (known := methods()):
-        raise unknown_name("method", text, [*known, *_ALIASES, *others])
+        raise unknown_name("method", text, [*known, *_ALIASES, *others], "the table in README.md")
     if name in (alone := _alone()):
         return alone[name]
     start, parenthesis, solver = name.rstrip(")").partition("(")

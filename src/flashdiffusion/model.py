@@ -43,6 +43,7 @@ FACES_SIDE = 128  # pixels a side of the images of the default model
 LARGE, TILE, HALOS = 1024, 256, 16
 # How far noise may carry measurements beyond [0, 1]; images on a 0 to 255 scale lie far outside.
 RANGE = 3.0
+WHITES = (255, 65535)  # what white is in 8 bits and in 16
 
 
 class Model:
@@ -243,7 +244,8 @@ class Model:
         """
         y = problem.y
         if not y.is_floating_point():
-            raise InputError(f"measurements of type {y.dtype}; expected floats on the [0, 1] scale")
+            hint = ": pass y / 255" if y.dtype == torch.uint8 else ""
+            raise InputError(f"measurements of type {y.dtype}; expected floats on the [0, 1] scale{hint}")
         if y.ndim < 2 or len(y) == 0:
             raise InputError(f"measurements of shape {tuple(y.shape)}; expected (B, 3, H, W) with B >= 1")
         if not bool(y.isfinite().all()):
@@ -257,7 +259,11 @@ class Model:
         image = problem.image
         low, high = float(image.min()), float(image.max())
         if low < -RANGE or high > 1 + RANGE:
-            raise InputError(f"measurements range from {low:.3g} to {high:.3g}; expected the [0, 1] scale plus noise")
+            white = next((white for white in WHITES if low > -high and high < 2 * white), None)
+            hint = "" if white is None or high < 0.1 * white else f": divide them by {white}"
+            raise InputError(
+                f"measurements range from {low:.3g} to {high:.3g}; expected the [0, 1] scale plus noise{hint}"
+            )
         return problem.padded(self.prior.padding((image.shape[2], image.shape[3])))
 
     @torch.no_grad()

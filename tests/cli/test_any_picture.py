@@ -96,8 +96,8 @@ def test_files_that_cannot_be_used_are_named_and_the_others_go_on(
     assert ended.code == 1, ended.err
     assert {path.name for path in (tmp_path / "o").glob("*.png")} == {"a.png", "print.png", "pages.png"}
     for text in (
-        "dot.png: images of height 1 and width 1; expected at least 8 pixels a side",
-        "line.png: images of height 1 and width 10000; expected at least 8 pixels a side",
+        "dot.png: images of 1 x 1 pixels; expected at least 8 pixels a side",
+        "line.png: images of 1 x 10000 pixels (height x width); expected at least 8 pixels a side",
         "float.tif: F image, whose range is not known; expected 8 or 16 bits a channel",
         "panorama.png: too large",
         "megapixels; to take more, set the environment variable FLASHDIFFUSION_MAX_MEGAPIXELS",
@@ -105,6 +105,7 @@ def test_files_that_cannot_be_used_are_named_and_the_others_go_on(
         "pages.tif has 2 frames; the first is taken",
     ):
         assert sum(text in line for line in ended.err.splitlines()) == 1, (text, ended.err)
+    assert "--fit" not in ended.err  # which would leave nothing of a dot and of a line
 
 
 def test_pictures_keep_their_kind_in_python_too(tmp_path, image_folder, tiny_pipeline):

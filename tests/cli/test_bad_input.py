@@ -96,7 +96,7 @@ def test_a_size_that_would_be_little_but_padding(refused, tmp_path, tiny_model, 
     Image.new("RGB", (7, 32)).save(path)
     physics = BLUR if command == "restore" else ()
     line = refused(command, path, "--model", tiny_model, *physics)
-    assert f"{path}: images of height 32 and width 7; expected at least 8 pixels a side (--fit" in line
+    assert f"{path}: images of 32 x 7 pixels (height x width); expected at least 8 pixels a side (--fit" in line
 
 
 @pytest.mark.parametrize("command", ["restore", "severity"])
@@ -515,7 +515,10 @@ def test_a_model_that_does_not_say_its_size(refused, tmp_path, tiny_model, image
     shutil.copytree(tiny_model, model, ignore=shutil.ignore_patterns("model_index.json"))
     image, out = image_folder / "image-00.png", tmp_path / "out"
     line = refused("restore", image, "--physics", "denoising", "--fit", "--model", model, out=out)
-    assert "expected sample_size in its index" in line
+    assert "leave --fit out" in line and "expected sample_size in its index" in line
+    Image.new("RGB", (48, 48)).save(tmp_path / "true.png")
+    line = refused("restore", image, "--physics", "denoising", "--reference", tmp_path / "true.png", "--model", model)
+    assert line.endswith("expected the true image of the result's size\n")
 
 
 # -- no command, or several inputs of which some are bad --------------------------------------------------
@@ -541,7 +544,7 @@ def test_transparent_and_palette_images_keep_their_look_without_a_word(
     path = tmp_path / "converted.png"
     with Image.open(image) as source:
         source.convert(mode).save(path)
-    ended = flash("restore", path, *BLUR, "--steps", 2, "--model", tiny_model, "--out", tmp_path / "out")
+    ended = flash("restore", path, *BLUR, "--method", "ae", "--model", tiny_model, "--out", tmp_path / "out")
     assert ended.code == 0 and ended.err == ""
     with Image.open(tmp_path / "out" / "converted.png") as restored:
         assert restored.mode == written
@@ -554,7 +557,7 @@ def test_one_bad_image_among_three_stops_only_itself(flash, tmp_path, image, tin
         shutil.copy(image, inputs / name)
     (inputs / "b.png").write_text("words")
     out = tmp_path / "out"
-    ended = flash("restore", inputs, *BLUR, "--steps", 2, "--model", tiny_model, "--out", out)
+    ended = flash("restore", inputs, *BLUR, "--method", "ae", "--model", tiny_model, "--out", out)
     assert ended.code == 1
     reason = f"not an image that can be read; expected one of {', '.join(FORMATS)}"
     assert ended.err == f"flashdiffusion: failed: {inputs / 'b.png'}: {reason}\n"

@@ -137,12 +137,14 @@ def test_the_blur_kernel_space_network_is_given_again_to_restore(flash, tmp_path
 def test_a_blur_that_was_told_wrongly_is_said_and_recorded(flash, tmp_path):
     with as_file(files("flashdiffusion") / "assets" / "portrait.png") as path:
         portrait = load_image(path, 128)[None]
-    for name, std in (("right", 1.5), ("wrong", 3.0)):
-        y = GaussianBlur(std)(portrait, torch.Generator().manual_seed(0))
+    for name, std, noise_std in (("right", 1.5, 0.05), ("wrong", 3.0, 0.05), ("noisy", 1.5, 0.15)):
+        y = GaussianBlur(std, noise_std)(portrait, torch.Generator().manual_seed(0))
         np.save(tmp_path / f"{name}.npy", y[0].numpy())
     given = ("--physics", "gaussian-blur:std=1.5", "--out", tmp_path / "out")
-    run = flash("restore", tmp_path / "right.npy", tmp_path / "wrong.npy", *given)
+    run = flash("restore", *(tmp_path / f"{name}.npy" for name in ("right", "wrong", "noisy")), *given)
     assert run.code == 0
-    assert "1 of 2 images do not fit the physics that was told (first: wrong)" in run.err
+    assert "1 of 3 images do not fit the physics that was told (first: wrong)" in run.err
+    assert "1 of 3 images are farther from their measurements than the noise explains, noisy the most" in run.err
     records = json.loads((tmp_path / "out" / "results.json").read_text())["records"]
-    assert [(one["id"], one.get("physics_corrected")) for one in records] == [("right", None), ("wrong", True)]
+    corrected = {one["id"]: one.get("physics_corrected") for one in records}
+    assert corrected == {"right": None, "wrong": True, "noisy": None}

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from flashdiffusion.data import load_image, save_image
 from flashdiffusion.physics import estimate_noise_std
@@ -33,7 +34,9 @@ def _records(folder):
 def test_is_estimated_for_each_image_told_and_recorded(flash, tmp_path, noisy, tiny_model):
     given = (*noisy, "--physics", "gaussian-blur:std=0.5", "--model", tiny_model, "--steps", 3)
     ended = flash("restore", *given, "--noise-std", "auto", "--out", tmp_path / "auto")
-    assert ended.code == 0 and ended.err == "" and "noise" in ended.out
+    assert ended.code == 0 and "noise" in ended.out
+    [line] = ended.err.splitlines()
+    assert "2 of 2 images are farther from their measurements" in line, "the networks are untrained"
     results, records = _records(tmp_path / "auto")
     assert results["noise_std"] == "auto" and results["mean"]["noise_std"] > 0
     assert 0.02 < records["0"]["noise_std"] < 0.07 and 0.1 < records["1"]["noise_std"] < 0.15
@@ -53,6 +56,23 @@ def test_severity_takes_it_too(flash, noisy, tiny_model):
         found = [one["noise_std"] for one in json.loads(ended.out)["records"]]
         assert 0.02 < found[0] < 0.07 and 0.1 < found[1] < 0.15
     assert all("noise_std" not in one for one in json.loads(flash(*given, "0.1").out)["records"])
+
+
+def test_is_no_less_than_rounding_to_the_bits_of_the_file(flash, tmp_path, tiny_model):
+    levels = np.tile(np.linspace(0, 1, 32), (32, 1))
+    for name, whole in (("8.png", np.uint8), ("16.png", np.uint16)):
+        Image.fromarray((levels * np.iinfo(whole).max).astype(whole)).save(tmp_path / name)
+    np.save(tmp_path / "8.npy", (255 * levels).astype(np.uint8))
+    np.save(tmp_path / "float.npy", np.full((32, 32), 0.5, np.float32))
+    files = ("8.png", "16.png", "8.npy", "float.npy")
+    given = [tmp_path / name for name in files]
+    ended = flash("severity", *given, "--noise-std", "auto", "--model", tiny_model, "--json")
+    assert ended.code == 0, ended.err
+    found = dict(zip(files, (one["noise_std"] for one in json.loads(ended.out)["records"]), strict=True))
+    rounding = [1 / (2**bits - 1) / 12**0.5 for bits in (8, 16)]
+    assert found["8.png"] == found["8.npy"] == pytest.approx(rounding[0], rel=1e-4)
+    assert found["16.png"] == pytest.approx(rounding[1], rel=1e-4)
+    assert found["float.npy"] < rounding[1] / 10
 
 
 @pytest.mark.parametrize(

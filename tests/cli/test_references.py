@@ -82,8 +82,24 @@ def test_a_true_image_of_another_size_is_refused_but_with_fit(flash, tmp_path, t
     options = (source, *PHYSICS, "--reference", truth, "--model", tiny_model)
     ended = flash("restore", *options, "--out", tmp_path / "o")
     assert ended.code == 2
-    assert "a.png has 48x48 pixels and the result 32x32; expected the true image of the result's size" in ended.err
+    expected = "a.png has 48 x 48 pixels and the result 32 x 32 pixels; expected the true image of the result's size"
+    assert f"{expected} (--fit crops and resizes both)\n" in ended.err
     assert flash("restore", *options, "--fit", "--out", tmp_path / "fitted").code == 0
+    assert flash("degrade", source, *PHYSICS[:2], "--out", tmp_path / "m").code == 0
+    ended = flash("restore", tmp_path / "m", *options[3:], "--out", tmp_path / "o")
+    assert ended.code == 2 and f"{expected}\n" in ended.err, "--fit is for images"
+
+
+def test_a_true_image_of_another_size_is_refused_before_its_image_is_restored(flash, tmp_path, tiny_model):
+    source, truth = _images(tmp_path / "in", "a.png", "b.jpg"), _images(tmp_path / "truth", "a.png", size=48)
+    turned, exif = Image.open(source / "b.jpg").resize((32, 24)), Image.Exif()
+    turned.save(source / "b.jpg")
+    exif[0x0112] = 6  # stored as 24 x 32, and turned
+    turned.transpose(Image.Transpose.ROTATE_90).save(truth / "b.jpg", exif=exif)
+    options = (*PHYSICS, "--reference", truth, "--model", tiny_model, "--out", tmp_path / "o")
+    ended = flash("restore", source, *options)
+    assert ended.code == 1 and f"{truth / 'a.png'} has 48 x 48 pixels and the result 32 x 32 pixels" in ended.err
+    assert [*_compared(tmp_path / "o")] == ["b.jpg"] and not (tmp_path / "o" / "a.png").exists()
 
 
 def test_measurement_files_know_their_noise(flash, tmp_path, tiny_model):

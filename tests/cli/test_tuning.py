@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -92,6 +93,22 @@ def test_the_command_refuses_to_continue_another_search(tune, tmp_path):
     ended = tune(*grid, "--resume")
     assert ended.code == 2 and "has no journal tune.jsonl beside it to continue" in ended.err
     assert len(_results(tmp_path)["trials"]) == 1
+
+
+def test_a_corrected_physics_is_said_once(tune, tmp_path, monkeypatch):
+    from flashdiffusion.jobs import measuring
+
+    whole = measuring.evaluate
+
+    def correcting(*arguments, **more):
+        for one in whole(*arguments, **more):
+            one.record = replace(one.record, physics_corrected=one.index == 1)
+            yield one
+
+    monkeypatch.setattr(measuring, "evaluate", correcting)
+    ended = tune("--grid", "eta=0.5,1")
+    assert ended.code == 0 and ended.err.count("1 of 2 images do not fit the physics that was told") == 1, ended.err
+    assert f"physics_corrected in {tmp_path / 'tune.jsonl'}" in ended.err
 
 
 def test_images_that_changed_are_noticed(flash, tmp_path, image_folder, tiny_model):

@@ -187,7 +187,7 @@ def test_a_tile_that_is_none_is_refused(pipe, tile):
 
 def test_a_mask_of_another_size_is_refused(pipe):
     physics = RandomInpainting(torch.ones(1, 1, 200, 200))
-    with pytest.raises(InputError, match="with a mask of"):
+    with pytest.raises(InputError, match=r"with a mask of .*: crop and resize the mask as its image was"):
         pipe(_picture(), physics, tile=48)
 
 

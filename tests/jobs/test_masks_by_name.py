@@ -132,7 +132,7 @@ def test_a_mask_of_the_original_size_is_fitted_as_the_image_is(flash, tmp_path, 
     Image.fromarray(mask[:30]).save(tmp_path / "odd.png")
     odd = ("--physics", f"random-inpainting:mask={tmp_path / 'odd.png'}", "--out", tmp_path / "odd")
     ended = flash("restore", image, *options, *odd)
-    assert ended.code == 2 and "with a mask of (30, 48)" in ended.err
+    assert ended.code == 2 and "with a mask of 30 x 48 pixels (height x width)" in ended.err
 
 
 def test_what_a_lost_pixel_enters_when_a_picture_is_resized_is_lost():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from flashdiffusion.errors import InputError
+from flashdiffusion.errors import InputError, sized
 from flashdiffusion.metrics import METRICS, Metric, Metrics, all_metrics, headings, psnr, register
 
 
@@ -70,7 +70,10 @@ def test_an_image_too_small_has_no_figure_but_a_reason(name):
         if there:
             assert quality.values[name] == quality.values[name], "not NaN"
         else:
-            assert quality.missing[name] == f"the image is {width}x{height}; {name} needs sides of {smallest} pixels"
+            assert (
+                quality.missing[name]
+                == f"the image has {sized(height, width)}; {name} needs sides of {smallest} pixels"
+            )
 
 
 class _Smallest:
@@ -92,7 +95,7 @@ def test_small_images_are_restored_all_the_same(flash, tiny_model, tmp_path):
         *("restore", small, "--reference", tmp_path, "--model", tiny_model, "--method", "ae"),
         *("--physics", "gaussian-blur:std=1", "--out", tmp_path / "o"),
     )
-    assert ended.code == 0 and "note: the image is 8x8; ssim needs sides of 11 pixels" in ended.err
+    assert ended.code == 0 and "note: the image has 8 x 8 pixels; ssim needs sides of 11 pixels" in ended.err
     record = json.loads((tmp_path / "o" / "results.json").read_text())["records"][0]
     assert "psnr" in record and "ssim" not in record and "ssim" in record["missing"]
 

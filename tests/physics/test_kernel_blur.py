@@ -101,7 +101,10 @@ def test_says_what_is_wrong_with_a_kernel(kernel, said):
 def test_refuses_kernels_larger_than_the_image_or_for_other_channels():
     assert Blur(_kernel(24, 20)).A(_x()).shape == _x().shape
     for shape in ((25, 3), (3, 21)):
-        with pytest.raises(InputError, match=r"kernel of .* for images of 24 x 20; expected one that is not larger"):
+        with pytest.raises(
+            InputError,
+            match=r"kernel of .* for images of 24 x 20 pixels \(height x width\); expected one that is not larger",
+        ):
             Blur(_kernel(*shape)).A(_x())
     with pytest.raises(InputError, match="3 kernels for 1 channels; expected one per channel"):
         Blur(_kernel(3, 3, 3)).A(_x()[:, :1])

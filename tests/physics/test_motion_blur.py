@@ -3,6 +3,7 @@ import torch
 
 from flashdiffusion.errors import InputError
 from flashdiffusion.physics import CameraShake, MotionBlur
+from flashdiffusion.physics.mixed import concatenate
 
 
 def _x():
@@ -31,6 +32,17 @@ def test_angles_run_counter_clockwise():
 def test_a_line_is_as_long_as_it_says():
     (described,) = MotionBlur.from_line([24.0], [0.0]).describe()
     assert described["std"] == pytest.approx(24 / 24**0.5, rel=0.02)  # L / sqrt(12) along it, 0 across
+    assert (described["length"], described["angle"]) == (24, 0)
+
+
+def test_a_line_is_known_by_length_and_angle_and_a_drawn_path_is_not():
+    lines = MotionBlur.from_line([9.0, 12.0], 30.0)
+    drawn = MotionBlur.from_std([2.0], torch.Generator().manual_seed(0))
+    rows = concatenate([lines.take(torch.tensor([1])), drawn])
+    line, path = MotionBlur.from_params(rows.params, 0.05).describe()
+    assert (line["length"], line["angle"]) == (12, 30) and path.keys() == {"physics", "std"}
+    (old,) = MotionBlur.from_params({"kernel": drawn.params["kernel"]}, 0.05).describe()
+    assert old == path
 
 
 def test_is_the_camera_shake_of_a_camera_without_response():

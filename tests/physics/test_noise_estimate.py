@@ -46,7 +46,7 @@ def test_refuses_what_says_nothing_of_noise():
         estimate_noise_std(torch.zeros(2, 40))
     with pytest.raises(InputError, match=r"torch.uint8 measurements"):
         estimate_noise_std(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
-    with pytest.raises(InputError, match=r"3 x 90 pixels with 0 places"):
+    with pytest.raises(InputError, match=r"3 x 90 pixels \(height x width\) with 0 places"):
         estimate_noise_std(torch.zeros(1, 3, 3, 90))
     few = RandomInpainting.from_ratio(0.8, (64, 64), torch.Generator().manual_seed(0))
     y = few(_smooth(1, 64), torch.Generator().manual_seed(0))

@@ -35,6 +35,11 @@ def test_a_path_spreads_as_far_as_it_says():
     assert not torch.equal(_drawn([2.0, 2.0]).params["kernel"][0], _drawn([2.0, 2.0]).params["kernel"][1])
 
 
+def test_says_path_and_response():
+    (described,) = _drawn([2.0]).describe()
+    assert described["gamma"] == pytest.approx(2.2) and abs(described["std"] - 2) < 0.2
+
+
 @pytest.mark.parametrize("bad", [[-0.1], [11.0], [float("nan")]])
 def test_refuses_std_out_of_range(bad):
     with pytest.raises(InputError, match="shake std"):

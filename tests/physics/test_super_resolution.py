@@ -38,7 +38,7 @@ def test_factor_one_is_the_identity():
 
 
 def test_refuses_images_that_the_factor_does_not_divide():
-    with pytest.raises(InputError, match="multiples of 4: cut them to 32 x 28"):
+    with pytest.raises(InputError, match=r"multiples of 4: cut them to 32 x 28 pixels \(height x width\)"):
         SuperResolution([4, 4]).A(_x(32, 30))
     with pytest.raises(InputError, match=r"128 x 128 pixels cannot be made smaller 3 times.*: cut them to 126 x 126"):
         SuperResolution(3).A(_x(128, 128))

@@ -74,6 +74,12 @@ def test_an_exponent_beyond_1_is_refused():
         PatchAutoencoder.fitted(torch.rand(1, 3, 8, 8), 2, 2)
 
 
+def test_its_training_leaves_the_autoencoder_s_folder_alone_and_no_latents(tiny_photos):
+    files = {f"{stage}{end}" for stage in ("denoiser", "severity") for end in (".ckpt", ".csv", "-samples.png")}
+    folders = {"autoencoder", "denoiser", "scheduler", "severity_encoder", "model_index.json"}
+    assert {path.name for path in tiny_photos.iterdir()} == files | folders
+
+
 def test_a_model_of_photographs_restores_any_size(tiny_photos):
     pipe = FlashPipeline.from_pretrained(tiny_photos)
     assert isinstance(pipe.prior.autoencoder, PatchAutoencoder)
@@ -126,7 +132,7 @@ def test_where_one_size_is_needed_images_are_cropped_and_it_is_said(tiny_photos,
     options = ("--model", tiny_photos, "--levels", 2, "--limit", 1, "--out", tmp_path / "ordering.json")
     ended = flash("ordering", "--data", image_folder, "--task", "gaussian-blur", *options)
     assert ended.code == 0
-    assert "images are cropped and resized to 144x144: the model has no size of its own" in ended.err
+    assert "images are cropped and resized to 144 x 144 pixels: the model has no size of its own" in ended.err
 
 
 def test_an_image_that_an_operator_refuses_fails_alone(tiny_photos, flash, tmp_path):

@@ -7,7 +7,17 @@ import pytest
 import torch
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics import JPEG, BoxInpainting, Denoising, GaussianBlur, Operator
+from flashdiffusion.physics import (
+    JPEG,
+    BoxInpainting,
+    Compose,
+    Denoising,
+    GaussianBlur,
+    Mixed,
+    Operator,
+    RandomInpainting,
+)
+from flashdiffusion.priors.padding import Padding
 from flashdiffusion.solvers import Problem, Proximal
 from flashdiffusion.solvers.consistency import Consistency, gauss_newton, white_variance
 from flashdiffusion.solvers.estimate import in_holes
@@ -114,6 +124,25 @@ def test_pixels_take_from_y_what_the_decoder_cannot_show():
     found = Consistency(decoder_error=c).pixels(shown, Problem(y, physics))
     torch.testing.assert_close(found, (shown / c**2 + y / 0.05**2) / (1 / c**2 + 1 / 0.05**2), atol=1e-5, rtol=1e-4)
     assert torch.equal(Consistency(decoder_error=0.0).pixels(shown, Problem(y, physics)), shown)
+
+
+@pytest.mark.parametrize("error", [0.0, 0.02])
+def test_pixels_that_a_mask_kept_without_noise_are_kept_exactly(error):
+    x = torch.rand(3, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    mask = torch.ones(3, 12, 12)
+    mask[:, 3:9, 3:9] = 0
+    holes, blur = RandomInpainting(mask, [0.0, 0.1, 0.0]), GaussianBlur([0.5], 0.0)
+    blurred = Compose(blur, holes.take(torch.tensor([2])))
+    physics = Mixed([(torch.tensor([0, 1]), holes.take(torch.tensor([0, 1]))), (torch.tensor([2]), blurred)])
+    problem = replace(Problem(physics.A(x), physics), excess=torch.full((3,), 0.1)).padded(Padding((12, 12), (16, 16)))
+    shown = problem.for_network(0.8 * x)
+    found = Consistency(decoder_error=error).pixels(shown, problem)
+    assert found.shape == shown.shape
+    kept, own = mask[:, None].expand_as(x) == 1, problem.cropped(found)
+    assert torch.equal(own[0][kept[0]], x[0][kept[0]])
+    for row in (1, 2):
+        assert not torch.isclose(own[row], x[row])[kept[row]].any()
+    torch.testing.assert_close(own[0][~kept[0]], 0.8 * x[0][~kept[0]])
 
 
 def _solver(**settings):

@@ -10,7 +10,7 @@ from flashdiffusion.cli import options
 from flashdiffusion.cli.command import option
 from flashdiffusion.cli.delivery import Delivery
 from flashdiffusion.cli.inputs import Failures, noted
-from flashdiffusion.errors import InputError, UnsuitedError, check_name, note, unknown_name
+from flashdiffusion.errors import InputError, UnsuitedError, note, unknown_name
 
 if TYPE_CHECKING:
     from flashdiffusion.jobs import EvaluateJob, Item
@@ -35,11 +35,11 @@ class TasksOptions(options.DataOptions):
     @property
     def each(self) -> list[options.TaskOptions]:
         """Each task; raises InputError for one that is unknown or given twice."""
-        from flashdiffusion.physics import TASKS
+        from flashdiffusion.physics import get_task
 
         tasks = self.task or ["gaussian-blur"]
         for task in tasks:
-            check_name("task", task, TASKS)
+            get_task(task)
             if tasks.count(task) > 1:
                 raise InputError(f"task {task} is given {tasks.count(task)} times; expected each once")
         return [options.TaskOptions(self.data, self.split, task, self.noise_std) for task in tasks]

@@ -37,6 +37,15 @@ def _start(job: "Job", items: "Sequence[Item]", run: RunOptions) -> "Iterator[It
     return iter(tqdm(dones, total=len(items), unit="image", delay=2))
 
 
+def note_corrected(ids: Sequence[str], images: int, records: Path) -> None:
+    """Say which of the images were restored with a corrected physics, and where their records are."""
+    if ids:
+        note(
+            f"{len(ids)} of {images} images do not fit the physics that was told (first: {ids[0]}); they were restored "
+            f"with it corrected (physics_corrected in {records}): check its strength"
+        )
+
+
 @dataclass
 class Delivery:
     """One run: a job's items done where `run` says, written as they come, and reported in `results`.
@@ -80,12 +89,7 @@ class Delivery:
                 about = {**self.about, **more(records)}
                 with self._writing(journal):
                     journal.finish(report(self.job.model.torch_device, about, records, failed))
-            if corrected := [record.id for record in records if record.physics_corrected]:
-                note(
-                    f"{len(corrected)} of {len(records)} images do not fit the physics that was told (first: "
-                    f"{corrected[0]}); they were restored with it corrected (physics_corrected in {self.results}): "
-                    "check its strength"
-                )
+            note_corrected([record.id for record in records if record.physics_corrected], len(records), self.results)
             return records
 
     def _stands(self, row: dict[str, Any], item: "Item | None") -> bool:
@@ -99,10 +103,14 @@ class Delivery:
         """Keep what comes: records as JSON, and reasons, by name."""
         rows: dict[str, dict[str, Any]] = {}
         failed: dict[str, str] = {}
+        shared: dict[str, list[tuple[int, str]]] = {}
+        missing = [item for item in self.items if item.name not in journal.done]
         try:
-            for done in _start(self.job, [item for item in self.items if item.name not in journal.done], self.run):
+            for done in _start(self.job, missing, self.run):
                 for text in done.notes:
                     note(text)
+                for what, which in done.shared.items():
+                    shared.setdefault(what, []).append((done.index, which))
                 if done.reason is not None:
                     self.failures.reasons.append((done.source or done.name, done.reason))
                     failed[done.name] = done.reason
@@ -117,6 +125,8 @@ class Delivery:
             raise
         finally:
             journal.close()
+        for what, images in shared.items():
+            note(f"{len(images)} of {len(missing)} images {what}; first: {min(images)[1]}")
         if lost := [item.name for item in self.items if item.name not in journal.done | rows | failed]:
             raise RuntimeError(
                 f"{len(lost)} of {len(self.items)} images have no result, {lost[0]} the first; --resume does them; "

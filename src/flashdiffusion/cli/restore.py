@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from flashdiffusion.jobs.records import Record
 
 
+INCONSISTENT = 1.5  # of a result's consistency, from where the user is told
+
+
 @dataclass(frozen=True)
 class DamageOptions:
     """What damaged the images."""
@@ -140,7 +143,7 @@ def command(
     from flashdiffusion.data.measurements import SUFFIX
     from flashdiffusion.jobs import Item, RestoreJob
 
-    method.parts()
+    _, solver = method.parts()
     truth.check(output.out)
     files = named(inputs)
     unknown = [path for path in files.values() if path.suffix != SUFFIX]  # what damaged it, they do not say
@@ -175,6 +178,23 @@ def command(
     if records := delivery(settings_of):
         if not unknown and damage.unused is not None:
             note(damage.unused)
+        if solver != "prior":  # which does not fit the measurement
+            _note_inconsistent(records)
         title = f"{method.name}, model {model.name}: images and results.json in {output.out}"
         print_records(title, records, as_json, about)
     return delivery.failures.finish(len(files))
+
+
+def _note_inconsistent(records: "Sequence[Record]") -> None:
+    """Say which results contradict their measurements, where the physics is the user's word and was not corrected."""
+    from flashdiffusion.data.measurements import SUFFIX
+
+    told = [one for one in records if Path(one.file or "").suffix != SUFFIX and not one.physics_corrected]
+    far = {one.id: value for one in told if (value := one.metrics.get("consistency", 0.0)) > INCONSISTENT}
+    if far:
+        worst = max(far, key=far.__getitem__)
+        note(
+            f"{len(far)} of {len(records)} images are farther from their measurements than the noise explains, {worst} "
+            f"the most ({far[worst]:.3g} times): the physics or the noise that was told may not be what damaged them "
+            "(consistency, docs/metrics.md)"
+        )

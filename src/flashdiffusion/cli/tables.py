@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,8 +45,8 @@ def print_records(
     _print_whole(table)
     # What needs no true image was not asked for, so that it is not missed.
     missing = [one for record in records for one in (record.missing or {}).items() if METRICS[one[0]].fit is None]
-    for reason in dict.fromkeys(reason for _, reason in missing):
-        note(reason)
+    for reason, count in Counter(reason for _, reason in missing).items():
+        note(reason if len(records) == 1 else f"{count} of {len(records)} images: {reason}")
 
 
 def print_table(table: "Table") -> None:

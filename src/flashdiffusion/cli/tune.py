@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from flashdiffusion.cli import options
 from flashdiffusion.cli.command import option
+from flashdiffusion.cli.delivery import note_corrected
 from flashdiffusion.cli.inputs import noted
 from flashdiffusion.cli.tables import figures
 from flashdiffusion.errors import InputError
@@ -143,6 +144,7 @@ def command(
         wanted = [trials for trials in (search.trials, len(plan.first) if plan.is_grid else None) if trials]
         trials = min(wanted, default=TRIALS)
         _run(found, trials, len(data), lambda settings, rows: run(settings=settings, rows=rows), method, images.task)
+        note_corrected(found.corrected, len(data), journal)
         _report(found, made_by(pipeline.prior.device, about), out, stem)
         winner = found.best()
         if folder is not None:

@@ -28,7 +28,14 @@ _NUMBERS = _FLOATS | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 1
 
 
 def read_array(path: str | Path) -> Tensor:
-    """Read a measurement as float32 (..., H, W), channels first; `_choose` picks one of several arrays.
+    """Read a measurement as float32 (..., H, W), channels first; see `read_rounded`."""
+    return read_rounded(path)[0]
+
+
+def read_rounded(path: str | Path) -> tuple[Tensor, int | None]:
+    """Read a measurement as float32 (..., H, W), and the bits of its values, None for floats.
+
+    Of several arrays, the one named `y` or `measurement` is taken.
 
     Raises:
         InputError: missing, damaged, too large, without an array to choose, or of another type than uint8, uint16
@@ -44,7 +51,7 @@ def read_array(path: str | Path) -> Tensor:
                 kind = f"{array.layout} tensor of {array.dtype}"
                 raise InputError(f"{path} holds a {kind}; expected a dense one of {_KNOWN}")
             array = (array.float() if array.is_floating_point() else array).detach().numpy()
-        return from_numpy(array)
+        return from_numpy(array), None if array.dtype.kind == "f" else 8 * array.dtype.itemsize
     except InputError as error:
         raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
     except Exception as error:  # of a damaged file the readers raise anything, RecursionError among it

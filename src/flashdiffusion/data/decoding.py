@@ -3,6 +3,7 @@
 import io
 import os
 import warnings
+from pathlib import Path
 from threading import Lock
 
 import numpy as np
@@ -35,6 +36,9 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+SWAPPING = {  # width and height
+    *(Image.Transpose.TRANSPOSE, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270),
+}
 _ALPHA = {"RGBA", "LA", "PA", "RGBa", "La"}
 
 
@@ -60,6 +64,15 @@ def decode_image(data: bytes, name: str) -> Image.Image:
         pixels = pixels.transpose(turn)
     pixels.info = {"mode": image.mode, "notes": notes}
     return pixels
+
+
+def size_of(path: str | Path) -> tuple[int, int]:
+    """Give the height and width of an image file, upright, without its pixels; raises InputError if it is none."""
+    with blamed_on(path, InputError), _FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size[::-1] if _turn(image, []) in SWAPPING else image.size
+    return height, width
 
 
 def upright(image: Image.Image, notes: list[str]) -> Image.Transpose | None:

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from flashdiffusion.data.decoding import DEEP, STORED, in_srgb
+from flashdiffusion.data.decoding import DEEP, STORED, SWAPPING, in_srgb
 from flashdiffusion.errors import InputError, blamed_on
 
 _STRAIGHT = {"L", "LA", "RGB", "RGBA"}  # modes whose values are taken as they are
@@ -16,9 +16,6 @@ _TURNS = {
     Image.Transpose.ROTATE_270: lambda a: np.rot90(a, 3),
     Image.Transpose.TRANSVERSE: lambda a: a[::-1, ::-1].swapaxes(0, 1),
     Image.Transpose.ROTATE_90: lambda a: np.rot90(a, 1),
-}
-_SWAPPING = {  # width and height
-    *(Image.Transpose.TRANSPOSE, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270),
 }
 
 
@@ -71,7 +68,7 @@ def _deep(image: Image.Image, data: bytes, name: str) -> np.ndarray:
     with blamed_on(f"{name}: damaged image of 16 bits a channel", InputError):
         values = np.asarray(decode(data))
     turn = image.info[STORED]
-    size = image.size[::-1] if turn not in _SWAPPING else image.size
+    size = image.size[::-1] if turn not in SWAPPING else image.size
     if values.ndim == 3 and values.shape[0] in {3, 4} and values.shape[1:] == size:
         values = np.moveaxis(values, 0, 2)  # a plane for each channel
     if values.ndim == 3 and values.shape[:2] == size:

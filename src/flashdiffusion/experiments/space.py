@@ -19,6 +19,7 @@ from optuna.trial import Trial
 
 from flashdiffusion.errors import InputError, unknown_name
 from flashdiffusion.methods import (
+    SETTINGS_IN,
     Settings,
     all_settings,
     check_used,
@@ -115,7 +116,7 @@ def parse_ranges(text: str) -> dict[str, BaseDistribution]:
     for item in text.split():
         name, _, span = item.partition("=")
         if (name := setting_called(name)) not in known:
-            raise unknown_name("setting", name, known)
+            raise unknown_name("setting", name, known, SETTINGS_IN)
         if name in found:
             raise InputError(f"{item}: {name} is given twice; expected once")
         if (kind := known[name].type) not in (int, float):

@@ -88,6 +88,12 @@ class Search:
         return [self._trial(one) for one in self._all if one.state.is_finished()]
 
     @property
+    def corrected(self) -> list[str]:
+        """Ids of the images that a trial restored with their physics corrected, see `Restored`."""
+        rows = (row for one in self._all for name, row in one.user_attrs.items() if name != PRUNED)
+        return [*dict.fromkeys(row["id"] for row in rows if row.get("physics_corrected"))]
+
+    @property
     def _all(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from safetensors.torch import save
 
 from flashdiffusion.data import ImageDataset, encode_image
+from flashdiffusion.errors import sized
 from flashdiffusion.jobs.job import Item, ModelChoice
 from flashdiffusion.jobs.measuring import Evaluated, Measure, evaluate
 from flashdiffusion.methods import DEFAULT_METHOD, Settings
@@ -118,7 +119,9 @@ def open_data(
     """Images at the size the model was trained on, see `ImageDataset`; at `SQUARE` if it has none of its own."""
     images = ImageDataset(data, pipeline.sample_size or SQUARE, limit, cache_gib, split)
     if pipeline.sample_size is None:
-        images.notes.append(f"images are cropped and resized to {SQUARE}x{SQUARE}: the model has no size of its own")
+        images.notes.append(
+            f"images are cropped and resized to {sized(SQUARE, SQUARE)}: the model has no size of its own"
+        )
     return images
 
 

@@ -25,7 +25,8 @@ class Item:
     record: what is known of the image, as in a results file. pngs: images by what they show ("restored", "severity",
     "clean", "measured"), as PNG files. features: what distances of whole runs need of the image, as a safetensors file;
     empty if there is nothing. reason: what went wrong; with a record, this was not the restoration. source:
-    the file that the reason is about, if it could not be read. notes: what the user should be told. fitted: whether the
+    the file that the reason is about, if it could not be read. notes: what the user should be told. shared: the same of
+    what may be so of many images, to be told once: what is so of them, and how this one is named. fitted: whether the
     image was cropped and resized. kind: of picture that its result is to be. noise_std: σ_y that was estimated from it.
     """
 
@@ -38,6 +39,7 @@ class Item:
     reason: str | None = None
     source: str | None = None
     notes: tuple[str, ...] = ()
+    shared: Mapping[str, str] = field(default_factory=dict)
     fitted: bool = False
     kind: Kind = field(default_factory=Kind, compare=False)
     noise_std: float | None = None

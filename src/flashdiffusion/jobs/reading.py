@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.data import Kind, MeasurementFile, Picture, read_picture
-from flashdiffusion.data.arrays import ARRAYS, read_array
+from flashdiffusion.data.arrays import ARRAYS, read_rounded
 from flashdiffusion.data.measurements import SUFFIX
 from flashdiffusion.engine.tiling import Tiling, tiling_of
-from flashdiffusion.errors import FlashDiffusionError, InputError, SizeError
+from flashdiffusion.errors import FlashDiffusionError, InputError, SizeError, sized
 from flashdiffusion.jobs.job import Item
 from flashdiffusion.jobs.parse import parse_physics, says_noise, takes_alpha
 from flashdiffusion.jobs.tiles import InTiles
@@ -21,6 +21,7 @@ from flashdiffusion.seeds import image_generator
 from flashdiffusion.solvers import Problem
 from flashdiffusion.solvers.rows import Unknown
 
+FEWEST, LONGEST = 4, 8  # of images that are worth cropping: pixels of the shorter side, and times it of the longer
 Note = Callable[[str], None]
 Read = tuple[Tensor, BatchedPhysics | None]  # y (1, ...) and its physics, if known
 
@@ -43,14 +44,18 @@ def read_truth(path: Path, size: tuple[int, int], fitted: bool, note: Note) -> T
         InputError: it cannot be read, or has another size.
     """
     picture = read_noted(path, note)
-    truth = (picture.fitted(*size) if fitted else picture).values[None]
-    height, width = truth.shape[2:]
-    if (height, width) != size:
+    truth = picture.fitted(*size) if fitted else picture
+    check_size(path, truth.size, size)
+    return truth.values[None]
+
+
+def check_size(path: Path, own: tuple[int, int], size: tuple[int, int], hint: str = "") -> None:
+    """Raise InputError, with a hint, unless a true image is of a result's height and width."""
+    if own != size:
         raise InputError(
-            f"{path} has {width}x{height} pixels and the result {size[1]}x{size[0]}; expected the true image of the "
-            "result's size (--fit crops and resizes both)"
+            f"{path} has {sized(*own)} and the result {sized(*size)}; expected the true image of the result's "
+            f"size{hint}"
         )
-    return truth
 
 
 def is_image(path: Path) -> bool:
@@ -96,7 +101,10 @@ class Reader:
         tile: int | None = 0,
     ) -> None:
         if fit and pipeline.sample_size is None:
-            raise InputError("--fit: the model's folder does not say its image size; expected sample_size in its index")
+            raise InputError(
+                "--fit: the model says no image size of its own, as one of photographs has none; leave --fit out, and "
+                "images are restored at theirs; of a model for one size, expected sample_size in its index"
+            )
         if noise_std is None and physics is not None:
             check_estimable(physics)
         self.pipeline, self.physics, self.noise_std, self.seed = pipeline, physics, noise_std, seed
@@ -122,7 +130,7 @@ class Reader:
             else:
                 checked = problem = self.pipeline.check(problem)
         except SizeError as error:
-            if self.fit or not is_image(path):
+            if not self.fit_helps(path, (y.shape[2], y.shape[3])):
                 raise
             raise InputError(f"{error} (--fit crops and resizes images)") from error
         if not isinstance(checked.physics, Unknown):
@@ -130,6 +138,12 @@ class Reader:
         for text in doubts(problem.y, problem.physics):
             item.note(f"{path}: {text}")
         return problem
+
+    def fit_helps(self, path: Path, size: tuple[int, int]) -> bool:
+        """Whether --fit helps with an input of this size: it is for images, and leaves little of a line of pixels."""
+        short, long = sorted(size)
+        able = is_image(path) and not self.fit and self.pipeline.sample_size is not None
+        return able and short >= FEWEST and long <= LONGEST * short
 
     def _size(self, path: Path, original: tuple[int, int]) -> tuple[int, int] | None:
         """Height and width that an image is fitted to: those of the measurement of one of the model's size."""
@@ -155,12 +169,12 @@ class Reader:
         item.fitted, item.kind = self.fit, picture.kind
         y = picture.values[None]
         if self.noise_std is None:
-            item.noise_std = estimated(y, physics)
+            item.noise_std = estimated(y, physics, picture.kind.bits)
             physics = self._physics_of(item.name, size, path, original, item.noise_std)
         return y, physics
 
     def _array(self, path: Path, item: Item) -> Read:
-        array = read_array(path)
+        array, bits = read_rounded(path)
         height, width = (1, 1, *array.shape)[-2:]
         physics = self._physics_of(item.name, (height, width), path)
         if physics is None and self.needed:
@@ -174,7 +188,7 @@ class Reader:
                 "or, if it is grey, (H, W)"
             )
         if self.noise_std is None:
-            item.noise_std = estimated(y, physics)
+            item.noise_std = estimated(y, physics, bits)
             physics = self._physics_of(item.name, (height, width), path, noise_std=item.noise_std)
         return y, physics
 
@@ -187,8 +201,8 @@ class Reader:
             physics = PHYSICS[file.physics].cls.from_params(file.params, file.noise_std)
         else:
             raise InputError(
-                f"{path} was made by {file.physics!r}; this library knows {', '.join(PHYSICS)}; if it is of a file of "
-                "yours, give --plugin FILE"
+                f"{path} was made by {file.physics!r}; this library knows those of docs/degradations.md; if it is of a "
+                "file of yours, give --plugin FILE"
             )
         item.fitted, item.kind = file.fitted, file.kind
         return file.y[None], physics
@@ -216,8 +230,8 @@ def check_estimable(physics: str) -> None:
         raise InputError(f"noise std is auto, and {physics} says it too; expected one of them: leave out noise_std=")
 
 
-def estimated(y: Tensor, physics: BatchedPhysics | None) -> float:
-    """Estimate σ_y of one measurement (1, ...), up to 1; raises InputError where that cannot mean anything."""
+def estimated(y: Tensor, physics: BatchedPhysics | None, bits: int | None) -> float:
+    """Estimate σ_y of one measurement (1, ...) of so many bits, up to 1; raises InputError where that means nothing."""
     reason = None
     if physics is not None and not physics.gives_images:
         reason = f"measurements of {physics.names[0]} are no images"
@@ -225,7 +239,8 @@ def estimated(y: Tensor, physics: BatchedPhysics | None) -> float:
         reason = f"that of {physics.names[0]} is of two parts, of which its gain says one"
     if reason is not None:
         raise InputError(f"noise std is auto: noise is estimated from images, and {reason}; expected a number")
-    return min(1.0, float(estimate_noise_std(y, None if physics is None else physics.measured(torch.ones_like(y)))))
+    measured = None if physics is None else physics.measured(torch.ones_like(y))
+    return min(1.0, float(estimate_noise_std(y, measured, bits)))
 
 
 def _with_network(

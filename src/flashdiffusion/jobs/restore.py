@@ -1,6 +1,7 @@
 """Degraded images restored: read in the background, given as they finish."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -8,16 +9,17 @@ from typing import Any
 import torch
 
 from flashdiffusion.data import Kind, encode_image, encode_picture, in_chunks, mapped
+from flashdiffusion.data.decoding import size_of
 from flashdiffusion.data.measurements import SUFFIX
 from flashdiffusion.engine.capacity import Capacity
 from flashdiffusion.engine.options import check_tile
 from flashdiffusion.engine.tiling import Tiling, tiling_of
-from flashdiffusion.errors import FlashDiffusionError, InputError
+from flashdiffusion.errors import FlashDiffusionError, InputError, sized
 from flashdiffusion.jobs.inputs import digest
 from flashdiffusion.jobs.job import Item, ModelChoice
 from flashdiffusion.jobs.measuring import finishing_threads
 from flashdiffusion.jobs.parse import own_files
-from flashdiffusion.jobs.reading import Reader, is_image, read_truth
+from flashdiffusion.jobs.reading import Reader, check_size, read_truth
 from flashdiffusion.jobs.records import Record, compare
 from flashdiffusion.jobs.tiles import InTiles
 from flashdiffusion.methods import DEFAULT_METHOD, Settings, check_used, parse_method, used_settings
@@ -104,7 +106,6 @@ class RestoreWorker:
             raise InputError(f"method {job.method} estimates no severity, so it has no maps; expected e.g. flash or ae")
         Capacity(job.max_in_flight)
         check_tile(job.tile)
-        self.quiet = job.fit or self.pipeline.sample_size is None  # of images far from the model's size
 
     def __call__(self, items: Iterable[Item]) -> Iterator[Item]:
         """Restore the items; each is given once, as soon as it is done."""
@@ -148,6 +149,7 @@ class RestoreWorker:
         try:
             problem = self.reader(item)
             content = self.job.digest_of(item)
+            self._check_truth(item, problem)
         except (FlashDiffusionError, OSError) as error:
             item.source = item.path
             return Failed(item.name, str(error), (item, None, None))
@@ -157,22 +159,37 @@ class RestoreWorker:
         known = Record(item.name, degradation, item.noise_std, file=item.path, digest=content)
         return problem, (item, known, problem)
 
-    def _note_size(self, item: Item, problem: Problem) -> None:
-        """Say once that an image's size is far from the model's."""
-        side = self.pipeline.sample_size
-        if self.quiet or side is None or item.fitted or self._tiling(problem) is not None:
+    def _check_truth(self, item: Item, problem: Problem) -> None:
+        """Raise InputError if the true image has another size than the result will have, before it is restored."""
+        reference, size = self.job.references.get(item.name), None
+        if reference is None or item.fitted:
             return
-        height, width = problem.image.shape[2:]
-        if not 1 / FAR <= min(height, width) / side <= FAR:
-            self.quiet = True
-            item.note(
-                f"{item.path} is restored at {width}x{height} and the model was trained on images of {side}x{side}; "
-                + (
-                    "--fit restores at that size"
-                    if is_image(Path(item.path))
-                    else "degrade it with --fit for that size"
-                )
-            )
+        with suppress(InputError):  # of one that cannot be read the result goes without
+            size = size_of(reference)
+        if size is not None:
+            result = self._size(problem)
+            helps = self.reader.fit_helps(Path(item.path), result)
+            check_size(Path(reference), size, result, " (--fit crops and resizes both)" if helps else "")
+
+    def _size(self, problem: Problem) -> tuple[int, int]:
+        """Height and width of the result."""
+        tiling = self._tiling(problem)
+        return (problem.image.shape[2], problem.image.shape[3]) if tiling is None else tiling.size
+
+    def _note_size(self, item: Item, problem: Problem) -> None:
+        """Note that an image's size is far from the model's."""
+        side = self.pipeline.sample_size
+        if side is None or self.job.fit or item.fitted or self._tiling(problem) is not None:
+            return
+        size, path, remedy = self._size(problem), Path(item.path), ""
+        if 1 / FAR <= min(size) / side <= FAR:
+            return
+        if self.reader.fit_helps(path, size):
+            remedy = ", at which --fit restores them"
+        elif path.suffix == SUFFIX:
+            remedy = f", for which degrade has --size {side}"
+        what = f"are of sizes far from the {sized(side, side)} that the model was trained on{remedy}"
+        item.shared = {what: f"{item.path}, {sized(*size)}"}
 
     # -- where the results are wanted -----------------------------------------------------------------------
 

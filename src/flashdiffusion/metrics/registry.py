@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from flashdiffusion.errors import FlashDiffusionError, InputError, check_name
+from flashdiffusion.errors import FlashDiffusionError, InputError, check_name, sized
 
 
 class Measured(Protocol):
@@ -162,7 +162,7 @@ def _measure(quality: Quality, name: str, call: Callable[[Tensor, Any], Tensor],
     """Add the figure of image x, or why there is none."""
     metric, (height, width) = get_metric(name), x.shape[2:]
     if min(height, width) < metric.smallest:
-        quality.missing[name] = f"the image is {width}x{height}; {name} needs sides of {metric.smallest} pixels"
+        quality.missing[name] = f"the image has {sized(height, width)}; {name} needs sides of {metric.smallest} pixels"
         return
     try:
         value = float(call(x, other))

@@ -8,7 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from flashdiffusion.errors import InputError
+from flashdiffusion.errors import InputError, sized
 from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, Size
 from flashdiffusion.physics.kernel_wizard import CODE_CHANNELS, STRIDE, KernelWizard
 from flashdiffusion.physics.registry import Form, register_physics
@@ -64,7 +64,7 @@ class BlurKernelSpace(BatchedPhysics):
         code = self.params["code"]
         if tuple(x.shape[2:]) != (STRIDE * code.shape[2], STRIDE * code.shape[3]) or 0 in code.shape:
             raise InputError(
-                f"images of {x.shape[2]} x {x.shape[3]} pixels with a kernel code of {code.shape[2]} x "
+                f"images of {sized(*x.shape[2:])} with a kernel code of {code.shape[2]} x "
                 f"{code.shape[3]}; expected sides of {STRIDE} pixels per entry of the code"
             )
         weights = self.network.parameters() if isinstance(self.network, nn.Module) else iter(())

@@ -78,7 +78,7 @@ class Compose(BatchedPhysics):
         first, _, second = bytes(params["kinds"][0].tolist()).decode(errors="replace").partition("+")
         for kind in (first, second):
             if kind not in PHYSICS:
-                raise InputError(f"{cls.name} of {kind!r}; this library knows {', '.join(PHYSICS)}")
+                raise InputError(f"{cls.name} of {kind!r}; this library knows those of docs/degradations.md")
 
         def part(place: str, kind: str, noise: NoiseStd) -> BatchedPhysics:
             own = {key.removeprefix(place): value for key, value in params.items() if key.startswith(place)}

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flashdiffusion.errors import InputError
+from flashdiffusion.errors import InputError, sized
 from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, PerImage, Size, between, per_image, whole
 from flashdiffusion.physics.masks import ALPHA, distance_to_scribble, fit_mask, read_mask
 from flashdiffusion.physics.registry import Form, register_physics
@@ -109,9 +109,12 @@ class RandomInpainting(_Inpainting):
         return [{"physics": self.name, "ratio": round(r, 4)} for r in dropped.tolist()]
 
     def check_size(self, size: Size) -> None:
-        own = tuple(self.params["mask"].shape[2:])
+        own = self.params["mask"].shape[2], self.params["mask"].shape[3]
         if size != own:
-            raise InputError(f"images of {size} pixels with a mask of {own} (height, width); expected one size")
+            raise InputError(
+                f"images of {sized(*size)} with a mask of {sized(*own)}; expected one size: crop and resize the mask "
+                "as its image was, without smoothing"
+            )
 
     def window(self, part: Window) -> Self:
         return self._with(_params={"mask": part.of(self.params["mask"]).clone()}, _derived={})
@@ -178,8 +181,8 @@ class BoxInpainting(_Inpainting):
 
     def _mask(self, height: int, width: int) -> Tensor:
         """True inside the box, (B, 1, height, width)."""
-        rows = self._span("top", "height", height, f"{height} x {width}")
-        return (rows[:, :, None] & self._span("left", "width", width, f"{height} x {width}")[:, None])[:, None]
+        rows = self._span("top", "height", height, sized(height, width))
+        return (rows[:, :, None] & self._span("left", "width", width, sized(height, width))[:, None])[:, None]
 
     def _span(self, start: str, length: str, size: int, whole: str) -> Tensor:
         """(B, size) along one axis, true inside the box."""
@@ -187,7 +190,7 @@ class BoxInpainting(_Inpainting):
         if bool((first + count > size).any()):
             raise InputError(
                 f"box of {start} {first.flatten().tolist()} and {length} {count.flatten().tolist()} does not "
-                f"fit images of {whole} pixels (height x width)"
+                f"fit images of {whole}"
             )
         place = torch.arange(size, device=first.device)
         return (place >= first) & (place < first + count)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flashdiffusion.data.arrays import ARRAYS, read_array
 from flashdiffusion.data.images import read_image, to_tensor
-from flashdiffusion.errors import InputError, blamed_on
+from flashdiffusion.errors import InputError, blamed_on, sized
 from flashdiffusion.physics.base import BatchedPhysics, NoiseStd
 from flashdiffusion.physics.registry import Form, register_physics
 
@@ -38,7 +38,7 @@ class Blur(BatchedPhysics):
 
     def __init__(self, kernel: Tensor | np.ndarray | str | Path, noise_std: NoiseStd = 0.05) -> None:
         what = f"kernel {kernel}" if isinstance(kernel, (str, Path)) else "kernel"
-        super().__init__({"kernel": _normalised(_read(kernel, what), what)}, noise_std)
+        super().__init__({"kernel": normalised(_read(kernel, what), what)}, noise_std)
 
     def describe(self) -> list[dict[str, float | str]]:
         spread = kernel_std(self.params["kernel"].mean(dim=1, keepdim=True))
@@ -58,8 +58,8 @@ class Blur(BatchedPhysics):
             raise InputError(f"{channels} kernels for {x.shape[1]} channels; expected one per channel, or one for all")
         if not self.margin and (height > own[0] or width > own[1]):
             raise InputError(
-                f"kernel of {height} x {width} pixels for images of {own[0]} x {own[1]}; expected one that is not "
-                "larger than the image: cut off its margin, or take larger images"
+                f"kernel of {sized(height, width)} for images of {sized(*own)}; expected one that is not larger "
+                "than the image: cut off its margin, or take larger images"
             )
         return convolve(x, kernel)
 
@@ -88,7 +88,7 @@ def _read(kernel: Tensor | np.ndarray | str | Path, what: str) -> Tensor:
     return values.view(-1, shape[-3] if len(shape) > 2 else 1, *shape[-2:])
 
 
-def _normalised(values: Tensor, what: str) -> Tensor:
+def normalised(values: Tensor, what: str) -> Tensor:
     """Divide kernels (B, C, h, w) by their sums; raises InputError for those that have none."""
     if not bool((finite := values.isfinite()).all()):
         place = (~finite).nonzero()[0].tolist()
@@ -125,7 +125,7 @@ def convolve(x: Tensor, kernel: Tensor) -> Tensor:
     height, width = x.shape[2:]
     if height <= down or width <= across:
         need = f"more than {down}" + (f" and {across}" if across != down else "")
-        raise InputError(f"images of {height} x {width} pixels; this kernel needs {need} a side")
+        raise InputError(f"images of {sized(height, width)}; this kernel needs {need} a side")
     padded = F.pad(x, (across, across, down, down), mode="reflect")
     size = padded.shape[2:]
     # The kernel's centre goes to the origin; what wraps around stays within the padding, which is cut off.

@@ -1,13 +1,14 @@
 """Motion blur: the image is averaged along the camera's path."""
 
+import math
 from typing import Self
 
 import torch
 from torch import Tensor
 
 from flashdiffusion.errors import InputError
-from flashdiffusion.physics.base import NoiseStd, PerImage, between, per_image
-from flashdiffusion.physics.kernel_blur import Blur
+from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, PerImage, between, per_image
+from flashdiffusion.physics.kernel_blur import Blur, normalised
 from flashdiffusion.physics.nonlinear_blur import RADIUS, check_kernel, draw_kernels, rasterise
 from flashdiffusion.physics.registry import Form, register_physics
 from flashdiffusion.physics.tasks import Task
@@ -23,6 +24,7 @@ class MotionBlur(Blur):
     Args:
         kernel: share of the exposure at each offset, (B, 1, 31, 31), non-negative, sum 1.
         noise_std: σ_y on the [0, 1] scale.
+        length, angle: of a straight path, to describe it; NaN for any other. See `from_line`.
 
     Raises:
         InputError: a kernel of another shape or sum, or an image of 15 pixels a side or less.
@@ -31,9 +33,27 @@ class MotionBlur(Blur):
     name = "motion-blur"
     margin = True
 
-    def __init__(self, kernel: Tensor, noise_std: NoiseStd = 0.05) -> None:
+    def __init__(
+        self, kernel: Tensor, noise_std: NoiseStd = 0.05, length: PerImage = math.nan, angle: PerImage = math.nan
+    ) -> None:
         check_kernel(kernel)
-        super().__init__(kernel, noise_std)
+        line = {
+            name: per_image(f"motion {name}", value, "numbers", lambda numbers: ~numbers.isinf(), torch.float32)
+            for name, value in (("length", length), ("angle", angle))
+        }
+        BatchedPhysics.__init__(self, {"kernel": normalised(kernel, "kernel")} | line, noise_std)
+
+    @classmethod
+    def from_params(cls, params: dict[str, Tensor], noise_std: NoiseStd) -> Self:
+        unsaid = torch.full((1,), math.nan)  # in files that hold the kernel alone
+        return super().from_params({"length": unsaid, "angle": unsaid} | params, noise_std)
+
+    def describe(self) -> list[dict[str, float | str]]:
+        lines = zip(self.params["length"].tolist(), self.params["angle"].tolist(), strict=True)
+        return [
+            about | ({} if math.isnan(length) else {"length": round(length, 4), "angle": round(angle, 4)})
+            for about, (length, angle) in zip(super().describe(), lines, strict=True)
+        ]
 
     @classmethod
     def from_line(cls, length: PerImage, angle: PerImage = 0.0, noise_std: NoiseStd = 0.05) -> Self:
@@ -47,10 +67,12 @@ class MotionBlur(Blur):
         degrees = per_image("motion angle", angle, "finite numbers (degrees)", torch.isfinite, torch.float32)
         if len({1, len(pixels), len(degrees)}) > 2:
             raise InputError(f"motion angle is {degrees.tolist()}; expected one number, or {len(pixels)}")
-        pixels, radians = torch.broadcast_tensors(pixels, degrees.deg2rad())
+        pixels, degrees = torch.broadcast_tensors(pixels, degrees)
+        radians = degrees.deg2rad()
         direction = torch.stack([-torch.sin(radians), torch.cos(radians)], dim=1)  # (B, row and column)
         along = torch.linspace(-0.5, 0.5, _POINTS, device=pixels.device)
-        return cls(rasterise(RADIUS + (pixels[:, None] * direction)[:, :, None] * along), noise_std)
+        kernel = rasterise(RADIUS + (pixels[:, None] * direction)[:, :, None] * along)
+        return cls(kernel, noise_std, pixels, degrees)
 
     @classmethod
     def from_std(cls, std: PerImage, generator: torch.Generator, noise_std: NoiseStd = 0.05) -> Self:

@@ -49,7 +49,8 @@ class CameraShake(BatchedPhysics):
         return cls(draw_kernels(std, generator), GAMMA, noise_std)
 
     def describe(self) -> list[dict[str, float | str]]:
-        return [{"physics": self.name, "std": round(s, 4)} for s in kernel_std(self.params["kernel"]).tolist()]
+        spread = kernel_std(self.params["kernel"]).tolist()
+        return [about | {"std": round(std, 4)} for about, std in zip(super().describe(), spread, strict=True)]
 
     @property
     def halo(self) -> int:

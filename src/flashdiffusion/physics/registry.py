@@ -83,5 +83,5 @@ def register_physics(cls: Class, *, forms: Sequence[Form] = (), tasks: Sequence[
 
 def get_physics(name: str) -> Registered:
     """Return the degradation of this name; raises InputError if there is none."""
-    check_name("physics", name, PHYSICS)
+    check_name("physics", name, PHYSICS, "docs/degradations.md")
     return PHYSICS[name]

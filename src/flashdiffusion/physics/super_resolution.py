@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flashdiffusion.errors import InputError
+from flashdiffusion.errors import InputError, sized
 from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, PerImage, constant, per_image, shared, whole
 from flashdiffusion.physics.registry import Form, register_physics
 from flashdiffusion.physics.tasks import Task
@@ -57,15 +57,15 @@ class SuperResolution(BatchedPhysics):
         height, width = x.shape[2:]
         if height % self.factor or width % self.factor:
             raise InputError(
-                f"images of {height} x {width} pixels cannot be made smaller {self.factor} times; expected sides "
-                f"that are multiples of {self.factor}: {self._nearest(height, width)}"
+                f"images of {sized(height, width)} cannot be made smaller {self.factor} times; expected sides that are "
+                f"multiples of {self.factor}: {self._nearest(height, width)}"
             )
         return self._matrix(height, x) @ x @ self._matrix(width, x).mT
 
     def _nearest(self, height: int, width: int) -> str:
         """What to do with images whose sides are no multiples of the factor."""
         cut = [side - side % self.factor for side in (height, width)]
-        return "cut them to {} x {}".format(*cut) if all(cut) else "take larger images"
+        return f"cut them to {sized(*cut)}" if all(cut) else "take larger images"
 
     def A_adjoint(self, y: Tensor) -> Tensor:
         self.check_batch(y)

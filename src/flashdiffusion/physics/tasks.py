@@ -115,7 +115,7 @@ def register_task(task: Task | Mixture) -> None:
 
 def get_task(name: str) -> Task | Mixture:
     """Return the task of this name; raises InputError if there is none."""
-    check_name("task", name, TASKS)
+    check_name("task", name, TASKS, "docs/degradations.md")
     return TASKS[name]
 
 

@@ -42,7 +42,7 @@ def read_measurements(value: Given, physics: Any) -> tuple[Tensor, list[Kind]]:
         parts = [read_measurements(one, physics) for one in value]
         shapes = {tuple(part.shape[1:]) for part, _ in parts}
         if len(shapes) != 1:
-            raise InputError(f"a list of images of the sizes {sorted(shapes)}; expected one size, or use `stream`")
+            raise InputError(f"a list of images of the shapes {sorted(shapes)}; expected one size, or use `stream`")
         return torch.cat([part for part, _ in parts]), [kind for _, kinds in parts for kind in kinds]
     if isinstance(value, (str, Path)) and Path(value).suffix.lower() in ARRAYS:
         value = read_array(value)

@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DModel, VQModel
 from torch import Tensor
 
 from flashdiffusion.data import ensure_directory
-from flashdiffusion.errors import CheckpointError, InputError, SizeError, blamed_on, shown
+from flashdiffusion.errors import CheckpointError, InputError, SizeError, blamed_on, shown, sized
 from flashdiffusion.priors.autoencoder import DiffusersAutoencoder, IdentityAutoencoder
 from flashdiffusion.priors.folder import check_files, load_component, read_json, resolve_folder, save_component
 from flashdiffusion.priors.padding import Padding, Size, reflected
@@ -110,7 +110,7 @@ class LatentPrior(KeepsFloat32Buffers):
             SizeError: a side of less than `LEAST_SIDE` pixels, or than `unit` if that is less.
         """
         if min(size) < (least := min(LEAST_SIDE, self.unit)):
-            raise SizeError(f"images of height {size[0]} and width {size[1]}; expected at least {least} pixels a side")
+            raise SizeError(f"images of {sized(*size)}; expected at least {least} pixels a side")
         padded = self._padded(size)
         return None if padded == size else Padding(size, padded)
 

@@ -114,10 +114,10 @@ class Consistency:
 
     def pixels(self, x: Tensor, problem: Problem) -> Tensor:
         """Move decoded images (B, 3, H, W): y tells of detail that the decoder cannot show."""
-        if not self.decoder_error:
-            return x
-        variance = torch.full_like(x[:, :1], self.decoder_error**2)
-        return gauss_newton(x, variance, problem, lambda image: image, iterations=PIXEL_ITERATIONS).value
+        if self.decoder_error:
+            variance = torch.full_like(x[:, :1], self.decoder_error**2)
+            x = gauss_newton(x, variance, problem, lambda image: image, iterations=PIXEL_ITERATIONS).value
+        return problem.with_exact(x)
 
 
 def white_variance(residual: Tensor) -> Tensor:
