@@ -130,13 +130,13 @@ class ModelOptions:
         Args:
             fit: whether images are cropped and resized to a model's own size.
         """
-        from flashdiffusion.jobs.reading import size_of
+        from flashdiffusion.jobs.reading import size_of_input
         from flashdiffusion.model import DEFAULT_MODEL, embedded_for
 
         first = next(iter(files), None)
         if self.model is not None or fit or first is None:
             return self
-        name = embedded_for(size_of(first))
+        name = embedded_for(size_of_input(first))
         return self if name == DEFAULT_MODEL else replace(self, model=name)
 
     def folder_to_save(self) -> Path:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from flashdiffusion.data import Kind, MeasurementFile, Picture, read_picture
 from flashdiffusion.data.arrays import ARRAYS, read_rounded
+from flashdiffusion.data.decoding import size_of
 from flashdiffusion.data.measurements import SUFFIX
 from flashdiffusion.engine.tiling import Tiling, tiling_of
 from flashdiffusion.errors import FlashDiffusionError, InputError, SizeError, sized
@@ -63,12 +64,12 @@ def is_image(path: Path) -> bool:
     return path.suffix != SUFFIX and path.suffix.lower() not in ARRAYS
 
 
-def size_of(path: Path) -> tuple[int, int] | None:
+def size_of_input(path: Path) -> tuple[int, int] | None:
     """Height and width of what an input holds; None if it cannot be read."""
     try:
         if is_image(path):
-            return read_picture(path).size
-        y = MeasurementFile.load(path).y if path.suffix == SUFFIX else read_array(path)
+            return size_of(path)
+        y = MeasurementFile.load(path).y if path.suffix == SUFFIX else read_rounded(path)[0]
     except FlashDiffusionError:  # which is said where it is read to be restored
         return None
     return (y.shape[-2], y.shape[-1]) if y.ndim > 1 else None
