@@ -56,6 +56,7 @@ def test_a_picture_is_restored_in_tiles(flash, tmp_path, pictures, model):
     tiles = after["large"]["tiles"]
     shape = len(tiles["rows"]), len(tiles["columns"])
     assert min(shape) > 1 and all(np.shape(tiles[key]) == shape for key in ("severity", "start_step", "nfe"))
+    assert [path.name for path in (tmp_path / "maps" / "steps").iterdir()] == ["large.png"]
     for key in ("consistency", "ssim"):
         assert after["large"][key] == pytest.approx(before["large"][key], rel=1e-3)
     ended = flash("restore", pictures, *options, "--out", tiled, "--tile", 48, "--resume")

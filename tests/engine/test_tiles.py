@@ -1,5 +1,7 @@
 """Pictures restored in tiles: the same where everything is local, and gathered whatever becomes of a tile."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -14,8 +16,10 @@ from flashdiffusion import (
 from flashdiffusion.engine import gathering, starting
 from flashdiffusion.engine.batch import Batch, Failed
 from flashdiffusion.engine.slots import Slots
+from flashdiffusion.engine.tiling import TileMap
 from flashdiffusion.errors import InputError
 from flashdiffusion.physics import HDR, Mixed, PhaseRetrieval
+from flashdiffusion.severity import coloured
 from local_model import local_pipeline
 
 SIZE = (92, 140)
@@ -207,3 +211,14 @@ def test_the_embedded_model_is_never_cut_by_itself():
     from flashdiffusion.model import Model
 
     assert Model.from_pretrained().attends
+
+
+def test_the_steps_of_tiles_are_a_picture():
+    steps = torch.tensor([[2, 4], [0, 1]])
+    tiles = TileMap(((0, 8), (4, 12)), ((0, 10), (8, 14)), torch.full((2, 2), torch.nan), torch.zeros(2, 2), steps)
+    picture = tiles.picture
+    assert picture.shape == (3, 12, 14)
+    for row, column, share in ((0, 0, 0.5), (5, 8, 0.5), (5, 9, 1.0), (6, 8, 0.0), (11, 13, 0.25)):
+        assert picture[:, row, column].tolist() == pytest.approx(coloured(torch.tensor([[share]]))[:, 0, 0].tolist())
+    none = replace(tiles, nfe=torch.zeros_like(steps)).picture
+    assert bool((none == coloured(torch.zeros(12, 14))).all())

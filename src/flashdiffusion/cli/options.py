@@ -27,7 +27,7 @@ Maps = Annotated[
     Path | None,
     option(
         "Folder for a picture of each image's severity map: the estimate's standard deviation at each place, from 0 "
-        "(blue) to 1 latent unit or more (yellow: nothing is known)."
+        "(blue) to 1 latent unit or more (yellow: nothing is known); in its folder steps, of the steps of tiles."
     ),
 ]
 Tile = Annotated[

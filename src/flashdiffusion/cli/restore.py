@@ -139,9 +139,10 @@ def command(
     seed: options.Seed = 0,
 ) -> int:
     """Restore images: writes NAME.png for each, and results.json with one record per image."""
-    from flashdiffusion.data import write_bytes
+    from flashdiffusion.data import ensure_directory, write_bytes
     from flashdiffusion.data.measurements import SUFFIX
     from flashdiffusion.jobs import Item, RestoreJob
+    from flashdiffusion.pipeline.restoration import STEPS
 
     _, solver = method.parts()
     truth.check(output.out)
@@ -165,7 +166,8 @@ def command(
 
     def save(done: Item) -> None:
         for kind, png in done.pngs.items():
-            write_bytes(folders[kind] / f"{done.name}.png", png)
+            folder = folders["severity"] / STEPS if kind == "steps" else folders[kind]
+            write_bytes(ensure_directory(folder) / f"{done.name}.png", png)
 
     items = [Item(i, name, str(path)) for i, (name, path) in enumerate(files.items())]
     delivery = Delivery(

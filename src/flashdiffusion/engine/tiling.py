@@ -12,6 +12,7 @@ from flashdiffusion.errors import InputError
 from flashdiffusion.model import Model
 from flashdiffusion.physics import BatchedPhysics, Window
 from flashdiffusion.physics.base import Size
+from flashdiffusion.severity import coloured
 
 BLEND = 8  # neighbours blend over a tile's side over this, or more
 
@@ -179,6 +180,15 @@ class TileMap:
     severity: Tensor
     start_step: Tensor
     nfe: Tensor
+
+    @property
+    def picture(self) -> Tensor:
+        """Steps as a picture (3, H, W): each tile where it is the only one, by its NFE over the most of them."""
+        steps = self.nfe.float() / self.nfe.max().clamp(min=1)
+        for axis, spans in enumerate((self.rows, self.columns)):
+            cores = [Axis(spans).core(number) for number in range(len(spans))]
+            steps = steps.repeat_interleave(torch.tensor([end - begin for begin, end in cores]), dim=axis)
+        return coloured(steps)
 
     def plain(self) -> dict[str, Any]:
         """The same as lists, for records; no severities where none were estimated."""

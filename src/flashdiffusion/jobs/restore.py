@@ -218,5 +218,7 @@ class RestoreWorker:
         pngs = {"restored": encode_picture(image, kind)}
         if self.job.maps and restored.severity_map is not None:
             pngs["severity"] = encode_image(map_picture(restored.severity_map, (image.shape[1], image.shape[2])))
+        if self.job.maps and restored.tiles is not None:
+            pngs["steps"] = encode_image(restored.tiles.picture)
         item.record, item.pngs = replace(record, **values).to_json(), pngs
         return item

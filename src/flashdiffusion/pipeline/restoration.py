@@ -17,6 +17,8 @@ from flashdiffusion.engine.tiling import TileMap
 from flashdiffusion.errors import InputError, counted
 from flashdiffusion.severity import map_picture
 
+STEPS = "steps"  # folder of pictures of the steps of tiles, in that of the maps
+
 
 @dataclass(frozen=True, repr=False)
 class Restoration:
@@ -94,7 +96,8 @@ class Restoration:
         Of several samples the first has that name, the others are folder/ID-sample-2.png and so on.
 
         Args:
-            maps: a folder for pictures of the severity maps (see `severity.map_picture`), by the same names.
+            maps: a folder for pictures of the severity maps (see `severity.map_picture`), by the same names; in its
+                folder `steps`, of the steps of tiles.
 
         Raises:
             InputError: a folder that cannot be written, or maps where there are none, or in the images' place.
@@ -117,6 +120,8 @@ class Restoration:
                 height, width = self.images.shape[2:]
                 picture = map_picture(self.severity_maps[i], (height, width))
                 save_image(picture, ensure_directory(maps) / f"{name}.png")
+                if self.tiles and (tiles := self.tiles[i]) is not None:
+                    save_image(tiles.picture, ensure_directory(Path(maps) / STEPS) / f"{name}.png")
         return written
 
     def grey(self) -> "Restoration":

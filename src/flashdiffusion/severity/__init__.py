@@ -5,7 +5,7 @@ from flashdiffusion.severity.encoder import Severity, SeverityEncoder
 from flashdiffusion.severity.loading import check_latents, load_severity_encoder
 from flashdiffusion.severity.ordering import ordering_accuracy
 from flashdiffusion.severity.patches import PatchSeverityEncoder
-from flashdiffusion.severity.picture import map_picture
+from flashdiffusion.severity.picture import coloured, map_picture
 from flashdiffusion.severity.target import true_severity
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "SeverityEncoder",
     "check_latents",
     "load_severity_encoder",
+    "coloured",
     "map_picture",
     "ordering_accuracy",
     "true_severity",

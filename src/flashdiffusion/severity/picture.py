@@ -17,9 +17,14 @@ def map_picture(variance: Tensor, size: tuple[int, int]) -> Tensor:
     The colours stand for the standard deviation in scaled latent units, from 0 (dark blue, nothing is lost) to 1 or
     more (yellow, nothing is known: the latents themselves have a standard deviation of 1), so that pictures compare.
     """
-    from matplotlib import colormaps
-
     pixels = max(2 ** max(0, math.ceil(math.log2(side / n))) for side, n in zip(size, variance.shape, strict=True))
     whole = [n * pixels for n in variance.shape]
     std = F.interpolate(variance.sqrt()[None, None].float(), size=whole, mode="bilinear")[0, 0, : size[0], : size[1]]
-    return torch.from_numpy(colormaps[COLOURS](std.clamp(0, 1).cpu().numpy())[..., :3]).permute(2, 0, 1).float()
+    return coloured(std)
+
+
+def coloured(values: Tensor) -> Tensor:
+    """Colours (3, H, W) of values (H, W) from 0 (dark blue) to 1 (yellow)."""
+    from matplotlib import colormaps
+
+    return torch.from_numpy(colormaps[COLOURS](values.clamp(0, 1).cpu().numpy())[..., :3]).permute(2, 0, 1).float()
