@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Self
 
 from torch import Tensor
@@ -25,7 +26,9 @@ class Batch:
 
     settings: hyperparameters for them; None leaves the choice to the pipeline. extra: anything of each image that
     its result is to carry. samples: how many results each is to have; they share one pass of the severity encoder,
-    and none starts if one cannot.
+    and none starts if one cannot. kept: a folder for each image, None for none: if it is restored in tiles, as one
+    sample, those that are done are written there, and those that are there already are not made again. What else a
+    result depends on is the caller's to compare.
 
     Raises:
         InputError: another number of names, extras, or the physics' parameters, than measurements.
@@ -37,13 +40,14 @@ class Batch:
     settings: Settings | None = None
     extra: Sequence[Any] | None = None
     samples: int = 1
+    kept: Sequence[str | Path | None] | None = None
 
     def __post_init__(self) -> None:
         for name, value in zip(("y", "physics"), flattened(self.y, self.physics), strict=True):
             object.__setattr__(self, name, value)
         if len(self.y) == 0:
             raise InputError(f"measurements of shape {tuple(self.y.shape)}; expected at least one image")
-        for name, given in (("ids", self.ids), ("extras", self.extra)):
+        for name, given in (("ids", self.ids), ("extras", self.extra), ("folders of kept tiles", self.kept)):
             if given is not None and len(given) != len(self.y):
                 raise InputError(f"{len(given)} {name} for {len(self.y)} images; expected one per image")
         object.__setattr__(self, "physics", as_physics(self.physics, self.y))
@@ -53,10 +57,15 @@ class Batch:
 
     @classmethod
     def of(
-        cls, ids: Sequence[str], problem: Problem, settings: Settings | None = None, extra: Sequence[Any] | None = None
+        cls,
+        ids: Sequence[str],
+        problem: Problem,
+        settings: Settings | None = None,
+        extra: Sequence[Any] | None = None,
+        kept: Sequence[str | Path | None] | None = None,
     ) -> Self:
         """Make a batch of a problem, and keep what is known of it."""
-        batch = cls(ids, problem.y, problem.physics, settings, extra)
+        batch = cls(ids, problem.y, problem.physics, settings, extra, kept=kept)
         if batch.physics is problem.physics:  # else it was expanded to the batch
             batch.__dict__["problem"] = problem
         return batch

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.engine.batch import Batch, Restored
+from flashdiffusion.engine.kept import KeptTiles
 from flashdiffusion.engine.tiling import TileMap, Tiling
-from flashdiffusion.errors import counted
+from flashdiffusion.errors import InputError, counted
 from flashdiffusion.physics import BatchedPhysics, Window, concatenate
 
 TOGETHER = 16  # tiles that are given their start together
@@ -17,10 +18,14 @@ TOGETHER = 16  # tiles that are given their start together
 
 @dataclass(kw_only=True)
 class RestoredTile(Restored):
-    """A tile as it leaves the engine, for its picture. place: its row and column."""
+    """A tile as it leaves the engine, for its picture.
+
+    place: its row and column. kept: whether it was done in an earlier run, and is read when it is its turn.
+    """
 
     picture: "Picture"
     place: tuple[int, int]
+    kept: bool = False
 
 
 class Picture:
@@ -30,10 +35,11 @@ class Picture:
         result: what comes of it, filled in on the way; its figures are means over the tiles, by their area.
         tiling: how it is cut.
         factor: side of a place of the latent, in pixels.
+        kept: where its tiles are kept; None for nowhere.
     """
 
-    def __init__(self, result: Restored, tiling: Tiling, factor: int) -> None:
-        self.result, self.tiling, self.factor = result, tiling, factor
+    def __init__(self, result: Restored, tiling: Tiling, factor: int, kept: KeptTiles | None = None) -> None:
+        self.result, self.tiling, self.factor, self.kept = result, tiling, factor, kept
         self.image: Tensor | None = None
         self.variance: Tensor | None = None  # at each place of the latent
         self.left = len(tiling.places)  # tiles that are not done
@@ -41,10 +47,11 @@ class Picture:
         figures = (torch.full(tiling.shape, float("nan")), *(torch.zeros(tiling.shape).long() for _ in range(2)))
         self.tiles = TileMap(tiling.rows.spans, tiling.columns.spans, *figures)
 
-    def tile(self, place: tuple[int, int], failed: str | None = None) -> RestoredTile:
+    def tile(self, place: tuple[int, int], failed: str | None = None, kept: bool = False) -> RestoredTile:
         """Begin the result of a tile."""
         result = self.result
-        one = RestoredTile(result.index, result.id, failed=failed or result.failed, picture=self, place=place)
+        failed = failed or result.failed
+        one = RestoredTile(result.index, result.id, failed=failed, picture=self, place=place, kept=kept)
         self.flying[id(one)] = one
         return one
 
@@ -53,6 +60,13 @@ class Picture:
         self.flying.pop(id(tile), None)
         if self.result.failed is not None:
             return None
+        try:
+            if self.kept is not None and tile.kept:
+                self.kept.fill(tile.place, tile)
+            elif self.kept is not None and tile.image is not None:
+                self.kept.keep(tile.place, tile)
+        except InputError as error:
+            tile.fail(str(error))
         if tile.failed is not None or tile.image is None:
             return self._give_up(tile)
         self._blend(tile, tile.image)
@@ -121,18 +135,28 @@ class TileBatch(Batch):
         return picture.tiling.window(*self.places[row]).in_units(picture.factor)
 
 
-def tiles_of(batch: Batch, row: int, first: int, tiling: Tiling, factor: int) -> Iterator[TileBatch]:
+def tiles_of(
+    batch: Batch, row: int, first: int, tiling: Tiling, factor: int
+) -> Iterator[TileBatch | list[RestoredTile]]:
     """Cut a row of a batch into its tiles, as they are asked for, until its picture fails.
+
+    Those that an earlier run kept come first, as results.
 
     Args:
         first: place of the batch's first image among all.
         factor: side of a place of the latent, in pixels.
     """
-    pictures = [Picture(batch.result(row, first, sample), tiling, factor) for sample in range(batch.samples)]
+    folder = None if batch.kept is None or batch.samples > 1 else batch.kept[row]
+    kept = None if folder is None else KeptTiles(folder)
+    pictures = [Picture(batch.result(row, first, sample), tiling, factor, kept) for sample in range(batch.samples)]
+    done = [] if kept is None else [place for place in tiling.places if kept.has(place)]
+    if done:
+        yield [pictures[0].tile(place, kept=True) for place in done]
     physics, y = batch.physics, batch.y[row]
     assert isinstance(physics, BatchedPhysics)
     own = physics if len(physics) == 1 else physics.take(torch.tensor([row]))
-    for _, alike in groupby(tiling.places, key=lambda place: tiling.window(*place).size):
+    missing = [place for place in tiling.places if place not in done]
+    for _, alike in groupby(missing, key=lambda place: tiling.window(*place).size):
         places = [*alike]
         for begin in range(0, len(places), TOGETHER):
             some = places[begin : begin + TOGETHER]

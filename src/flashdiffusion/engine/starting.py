@@ -11,7 +11,7 @@ from torch import Tensor
 from flashdiffusion.engine.batch import Batch, Restored
 from flashdiffusion.engine.capacity import Failure, Limit, in_parts
 from flashdiffusion.engine.cost import Costs, operators_of
-from flashdiffusion.engine.gathering import TileBatch, tiles_of
+from flashdiffusion.engine.gathering import RestoredTile, TileBatch, tiles_of
 from flashdiffusion.engine.noise import ImageNoise, NoiseSource, TileNoise
 from flashdiffusion.engine.options import StreamOptions
 from flashdiffusion.engine.slots import InFlight
@@ -102,8 +102,8 @@ class Starting:
             return None
         return tiling
 
-    def tiles(self, batch: Batch, first: int, cuts: "Cuts") -> Iterator[TileBatch]:
-        """Cut the rows that are restored in tiles, as these are asked for."""
+    def tiles(self, batch: Batch, first: int, cuts: "Cuts") -> Iterator[TileBatch | list[RestoredTile]]:
+        """Cut the rows that are restored in tiles, as these are asked for; those that are done already as they are."""
         for row, tiling in cuts.tilings.items():
             yield from tiles_of(batch, row, first, tiling, self.model.prior.autoencoder.factor)
 

@@ -28,7 +28,7 @@ class Stream:
         self.decoding = Decoding(model.prior, self.costs, model.compiled)
         self.taken = self.steps = 0  # images in; steps shown to a callback
         self.broken: Exception | None = None  # what ended the source of batches
-        self.failed: deque[Restored] = deque()  # those that got no start
+        self.startless: deque[Restored] = deque()  # those that failed before, or are done already
         self.whole: dict[int, str] = {}  # why an image is not cut into tiles, by its place among all
 
     def run(self, batches: Iterable[Batch | Failed]) -> Iterator[Restored]:
@@ -71,22 +71,26 @@ class Stream:
                 first = self.taken
                 if isinstance(batch, Failed):
                     self.taken += 1
-                    self.failed.append(Restored(first, batch.id, failed=batch.reason, extra=batch.extra))
+                    self.startless.append(Restored(first, batch.id, failed=batch.reason, extra=batch.extra))
                     continue
                 self.taken += len(batch.y) * batch.samples
                 cuts = self.starting.cuts(batch, first)
-                self.failed += cuts.refused
+                self.startless += cuts.refused
                 self.whole |= cuts.whole
                 yield self._kept(self.starting(batch, first, cuts.rows))
                 for tiles in self.starting.tiles(batch, first, cuts):
-                    yield self._kept(self.starting(tiles, first))
+                    if isinstance(tiles, list):
+                        self.startless += tiles
+                        yield []
+                    else:
+                        yield self._kept(self.starting(tiles, first))
         except Exception as error:  # of the source or a start rule: `run` raises it, after the images on their way
             self.broken = error
 
     def _kept(self, begun: tuple[list[InFlight], list[Restored]]) -> list[InFlight]:
         """The images that got a start."""
         started, failed = begun
-        self.failed += failed
+        self.startless += failed
         self.options.on_plan(sum(one.k for one in started))
         return started
 
@@ -107,5 +111,5 @@ class Stream:
         self.options.callback(self.steps, images, [one.result.id for one in rows])
 
     def _without_start(self) -> Iterator[Restored]:
-        while self.failed:
-            yield self.failed.popleft()
+        while self.startless:
+            yield self.startless.popleft()
