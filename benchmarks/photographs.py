@@ -50,7 +50,7 @@ class Baseline:
 
 def channels(image: Tensor) -> Array:
     """(1, 3, H, W) -> (H, W, 3)."""
-    return image[0].permute(1, 2, 0).double().numpy()
+    return image[0].permute(1, 2, 0).double().cpu().numpy()
 
 
 def tensor(array: Array) -> Tensor:
@@ -69,11 +69,13 @@ def kernel(problem: Problem) -> Array:
     """What a blur makes of one bright pixel, (2 REACH + 1, 2 REACH + 1)."""
     if problem.name != GaussianBlur.name:
         raise UnsuitedError(f"this baseline is for {GaussianBlur.name}, not for {problem.name}")
+    if min(problem.y.shape[2:]) <= 2 * REACH:
+        raise UnsuitedError(f"this baseline is for pictures of more than {2 * REACH} pixels a side")
     image = torch.zeros_like(problem.y)
     row, column = (side // 2 for side in image.shape[2:])
     image[:, :, row, column] = 1
     around = problem.measure(image)[0, 0, row - REACH : row + REACH + 1, column - REACH : column + REACH + 1]
-    return around.double().numpy()
+    return around.double().cpu().numpy()
 
 
 @register_start("wiener", alone="wiener")
@@ -120,7 +122,7 @@ class TotalVariation(Baseline):
             smooth = restoration.denoise_tv_chambolle(
                 channels(step), self.tv_weight, max_num_iter=30, eps=1e-5, channel_axis=-1
             )
-            before, x = x, tensor(smooth)
+            before, x = x, tensor(smooth).to(step)
             further = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
             ahead, momentum = x + (momentum - 1) / further * (x - before), further
         return x
@@ -132,7 +134,9 @@ class Biharmonic(Baseline):
     """Lost pixels by the biharmonic equation; those that were kept stay as they are."""
 
     def image(self, problem: Problem) -> Tensor:
-        lost = problem.conditions.lost[0, 0].numpy() > 0
+        lost = problem.conditions.lost[0, 0].cpu().numpy() > 0
+        if not lost.any():
+            raise UnsuitedError(f"this baseline is for lost pixels, and {problem.name} loses none")
         return tensor(restoration.inpaint_biharmonic(channels(problem.y), lost, channel_axis=-1))
 
 

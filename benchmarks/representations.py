@@ -36,7 +36,7 @@ def variants() -> dict[str, Recipe]:
         "haar2": patches,
         "haar2-half": of(PatchConfig(patch=2, exponent=0.5)),
         "haar2-one": of(PatchConfig(patch=2, exponent=1.0)),
-        "haar4": replace(of(PatchConfig(patch=4), **wider), size=96),  # a size that its three levels can halve
+        "haar4": of(PatchConfig(patch=4), **wider),
         "learned": learned,
     }
 

@@ -8,6 +8,7 @@ from torch.nn.functional import conv2d, pad
 
 from flashdiffusion import BoxInpainting, FlashPipeline, GaussianBlur, Operator
 from flashdiffusion.data import load_image
+from flashdiffusion.errors import CheckpointError
 from flashdiffusion.metrics import psnr
 from flashdiffusion.seeds import image_generator
 
@@ -41,9 +42,14 @@ def test_its_card_tells_data_licence_and_command():
 
 
 def test_no_folder_of_that_name_takes_its_place(tmp_path, monkeypatch):
-    (tmp_path / "faces-128").mkdir()
+    for name in ("faces-128", "photos"):
+        (tmp_path / name).mkdir()
+    assert FlashPipeline.from_pretrained("photos").sample_size is None
     monkeypatch.chdir(tmp_path)
     assert FlashPipeline.from_pretrained().sample_size == 128
+    assert FlashPipeline.from_pretrained("embedded:photos").sample_size is None
+    with pytest.raises(CheckpointError):
+        FlashPipeline.from_pretrained("photos")
 
 
 def test_severity_rises_with_the_blur(pipeline, portrait):

@@ -44,9 +44,10 @@ def unknown_name(kind: str, name: str, known: Iterable[str], where: str = "") ->
     """Error for a name that is not registered, with the nearest names that are; `where` all of many are listed."""
     names = sorted(known)
     near = get_close_matches(name, names, n=3, cutoff=0.4)
-    some = names if len(names) <= NAMED else [*get_close_matches(name, names, n=NAMED, cutoff=0), "..."]
+    all_named = not where or len(names) <= NAMED
+    some = names if all_named else [*get_close_matches(name, names, n=NAMED, cutoff=0), "..."]
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(some)}"
-    more = f" ({len(names)} in all: {where})" if where and len(names) > NAMED else ""
+    more = "" if all_named else f" ({len(names)} in all: {where})"
     return InputError(f"unknown {kind} {name!r}; {hint}{more}")
 
 

@@ -37,8 +37,7 @@ from flashdiffusion.solvers.rows import Unknown
 from flashdiffusion.types import Physics
 
 DEFAULT_MODEL, PHOTOGRAPHS = "faces-128", "photos"
-EMBEDDED = (DEFAULT_MODEL, PHOTOGRAPHS)
-FACES_SIDE = 128  # pixels a side of the images of the default model
+EMBEDDED, EMBEDDED_PREFIX = (DEFAULT_MODEL, PHOTOGRAPHS), "embedded:"
 # Without a given size, pictures with a side above the first are cut, into tiles of the second, or of so many halos.
 LARGE, TILE, HALOS = 1024, 256, 16
 # How far noise may carry measurements beyond [0, 1]; images on a 0 to 255 scale lie far outside.
@@ -354,16 +353,20 @@ class Model:
         return solver, start
 
 
-def embedded_for(size: tuple[int, int] | None) -> str:
-    """Name the embedded model for a picture of `size` (H, W): that of faces for small squares, else of photographs."""
-    return PHOTOGRAPHS if size is not None and (size[0] != size[1] or size[0] > FACES_SIDE) else DEFAULT_MODEL
+def embedded_name(source: str | Path | None) -> str | None:
+    """Name the embedded model that this is: the default, or one by its name, unless there is a folder of that name.
+
+    `embedded:NAME` is that one whatever folders there are.
+    """
+    name = DEFAULT_MODEL if source is None else str(source)
+    name, certain = name.removeprefix(EMBEDDED_PREFIX), source is None or name.startswith(EMBEDDED_PREFIX)
+    return name if name in EMBEDDED and (certain or not Path(name).exists()) else None
 
 
 def _embedded(source: str | Path | None) -> Traversable | None:
-    """The folder of an embedded model: the default, or one by its name, unless there is a folder of that name."""
-    name = DEFAULT_MODEL if source is None else str(source)
-    named = name in EMBEDDED and not Path(name).exists()
-    return files("flashdiffusion") / "assets" / name if source is None or named else None
+    """The folder of an embedded model."""
+    name = embedded_name(source)
+    return None if name is None else files("flashdiffusion") / "assets" / name
 
 
 def _published(name: str) -> Presets:

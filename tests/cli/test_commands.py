@@ -358,9 +358,12 @@ def test_demo_writes_an_overview_and_a_table(flash, tmp_path, tiny_model):
     assert all(name in ended.out for name in names) and str(out / "overview.png") in ended.out
     images = [f"{name}-{kind}.png" for name in (*names, "photograph") for kind in ("measured", "restored")]
     sheets = ["clean.png", "overview.png", "photograph.png"]
-    assert sorted(p.name for p in out.iterdir()) == sorted([*images, *sheets, "results.json"])
+    results = ["results.json", "photograph.json"]
+    assert sorted(p.name for p in out.iterdir()) == sorted([*images, *sheets, *results])
     assert all(_pixels(out / sheet).std() > 1 for sheet in sheets)
-    *records, photograph = json.loads((out / "results.json").read_text())["records"]
+    portrait, other = (json.loads((out / name).read_text()) for name in results)
+    assert (portrait["model"], other["model"]) == (str(tiny_model), "embedded:photos")
+    records, [photograph] = portrait["records"], other["records"]
     assert [r["id"] for r in records] == names
     before = [r["measurement_psnr"] for r in records]
     assert before == sorted(before, reverse=True)  # the wider the blur, the worse the measurement

@@ -10,13 +10,29 @@ from importlib.metadata import version
 
 import pytest
 
-from flashdiffusion.cli.options import MethodOptions, declared_settings
+from flashdiffusion.cli.options import MethodOptions, ModelOptions, declared_settings
 from flashdiffusion.methods import all_settings
 from flashdiffusion.solvers import LatentDPS
 from flashdiffusion.solvers.guided import data_term
 from flashdiffusion.solvers.registry import SOLVERS, register_solver, setting
 
 COMMANDS = ("degrade", "restore", "severity", "evaluate", "ordering", "mine", "tune", "train", "convert")
+
+
+@pytest.mark.parametrize(
+    ("given", "fit", "name", "recorded"),
+    [
+        (None, False, "photos", "embedded:photos"),
+        (None, True, "faces-128", "embedded"),
+        ("photos", True, "photos", "embedded:photos"),
+        ("faces-128", False, "faces-128", "embedded"),
+        ("runs/mine", False, "runs/mine", "runs/mine"),
+    ],
+)
+def test_pictures_are_restored_with_the_model_of_photographs(given, fit, name, recorded):
+    chosen = ModelOptions(given).of_pictures(fit)
+    assert (chosen.name, chosen.about()["model"]) == (name, recorded)
+    assert (ModelOptions().name, ModelOptions().about()["model"]) == ("faces-128", "embedded")
 
 
 def test_version(flash):

@@ -1,12 +1,15 @@
 """`restore --tile`: pictures in tiles, what records hold of them, and runs that are continued."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from flashdiffusion.engine import gathering
+from flashdiffusion.engine.starting import Starting
 from flashdiffusion.engine.tiling import Tiling
 from flashdiffusion.errors import InputError
 from flashdiffusion.jobs import Item, ModelChoice, RestoreJob, run_local
@@ -110,3 +113,62 @@ def test_the_residual_of_a_picture_in_tiles_is_that_of_the_whole(physics):
     tiled = InTiles(problem, tiling)
     torch.testing.assert_close(tiled.residual(other), problem.residual(other), rtol=0, atol=1e-5)
     torch.testing.assert_close(consistency(other, tiled), consistency(other, problem))
+
+
+def test_tiles_that_were_done_are_not_made_again(tmp_path, pictures, model, monkeypatch):
+    started = []
+    whole = Starting._start_rows
+
+    def counted(self, batch, rows, first):
+        started.extend(rows)
+        return whole(self, batch, rows, first)
+
+    monkeypatch.setattr(Starting, "_start_rows", counted)
+    job = RestoreJob(ModelChoice(str(model), "cpu"), "ae", "gaussian-blur:std=1", tile=64, maps=True)
+    item = Item(0, "large", str(pictures / "large.png"))
+    [alone] = run_local(job, [item])
+    tiles, started[:] = len(started), []
+    [first] = run_local(replace(job, kept=(str(tmp_path), "a")), [item])
+    assert first.pngs == alone.pngs and len(started) == tiles
+    [folder] = tmp_path.glob(".large.tiles-*")
+    files = sorted(folder.iterdir())
+    assert len(files) == tiles
+    for file in files[::2]:
+        file.unlink()
+    started[:] = []
+    [second] = run_local(replace(job, kept=(str(tmp_path), "a")), [item])
+    assert second.pngs == alone.pngs and len(started) == len(files[::2])
+    timeless = [{key: value for key, value in one.record.items() if key != "seconds"} for one in (second, first)]
+    assert timeless[0] == timeless[1]
+    started[:] = []
+    [other] = run_local(replace(job, kept=(str(tmp_path), "another setting")), [item])
+    assert other.pngs == alone.pngs and len(started) == tiles
+    files[1].write_bytes(b"half a ti")
+    [broken] = run_local(replace(job, kept=(str(tmp_path), "a")), [item])
+    assert broken.reason is not None and "is damaged" in broken.reason and str(files[1]) in broken.reason
+
+
+def test_a_picture_that_was_stopped_goes_on_from_its_tiles(flash, tmp_path, pictures, model, monkeypatch):
+    options = ("restore", pictures / "large.png", *BLUR, "--model", model, "--tile", 64, "--out", tmp_path / "out")
+    add, seen = gathering.Picture.add, []
+
+    def stopped(self, tile):
+        seen.append((tile.place, tile.kept))
+        found = add(self, tile)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return found
+
+    monkeypatch.setattr(gathering.Picture, "add", stopped)
+    assert flash(*options).code == 130
+    [folder] = (tmp_path / "out").glob(".large.tiles-*")
+    kept = {path.stem for path in folder.iterdir()}
+    assert len(kept) == 3
+    ended = flash(*options, "--resume")
+    assert ended.code == 0, ended.err
+    assert {"{}-{}".format(*place) for place, done in seen[3:] if done} == kept
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert "large.png" in names and not any(".tiles-" in name for name in names)
+    whole = flash(*options[:-1], tmp_path / "whole")
+    assert whole.code == 0
+    assert (tmp_path / "whole" / "large.png").read_bytes() == (tmp_path / "out" / "large.png").read_bytes()

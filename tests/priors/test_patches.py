@@ -10,6 +10,8 @@ from PIL import Image
 from flashdiffusion import FlashPipeline, GaussianBlur, Settings, SuperResolution
 from flashdiffusion.data import load_image
 from flashdiffusion.errors import CheckpointError, InputError
+from flashdiffusion.physics import TASKS, Mixture
+from flashdiffusion.physics.tasks import register_task
 from flashdiffusion.priors import PatchAutoencoder, load_autoencoder
 
 
@@ -149,12 +151,20 @@ def test_an_image_that_an_operator_refuses_fails_alone(tiny_photos, flash, tmp_p
 
 def test_an_image_is_cut_to_sides_that_super_resolution_can_divide(tiny_photos, flash, tmp_path):
     Image.effect_noise((41, 39), 60).convert("RGB").save(tmp_path / "a.png")
-    for task, size in (("super-resolution-3", (39, 39)), ("photographs", None), ("denoising", (39, 41))):
+    register_task(Mixture("two-or-three", ("super-resolution-2", "super-resolution-3", "denoising")))
+    sizes = {2: (38, 40), 3: (39, 39), None: (39, 41)}
+    found = {}
+    for seed in range(6):
         options = ("--data", tmp_path / "a.png", "--model", tiny_photos, "--method", "ae", "--save-images")
-        ended = flash("evaluate", "--task", task, *options, "--out", tmp_path / task)
+        out = tmp_path / str(seed)
+        ended = flash("evaluate", "--task", "two-or-three", *options, "--seed", seed, "--out", out)
         assert ended.code == 0, ended.err
-        kept = [load_image(tmp_path / task / "images" / task / kind / "a.png.png") for kind in ("clean", "ae")]
-        assert kept[0].shape == kept[1].shape and size in (None, kept[0].shape[1:])
+        folder = out / "images" / "two-or-three"
+        shapes = {tuple(load_image(folder / kind / "a.png.png").shape[1:]) for kind in ("clean", "ae")}
+        [record] = json.loads((out / "two-or-three--ae.json").read_text())["records"]
+        found[record["degradation"].get("factor")] = shapes
+    assert found == {factor: {size} for factor, size in sizes.items()}
+    del TASKS["two-or-three"]
 
 
 def test_what_was_trained_keeps_its_autoencoder(tiny_photos, image_folder, tmp_path):

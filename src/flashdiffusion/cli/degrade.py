@@ -13,7 +13,7 @@ from flashdiffusion.cli.options import NoiseStd, Out, Physics, Seed
 from flashdiffusion.cli.references import relative_name
 from flashdiffusion.errors import InputError, note
 
-FITTED = 128  # pixels a side of the embedded model's images
+FITTED = 128  # pixels a side of the images of faces-128
 
 if TYPE_CHECKING:
     from torch import Generator
@@ -33,7 +33,7 @@ def command(
     task: Annotated[str, option("Without --physics: draw its parameters from this task.")] = "gaussian-blur",
     noise_std: NoiseStd = 0.05,
     fit: Annotated[
-        bool, option(f"Crop to a square and resize to {FITTED} pixels, the embedded model's size.", "--fit")
+        bool, option(f"Crop to a square and resize to {FITTED} pixels, the size of faces-128.", "--fit")
     ] = False,
     size: Annotated[int, option("Crop to a square and resize to this side; 0 keeps the size.")] = 0,
     seed: Seed = 0,

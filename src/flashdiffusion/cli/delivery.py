@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flashdiffusion.cli.inputs import Failures
 from flashdiffusion.cli.options import RunOptions
-from flashdiffusion.errors import InputError, note
+from flashdiffusion.errors import InputError, counted, note
 
 if TYPE_CHECKING:
     from flashdiffusion.jobs import EvaluateJob, Item, RestoreJob
@@ -51,7 +51,8 @@ class Delivery:
     """One run: a job's items done where `run` says, written as they come, and reported in `results`.
 
     about: what the results depend on, see `Journal`. digest_of: a hash of what an item is made of now. save: writes
-    what comes of an item. saved: whether what an earlier run wrote by this name is still there.
+    what comes of an item. saved: whether what an earlier run wrote by this name is still there. clear: deletes what an
+    earlier run left unfinished, of a run that does not go on from it.
     """
 
     job: "Job"
@@ -62,6 +63,7 @@ class Delivery:
     digest_of: "Callable[[Item], str]"
     save: "Callable[[Item], None]"
     saved: Callable[[str], bool] = lambda name: True
+    clear: Callable[[], None] = lambda: None
     failures: Failures = field(default_factory=Failures)
 
     def __call__(self, more: "Callable[[list[Record]], dict[str, Any]]" = lambda records: {}) -> "list[Record]":
@@ -80,6 +82,8 @@ class Delivery:
 
         with locked(self.results):
             journal = Journal(self.results, self.about, self.run.resume)
+            if not self.run.resume:
+                self.clear()
             asked = {item.name: item for item in self.items}
             journal.done = {name: row for name, row in journal.done.items() if self._stands(row, asked.get(name))}
             rows, failed = self._take(journal)
@@ -125,8 +129,8 @@ class Delivery:
             raise
         finally:
             journal.close()
-        for what, images in shared.items():
-            note(f"{len(images)} of {len(missing)} images {what}; first: {min(images)[1]}")
+            for what, images in shared.items():
+                note(f"{len(images)} of {counted(len(missing), 'image')} {what}; first: {min(images)[1]}")
         if lost := [item.name for item in self.items if item.name not in journal.done | rows | failed]:
             raise RuntimeError(
                 f"{len(lost)} of {len(self.items)} images have no result, {lost[0]} the first; --resume does them; "

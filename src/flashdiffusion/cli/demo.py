@@ -1,5 +1,6 @@
 """`flashdiffusion demo`."""
 
+from dataclasses import replace
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 STRENGTHS = (0.5, 1.5, 3.0)  # of the portrait's blur, std in pixels: mild, middling, heavy
 NOISE_STD = 0.05
-PHOTOGRAPHS = "photos"  # the model that the photograph is restored with
 PHOTOGRAPH_STD, PHOTOGRAPH_NOISE, TILE = 1.5, 0.02, 128
 
 
@@ -26,26 +26,30 @@ def command(model: ModelOptions, out: Out = Path("demo"), as_json: Json = False,
     from flashdiffusion.jobs.lock import locked
     from flashdiffusion.jobs.records import report
     from flashdiffusion.methods import DEFAULT_METHOD
+    from flashdiffusion.model import EMBEDDED_PREFIX, PHOTOGRAPHS
 
-    folder = ensure_directory(out)
+    folder, records = ensure_directory(out), []
     with locked(folder / "results.json"):
-        pipeline = model.choice().open()
-        records = _portrait(pipeline, folder, seed)
-        records.append(_photograph(type(pipeline).from_pretrained(PHOTOGRAPHS, device=pipeline.device), folder, seed))
-        about = {"model": model.model or "embedded", "method": DEFAULT_METHOD, "seed": seed}
-        write_json(folder / "results.json", report(pipeline.device, about, records))
+        for restore, name, own in (
+            (_portrait, "results.json", model),
+            (_photograph, "photograph.json", replace(model, model=EMBEDDED_PREFIX + PHOTOGRAPHS)),
+        ):
+            found = restore(own.choice().open(), folder, seed)
+            about = own.about() | {"method": DEFAULT_METHOD, "seed": seed}
+            write_json(folder / name, report(own.choice().torch_device, about, found))
+            records += found
     title = f"{DEFAULT_METHOD}: the blurrier the portrait, the higher its severity; a photograph of any size, in tiles"
     print_records(title, records, as_json)
     if not as_json:
         print(f"images: {folder}/  overviews: {folder / 'overview.png'}, {folder / 'photograph.png'}")
-        physics = "--physics gaussian-blur:std=2 --noise-std auto"
-        print(f"next: flashdiffusion restore YOUR.jpg --model {PHOTOGRAPHS} {physics} --out restored")
+        print("next: flashdiffusion restore YOUR.png --physics gaussian-blur:std=2 --noise-std auto --out restored")
 
 
 def _portrait(pipeline: "FlashPipeline", folder: Path, seed: int) -> "list[Record]":
     import torch
 
     from flashdiffusion.data import load_image, save_image
+    from flashdiffusion.methods import DEFAULT_METHOD
     from flashdiffusion.physics import GaussianBlur
     from flashdiffusion.seeds import image_generator
 
@@ -56,7 +60,7 @@ def _portrait(pipeline: "FlashPipeline", folder: Path, seed: int) -> "list[Recor
     parts = [physics.take(torch.tensor([i])) for i in range(len(names))]
     y = torch.cat([p(clean[None], image_generator(seed, n)) for p, n in zip(parts, names, strict=True)])
     estimate = pipeline(y, physics, start="estimate", solver="prior", ids=names, seed=seed).images
-    result = pipeline(y, physics, ids=names, seed=seed, progress=True)
+    result = pipeline(y, physics, method=DEFAULT_METHOD, ids=names, seed=seed, progress=True)
     records = _records(result, names, physics, clean.expand_as(y), y)
     save_image(clean, folder / "clean.png")
     for i, name in enumerate(names):
@@ -66,8 +70,9 @@ def _portrait(pipeline: "FlashPipeline", folder: Path, seed: int) -> "list[Recor
     return records
 
 
-def _photograph(pipeline: "FlashPipeline", folder: Path, seed: int) -> "Record":
+def _photograph(pipeline: "FlashPipeline", folder: Path, seed: int) -> "list[Record]":
     from flashdiffusion.data import load_image, save_image
+    from flashdiffusion.methods import DEFAULT_METHOD
     from flashdiffusion.physics import GaussianBlur
     from flashdiffusion.seeds import image_generator
 
@@ -76,12 +81,12 @@ def _photograph(pipeline: "FlashPipeline", folder: Path, seed: int) -> "Record":
         clean = load_image(path)[None]
     physics = GaussianBlur(PHOTOGRAPH_STD, PHOTOGRAPH_NOISE)
     y = physics(clean, image_generator(seed, name))
-    result = pipeline(y, physics, ids=[name], seed=seed, tile=TILE, progress=True)
+    result = pipeline(y, physics, method=DEFAULT_METHOD, ids=[name], seed=seed, tile=TILE, progress=True)
     save_image(y[0], folder / f"{name}-measured.png")
     save_image(result.images[0], folder / f"{name}-restored.png")
-    [record] = _records(result, [name], physics, clean, y)
-    _maps(folder / f"{name}.png", record, result, y)
-    return record
+    records = _records(result, [name], physics, clean, y)
+    _maps(folder / f"{name}.png", records[0], result, y)
+    return records
 
 
 def _records(

@@ -1,7 +1,7 @@
 """The options of all commands, each written once, in the sets that commands share."""
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, make_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,7 +27,7 @@ Maps = Annotated[
     Path | None,
     option(
         "Folder for a picture of each image's severity map: the estimate's standard deviation at each place, from 0 "
-        "(blue) to 1 latent unit or more (yellow: nothing is known); in its folder steps, of the steps of tiles."
+        "(blue) to 1 latent unit or more (yellow: nothing is known)."
     ),
 ]
 Tile = Annotated[
@@ -101,8 +101,8 @@ class ModelOptions:
     model: Annotated[
         str | None,
         option(
-            "Model folder or hub id, or an embedded model: faces-128, the default, or photos, which restore and "
-            "severity take for pictures that are no squares of up to 128 pixels.",
+            "Model folder or hub id, or an embedded model: faces-128 or photos. Default: faces-128; of restore and "
+            "severity photos, but with --fit.",
             show_default=False,
         ),
     ] = None
@@ -120,24 +120,19 @@ class ModelOptions:
     @property
     def name(self) -> str:
         """What the user knows the model by."""
-        from flashdiffusion.model import DEFAULT_MODEL
+        from flashdiffusion.model import embedded_name
 
-        return self.model or DEFAULT_MODEL
+        return embedded_name(self.model) or str(self.model)
 
-    def fitting(self, files: Iterable[Path], fit: bool) -> "ModelOptions":
-        """The same, with the embedded model for what the first of the files holds, if none is given.
+    def of_pictures(self, fit: bool = False) -> "ModelOptions":
+        """The same, with the embedded model of photographs if none is given, as pictures may be of any size.
 
         Args:
-            fit: whether images are cropped and resized to a model's own size.
+            fit: whether images are brought to a model's own size, which that one has not.
         """
-        from flashdiffusion.jobs.reading import size_of_input
-        from flashdiffusion.model import DEFAULT_MODEL, embedded_for
+        from flashdiffusion.model import EMBEDDED_PREFIX, PHOTOGRAPHS
 
-        first = next(iter(files), None)
-        if self.model is not None or fit or first is None:
-            return self
-        name = embedded_for(size_of_input(first))
-        return self if name == DEFAULT_MODEL else replace(self, model=name)
+        return replace(self, model=EMBEDDED_PREFIX + PHOTOGRAPHS) if self.model is None and not fit else self
 
     def folder_to_save(self) -> Path:
         """The folder that --save writes into; raises InputError if the model is in none."""
@@ -151,7 +146,11 @@ class ModelOptions:
 
     def about(self, regressor: str | None = None) -> dict[str, Any]:
         """What results depend on, for their file."""
-        return {"model": self.model or "embedded", "precision": self.precision, "regressor": regressor}
+        from flashdiffusion.model import DEFAULT_MODEL, EMBEDDED_PREFIX, embedded_name
+
+        known = embedded_name(self.model)
+        own = "embedded" if known == DEFAULT_MODEL else self.model if known is None else EMBEDDED_PREFIX + known
+        return {"model": own, "precision": self.precision, "regressor": regressor}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,10 @@
 """`flashdiffusion restore`."""
 
+import json
+import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +14,7 @@ from flashdiffusion.cli.delivery import Delivery
 from flashdiffusion.cli.inputs import keep_inputs, named
 from flashdiffusion.cli.references import references
 from flashdiffusion.cli.tables import print_records
-from flashdiffusion.errors import InputError, note
+from flashdiffusion.errors import InputError, counted, note
 
 if TYPE_CHECKING:
     from flashdiffusion.jobs.records import Record
@@ -101,11 +104,19 @@ class OutputOptions:
     """Where results go."""
 
     out: options.Out
-    maps: options.Maps = None
+    maps: Annotated[
+        Path | None,
+        option(
+            "Folder for a picture of each image's severity map: the estimate's standard deviation at each place, from "
+            "0 (blue) to 1 latent unit or more (yellow: nothing is known). In its folder steps: the steps of tiles."
+        ),
+    ] = None
 
     def check(self, files: Mapping[str, Path], reference: Path | None) -> None:
         """Raise InputError if results would overwrite an input, or maps images."""
-        folders = [self.out] if self.maps is None else [self.out, self.maps]
+        from flashdiffusion.pipeline.restoration import STEPS
+
+        folders = [self.out] if self.maps is None else [self.out, self.maps, self.maps / STEPS]
         for folder in folders:
             keep_inputs(files, folder, ".png", others=[] if reference is None else [reference])
         if self.maps is not None and self.maps.resolve() in {self.out.resolve(), reference and reference.resolve()}:
@@ -150,7 +161,7 @@ def command(
     unknown = [path for path in files.values() if path.suffix != SUFFIX]  # what damaged it, they do not say
     damage.check(unknown, seed)
     output.check(files, truth.reference)
-    folders, model = output.folders(), model.fitting(files.values(), fit)
+    folders, model = output.folders(), model.of_pictures(fit)
     about = model.about(method.regressor) | damage.about() | truth.about()
     about |= {"method": method.name, "seed": seed, "given": method.given, "fit": fit, "tile": run.tile}
     found = {} if truth.reference is None else references(truth.reference, inputs, files)
@@ -160,19 +171,25 @@ def command(
         model.choice(method.regressor, run.compile), method.name, *given, maps=output.maps is not None, tile=run.tile
     )
 
+    if run.engine == "local":  # a worker elsewhere may not see the folder
+        depends = sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()
+        job = replace(job, kept=(str(output.out), depends))
+
     def settings_of(records: "list[Record]") -> dict[str, Any]:
         kinds = {record.degradation["physics"] for record in records if record.degradation}
         return {"settings": {kind: job.used_settings(kind) for kind in sorted(kinds)}}
 
     def save(done: Item) -> None:
         for kind, png in done.pngs.items():
-            folder = folders["severity"] / STEPS if kind == "steps" else folders[kind]
+            folder = folders["severity"] / STEPS if kind == STEPS else folders[kind]
             write_bytes(ensure_directory(folder) / f"{done.name}.png", png)
+        _forget_tiles(output.out, done.name)
 
     items = [Item(i, name, str(path)) for i, (name, path) in enumerate(files.items())]
     delivery = Delivery(
         *(job, items, run, output.out / "results.json", about, job.digest_of),
         save=save,
+        clear=lambda: _forget_tiles(output.out),
         saved=lambda name: all(
             (file := one / f"{name}.png").exists() and file.stat().st_size > 0 for one in folders.values()
         ),
@@ -180,11 +197,20 @@ def command(
     if records := delivery(settings_of):
         if not unknown and damage.unused is not None:
             note(damage.unused)
-        if solver != "prior":  # which does not fit the measurement
+        if solver == "proximal":  # others fit the measurement no closer than the decoder comes
             _note_inconsistent(records)
         title = f"{method.name}, model {model.name}: images and results.json in {output.out}"
         print_records(title, records, as_json, about)
     return delivery.failures.finish(len(files))
+
+
+def _forget_tiles(out: Path, name: str | None = None) -> None:
+    """Delete the kept tiles of a picture that is whole, or of all."""
+    from flashdiffusion.jobs.restore import kept_prefix
+
+    for folder in out.glob(".*.tiles-*"):
+        if name is None or folder.name.startswith(kept_prefix(name)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _note_inconsistent(records: "Sequence[Record]") -> None:
@@ -196,7 +222,7 @@ def _note_inconsistent(records: "Sequence[Record]") -> None:
     if far:
         worst = max(far, key=far.__getitem__)
         note(
-            f"{len(far)} of {len(records)} images are farther from their measurements than the noise explains, {worst} "
-            f"the most ({far[worst]:.3g} times): the physics or the noise that was told may not be what damaged them "
-            "(consistency, docs/metrics.md)"
+            f"{len(far)} of {counted(len(told), 'image')} whose physics was told are farther from their measurements "
+            f"than the noise explains, {worst} the most ({far[worst]:.3g} times): the physics or the noise that was "
+            "told may not be what damaged them (consistency, docs/metrics.md)"
         )

@@ -22,7 +22,7 @@ def command(
     maps: Maps = None,
     as_json: Json = False,
 ) -> int:
-    """How badly damaged is each image? Prints the severity, and the timestep at which Flash starts."""
+    """How badly damaged is each image, as a whole? Prints the severity, and the timestep at which Flash starts."""
     from flashdiffusion.data import ensure_directory, ensure_file
     from flashdiffusion.data.images import save_image
     from flashdiffusion.jobs import Item
@@ -36,7 +36,7 @@ def command(
     if maps is not None:
         keep_inputs(files, maps, ".png")
         ensure_directory(maps)
-    model = model.fitting(files.values(), fit)
+    model = model.of_pictures(fit)
     pipeline = model.choice().open()
     reader = Reader(pipeline, physics, std, fit=fit)
     records, failures = [], Failures()
@@ -56,7 +56,7 @@ def command(
     if sort:
         records.sort(key=lambda record: -(record.severity or 0))
     if records:
-        print_records(f"severity, model {model.name}", records, as_json)
+        print_records(f"severity, model {model.name}", records, as_json, {"model": model.name})
         if csv is not None:
             write_csv(csv, records)
     return failures.finish(len(files))

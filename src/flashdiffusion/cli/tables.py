@@ -19,7 +19,7 @@ SHORTEST, LONGEST = 8, 24  # characters of a name in one line of the table, so t
 def print_records(
     title: str, records: "Sequence[Record]", as_json: bool, about: Mapping[str, Any] | None = None
 ) -> None:
-    """A table of what is known of the images, or the same as JSON; `about` the run names the metrics' networks."""
+    """A table of what is known of the images, or the same as JSON; `about` it says model and networks."""
     from rich import box
     from rich.markup import escape
     from rich.table import Table
@@ -28,7 +28,9 @@ def print_records(
     from flashdiffusion.metrics import METRICS, headings
 
     if as_json:
-        print(json.dumps({"records": [record.to_json() for record in records], "mean": summarise(records)}, indent=2))
+        named = {"model": about["model"]} if about and "model" in about else {}
+        found = {"records": [record.to_json() for record in records], "mean": summarise(records)}
+        print(json.dumps(named | found, indent=2))
         return
     known = {"measurement_psnr": "PSNR before", "severity": "σ̂²"} | headings(about or {})
     table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD)

@@ -71,7 +71,9 @@ def size_of(path: str | Path) -> tuple[int, int]:
     with blamed_on(path, InputError), _FILTERS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(path, formats=FORMATS) as image:
-            width, height = image.size[::-1] if _turn(image, []) in SWAPPING else image.size
+            # Pillow turns the size of a TIFF file itself.
+            turned = image.format != "TIFF" and _turn(image, []) in SWAPPING
+            width, height = image.size[::-1] if turned else image.size
     return height, width
 
 

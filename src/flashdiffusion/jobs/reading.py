@@ -8,10 +8,9 @@ from torch import Tensor
 
 from flashdiffusion.data import Kind, MeasurementFile, Picture, read_picture
 from flashdiffusion.data.arrays import ARRAYS, read_rounded
-from flashdiffusion.data.decoding import size_of
 from flashdiffusion.data.measurements import SUFFIX
 from flashdiffusion.engine.tiling import Tiling, tiling_of
-from flashdiffusion.errors import FlashDiffusionError, InputError, SizeError, sized
+from flashdiffusion.errors import InputError, SizeError, sized
 from flashdiffusion.jobs.job import Item
 from flashdiffusion.jobs.parse import parse_physics, says_noise, takes_alpha
 from flashdiffusion.jobs.tiles import InTiles
@@ -62,17 +61,6 @@ def check_size(path: Path, own: tuple[int, int], size: tuple[int, int], hint: st
 def is_image(path: Path) -> bool:
     """Whether an input is taken for an image, and not for the exact values of a measurement."""
     return path.suffix != SUFFIX and path.suffix.lower() not in ARRAYS
-
-
-def size_of_input(path: Path) -> tuple[int, int] | None:
-    """Height and width of what an input holds; None if it cannot be read."""
-    try:
-        if is_image(path):
-            return size_of(path)
-        y = MeasurementFile.load(path).y if path.suffix == SUFFIX else read_rounded(path)[0]
-    except FlashDiffusionError:  # which is said where it is read to be restored
-        return None
-    return (y.shape[-2], y.shape[-1]) if y.ndim > 1 else None
 
 
 class Reader:

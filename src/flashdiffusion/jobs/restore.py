@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from flashdiffusion.data import Kind, encode_image, encode_picture, in_chunks, mapped
 from flashdiffusion.data.decoding import size_of
+from flashdiffusion.data.files import cut
 from flashdiffusion.data.measurements import SUFFIX
 from flashdiffusion.engine.capacity import Capacity
 from flashdiffusion.engine.options import check_tile
@@ -26,6 +28,7 @@ from flashdiffusion.methods import DEFAULT_METHOD, Settings, check_used, parse_m
 from flashdiffusion.metrics import Metrics
 from flashdiffusion.physics import BatchedPhysics
 from flashdiffusion.pipeline import Batch, Failed, Restored
+from flashdiffusion.pipeline.restoration import STEPS
 from flashdiffusion.presets import preset_for
 from flashdiffusion.severity import map_picture
 from flashdiffusion.solvers import Problem
@@ -45,7 +48,9 @@ class RestoreJob:
     to estimate it from each. given: settings that replace those of the presets. steps: length of the time grid.
     fit: bring images to the model's size. references: the true image's file by name. weights: weights files of
     metrics that need them, by name. maps: give a picture of the severity map too, as "severity". tile: side in pixels
-    of the tiles that larger pictures are restored in; 0 for none, None for the model's own choice.
+    of the tiles that larger pictures are restored in; 0 for none, None for the model's own choice. kept: a folder in
+    which the finished tiles of a picture are kept until it is whole, and what its result depends on beside what is read
+    for it, as a hash; None keeps none.
     """
 
     model: ModelChoice = field(default_factory=ModelChoice)
@@ -61,6 +66,7 @@ class RestoreJob:
     progress: bool = False
     maps: bool = False
     tile: int | None = None
+    kept: tuple[str, str] | None = None
 
     def settings_for(self, task: str | BatchedPhysics) -> Settings:
         """Settings of images with this physics, or the physics of this name."""
@@ -81,6 +87,13 @@ class RestoreJob:
         masks = own_files(self.physics, Path(item.path)) if Path(item.path).suffix != SUFFIX else []
         return digest(item.path, *([] if truth is None else [truth]), *masks)
 
+    def kept_of(self, name: str, content: str) -> Path | None:
+        """The folder of the kept tiles of an item of this name, of which this was read (a hash)."""
+        if self.kept is None:
+            return None
+        folder, about = self.kept
+        return Path(folder) / f"{kept_prefix(name)}{sha256(f'{about} {content}'.encode()).hexdigest()[:16]}"
+
     def open(self) -> "RestoreWorker":
         """Load the model.
 
@@ -88,6 +101,11 @@ class RestoreJob:
             InputError: options that no image can use.
         """
         return RestoreWorker(self)
+
+
+def kept_prefix(name: str) -> str:
+    """How the folders of kept tiles of an item of this name begin."""
+    return f".{cut(name, 200)}.tiles-"
 
 
 class RestoreWorker:
@@ -133,7 +151,9 @@ class RestoreWorker:
                     continue
                 one = read[0]
                 if self._tiling(one) is not None:  # it is large: those that are read with it wait
-                    yield Batch.of([item.name], one, settings, [read[1]])
+                    _, record, _ = read[1]
+                    folder = None if record is None else self.job.kept_of(item.name, record.digest or "")
+                    yield Batch.of([item.name], one, settings, [read[1]], [folder])
                     continue
                 groups.setdefault((type(one.physics), one.y.shape, one.image.shape), []).append(read)
             for group in groups.values():
@@ -219,6 +239,6 @@ class RestoreWorker:
         if self.job.maps and restored.severity_map is not None:
             pngs["severity"] = encode_image(map_picture(restored.severity_map, (image.shape[1], image.shape[2])))
         if self.job.maps and restored.tiles is not None:
-            pngs["steps"] = encode_image(restored.tiles.picture)
+            pngs[STEPS] = encode_image(restored.tiles.picture)
         item.record, item.pngs = replace(record, **values).to_json(), pngs
         return item

@@ -24,10 +24,12 @@ class MotionBlur(Blur):
     Args:
         kernel: share of the exposure at each offset, (B, 1, 31, 31), non-negative, sum 1.
         noise_std: σ_y on the [0, 1] scale.
-        length, angle: of a straight path, to describe it; NaN for any other. See `from_line`.
+        length, angle: of a straight path, to describe it, both or neither; the kernel alone is what blurs. NaN for any
+            other path. See `from_line`.
 
     Raises:
-        InputError: a kernel of another shape or sum, or an image of 15 pixels a side or less.
+        InputError: a kernel of another shape or sum, a length without an angle, or an image of 15 pixels a side or
+            less.
     """
 
     name = "motion-blur"
@@ -41,6 +43,8 @@ class MotionBlur(Blur):
             name: per_image(f"motion {name}", value, "numbers", lambda numbers: ~numbers.isinf(), torch.float32)
             for name, value in (("length", length), ("angle", angle))
         }
+        if not torch.equal(line["length"].isnan(), line["angle"].isnan()):
+            raise InputError(f"motion length is {length}, angle {angle}; expected both, or neither")
         BatchedPhysics.__init__(self, {"kernel": normalised(kernel, "kernel")} | line, noise_std)
 
     @classmethod

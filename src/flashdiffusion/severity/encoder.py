@@ -124,13 +124,11 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
         Args:
             known: what is known of y; an encoder without conditions makes no use of it.
         """
-        image = to_network_range(y).to(self.dtype)
         known = Conditions.none(y) if known is None else known
         if self.told is not None:
             known = replace(known, kinds=[self.told] * len(y))
-        if self.config.conditions is not None:
-            image = torch.cat([image, known.planes(self.config.conditions).to(image)], dim=1)
-        raw = self._read(image)
+        planes = y[:, :0] if self.config.conditions is None else known.planes(self.config.conditions)
+        raw = self._read(y, planes)
         features = F.silu(self.out_norm(raw))
         z_hat = self._estimate(features, y)
         scale = self.config.variance_scale
@@ -142,8 +140,9 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
         log_var_map = log_var[:, 0].float().clamp(-12, 4) + math.log(scale)
         return Severity(z_hat.to(y.dtype), log_var_map.exp().mean(dim=(1, 2)), log_var_map)
 
-    def _read(self, image: Tensor) -> Tensor:
-        """Features of an image with its planes of conditions, before the last norm."""
+    def _read(self, y: Tensor, planes: Tensor) -> Tensor:
+        """Features of y (B, 3, H, W) on the [0, 1] scale with its planes of conditions, before the last norm."""
+        image = torch.cat([to_network_range(y).to(self.dtype), planes.to(y.device, self.dtype)], dim=1)
         raw = cast(Tensor, self.encoder(image))
         for block in self.refine:
             raw = block(raw, None)

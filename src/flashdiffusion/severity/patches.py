@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from flashdiffusion.errors import InputError, brief
 from flashdiffusion.priors import PatchAutoencoder
-from flashdiffusion.priors.autoencoder import to_image_range
 from flashdiffusion.severity.conditions import count_planes
 from flashdiffusion.severity.encoder import SeverityEncoder, check_scale
 
@@ -58,10 +57,10 @@ class PatchSeverityEncoder(SeverityEncoder):
         nn.init.zeros_(self.z_conv.bias)
         self._add_head(unet_config["block_out_channels"][0])
 
-    def _read(self, image: Tensor) -> Tensor:
-        patches = self.autoencoder.encode(to_image_range(image[:, :3])) / self.autoencoder.spread.to(image)
-        planes = F.pixel_unshuffle(image[:, 3:], self.autoencoder.factor)
-        return cast(Tensor, self.encoder(torch.cat([patches, planes], dim=1), 0).sample)
+    def _read(self, y: Tensor, planes: Tensor) -> Tensor:
+        patches = self.autoencoder.encode(y) / self.autoencoder.spread.to(y)
+        known = F.pixel_unshuffle(planes.to(y), self.autoencoder.factor)
+        return cast(Tensor, self.encoder(torch.cat([patches, known], dim=1).to(self.dtype), 0).sample)
 
     def _estimate(self, features: Tensor, y: Tensor) -> Tensor:
         return self.autoencoder.encode(y) + cast(Tensor, self.z_conv(features)).to(y.dtype)
