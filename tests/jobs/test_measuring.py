@@ -100,7 +100,7 @@ def test_an_image_that_diverges_is_a_failure_and_no_record(tiny_pipeline, image_
 
 @pytest.mark.parametrize("method", ["flash", "bound"])
 def test_images_are_held_only_until_they_are_done(tiny_pipeline, image_folder, monkeypatch, method):
-    data = ImageDataset([image_folder] * 4, 32, cache_gib=0)
+    data = ImageDataset([image_folder] * 2, 32, cache_gib=0)
     held: list[weakref.ref[torch.Tensor]] = []
     attempt = ImageDataset.attempt
 
@@ -115,4 +115,4 @@ def test_images_are_held_only_until_they_are_done(tiny_pipeline, image_folder, m
         held.append(weakref.ref(one.clean))
         del one
         most = max(most, sum(ref() is not None for ref in held))
-    assert len(held) == 2 * 48 and most <= 16, "a few batches, however many images there are"
+    assert len(held) == 2 * 24 and most <= 16, "a few batches, however many images there are"
