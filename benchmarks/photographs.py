@@ -112,7 +112,7 @@ class TotalVariation(Baseline):
     """argmin ‖A x - y‖² / 2 + weight TV(x), by FISTA; the proximal step of TV is Chambolle's."""
 
     tv_weight: float = setting(0.002, "Weight of total variation.", (0.0005, 0.02))
-    tv_steps: int = setting(50, "Steps of FISTA.")
+    tv_steps: int = setting(30, "Steps of FISTA.")
 
     def image(self, problem: Problem) -> Tensor:
         x = ahead = problem.image
@@ -120,7 +120,7 @@ class TotalVariation(Baseline):
         for _ in range(self.tv_steps):
             step = ahead - problem.adjoint(problem.measure(ahead) - problem.y)
             smooth = restoration.denoise_tv_chambolle(
-                channels(step), self.tv_weight, max_num_iter=30, eps=1e-5, channel_axis=-1
+                channels(step), self.tv_weight, max_num_iter=20, eps=1e-5, channel_axis=-1
             )
             before, x = x, tensor(smooth).to(step)
             further = (1 + (1 + 4 * momentum**2) ** 0.5) / 2

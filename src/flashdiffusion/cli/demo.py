@@ -134,6 +134,7 @@ def _maps(path: Path, record: "Record", result: "Restoration", y: "Tensor") -> N
 
     from flashdiffusion.data import atomic_path
     from flashdiffusion.data.images import to_pil
+    from flashdiffusion.severity.picture import LEAST
 
     height, width = y.shape[2:]
     figure = Figure(figsize=(10, 10 * height / width + 0.6), layout="constrained")
@@ -143,8 +144,8 @@ def _maps(path: Path, record: "Record", result: "Restoration", y: "Tensor") -> N
     restored.imshow(to_pil(result.images[0]))
     restored.set_title(f"restored: {record.metrics['psnr']:.1f} dB, {record.nfe:.1f} steps", fontsize=10)
     assert result.severity_maps is not None
-    std = result.severity_maps[0].sqrt()
-    shown = map_axis.imshow(std, extent=(0, width, height, 0), vmin=0)
+    std, whole = result.severity_maps[0].sqrt(), (0, width, height, 0)
+    shown = map_axis.imshow(std, extent=whole, norm="log", vmin=LEAST, vmax=max(0.2, float(std.max())))
     map_axis.set_title("the error that the severity encoder expects (std)", fontsize=10)
     figure.colorbar(shown, ax=map_axis, location="bottom", shrink=0.8)
     tiles = result.tiles[0]

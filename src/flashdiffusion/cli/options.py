@@ -26,8 +26,8 @@ Inputs = Annotated[
 Maps = Annotated[
     Path | None,
     option(
-        "Folder for a picture of each image's severity map: the estimate's standard deviation at each place, from 0 "
-        "(blue) to 1 latent unit or more (yellow: nothing is known)."
+        "Folder for a picture of each image's severity map: the estimate's standard deviation at each place, from 0.02 "
+        "(blue) to 1 latent unit (yellow), logarithmic."
     ),
 ]
 Tile = Annotated[

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 COLOURS = "viridis"
+LEAST = 0.02  # standard deviation
 
 
 def map_picture(variance: Tensor, size: tuple[int, int]) -> Tensor:
@@ -14,13 +15,14 @@ def map_picture(variance: Tensor, size: tuple[int, int]) -> Tensor:
 
     A place of the map covers 2**n x 2**n pixels; the last row and column may reach beyond the image.
 
-    The colours stand for the standard deviation in scaled latent units, from 0 (dark blue, nothing is lost) to 1 or
-    more (yellow, nothing is known: the latents themselves have a standard deviation of 1), so that pictures compare.
+    The colours stand for the standard deviation in scaled latent units, on a logarithmic scale from `LEAST` or less
+    (dark blue, hardly anything is lost) to 1 or more (yellow: with standardised latents, nothing is known). So pictures
+    compare, also those of a model of photographs, whose errors are small beside the brightness of an image.
     """
     pixels = max(2 ** max(0, math.ceil(math.log2(side / n))) for side, n in zip(size, variance.shape, strict=True))
     whole = [n * pixels for n in variance.shape]
     std = F.interpolate(variance.sqrt()[None, None].float(), size=whole, mode="bilinear")[0, 0, : size[0], : size[1]]
-    return coloured(std)
+    return coloured(1 - std.clamp(min=LEAST).log() / math.log(LEAST))
 
 
 def coloured(values: Tensor) -> Tensor:

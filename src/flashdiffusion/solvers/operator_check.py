@@ -1,6 +1,6 @@
 """Is the operator what it is said to be? The severity encoder's estimate tells."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -45,7 +45,8 @@ def find_mismatch(
     told, of a physics that is not the library's say, lets a right operator be doubted there.
 
     An A that gives what blurs cannot correct, measurements of another shape than the image or of a part of it, is
-    believed.
+    believed. So is one whose correction would let more through than there is: nothing is sharper than the image itself,
+    so where A blurs little it is ẑ that is too smooth.
 
     Args:
         severity: of the measurements.
@@ -68,6 +69,7 @@ def find_mismatch(
     blind = encoder(shown, Conditions.none(shown)).var
     surprise = tested.surprise[rows] * (blind / severity.var[rows])
     wrong = (4 * (energy - after) > EXPLAINED * tested.taken[rows]) & (surprise > SURPRISE)
+    wrong &= replace(part, mismatch=weights).gain <= 1
     if not bool(wrong.any()):
         return Check(None, looked_at)
     found = weights.new_zeros(len(problem), weights.shape[1])

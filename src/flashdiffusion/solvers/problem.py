@@ -118,12 +118,12 @@ class Problem(Rows):
             kinds = self.physics.expand(len(self)).names
             if self._loses and self.y.shape == image.shape:
                 lost = 1 - self._known_pixels
-        return Conditions(std, lost, kinds, self._kept)
+        return Conditions(std, lost, kinds, self.gain.clamp(max=1))
 
     @property
     @torch.no_grad()
-    def _kept(self) -> Tensor:
-        """Share of the energy of white noise that A lets through, up to 1, (B,); 1 where y is not like x.
+    def gain(self) -> Tensor:
+        """Energy of white noise that A lets through over what goes in, (B,); 1 where y is not like x.
 
         A nonlinear A is tried around what y shows, so that its share is that of these brightnesses.
         """
@@ -134,7 +134,7 @@ class Problem(Rows):
             probe = constant(white_noise, at, *at.shape[1:]).expand_as(at)
             passed = self.measure(probe) if self.linear else self.measure(at + probe) - self.measure(at)
             energy = self._measured(passed).flatten(1).square().mean(dim=1) / probe[0].square().mean()
-        return energy.clamp(max=1).to(self.y)
+        return energy.to(self.y)
 
     def severity(self, encoder: Callable[[Tensor, Conditions], Severity]) -> Severity:
         """What a severity encoder makes of the measurements as images, padded as it needs them, asked once."""
