@@ -4,10 +4,9 @@ A plugin. It adds the methods `wiener`, `richardson-lucy` and `tv` for blurs, `b
 `enlarged` for super-resolution (bicubic), and the tasks `blur-1.6` (Gaussian, std 1.6 pixels) and `lost-75` (75 % of
 the pixels). Pictures are continued by reflection where a method takes them for periodic.
 
-flashdiffusion --plugin benchmarks/photographs.py tune --data VAL --model photos --task blur-1.6 --noise-std 0.00784 \
-    --method tv --grid "tv_weight=0.001,0.002,0.004" --objective psnr --out tv.json
 flashdiffusion --plugin benchmarks/photographs.py evaluate --data VAL --model photos --task blur-1.6 \
-    --noise-std 0.00784 --method flash --method wiener --method richardson-lucy --method tv --lpips LPIPS --out RUN
+    --noise-std 0.00784 --method flash --method wiener:balance=0.003 --method tv:tv_weight=0.0003 --lpips LPIPS \
+    --out RUN
 """
 
 from dataclasses import dataclass, replace
@@ -40,7 +39,8 @@ class Baseline:
 
     @torch.no_grad()
     def __call__(self, problem: Problem, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
-        parts = [self.image(problem.take(torch.tensor([row]))) for row in range(len(problem))]
+        own = replace(problem, padding=None)
+        parts = [self.image(own.take(torch.tensor([row]))) for row in range(len(own))]
         images = torch.cat(parts).clamp(0, 1).to(problem.y)
         return Start(noise, torch.zeros(len(problem), dtype=torch.int64), image=images)
 

@@ -1,4 +1,4 @@
-"""The embedded model: whole, small, offline, and of use on the bundled portrait."""
+"""The embedded models: whole, small, offline, and of use on the bundled pictures."""
 
 from importlib.resources import as_file, files
 
@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch.nn.functional import conv2d, pad
 
-from flashdiffusion import BoxInpainting, FlashPipeline, GaussianBlur, Operator
+from flashdiffusion import (
+    JPEG,
+    BoxInpainting,
+    Compose,
+    Denoising,
+    FlashPipeline,
+    GaussianBlur,
+    Operator,
+    RandomInpainting,
+)
 from flashdiffusion.data import load_image
 from flashdiffusion.errors import CheckpointError
 from flashdiffusion.metrics import psnr
@@ -35,9 +44,10 @@ def test_embedded_models_stay_small():
     assert _size(ASSETS) < 48e6
 
 
-def test_its_card_tells_data_licence_and_command():
-    card = (ASSETS / "faces-128" / "README.md").read_text()
-    for word in ("CelebA", "research", "flashdiffusion train", "minutes", "Limits"):
+@pytest.mark.parametrize(("model", "data"), [("faces-128", "CelebA"), ("photos", "BSDS500")])
+def test_its_card_tells_data_licence_and_command(model, data):
+    card = (ASSETS / model / "README.md").read_text()
+    for word in (data, "research", "flashdiffusion train", "minutes", "Limits"):
         assert word in card
 
 
@@ -169,3 +179,44 @@ def test_what_an_inverted_start_costs_does_not_depend_on_its_batch(pipeline, por
     alone = [pipeline(y[[n]], GaussianBlur([s]), **options) for n, s in enumerate((0.5, 3.0))]
     assert together.nfe[0] < together.nfe[1]
     torch.testing.assert_close(together.gflop, torch.cat([one.gflop for one in alone]))
+
+
+@pytest.fixture(scope="module")
+def photos():
+    return FlashPipeline.from_pretrained("photos")
+
+
+@pytest.fixture(scope="module")
+def photograph():
+    """A part with a lattice before the sky, (1, 3, 150, 131)."""
+    with as_file(ASSETS / "photograph.jpg") as path:
+        return load_image(path)[None, :, 150:300, 60:191]
+
+
+@pytest.mark.parametrize(
+    ("physics", "gain"),
+    [
+        (Denoising(0.1), 6),
+        (GaussianBlur(1.5, noise_std=0.01), 1),
+        (RandomInpainting.from_ratio(0.5, (150, 131), torch.Generator().manual_seed(0), 0.02), 12),
+        (Compose(GaussianBlur(0.8), JPEG(50.0, noise_std=0.01)), 0.3),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_the_model_of_photographs_restores_what_it_was_trained_on(photos, photograph, physics, gain):
+    y = physics(photograph, image_generator(0, "a"))
+    result = photos(y, physics, ids=["a"], seed=0)
+    before, after = (float(psnr(image.clamp(0, 1), photograph)) for image in (physics.image(y), result.images))
+    assert result.images.shape == photograph.shape and after > before + gain
+    assert not bool(result.physics_corrected.any())
+
+
+def test_the_sky_takes_fewer_steps_than_what_stands_before_it(photos, photograph):
+    """So does mild blur than strong; in the same batch as alone."""
+    sky, lattice = photograph[..., :64, -64:], photograph[..., -64:, :64]
+    physics = GaussianBlur([1.5, 1.5], noise_std=0.01)
+    y = physics(torch.cat([sky, lattice]), torch.Generator().manual_seed(0))
+    result = photos(y, physics, ids=["sky", "lattice"], seed=0)
+    assert float(result.severity[0]) < float(result.severity[1]) and result.nfe[0] < result.nfe[1]
+    alone = photos(y[1:], GaussianBlur(1.5, noise_std=0.01), ids=["lattice"], seed=0)
+    torch.testing.assert_close(alone.images[0], result.images[1], atol=2e-3, rtol=0)

@@ -7,6 +7,7 @@ from typing import Any
 from flashdiffusion.errors import NAMED, InputError, UnsuitedError, check_name, unknown_name
 from flashdiffusion.priors import DistilledDecoder, IdentityAutoencoder, LatentPrior
 from flashdiffusion.regression import Regressor
+from flashdiffusion.schedule import LOWEST
 from flashdiffusion.severity import SeverityEncoder
 from flashdiffusion.solvers import Gradient, Networks, SNRMatch, Solver, StartRule, Transition
 from flashdiffusion.solvers.building import build_solver, build_start
@@ -238,7 +239,7 @@ def make_solver(
     if entry.geometric:
         if steps is None:
             steps = Quality(settings.get("quality", "balanced")).of(entry.steps or len(prior.schedule))
-        transition = Transition(prior.schedule.geometric(steps))
+        transition = Transition(prior.schedule.geometric(steps, LOWEST * prior.autoencoder.latent_std))
     else:
         if steps is None and entry.steps is not None:
             steps = min(entry.steps, len(prior.schedule))

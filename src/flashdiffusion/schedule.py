@@ -17,8 +17,7 @@ from torch import Tensor
 
 from flashdiffusion.errors import InputError, brief, shown
 
-# Standard deviation of the noise, relative to the signal, at which a geometric grid ends: latents of unit scale hardly
-# show less.
+# Standard deviation of the noise, relative to the latents, at which a geometric grid ends: they hardly show less.
 LOWEST = 0.1
 LARGE = 1_000_000  # steps; no schedule comes near it, and beyond it memory would run out
 
@@ -79,7 +78,7 @@ class NoiseSchedule:
         """
         total = len(self)
         steps = total if steps is None else steps
-        if not 1 <= steps <= total:
+        if not isinstance(steps, int) or not 1 <= steps <= total:
             raise InputError(f"steps is {steps}; expected 1 to {total}, the length of the noise schedule")
         times = torch.arange(steps + 1, dtype=torch.float64) * (total / steps)
         return Grid(times.round().long(), self)
@@ -92,8 +91,8 @@ class NoiseSchedule:
         Raises:
             InputError: steps below 1.
         """
-        if steps < 1:
-            raise InputError(f"steps is {steps}; expected at least 1")
+        if not isinstance(steps, int) or steps < 1:
+            raise InputError(f"steps is {steps}; expected at least 1, a whole number")
         noise = ((1 - self.abar[1:]) / self.abar[1:]).sqrt().log()
         wanted = torch.linspace(
             max(math.log(lowest), float(noise[0])), float(noise[-1]), min(steps, len(self)), dtype=torch.float64

@@ -13,6 +13,7 @@ from flashdiffusion import (
     RandomInpainting,
     SuperResolution,
 )
+from flashdiffusion.data import load_image
 from flashdiffusion.engine import gathering, starting
 from flashdiffusion.engine.batch import Batch, Failed
 from flashdiffusion.engine.slots import Slots
@@ -60,7 +61,7 @@ def test_what_is_local_is_the_same_in_tiles(pipe, physics):
     torch.testing.assert_close(tiled.images, whole.images, rtol=0, atol=1e-5)
 
 
-def test_the_result_tells_of_each_tile(pipe):
+def test_the_result_tells_of_each_tile(pipe, tmp_path):
     y = _measured(Denoising(0.2))
     y[..., :60] *= 0.1
     found = pipe(y, Denoising(0.2), tile=48, ids=["a"], steps=6)
@@ -74,6 +75,9 @@ def test_the_result_tells_of_each_tile(pipe):
     assert float(found.gflop) > 0 and float(found.seconds) > 0
     plain = tiles.plain()
     assert plain["rows"][0] == list(tiles.rows[0]) and len(plain["severity"]) == len(tiles.rows)
+    found.save(tmp_path / "out", maps=tmp_path / "maps")
+    for path in (tmp_path / "maps" / "a.png", tmp_path / "maps" / "steps" / "a.png"):
+        assert load_image(path).shape == (3, *SIZE)
 
 
 def test_the_result_depends_on_seed_and_name_alone(pipe):

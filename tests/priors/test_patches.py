@@ -71,6 +71,15 @@ def test_a_config_that_makes_none_is_refused(tmp_path, change, said):
         load_autoencoder(tmp_path)
 
 
+def test_levels_end_at_the_noise_that_its_latents_show():
+    """A tenth of their standard deviation, as with standardised latents."""
+    images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 0.2
+    latents = PatchAutoencoder.fitted(images, 2, 0.5)
+    z = latents.encode(images)
+    assert latents.latent_std == pytest.approx(float(z.var(dim=(0, 2, 3)).mean().sqrt()), rel=1e-3)
+    assert PatchAutoencoder(2).latent_std == 1
+
+
 def test_an_exponent_beyond_1_is_refused():
     with pytest.raises(InputError, match="exponent is 2"):
         PatchAutoencoder.fitted(torch.rand(1, 3, 8, 8), 2, 2)

@@ -30,6 +30,7 @@ class IdentityAutoencoder(nn.Module):
 
     factor = 1  # pixels per latent entry along a side
     channels = 3
+    latent_std = 1.0  # of the latents of images
 
     def encode(self, x: Tensor) -> Tensor:
         return to_network_range(x)
@@ -49,6 +50,7 @@ class DiffusersAutoencoder(KeepsFloat32Buffers):
         InputError: scaling that is no finite numbers above 0, one for each channel.
     """
 
+    latent_std = 1.0  # standardised
     shift: Tensor
     gain: Tensor
 

@@ -69,6 +69,11 @@ class PatchAutoencoder(KeepsFloat32Buffers):
             given_numbers = f"mean {shown(mean)}, std {shown(std)}, spread {shown(spread)}"
             raise InputError(f"{given_numbers}; expected finite numbers, of std and spread above 0")
 
+    @property
+    def latent_std(self) -> float:
+        """Standard deviation of the latents of images, over all channels."""
+        return float(self.spread.square().mean().sqrt())
+
     def encode(self, x: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [0, 1] -> latents (B, channels, H / patch, W / patch), in the type of x."""
         squares = F.pixel_unshuffle(to_network_range(x), self.factor).unflatten(1, (3, -1))
