@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 STRENGTHS = (0.5, 1.5, 3.0)  # of the portrait's blur, std in pixels: mild, middling, heavy
 NOISE_STD = 0.05
 PHOTOGRAPH_STD, PHOTOGRAPH_NOISE, TILE = 1.5, 0.02, 128
+TICKS = (0.02, 0.05, 0.1, 0.2)  # of the scale of its map
 
 
 def command(model: ModelOptions, out: Out = Path("demo"), as_json: Json = False, seed: Seed = 0) -> None:
@@ -147,7 +148,8 @@ def _maps(path: Path, record: "Record", result: "Restoration", y: "Tensor") -> N
     std, whole = result.severity_maps[0].sqrt(), (0, width, height, 0)
     shown = map_axis.imshow(std, extent=whole, norm="log", vmin=LEAST, vmax=max(0.2, float(std.max())))
     map_axis.set_title("the error that the severity encoder expects (std)", fontsize=10)
-    figure.colorbar(shown, ax=map_axis, location="bottom", shrink=0.8)
+    bar = figure.colorbar(shown, ax=map_axis, location="bottom", shrink=0.8, ticks=TICKS, format="%g")
+    bar.minorticks_off()
     tiles = result.tiles[0]
     assert tiles is not None
     steps_axis.imshow(to_pil(y[0]), alpha=0.5)
