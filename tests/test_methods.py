@@ -27,7 +27,7 @@ from flashdiffusion.methods import (
 from flashdiffusion.physics import JPEG, TASKS, Compose, GaussianBlur, concatenate
 from flashdiffusion.pipeline import FlashPipeline
 from flashdiffusion.presets import PUBLISHED, Preset, Presets, preset_for, published_for
-from flashdiffusion.priors import IdentityAutoencoder
+from flashdiffusion.priors import IdentityAutoencoder, PatchAutoencoder
 from flashdiffusion.solvers import (
     GMLDPS,
     PSLD,
@@ -226,12 +226,13 @@ def test_the_settings_of_a_method_are_those_that_it_checks(tiny_pipeline):
         "trust": 0.0,
         "error_share": -1.0,
         "decoder_error": -1.0,
+        "fit_iterations": 0,
         "quality": "none",
     }
     assert cannot_be.keys() | {"jacobian", "refine", "correct_physics"} == set(all_settings())
     for name in methods():
         start, solver = parse_method(name)
-        prior = _Prior(IdentityAutoencoder() if solver == "dps" else object())
+        prior = _Prior(IdentityAutoencoder() if solver == "dps" else PatchAutoencoder())
         refused = set()
         for varied, value in cannot_be.items():
             settings = Settings(**{varied: value})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flashdiffusion.cli.inputs import Failures
 from flashdiffusion.cli.options import RunOptions
-from flashdiffusion.errors import InputError, counted, note
+from flashdiffusion.errors import InputError, note
 
 if TYPE_CHECKING:
     from flashdiffusion.jobs import EvaluateJob, Item, RestoreJob
@@ -130,7 +130,7 @@ class Delivery:
         finally:
             journal.close()
             for what, images in shared.items():
-                note(f"{len(images)} of {counted(len(missing), 'image')} {what}; first: {min(images)[1]}")
+                note(f"{len(images)} of {len(missing)} images {what}; first: {min(images)[1]}")
         if lost := [item.name for item in self.items if item.name not in journal.done | rows | failed]:
             raise RuntimeError(
                 f"{len(lost)} of {len(self.items)} images have no result, {lost[0]} the first; --resume does them; "

@@ -146,7 +146,7 @@ def _maps(path: Path, record: "Record", result: "Restoration", y: "Tensor") -> N
     restored.set_title(f"restored: {record.metrics['psnr']:.1f} dB, {record.nfe:.1f} steps", fontsize=10)
     assert result.severity_maps is not None
     std, whole = result.severity_maps[0].sqrt(), (0, width, height, 0)
-    shown = map_axis.imshow(std, extent=whole, norm="log", vmin=LEAST, vmax=max(0.2, float(std.max())))
+    shown = map_axis.imshow(std.numpy(), extent=whole, norm="log", vmin=LEAST, vmax=max(0.2, float(std.max())))
     map_axis.set_title("the error that the severity encoder expects (std)", fontsize=10)
     bar = figure.colorbar(shown, ax=map_axis, location="bottom", shrink=0.8, ticks=TICKS, format="%g")
     bar.minorticks_off()

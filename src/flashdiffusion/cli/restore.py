@@ -222,7 +222,7 @@ def _note_inconsistent(records: "Sequence[Record]") -> None:
     if far:
         worst = max(far, key=far.__getitem__)
         note(
-            f"{len(far)} of {counted(len(told), 'image')} whose physics was told are farther from their measurements "
-            f"than the noise explains, {worst} the most ({far[worst]:.3g} times): the physics or the noise that was "
+            f"farther from their measurements than the noise explains: {len(far)} of {counted(len(told), 'image')} "
+            f"whose physics was told, {worst} the most ({far[worst]:.3g} times); the physics or the noise that was "
             "told may not be what damaged them (consistency, docs/metrics.md)"
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from flashdiffusion.errors import InputError
 from flashdiffusion.physics.least_squares import least_squares
 from flashdiffusion.priors import LatentPrior
 from flashdiffusion.solvers.derivative import derivative
@@ -14,7 +15,7 @@ from flashdiffusion.solvers.registry import setting
 from flashdiffusion.solvers.solver import check_weight
 
 Decode = Callable[[Tensor], Tensor]
-LATENT_ITERATIONS, PIXEL_ITERATIONS = 5, 10  # of conjugate gradients
+PIXEL_ITERATIONS = 10  # of conjugate gradients
 EXACT_ITERATIONS = 2  # more, through the prior's decoder, after those through its stand-in
 LEAST_VARIANCE = 1e-6  # of a place of the latent
 # Where neither the measurements nor the decoder are said to err, they are taken to by this much, on the [0, 1] scale.
@@ -34,17 +35,22 @@ class Consistency:
     Args:
         decoder_error: standard deviation of x - D0(E0(x)) on the [0, 1] scale, at least 0. Measurements are trusted
             that much less, and finished images may differ from what the decoder gives by as much.
+        fit_iterations: of conjugate gradients, at least 1. Each is a call of A and of its adjoint, and of the decoder's
+            derivative. The more faithful a measurement, the more of them it pays.
         decoder: a stand-in for the prior's decoder in the derivative, the distilled one; None for the prior's own.
 
     Raises:
-        InputError: decoder_error negative or not finite.
+        InputError: decoder_error negative or not finite, fit_iterations below 1.
     """
 
     decoder_error: float = setting(0.028, "Standard deviation of what the decoder cannot show, on the [0, 1] scale.")
+    fit_iterations: int = setting(5, "Iterations of conjugate gradients by which latents are fitted to a measurement.")
     decoder: Decode | None = None
 
     def __post_init__(self) -> None:
         check_weight("decoder_error", self.decoder_error)
+        if self.fit_iterations < 1:
+            raise InputError(f"fit iterations are {self.fit_iterations}; expected at least 1")
 
     def latents(self, z: Tensor, variance: Tensor, problem: Problem, prior: LatentPrior, exact: bool = False) -> Tensor:
         """Move latents (B, c, h, w) of this variance at each place, (B, 1, h, w).
@@ -95,7 +101,7 @@ class Consistency:
         variance: Tensor,
         problem: Problem,
         prior: LatentPrior,
-        iterations: int = LATENT_ITERATIONS,
+        iterations: int | None = None,
         start: Tensor | None = None,
     ) -> "Fit":
         """Fit by the stand-in, from nothing; or by the prior's decoder, from a `start`."""
@@ -107,7 +113,7 @@ class Consistency:
             prior.smooth_decode if stand_in is None else stand_in,
             value=prior.decode(z) if stand_in is not None or prior.quantises else None,
             error=self.decoder_error,
-            iterations=iterations,
+            iterations=iterations or self.fit_iterations,
             precision=prior.dtype,
             start=start,
         )
