@@ -97,10 +97,9 @@ def _records(
     from flashdiffusion.metrics import Metrics
 
     metrics, described = Metrics(), physics.describe()
-    return [
-        Record(name, described[i], **result.row(i), **compare(metrics, result.images[i], clean[i], y[i]))
-        for i, name in enumerate(names)
-    ]
+    tiles = [None if one is None else one.plain() for one in result.tiles or [None] * len(names)]
+    known = [result.row(i) | compare(metrics, result.images[i], clean[i], y[i]) for i in range(len(names))]
+    return [Record(name, described[i], tiles=tiles[i], **known[i]) for i, name in enumerate(names)]
 
 
 def _overview(path: Path, records: "list[Record]", *columns: "Tensor") -> None:
