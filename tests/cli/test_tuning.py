@@ -32,7 +32,8 @@ def test_the_command_searches_a_grid_and_says_what_reaches_the_best_again(tune, 
     assert len(result["trials"]) == 2 and result["best"] in result["trials"] and result["objective"] == "psnr"
     assert {trial["settings"]["guidance"] for trial in result["trials"]} == {0.5, 1.0}
     # The options that reach this again, none of them of another method.
-    start = r"--set decoder_error=0\.028 --set fit_iterations=5 --set correction=[\d.]+ --set mixing=paper --set refine=false"
+    fit = r"--set decoder_error=0\.028 --set fit_iterations=5"
+    start = rf"{fit} --set correction=[\d.]+ --set mixing=paper --set refine=false"
     options = rf"--set guidance=[\d.]+ {start} --set correct_physics=true --set steps=4 --set delta=1"
     last = ended.out.splitlines()[-1]
     figures = r"psnr [\d.]+, ssim [\d.]+, consistency [\d.]+, nfe [\d.]+"
