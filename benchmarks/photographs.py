@@ -9,6 +9,7 @@ flashdiffusion --plugin benchmarks/photographs.py evaluate --data VAL --model ph
     --out RUN
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,7 +35,7 @@ register_task(replace(get_task("gaussian-blur"), name="blur-1.6", low=1.6, high=
 register_task(replace(get_task("random-inpainting"), name="lost-75", low=0.75, high=0.75))
 
 
-class Baseline:
+class Baseline(ABC):
     """A start that is the end: `image` makes it of one picture's measurement."""
 
     @torch.no_grad()
@@ -44,8 +45,9 @@ class Baseline:
         images = torch.cat(parts).clamp(0, 1).to(problem.y)
         return Start(noise, torch.zeros(len(problem), dtype=torch.int64), image=images)
 
+    @abstractmethod
     def image(self, problem: Problem) -> Tensor:
-        raise NotImplementedError
+        """The restored picture, (1, 3, H, W)."""
 
 
 def channels(image: Tensor) -> Array:
@@ -61,10 +63,6 @@ def continued(image: Tensor) -> Array:
     return channels(F.pad(image, [REACH] * 4, mode="reflect"))
 
 
-def inner(array: Array) -> Tensor:
-    return tensor(array[REACH:-REACH, REACH:-REACH])
-
-
 def kernel(problem: Problem) -> Array:
     """What a blur makes of one bright pixel, (2 REACH + 1, 2 REACH + 1)."""
     if problem.name != GaussianBlur.name:
@@ -78,32 +76,39 @@ def kernel(problem: Problem) -> Array:
     return around.double().cpu().numpy()
 
 
+class Deconvolution(Baseline):
+    """A baseline that takes a picture colour by colour, with the kernel of its blur."""
+
+    def image(self, problem: Problem) -> Tensor:
+        of, planes = kernel(problem), np.moveaxis(continued(problem.y), -1, 0)
+        done = np.stack([self.plane(plane, of) for plane in planes], axis=-1)
+        return tensor(done[REACH:-REACH, REACH:-REACH])
+
+    @abstractmethod
+    def plane(self, blurred: Array, of: Array) -> Array:
+        """One colour (H, W), sharpened; `of` is the kernel."""
+
+
 @register_start("wiener", alone="wiener")
 @dataclass(frozen=True)
-class Wiener(Baseline):
+class Wiener(Deconvolution):
     """Wiener's filter with a Laplacian as the prior."""
 
     balance: float = setting(0.01, "Weight of the prior of Wiener's filter.", (0.0001, 0.1))
 
-    def image(self, problem: Problem) -> Tensor:
-        of = kernel(problem)
-        planes = np.moveaxis(continued(problem.y), -1, 0)
-        done = [restoration.wiener(plane, of, self.balance, clip=False) for plane in planes]
-        return inner(np.stack(done, axis=-1))
+    def plane(self, blurred: Array, of: Array) -> Array:
+        return restoration.wiener(blurred, of, self.balance, clip=False)
 
 
 @register_start("richardson-lucy", alone="richardson-lucy")
 @dataclass(frozen=True)
-class RichardsonLucy(Baseline):
+class RichardsonLucy(Deconvolution):
     """Richardson and Lucy's iterations; what stops them early is the prior."""
 
     iterations: int = setting(10, "Iterations of Richardson and Lucy.", (5, 50))
 
-    def image(self, problem: Problem) -> Tensor:
-        of = kernel(problem)
-        planes = np.moveaxis(continued(problem.y.clamp(0, 1)), -1, 0)
-        done = [restoration.richardson_lucy(plane, of, self.iterations) for plane in planes]
-        return inner(np.stack(done, axis=-1))
+    def plane(self, blurred: Array, of: Array) -> Array:
+        return restoration.richardson_lucy(blurred.clip(0, 1), of, self.iterations)
 
 
 @register_start("tv", alone="tv")

@@ -19,7 +19,7 @@ SHORTEST, LONGEST = 8, 24  # characters of a name in one line of the table, so t
 def print_records(
     title: str, records: "Sequence[Record]", as_json: bool, about: Mapping[str, Any] | None = None
 ) -> None:
-    """A table of what is known of the images, or the same as JSON; `about` it says model and networks."""
+    """A table of what is known of the images, or as JSON; `about` the run names its model and networks."""
     from rich import box
     from rich.markup import escape
     from rich.table import Table

@@ -19,7 +19,7 @@ class PatchSeverityEncoder(SeverityEncoder):
     """y -> (ẑ, σ̂²): what a U-Net adds to E0(y), the patches of y, and the log-variance head on its last features.
 
     The U-Net reads each channel of E0(y) over its spread: noise shows in the finest detail, and were it not enlarged
-    the brightness would drown it for hundreds of steps of training.
+    the brightness would drown it early in training.
 
     Args:
         unet_config: arguments of diffusers' `UNet2DModel`, but for its channels in and out.
