@@ -127,8 +127,9 @@ register_task(Mixture("mixture", (*_PARTS.split(), "gaussian-blur")))
 _HOLES = ("box-inpainting", "scribble")
 register_task(Mixture("mixture-and-holes", (*_PARTS.split(), "gaussian-blur", "denoising", *_HOLES)))
 # What happens to photographs.
-_EVERYDAY = "gaussian-blur gaussian-blur motion-blur defocus random-inpainting-any scribble denoising camera-noise"
-register_task(Mixture("photographs", (*_EVERYDAY.split(), *(f"super-resolution-{n}" for n in (2, 3, 4)), "jpeg")))
+_EVERYDAY = ("gaussian-blur", "motion-blur", "defocus", "scribble", "denoising", "camera-noise", "jpeg")
+_OFTEN = ("gaussian-blur", "random-inpainting-any", "random-inpainting-any")
+register_task(Mixture("photographs", (*_EVERYDAY, *_OFTEN, *(f"super-resolution-{n}" for n in (2, 3, 4)))))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from flashdiffusion.severity.conditions import Conditions
 from flashdiffusion.severity.encoder import Severity, SeverityEncoder
+from flashdiffusion.severity.filling import filled, interpolated
 from flashdiffusion.severity.loading import check_latents, load_severity_encoder
 from flashdiffusion.severity.ordering import ordering_accuracy
 from flashdiffusion.severity.patches import PatchSeverityEncoder
@@ -16,6 +17,8 @@ __all__ = [
     "check_latents",
     "load_severity_encoder",
     "coloured",
+    "filled",
+    "interpolated",
     "map_picture",
     "ordering_accuracy",
     "true_severity",

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from flashdiffusion.errors import InputError, brief
 from flashdiffusion.priors import PatchAutoencoder
-from flashdiffusion.severity.conditions import count_planes
-from flashdiffusion.severity.encoder import SeverityEncoder, check_scale
+from flashdiffusion.severity.conditions import Conditions, count_planes
+from flashdiffusion.severity.encoder import Severity, SeverityEncoder, check_scale
+from flashdiffusion.severity.filling import interpolated
 
 
 class PatchSeverityEncoder(SeverityEncoder):
@@ -25,6 +26,8 @@ class PatchSeverityEncoder(SeverityEncoder):
         unet_config: arguments of diffusers' `UNet2DModel`, but for its channels in and out.
         patch, mean, std, spread: of the patch autoencoder.
         variance_scale, conditions: see `SeverityEncoder`.
+        interpolates: whether lost pixels that it is told of are interpolated before it looks, see `interpolated`. What
+            the network adds is then a correction, in place of a picture.
 
     Raises:
         InputError: a patch autoencoder that cannot be, or a variance_scale that is not above 0.
@@ -41,6 +44,7 @@ class PatchSeverityEncoder(SeverityEncoder):
         variance_scale: float = 1.0,
         conditions: Sequence[str] | None = None,
         head: str = "log-variance",
+        interpolates: bool = False,
     ) -> None:
         ModelMixin.__init__(self)
         if head != "log-variance":
@@ -57,6 +61,12 @@ class PatchSeverityEncoder(SeverityEncoder):
         nn.init.zeros_(self.z_conv.bias)
         self._add_head(unet_config["block_out_channels"][0])
 
+    def forward(self, y: Tensor, known: Conditions | None = None) -> Severity:
+        """See `SeverityEncoder.forward`."""
+        if self.config.interpolates and known is not None:
+            y = interpolated(y, known.lost)
+        return super().forward(y, known)
+
     def _read(self, y: Tensor, planes: Tensor) -> Tensor:
         patches = self.autoencoder.encode(y) / self.autoencoder.spread.to(y)
         known = F.pixel_unshuffle(planes.to(y), self.autoencoder.factor)
@@ -71,7 +81,7 @@ class PatchSeverityEncoder(SeverityEncoder):
     ) -> "PatchSeverityEncoder":
         """Make one whose ẑ is E0(y)."""
         known = None if conditions is None else list(conditions)
-        return cls(unet_config, autoencoder.factor, **autoencoder.numbers, conditions=known)
+        return cls(unet_config, autoencoder.factor, **autoencoder.numbers, conditions=known, interpolates=True)
 
     def start_from(self, other: SeverityEncoder) -> None:
         """Copy the weights of a trained encoder of the same configuration; raises InputError for another one."""

@@ -1,4 +1,4 @@
-"""Holes: lost pixels that lie together, as a scribble or a box leaves them; found, and filled smoothly for networks."""
+"""Holes: lost pixels that lie together, as a scribble or a box leaves them."""
 
 import math
 
@@ -31,16 +31,3 @@ def find_holes(known: Tensor) -> Tensor:
         empty |= (share[rows] == 0).view(-1, 1, 1, 1)
         holes[rows] = (F.max_pool2d(empty.to(own), side, stride=1, padding=radius) > 0) & (own == 0)
     return holes
-
-
-def filled(image: Tensor, known: Tensor) -> Tensor:
-    """Fill unknown pixels of images (B, C, H, W) smoothly, from means over ever larger blocks of known ones."""
-    sums, weights, levels = image * known, known, []
-    while min(weights.shape[2:]) > 1:
-        levels.append((sums, weights))
-        sums, weights = (F.avg_pool2d(value, 2, ceil_mode=True) for value in (sums, weights))
-    coarse = sums / weights.clamp(min=1e-6)
-    for sums, weights in reversed(levels):
-        coarse = F.interpolate(coarse, size=weights.shape[2:], mode="bilinear")
-        coarse = torch.where(weights > 0, sums / weights.clamp(min=1e-6), coarse)
-    return coarse

@@ -13,8 +13,8 @@ from flashdiffusion.errors import InputError
 from flashdiffusion.physics import BatchedPhysics, noise_std_of
 from flashdiffusion.physics.base import constant
 from flashdiffusion.physics.least_squares import least_squares, operator_norm
-from flashdiffusion.severity import Conditions, Severity
-from flashdiffusion.solvers.holes import filled, find_holes
+from flashdiffusion.severity import Conditions, Severity, filled
+from flashdiffusion.solvers.holes import find_holes
 from flashdiffusion.solvers.rows import Rows
 
 # Part of the energy of y that an image may leave unexplained and still be taken for what y shows.

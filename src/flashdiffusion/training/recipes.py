@@ -168,24 +168,26 @@ _PHOTOS_DENOISER = {
     "add_attention": False,
     "norm_num_groups": 16,
 }
+# It is asked once, the denoiser at every step.
+_PHOTOS_SEVERITY = _PHOTOS_DENOISER | {"block_out_channels": [80, 96, 96], "layers_per_block": 2}
 # Begins at noise of 1/200 of the range of pixels.
 _PHOTOS_SCHEDULE = _SCHEDULE | {"beta_start": 0.0001, "beta_end": 0.02}
 _PHOTOS_CPU = replace(
     _FACES_128_CPU,
     name="photos-cpu",
-    size=48,
+    size=72,
     crops=0.5,
     max_minutes=600,
     autoencoder=PatchConfig(patch=2),
     denoiser=DenoiserConfig(
-        loop=LoopConfig(share=0.45, batch_size=16, lr=1e-3, ema_decay=0.999),
+        loop=LoopConfig(share=0.45, batch_size=8, lr=5e-4, ema_decay=0.999),
         model=_PHOTOS_DENOISER,
         schedule=_PHOTOS_SCHEDULE,
         early=0.4,
     ),
     severity=SeverityConfig(
-        loop=LoopConfig(share=0.45, batch_size=16, lr=1e-3, ema_decay=0.999),
-        model=_PHOTOS_DENOISER,
+        loop=LoopConfig(share=0.45, batch_size=8, lr=5e-4, ema_decay=0.999),
+        model=_PHOTOS_SEVERITY,
         image_weight=0.0,
         task="photographs",
         noise_std=(0.0, 0.2),
@@ -195,11 +197,11 @@ _PHOTOS_CPU = replace(
 _PHOTOS = replace(
     _PHOTOS_CPU,
     name="photos",
-    size=96,
+    size=120,
     max_minutes=25,
     channels_last=True,
-    denoiser=replace(_PHOTOS_CPU.denoiser, loop=LoopConfig(share=0.45, batch_size=256, lr=1e-3, ema_decay=0.999)),
-    severity=replace(_PHOTOS_CPU.severity, loop=LoopConfig(share=0.45, batch_size=128, lr=1e-3, ema_decay=0.999)),
+    denoiser=replace(_PHOTOS_CPU.denoiser, loop=LoopConfig(share=0.45, batch_size=128, lr=1e-3, ema_decay=0.999)),
+    severity=replace(_PHOTOS_CPU.severity, loop=LoopConfig(share=0.45, batch_size=96, lr=1e-3, ema_decay=0.999)),
     regressor=replace(_PHOTOS_CPU.regressor, loop=_FACES_128.regressor.loop),
     pixel_denoiser=_FACES_128.pixel_denoiser,
 )

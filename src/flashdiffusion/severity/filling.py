@@ -1,0 +1,43 @@
+"""Pixels that were not measured, filled smoothly for networks, which would take them for part of the image."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+RELAXED = 16  # times; pixels lost one by one are close to the solution by then, holes stay smooth
+
+
+def filled(image: Tensor, known: Tensor) -> Tensor:
+    """Fill unknown pixels of images (B, C, H, W) from means over ever larger blocks of known ones.
+
+    Args:
+        known: 1 where a pixel was measured, else 0, (B, 1, H, W).
+    """
+    sums, weights, levels = image * known, known, []
+    while min(weights.shape[2:]) > 1:
+        levels.append((sums, weights))
+        sums, weights = (F.avg_pool2d(value, 2, ceil_mode=True) for value in (sums, weights))
+    coarse = sums / weights.clamp(min=1e-6)
+    for sums, weights in reversed(levels):
+        coarse = F.interpolate(coarse, size=weights.shape[2:], mode="bilinear")
+        coarse = torch.where(weights > 0, sums / weights.clamp(min=1e-6), coarse)
+    return coarse
+
+
+def interpolated(image: Tensor, lost: Tensor) -> Tensor:
+    """The same, relaxed towards Laplace's equation: each lost pixel becomes the mean of its four neighbours, again
+    and again.
+
+    Args:
+        lost: 1 where a pixel was not measured, else 0, (B, 1, H, W).
+    """
+    rows = lost.flatten(1).any(dim=1).nonzero()[:, 0]
+    if not len(rows):
+        return image
+    known = lost[rows] == 0
+    x = filled(image[rows], known.to(image))
+    for _ in range(RELAXED):
+        around = F.pad(x, [1] * 4, mode="replicate")
+        sides = around[..., 1:-1, :-2], around[..., 1:-1, 2:], around[..., :-2, 1:-1], around[..., 2:, 1:-1]
+        x = torch.where(known, x, sum(sides[1:], sides[0]) / 4)
+    return image.index_copy(0, rows, x.to(image.dtype))
