@@ -1,6 +1,8 @@
+import pytest
 import torch
 from tests.local_model import UNET
 
+from flashdiffusion.errors import InputError
 from flashdiffusion.priors import PatchAutoencoder
 from flashdiffusion.severity import Conditions, PatchSeverityEncoder, filled, interpolated
 
@@ -64,3 +66,14 @@ def test_an_encoder_on_patches_begins_with_the_interpolation_of_what_it_is_told_
     torch.testing.assert_close(encoder(y).z_hat, expected["blind"])
     older = PatchSeverityEncoder(**{**encoder.config, "interpolates": False})
     torch.testing.assert_close(older(y, known).z_hat, expected["blind"])
+
+
+def test_an_encoder_on_patches_starts_from_one_that_was_told_the_same():
+    autoencoder = PatchAutoencoder()
+    first, second = (PatchSeverityEncoder.of(autoencoder, UNET, ["jpeg", "defocus"]) for _ in range(2))
+    second.start_from(first)
+    for own, other in zip(second.parameters(), first.parameters(), strict=True):
+        assert torch.equal(own, other)
+    swapped = PatchSeverityEncoder.of(autoencoder, UNET, ["defocus", "jpeg"])
+    with pytest.raises(InputError, match=r"knows \['jpeg', 'defocus'\]; this one knows \['defocus', 'jpeg'\]"):
+        swapped.start_from(first)

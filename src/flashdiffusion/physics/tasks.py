@@ -127,9 +127,10 @@ register_task(Mixture("mixture", (*_PARTS.split(), "gaussian-blur")))
 _HOLES = ("box-inpainting", "scribble")
 register_task(Mixture("mixture-and-holes", (*_PARTS.split(), "gaussian-blur", "denoising", *_HOLES)))
 # What happens to photographs.
-_EVERYDAY = ("gaussian-blur", "motion-blur", "defocus", "scribble", "denoising", "camera-noise", "jpeg")
+_EVERYDAY = ("gaussian-blur", "motion-blur", "defocus", "scribble", "denoising", "camera-noise")
 _OFTEN = ("gaussian-blur", "random-inpainting-any", "random-inpainting-any")
-register_task(Mixture("photographs", (*_EVERYDAY, *_OFTEN, *(f"super-resolution-{n}" for n in (2, 3, 4)))))
+_SMALLER = tuple(f"super-resolution-{factor}" for factor in (2, 3, 4))
+register_task(Mixture("photographs", (*_EVERYDAY, *_OFTEN, *_SMALLER, "jpeg")))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from diffusers import ModelMixin, UNet2DModel
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from flashdiffusion.errors import InputError, brief
+from flashdiffusion.errors import InputError, brief, shown
 from flashdiffusion.priors import PatchAutoencoder
 from flashdiffusion.severity.conditions import Conditions, count_planes
 from flashdiffusion.severity.encoder import Severity, SeverityEncoder, check_scale
@@ -84,7 +84,15 @@ class PatchSeverityEncoder(SeverityEncoder):
         return cls(unet_config, autoencoder.factor, **autoencoder.numbers, conditions=known, interpolates=True)
 
     def start_from(self, other: SeverityEncoder) -> None:
-        """Copy the weights of a trained encoder of the same configuration; raises InputError for another one."""
+        """Copy the weights of a trained encoder of the same configuration; raises InputError for another one.
+
+        One that does not interpolate is taken too: it learns to work from what is interpolated.
+        """
+        if other.config.conditions != self.config.conditions:
+            raise InputError(
+                f"cannot start from a severity encoder that knows {shown(other.config.conditions)}; this one knows "
+                f"{shown(self.config.conditions)}"
+            )
         try:
             self.load_state_dict(other.state_dict())
         except RuntimeError as error:

@@ -168,8 +168,6 @@ _PHOTOS_DENOISER = {
     "add_attention": False,
     "norm_num_groups": 16,
 }
-# It is asked once, the denoiser at every step.
-_PHOTOS_SEVERITY = _PHOTOS_DENOISER | {"block_out_channels": [80, 96, 96], "layers_per_block": 2}
 # Begins at noise of 1/200 of the range of pixels.
 _PHOTOS_SCHEDULE = _SCHEDULE | {"beta_start": 0.0001, "beta_end": 0.02}
 _PHOTOS_CPU = replace(
@@ -187,7 +185,7 @@ _PHOTOS_CPU = replace(
     ),
     severity=SeverityConfig(
         loop=LoopConfig(share=0.45, batch_size=8, lr=5e-4, ema_decay=0.999),
-        model=_PHOTOS_SEVERITY,
+        model=_PHOTOS_DENOISER,
         image_weight=0.0,
         task="photographs",
         noise_std=(0.0, 0.2),
