@@ -24,5 +24,6 @@ def local_pipeline() -> FlashPipeline:
         autoencoder = PatchAutoencoder(2)
         denoiser = UNet2DModel(in_channels=12, out_channels=12, **UNET)
         scheduler = DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.0001, beta_end=0.02)
-        encoder = PatchSeverityEncoder.of(autoencoder, UNET, ["jpeg"])
+        # Without interpolation of lost pixels, which looks at neighbours.
+        encoder = PatchSeverityEncoder(UNET, 2, **autoencoder.numbers, conditions=["jpeg"])
         return FlashPipeline(LatentPrior(autoencoder, denoiser, scheduler), encoder)

@@ -51,6 +51,16 @@ def test_interpolation_is_per_image():
     torch.testing.assert_close(together, alone)
 
 
+def test_what_is_far_away_has_no_say_in_an_interpolation():
+    known = _scattered(1, 0.25)
+    image = torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)) * known
+    changed = image.clone()
+    changed[..., -4:] = 1 - changed[..., -4:]
+    near, far = (interpolated(one, 1 - known) for one in (image, changed))
+    assert torch.equal(near[..., :8], far[..., :8])
+    assert not torch.equal(near[..., -8:], far[..., -8:])
+
+
 def test_an_image_that_is_lost_as_a_whole_stays_finite():
     assert bool(interpolated(torch.zeros(1, 3, 8, 8), torch.ones(1, 1, 8, 8)).isfinite().all())
 

@@ -25,8 +25,10 @@ def filled(image: Tensor, known: Tensor) -> Tensor:
 
 
 def interpolated(image: Tensor, lost: Tensor) -> Tensor:
-    """The same, relaxed towards Laplace's equation: each lost pixel becomes the mean of its four neighbours, again
-    and again.
+    """Interpolate lost pixels of images (B, C, H, W): each becomes the mean of its four neighbours, again and again.
+
+    That solves Laplace's equation. It begins with the mean of the smallest window that has a known pixel. What is far
+    away has no say, so that a picture in tiles is filled as a whole one.
 
     Args:
         lost: 1 where a pixel was not measured, else 0, (B, 1, H, W).
@@ -35,9 +37,19 @@ def interpolated(image: Tensor, lost: Tensor) -> Tensor:
     if not len(rows):
         return image
     known = lost[rows] == 0
-    x = filled(image[rows], known.to(image))
+    measured, given = image[rows] * known, known.to(image)
+    x, radius = measured, 1
+    found = known
+    while radius < max(image.shape[2:]) and not bool(found.all()):
+        weights = _window_mean(given, radius)
+        x = torch.where(found, x, _window_mean(measured, radius) / weights.clamp(min=1e-6))
+        found, radius = found | (weights > 0), 2 * radius
     for _ in range(RELAXED):
         around = F.pad(x, [1] * 4, mode="replicate")
         sides = around[..., 1:-1, :-2], around[..., 1:-1, 2:], around[..., :-2, 1:-1], around[..., 2:, 1:-1]
         x = torch.where(known, x, sum(sides[1:], sides[0]) / 4)
     return image.index_copy(0, rows, x.to(image.dtype))
+
+
+def _window_mean(x: Tensor, radius: int) -> Tensor:
+    return F.avg_pool2d(x, 2 * radius + 1, stride=1, padding=radius)
