@@ -48,6 +48,8 @@ WHITES = (255, 65535)  # what white is in 8 bits and in 16
 class Model:
     """The networks that restore images: prior, severity encoder and what stands beside them.
 
+    source: the name, folder or hub id that it was loaded from, if it was.
+
     Args:
         prior: the latent diffusion prior.
         severity_encoder: None if only the baseline start (`start="noise"`) will be used.
@@ -56,6 +58,8 @@ class Model:
         presets: settings tuned for the model, which live in its folder.
         distilled_decoder: a small stand-in for the decoder, for the gradient, see `Gradient`.
     """
+
+    source: str | None = None
 
     def __init__(
         self,
@@ -96,7 +100,9 @@ class Model:
             CheckpointError: nothing there, or another layout.
         """
         with torch.inference_mode(False):  # its weights are for gradients too, wherever it is loaded
-            return cls._load(source, revision).to(device, dtype)
+            model = cls._load(source, revision).to(device, dtype)
+        model.source = embedded_name(source) or str(source)
+        return model
 
     @classmethod
     def _load(cls, source: str | Path | None, revision: str | None) -> Self:

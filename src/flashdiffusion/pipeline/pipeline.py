@@ -16,6 +16,7 @@ from flashdiffusion.errors import InputError
 from flashdiffusion.methods import Settings, check_used, parse_method
 from flashdiffusion.model import Model
 from flashdiffusion.physics import flattened
+from flashdiffusion.pipeline.describe import described
 from flashdiffusion.pipeline.inputs import Given, doubts, read_measurements
 from flashdiffusion.pipeline.restoration import Restoration
 from flashdiffusion.solvers import Solver, StartRule
@@ -27,6 +28,9 @@ class FlashPipeline(Model):
     """Sample-adaptive restoration: severity encoder, start rule, latent solver, decoder; see `Model`."""
 
     _said_noise = False  # that images start from noise
+
+    def __repr__(self) -> str:
+        return described(self)
 
     def __call__(
         self,
