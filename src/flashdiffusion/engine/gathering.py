@@ -27,6 +27,10 @@ class RestoredTile(Restored):
     place: tuple[int, int]
     kept: bool = False
 
+    @property
+    def share(self) -> float:
+        return 1 / len(self.picture.tiling.places)
+
 
 class Picture:
     """A picture of which tiles are on their way.
@@ -46,6 +50,11 @@ class Picture:
         self.flying: dict[int, RestoredTile] = {}  # by identity; starts add to it in a thread of their own
         figures = (torch.full(tiling.shape, float("nan")), *(torch.zeros(tiling.shape).long() for _ in range(2)))
         self.tiles = TileMap(tiling.rows.spans, tiling.columns.spans, *figures)
+
+    @property
+    def done(self) -> bool:
+        """Whether no tile is to come, or it failed."""
+        return self.left == 0 or self.result.failed is not None
 
     def tile(self, place: tuple[int, int], failed: str | None = None, kept: bool = False) -> RestoredTile:
         """Begin the result of a tile."""

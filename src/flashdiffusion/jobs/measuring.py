@@ -119,6 +119,7 @@ def evaluate(
     method: str,
     rows: Iterable[int] | None = None,
     progress: bool = False,
+    total: int | None = None,
     **options: Any,
 ) -> Iterator[Evaluated]:
     """Restore images of `data`; each is given as soon as it is done, and is held no longer.
@@ -126,6 +127,7 @@ def evaluate(
     Args:
         task, method, options: see `Measure`.
         rows: which images; by default all.
+        progress, total: see `FlashPipeline.stream`.
 
     Raises:
         InputError: at once: unknown method, values out of range.
@@ -140,6 +142,7 @@ def evaluate(
         settings=what.settings,
         max_in_flight=what.max_in_flight,
         progress=progress,
+        total=len(data) if total is None and rows is None else total,
     )
     return mapped(partial(_finish, what), restored, finishing_threads(pipeline.prior.device))
 
