@@ -15,7 +15,7 @@ from flashdiffusion.errors import FlashDiffusionError, InputError, UnsuitedError
 from flashdiffusion.jobs.records import Record, compare
 from flashdiffusion.methods import SOLVERS, Settings, parse_method
 from flashdiffusion.metrics import Metrics
-from flashdiffusion.physics import is_linear
+from flashdiffusion.physics import Window, is_linear
 from flashdiffusion.physics.mixed import concatenate
 from flashdiffusion.physics.tasks import Measurements, Mixture, Task, measure
 from flashdiffusion.pipeline import Batch, Failed, FlashPipeline, Restored
@@ -217,8 +217,7 @@ def _cut(clean: Tensor, id: str, what: Measure) -> Tensor:
     height, width = clean.shape[2:]
     generator = image_generator(what.seed, id)
     unit = what.task.draw(1, (height, width), generator, what.noise_std).pixel_size
-    kept = [side - side % unit or side for side in (height, width)]
-    return clean[:, :, : kept[0], : kept[1]]
+    return Window.divided((height, width), unit).of(clean)
 
 
 def _batch(

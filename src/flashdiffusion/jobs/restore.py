@@ -190,7 +190,8 @@ class RestoreWorker:
         if size is not None:
             result = self._size(problem)
             helps = self.reader.fit_helps(Path(item.path), result)
-            check_size(Path(reference), size, result, " (--fit crops and resizes both)" if helps else "")
+            hint = " (--fit crops and resizes both)" if helps else ""
+            check_size(Path(reference), size, result, _pixel_size(problem), hint)
 
     def _size(self, problem: Problem) -> tuple[int, int]:
         """Height and width of the result."""
@@ -229,7 +230,7 @@ class RestoreWorker:
         if (reference := self.job.references.get(item.name)) is not None:
             try:
                 height, width = image.shape[1:]
-                truth = read_truth(Path(reference), (height, width), item.fitted, item.note)[0]
+                truth = read_truth(Path(reference), (height, width), item.fitted, _pixel_size(problem), item.note)[0]
             except FlashDiffusionError as error:
                 item.reason = str(error)
         tiling = self._tiling(problem)
@@ -243,3 +244,8 @@ class RestoreWorker:
             pngs[STEPS] = encode_image(restored.tiles.picture)
         item.record, item.pngs = replace(record, **values).to_json(), pngs
         return item
+
+
+def _pixel_size(problem: Problem) -> int:
+    """Side of a pixel of y, in pixels of x."""
+    return problem.physics.pixel_size if isinstance(problem.physics, BatchedPhysics) else 1
