@@ -108,7 +108,7 @@ class OutputOptions:
         Path | None,
         option(
             "Folder for a picture of each image's severity map: the estimate's standard deviation at each place, from "
-            "0.02 (blue) to 1 latent unit (yellow), logarithmic. In its folder steps: the steps of tiles."
+            "0.02 (blue) to 1 latent unit (yellow), logarithmic. In its folder steps: the steps of tiles, 0 to 100."
         ),
     ] = None
 

@@ -14,6 +14,7 @@ from flashdiffusion.physics import BatchedPhysics, Window
 from flashdiffusion.physics.base import Size
 from flashdiffusion.severity import coloured
 
+MANY = 100  # steps of a tile that are shown as the most
 BLEND = 8  # neighbours blend over a tile's side over this, or more
 
 
@@ -183,8 +184,12 @@ class TileMap:
 
     @property
     def picture(self) -> Tensor:
-        """Steps as a picture (3, H, W): each tile where it is the only one, by its NFE over the most of them."""
-        steps = self.nfe.float() / self.nfe.max().clamp(min=1)
+        """Steps as a picture (3, H, W): each tile where it is the only one.
+
+        The colours stand for its NFE, on a logarithmic scale from 0 (dark blue) to `MANY` or more (yellow), so that
+        pictures compare.
+        """
+        steps = self.nfe.float().log1p() / math.log1p(MANY)
         for axis, spans in enumerate((self.rows, self.columns)):
             cores = [Axis(spans).core(number) for number in range(len(spans))]
             steps = steps.repeat_interleave(torch.tensor([end - begin for begin, end in cores]), dim=axis)
