@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from flashdiffusion import Denoising, Settings, progress
+from flashdiffusion.data import save_image
 from flashdiffusion.engine.batch import Batch, Failed
 from flashdiffusion.engine.options import StreamOptions
 from flashdiffusion.engine.progress import Progress
@@ -124,6 +125,16 @@ def test_long_runs_of_commands_say_how_far_they_are(flash, tmp_path, image_folde
     assert ended.code == 0
     assert "flashdiffusion: restoring: 0 of 1 image, " in ended.err
     assert re.search(r"^flashdiffusion: restoring: 1 of 1 image, \d+ s, about 0 s left$", ended.err, re.MULTILINE)
+
+
+def test_severities_are_counted_in_images_and_tiles(flash, tmp_path, every):
+    local_pipeline().save_pretrained(tmp_path / "model")
+    save_image(_picture((92, 140))[0], tmp_path / "large.png")
+    ended = flash("severity", tmp_path / "large.png", "--model", tmp_path / "model", "--device", "cpu", "--tile", 48)
+    assert ended.code == 0
+    lines = [line for line in ended.err.splitlines() if "measuring" in line]
+    assert [line.split(", ")[1] for line in lines[:-1]] == [f"{n} of 12 tiles of large" for n in range(1, 12)]
+    assert re.fullmatch(r"flashdiffusion: measuring: 1 of 1 image, \d+ s, about 0 s left", lines[-1])
 
 
 def test_short_runs_say_nothing(flash, tmp_path, image_folder, tiny_model):

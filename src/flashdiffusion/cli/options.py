@@ -33,7 +33,7 @@ Maps = Annotated[
 Tile = Annotated[
     int | None,
     option(
-        "Restore pictures with a side of more pixels in tiles of this side, each by its own severity; 0: never. "
+        "Take pictures with a side of more pixels in tiles of this side, each by its own severity; 0: never. "
         "Default: only with a model without attention, and only large pictures.",
         panel=RUN,
         show_default=False,

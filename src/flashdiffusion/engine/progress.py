@@ -18,10 +18,13 @@ class Progress:
     Args:
         total: images that are to come, None if that is not known.
         show: called with what is done whenever that changes, in the thread that runs the stream.
+        stepping: whether steps are made; if not, a bar is of images.
     """
 
-    def __init__(self, total: int | None = None, show: Callable[[Done], None] = lambda done: None) -> None:
-        self.total, self.show = total, show
+    def __init__(
+        self, total: int | None = None, show: Callable[[Done], None] = lambda done: None, stepping: bool = True
+    ) -> None:
+        self.total, self.show, self.stepping = total, show, stepping
         self.images = 0  # that are done
         self.picture: Picture | None = None  # in tiles, that one is of which a tile was done last
         self.steps = self.planned = 0
@@ -30,7 +33,7 @@ class Progress:
 
     def begin(self, started: Sequence[InFlight]) -> None:
         """Take images and tiles that have their start."""
-        self.planned += sum(one.k for one in started)
+        self.planned += sum(one.k for one in started) if self.stepping else 0
         self.begun += len(started)
         self.begun_share += self._shares(one.result for one in started)
 
@@ -69,7 +72,8 @@ class Progress:
         if (picture := self.picture) is not None:
             tiles = len(picture.tiling.places)
             text += f", {tiles - picture.left} of {counted(tiles, 'tile')} of {picture.result.id}"
-        return Done(self.steps, self.planned, text, self._share())
+        count, total = (self.steps, self.planned) if self.stepping else (self.images, self.total or 0)
+        return Done(count, total, text, self._share())
 
     def _share(self) -> float:
         if self.total is None or not self.begun:

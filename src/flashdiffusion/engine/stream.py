@@ -39,8 +39,16 @@ class Stream:
         Raises:
             RuntimeError: an image has neither a result nor a failure, which would be a fault of this library.
         """
+        return self._given(self._run(batches))
+
+    def begin(self, batches: Iterable[Batch | Failed]) -> Iterator[Restored]:
+        """Give each image with its severity and start, as `run` would begin it, and without an image; raises alike."""
+        return self._given(self._begin(batches))
+
+    def _given(self, left: Iterable[Restored]) -> Iterator[Restored]:
+        """Images, of what has left."""
         given = 0
-        for one in self._run(batches):
+        for one in left:
             if (result := self._gathered(one)) is not None:
                 given += 1
                 yield result
@@ -61,6 +69,12 @@ class Stream:
             yield from self._without_start()
         yield from self.decoding.decode(done)
         yield from self.decoding.rest()
+        yield from self._without_start()
+
+    def _begin(self, batches: Iterable[Batch | Failed]) -> Iterator[Restored]:
+        for started in self._started(batches):
+            yield from self._without_start()
+            yield from (one.result for one in started)
         yield from self._without_start()
 
     # -- starts, made one batch ahead in a thread of their own --------------------------------------------

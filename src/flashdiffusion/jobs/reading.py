@@ -118,7 +118,7 @@ class Reader:
             else:
                 y, physics = self._image(path, item) if is_image(path) else self._array(path, item)
             problem = Problem(y) if physics is None else Problem(y, physics)
-            tiling = tiling_of(y, physics, self.pipeline, self.tile)
+            tiling = tiling_of(y, problem.physics, self.pipeline, self.tile)
             if isinstance(tiling, Tiling):
                 checked = self.pipeline.check(InTiles(problem, tiling).first)
             else:

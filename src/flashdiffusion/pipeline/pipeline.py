@@ -150,6 +150,37 @@ class FlashPipeline(Model):
         options = StreamOptions(solver, start, seed, settings, max_in_flight, callback=callback, tile=tile)
         return self._stream(batches, options, progress, total)
 
+    def begin(
+        self,
+        batches: Iterable[Batch | Failed],
+        *,
+        seed: int = 0,
+        progress: bool = False,
+        total: int | None = None,
+        tile: int | None = None,
+    ) -> Iterator[Restored]:
+        """Measure how damaged images are: give each with the severity, its map and the start that `stream` would take.
+
+        None has an image, and no step is made. Memory does not grow with pictures in tiles.
+
+        Args:
+            batches, seed, progress, total, tile: see `stream`. Where the physics is `Unknown`, the encoder goes by the
+                image alone.
+
+        Raises:
+            InputError: at once: no severity encoder, a tile below 0.
+        """
+        self._need_encoder()
+        return self._begin(batches, StreamOptions(None, "flash", seed, tile=tile), progress, total)
+
+    @torch.inference_mode(False)
+    def _begin(
+        self, batches: Iterable[Batch | Failed], options: StreamOptions, progress: bool, total: int | None
+    ) -> Iterator[Restored]:
+        with Display("measuring", "image", progress) as display:
+            counts = Progress(total, display.show, stepping=False)
+            yield from Stream(self, replace(options, progress=counts)).begin(batches)
+
     def _chosen(self, start: str | StartRule | None) -> str | StartRule:
         """The start, as given or by default."""
         if start is None and self.severity_encoder is None and not self._said_noise:
