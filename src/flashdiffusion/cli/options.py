@@ -222,6 +222,13 @@ class RunOptions:
         if self.engine == "local" and (unused := [option for option, value in given.items() if value is not None]):
             raise InputError(f"{', '.join(unused)}: for --engine ray; the local engine is this process alone")
 
+    @property
+    def here(self) -> bool:
+        """Whether all is done on this machine, so that workers see its folders."""
+        from flashdiffusion.jobs.ray import HERE, address_of
+
+        return self.engine == "local" or address_of(self.address) == HERE
+
 
 @dataclass(frozen=True)
 class _SettingOptions:
