@@ -1,4 +1,4 @@
-"""Jobs without a model, for tests of what runs jobs; in a module of its own, so that other processes can import it."""
+"""Jobs for tests of what runs jobs; in a module of its own, so that other processes can import it."""
 
 import os
 import signal
@@ -6,8 +6,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from flashdiffusion.engine.kept import KeptTiles
 from flashdiffusion.errors import InputError
-from flashdiffusion.jobs import Item
+from flashdiffusion.jobs import Item, RestoreJob
+from flashdiffusion.jobs.restore import RestoreWorker
 
 
 @dataclass(frozen=True)
@@ -37,3 +39,23 @@ class Counting:
             odd = item.index % 2 == 1
             pngs = {"restored": png}
             yield replace(item, record=record, pngs=pngs, reason="odd" if odd else None, notes=("a", "b"))
+
+
+@dataclass(frozen=True)
+class Stopping(RestoreJob):
+    """Restores, and fails once, when three tiles are kept; it lists those that it keeps."""
+
+    def open(self) -> RestoreWorker:
+        assert self.kept is not None
+        listed, stopped, keep = Path(self.kept[0], "kept.txt"), Path(self.kept[0], "stopped"), KeptTiles.keep
+
+        def listing(tiles, place, tile):
+            if not stopped.exists() and listed.exists() and len(listed.read_text().splitlines()) == 3:
+                stopped.touch()
+                raise InputError("stopped")
+            keep(tiles, place, tile)
+            with listed.open("a") as stream:
+                stream.write(f"{place}\n")
+
+        KeptTiles.keep = listing
+        return super().open()

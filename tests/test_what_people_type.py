@@ -452,8 +452,45 @@ def test_masks_come_in_any_shape_and_from_a_file(tmp_path):
 
 
 def test_a_result_is_shown_in_a_line(tiny_pipeline):
-    shown = repr(tiny_pipeline(torch.rand(2, 3, 32, 48), GaussianBlur(1.0), settings=FEW, num_samples=2))
-    assert shown.startswith("Restoration(2 images of 48x32, 2 samples of each, nfe ") and "\n" not in shown
+    y = torch.rand(2, 3, 32, 48)
+    found = tiny_pipeline(y, GaussianBlur(1.0), settings=FEW, num_samples=2)
+    shown = repr(found)
+    severity = f"mean severity {float(found.severity.mean()):.3g}"
+    assert shown.startswith(f"Restoration(2 images of 48x32, 2 samples of each, {severity}, start step ")
+    assert ", nfe " in shown and shown.endswith(", 0 failed)") and "\n" not in shown
+    from_noise = repr(tiny_pipeline(y, GaussianBlur(1.0), solver="latent-dps", start="noise", steps=4))
+    assert from_noise == "Restoration(2 images of 48x32, start step 1000, nfe 4, 0 failed)"
+
+
+def test_a_result_is_shown_without_the_figures_of_those_that_failed(tiny_pipeline):
+    y = torch.rand(2, 3, 32, 32)
+    y[1] = torch.nan
+    with pytest.warns(UserWarning, match="1 of 2 images failed"):
+        found = tiny_pipeline(y, GaussianBlur(1.0), solver="latent-dps", steps=4, start="flash")
+    shown = repr(found)
+    assert f"mean severity {float(found.severity[0]):.3g}, start step {int(found.start_step[0])}, nfe " in shown
+    assert shown.endswith(f"nfe {int(found.nfe[0])}, 1 failed)")
+
+
+def test_a_pipeline_is_shown_in_a_few_lines():
+    pipe = FlashPipeline.from_pretrained(dtype=torch.bfloat16)
+    kinds = ", ".join(pipe.severity_encoder.config.conditions)
+    assert "gaussian-blur" in kinds
+    assert repr(pipe).splitlines() == [
+        "FlashPipeline(faces-128)",
+        "  images    trained on 128 x 128 pixels; any from 16 pixels a side, padded to multiples of 16",
+        "  latents   8 x H/4 x W/4 for images of H x W",
+        f"  severity  can be told noise, lost pixels, {kinds}",
+        "  method    flash(proximal) by default",
+        "  runs on   cpu, bfloat16",
+    ]
+
+
+def test_a_pipeline_is_shown_without_what_it_lacks(tiny_pipeline, tiny_model):
+    assert repr(FlashPipeline.from_pretrained(tiny_model)).startswith(f"FlashPipeline({tiny_model})\n")
+    shown = repr(FlashPipeline(tiny_pipeline.prior)).splitlines()
+    assert shown[0] == "FlashPipeline()" and shown[1].startswith("  images    any from 8 pixels a side")
+    assert "no encoder: images start from noise" in shown[3] and "latent-dps by default" in shown[4]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a device that is missing")

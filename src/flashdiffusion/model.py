@@ -1,7 +1,7 @@
 """The networks under a pipeline: loaded, saved, moved, compiled, and asked what they can restore."""
 
 import copy
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from importlib.resources import as_file, files
 from importlib.resources.abc import Traversable
@@ -28,7 +28,6 @@ from flashdiffusion.priors import (
 from flashdiffusion.priors.folder import read_index, resolve_folder, write_index
 from flashdiffusion.published import find_published, load_published
 from flashdiffusion.regression import Regressor, load_regressor
-from flashdiffusion.seeds import image_generator
 from flashdiffusion.severity import Severity, SeverityEncoder, load_severity_encoder
 from flashdiffusion.solvers import Problem, Solver, StartRule
 from flashdiffusion.solvers.estimate import in_holes, with_holes
@@ -48,6 +47,8 @@ WHITES = (255, 65535)  # what white is in 8 bits and in 16
 class Model:
     """The networks that restore images: prior, severity encoder and what stands beside them.
 
+    source: the name, folder or hub id that it was loaded from, if it was.
+
     Args:
         prior: the latent diffusion prior.
         severity_encoder: None if only the baseline start (`start="noise"`) will be used.
@@ -56,6 +57,8 @@ class Model:
         presets: settings tuned for the model, which live in its folder.
         distilled_decoder: a small stand-in for the decoder, for the gradient, see `Gradient`.
     """
+
+    source: str | None = None
 
     def __init__(
         self,
@@ -96,7 +99,9 @@ class Model:
             CheckpointError: nothing there, or another layout.
         """
         with torch.inference_mode(False):  # its weights are for gradients too, wherever it is loaded
-            return cls._load(source, revision).to(device, dtype)
+            model = cls._load(source, revision).to(device, dtype)
+        model.source = embedded_name(source) or str(source)
+        return model
 
     @classmethod
     def _load(cls, source: str | Path | None, revision: str | None) -> Self:
@@ -184,7 +189,7 @@ class Model:
         layers = (layer for network in networks for layer in network.modules())
         return any("attention" in type(layer).__name__.lower() for layer in layers)
 
-    def tile_for(self, size: tuple[int, int], physics: BatchedPhysics | None, tile: int | None = None) -> int:
+    def tile_for(self, size: tuple[int, int], physics: BatchedPhysics | Unknown | None, tile: int | None = None) -> int:
         """Give the side in pixels of the tiles that a picture of `size` (H, W) is restored in; 0 for none.
 
         Args:
@@ -304,25 +309,6 @@ class Model:
         if self.severity_encoder is None:
             raise InputError("this model has no severity encoder; train one with `flashdiffusion train severity`")
         return self.severity_encoder
-
-    def begin(self, problem: Problem, ids: Sequence[str], seed: int = 0) -> tuple[Severity, Tensor]:
-        """Give severities, and timesteps (B,), by which the default method starts images of these names.
-
-        Where the physics is known it tests what the encoder says, see `solvers.consistency.Consistency.tested`.
-
-        Raises:
-            InputError: no severity encoder.
-        """
-        self._need_encoder()
-        settings = self.settings_for(problem.physics, "flash", name := self.solver_for("flash", ()))
-        if isinstance(problem.physics, Unknown):
-            settings = settings | Settings(refine=False)
-        solver, rule = self.method(name, "flash", settings)
-        shape = self.prior.latent_shape((problem.image.shape[2], problem.image.shape[3]))
-        noise = [torch.randn(shape, generator=image_generator(seed, one, "sampling")) for one in ids]
-        start = rule(problem, self.prior, solver.grid, torch.stack(noise).to(self.device))
-        assert start.severity is not None
-        return start.severity, solver.grid.times[start.k.cpu()]
 
     def solver_for(self, start: str | StartRule, given: Collection[str]) -> str:
         """Choose the solver where none is named: DPS with a model of pixels, else see `default_solver`.

@@ -1,5 +1,7 @@
 """Pictures of any size and kind through `degrade`, `severity` and `restore`: each comes back as it was."""
 
+import json
+
 import imagecodecs
 import numpy as np
 import pytest
@@ -52,6 +54,61 @@ def test_size_and_kind_are_kept_through_degrade_and_restore(flash, tmp_path, ima
             assert picture.size == SIZE
     ended = flash("severity", path, "--model", tiny_model, "--maps", tmp_path / "maps")
     assert ended.code == 0, ended.err
+
+
+@pytest.mark.parametrize("kind", ["L", "alpha", "deep"])
+def test_a_picture_that_super_resolution_cannot_divide_is_cut(flash, tmp_path, image_folder, tiny_model, kind):
+    path, even = _picture(tmp_path, image_folder, kind), tmp_path / "even"
+    even.mkdir()
+    Image.new("RGB", (16, 16)).save(even / "b.png")
+    ended = flash("degrade", path, even, "--physics", "super-resolution:factor=4", "--out", tmp_path / "m")
+    assert ended.code == 0
+    said = "cut below and to the right, to sides that super-resolution divides: 1 of 2 images; first: "
+    sizes = "29 x 37 pixels (height x width), to 28 x 36 pixels (height x width)"
+    assert ended.err == f"flashdiffusion: note: {said}{path}, {sizes}\n"
+    assert MeasurementFile.load(tmp_path / "m" / "a.safetensors").y.shape == (3, 7, 9)
+    options = ("--method", "ae", "--model", tiny_model, "--reference", path.parent, "--out", tmp_path / "o")
+    assert flash("restore", tmp_path / "m" / "a.safetensors", *options).code == 0
+    before = read_picture(path)
+    for written in (tmp_path / "m" / "a.png", tmp_path / "o" / "a.png"):
+        after = read_picture(written)
+        assert after.size == (28, 36) and after.kind.profile == before.kind.profile
+        assert (after.kind.bits, after.kind.grey) == (before.kind.bits, before.kind.grey)
+        if kind == "alpha":
+            assert np.array_equal(after.kind.alpha, before.kind.alpha[:, :28, :36])
+    # What is compared with is cut alike.
+    assert _measured(tmp_path / "o" / "results.json") == pytest.approx(_measured(tmp_path / "m" / "degrade.json"))
+
+
+def _measured(results):
+    """PSNR of the first measurement, against the true image."""
+    return json.loads(results.read_text())["records"][0]["measurement_psnr"]
+
+
+def test_a_size_that_super_resolution_cannot_divide_is_made_smaller(flash, tmp_path, image_folder, tiny_model):
+    path, physics = image_folder / "image-00.png", ("--physics", "super-resolution:factor=3")
+    ended = flash("degrade", path, *physics, "--size", 32, "--out", tmp_path / "m")
+    assert ended.code == 0 and "made smaller than 32 x 32 pixels, to sides that" in ended.err
+    assert f"1 of 1 image; first: {path}, 32 x 32 pixels, to 30 x 30 pixels" in ended.err
+    options = ("--method", "ae", "--model", tiny_model, "--reference", path, "--out", tmp_path / "o")
+    assert flash("restore", tmp_path / "m", *options).code == 0
+    assert _measured(tmp_path / "o" / "results.json") == pytest.approx(_measured(tmp_path / "m" / "degrade.json"))
+
+
+def test_the_mask_of_a_picture_that_is_cut_is_cut_with_it(flash, tmp_path, image_folder):
+    path, mask = _picture(tmp_path, image_folder, "RGB"), np.full(SIZE[::-1], 255, np.uint8)
+    mask[5:9, 20:30] = 0
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    physics = f"random-inpainting:mask={tmp_path / 'mask.png'}+super-resolution:factor=4"
+    assert flash("degrade", path, "--physics", physics, "--out", tmp_path / "m").code == 0
+    kept = MeasurementFile.load(tmp_path / "m" / "a.safetensors").params
+    assert np.array_equal(kept["first.mask"][0, 0] * 255, mask[:28, :36])
+
+
+def test_a_picture_smaller_than_the_factor_is_refused(flash, tmp_path):
+    Image.new("RGB", (37, 3)).save(tmp_path / "a.png")
+    ended = flash("degrade", tmp_path / "a.png", "--physics", "super-resolution:factor=4", "--out", tmp_path / "m")
+    assert ended.code == 2 and "expected sides that are multiples of 4: take larger images" in ended.err
 
 
 def test_fit_crops_and_resizes_to_the_embedded_model_s_size(flash, tmp_path, image_folder):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save
 
 from flashdiffusion.engine import gathering
 from flashdiffusion.engine.starting import Starting
@@ -16,6 +17,7 @@ from flashdiffusion.jobs import Item, ModelChoice, RestoreJob, run_local
 from flashdiffusion.jobs.tiles import InTiles
 from flashdiffusion.metrics.consistency import consistency
 from flashdiffusion.physics import JPEG, Compose, GaussianBlur, RandomInpainting, SuperResolution
+from flashdiffusion.severity import PatchSeverityEncoder
 from flashdiffusion.solvers import Problem
 from local_model import local_pipeline
 
@@ -67,6 +69,56 @@ def test_a_picture_is_restored_in_tiles(flash, tmp_path, pictures, model):
     assert flash("restore", pictures, *options, "--out", tiled, "--tile", 64, "--resume").code == 0
 
 
+@pytest.mark.parametrize("tile", [(), ("--tile", 64)])
+def test_severity_says_what_restore_begins_with(flash, tmp_path, pictures, model, tile):
+    options = ("--physics", "gaussian-blur:std=1", "--model", model, "--device", "cpu", *tile)
+    seen = flash("severity", pictures, *options, "--maps", tmp_path / "seen", "--json")
+    assert seen.code == 0, seen.err
+    out = ("--out", tmp_path / "out", "--maps", tmp_path / "started", "--max-in-flight", 1)
+    assert flash("restore", pictures, *options, *out).code == 0
+    restored = _records(tmp_path / "out")
+    assert ("tiles" in restored["large"]) == bool(tile)
+    records = json.loads(seen.out)["records"]
+    assert [one["id"] for one in records] == ["large", "small"]
+    for one in records:
+        assert one["severity"] == pytest.approx(restored[one["id"]]["severity"], rel=1e-4)
+        assert one["start_step"] == restored[one["id"]]["start_step"]
+        files = (tmp_path / kind / f"{one['id']}.png" for kind in ("seen", "started"))
+        maps = [np.asarray(Image.open(file)).astype(int) for file in files]
+        assert maps[0].shape == maps[1].shape and np.abs(maps[0] - maps[1]).max() <= 2
+
+
+@pytest.mark.parametrize("physics", [(), ("--physics", "super-resolution:factor=2")])
+def test_severity_looks_at_no_more_than_a_tile(flash, tmp_path, pictures, model, monkeypatch, physics):
+    looked_at, forward = [], PatchSeverityEncoder.forward
+
+    def watched(encoder, y, known=None):
+        looked_at.append(tuple(y.shape[2:]))
+        return forward(encoder, y, known)
+
+    monkeypatch.setattr(PatchSeverityEncoder, "forward", watched)
+    options = (*physics, "--model", model, "--device", "cpu", "--maps", tmp_path / "maps", "--json")
+    for tile in (0, 64):
+        looked_at.clear()
+        ended = flash("severity", pictures / "large.png", *options, "--tile", tile)
+        assert ended.code == 0, ended.err
+        assert max(max(size) for size in looked_at) == (tile or (280 if physics else 140))
+        (record,) = json.loads(ended.out)["records"]
+        assert record["severity"] > 0 and record["start_step"] > 0
+        with Image.open(tmp_path / "maps" / "large.png") as picture:
+            assert picture.size == ((180, 280) if physics else (90, 140))
+
+
+def test_severity_says_which_tile_of_a_picture_cannot_be_measured(flash, tmp_path, model):
+    y = np.full((3, 140, 90), 0.5, np.float32)
+    np.save(tmp_path / "good.npy", y)
+    y[0, 130, 80] = np.nan
+    np.save(tmp_path / "bad.npy", y)
+    ended = flash("severity", tmp_path / "bad.npy", tmp_path / "good.npy", "--model", model, "--tile", 64, "--json")
+    assert ended.code == 1 and [one["id"] for one in json.loads(ended.out)["records"]] == ["good"]
+    assert "NaN or infinite values in the measurement; expected finite numbers (tile in row 3, column 2 of" in ended.err
+
+
 def test_a_tile_that_is_too_small_fails_the_picture_in_one_line(flash, tmp_path, pictures, model):
     physics = ("--physics", "gaussian-blur:std=4", "--method", "ae")
     ended = flash("restore", pictures, *physics, "--model", model, "--out", tmp_path / "out", "--tile", 32)
@@ -76,6 +128,8 @@ def test_a_tile_that_is_too_small_fails_the_picture_in_one_line(flash, tmp_path,
 
 def test_a_tile_that_is_none_is_refused(flash, tmp_path, pictures, model):
     ended = flash("restore", pictures, *BLUR, "--model", model, "--out", tmp_path / "out", "--tile", -4)
+    assert ended.code == 2 and "tile is -4; expected whole pixels" in ended.err
+    ended = flash("severity", pictures, "--model", model, "--tile", -4)
     assert ended.code == 2 and "tile is -4; expected whole pixels" in ended.err
     with pytest.raises(InputError, match="tile is -4"):
         RestoreJob(ModelChoice(str(model), "cpu"), tile=-4).open()
@@ -143,9 +197,10 @@ def test_tiles_that_were_done_are_not_made_again(tmp_path, pictures, model, monk
     started[:] = []
     [other] = run_local(replace(job, kept=(str(tmp_path), "another setting")), [item])
     assert other.pngs == alone.pngs and len(started) == tiles
-    files[1].write_bytes(b"half a ti")
-    [broken] = run_local(replace(job, kept=(str(tmp_path), "a")), [item])
-    assert broken.reason is not None and "is damaged" in broken.reason and str(files[1]) in broken.reason
+    for content in (b"half a ti", save({"severity_map": torch.ones(2, 2)}, {"figures": "{}"})):
+        files[1].write_bytes(content)
+        [broken] = run_local(replace(job, kept=(str(tmp_path), "a")), [item])
+        assert broken.reason is not None and "is damaged" in broken.reason and str(files[1]) in broken.reason
 
 
 def test_a_picture_that_was_stopped_goes_on_from_its_tiles(flash, tmp_path, pictures, model, monkeypatch):

@@ -1,5 +1,6 @@
 """Pictures restored in tiles: the same where everything is local, and gathered whatever becomes of a tile."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -218,11 +219,15 @@ def test_the_embedded_model_is_never_cut_by_itself():
 
 
 def test_the_steps_of_tiles_are_a_picture():
-    steps = torch.tensor([[2, 4], [0, 1]])
+    steps = torch.tensor([[9, 100], [0, 1000]])
     tiles = TileMap(((0, 8), (4, 12)), ((0, 10), (8, 14)), torch.full((2, 2), torch.nan), torch.zeros(2, 2), steps)
     picture = tiles.picture
     assert picture.shape == (3, 12, 14)
-    for row, column, share in ((0, 0, 0.5), (5, 8, 0.5), (5, 9, 1.0), (6, 8, 0.0), (11, 13, 0.25)):
+    nine = math.log(10) / math.log(101)
+    for row, column, share in ((0, 0, nine), (5, 8, nine), (5, 9, 1.0), (6, 8, 0.0), (11, 13, 1.0)):
         assert picture[:, row, column].tolist() == pytest.approx(coloured(torch.tensor([[share]]))[:, 0, 0].tolist())
+    # Equal steps have equal colours, whatever the other tiles of a picture take.
+    few = replace(tiles, nfe=torch.tensor([[9, 3], [2, 1]])).picture
+    assert torch.equal(few[:, :5, :5], picture[:, :5, :5])
     none = replace(tiles, nfe=torch.zeros_like(steps)).picture
     assert bool((none == coloured(torch.zeros(12, 14))).all())

@@ -7,10 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import counting
 import flashdiffusion
-from counting import Counting
+from counting import Counting, Stopping
+from flashdiffusion import jobs
+from flashdiffusion.cli.options import RunOptions
+from flashdiffusion.data import save_image
+from flashdiffusion.engine.kept import KeptTiles
 from flashdiffusion.errors import InputError
 from flashdiffusion.jobs import EvaluateJob, Item, ModelChoice, RestoreJob, run_local, run_on_ray
 from flashdiffusion.jobs import ray as engine
@@ -83,6 +88,27 @@ def test_the_tiles_of_a_picture_stay_on_one_worker(cluster, image_folder, tmp_pa
         assert two.record["tiles"] == one.record["tiles"]
 
 
+def test_a_picture_that_was_stopped_on_ray_goes_on_from_its_tiles(cluster, flash, tmp_path, monkeypatch):
+    local_pipeline().save_pretrained(tmp_path / "model")
+    save_image(torch.rand(3, 92, 140, generator=torch.Generator().manual_seed(0)), tmp_path / "large.png")
+    physics = ("--physics", "gaussian-blur:std=0.5", "--method", "ae", "--tile", 48)
+    options = ("restore", tmp_path / "large.png", *physics, "--model", tmp_path / "model", "--device", "cpu")
+    assert flash(*options, "--out", tmp_path / "whole").code == 0
+    monkeypatch.setattr(jobs, "RestoreJob", Stopping)
+    monkeypatch.setattr(KeptTiles, "keep", KeptTiles.keep)  # which it changes in this process too
+    ray = ("--out", tmp_path / "out", "--engine", "ray", "--workers", 1)
+    ended = flash(*options, *ray)
+    assert ended.code == 2 and "stopped" in ended.err
+    listed = tmp_path / "out" / "kept.txt"
+    assert len(listed.read_text().splitlines()) == 3
+    ended = flash(*options, *ray, "--resume")
+    assert ended.code == 0, ended.err
+    places = listed.read_text().splitlines()
+    assert len(places) == len({*places}) == 12  # none was made twice
+    assert (tmp_path / "out" / "large.png").read_bytes() == (tmp_path / "whole" / "large.png").read_bytes()
+    assert not [*(tmp_path / "out").glob(".*.tiles-*")]
+
+
 def test_a_run_is_continued_on_ray(cluster, flash, tmp_path, image_folder, tiny_model):
     inputs, out = tmp_path / "inputs", tmp_path / "out"
     inputs.mkdir()
@@ -128,6 +154,21 @@ def test_a_cluster_that_is_not_there_is_said_at_once(monkeypatch):
         engine._cluster("127.0.0.1:1", 1),
     ):
         pass
+
+
+@pytest.mark.parametrize(
+    ("options", "variable", "expected"),
+    [
+        ({}, "10.0.0.1:6379", True),
+        ({"engine": "ray"}, "", True),
+        ({"engine": "ray", "address": "local"}, "10.0.0.1:6379", True),
+        ({"engine": "ray", "address": "auto"}, "", False),
+        ({"engine": "ray"}, "10.0.0.1:6379", False),
+    ],
+)
+def test_workers_of_another_cluster_are_not_taken_to_see_the_folders_here(monkeypatch, options, variable, expected):
+    monkeypatch.setenv("RAY_ADDRESS", variable)
+    assert RunOptions(**options).here == expected
 
 
 @pytest.mark.parametrize("there", [False, True])

@@ -29,14 +29,13 @@ def command(
     ] = False,
 ) -> int:
     """Is the severity map true? Coverage of its intervals on a task, and the factor for 90 % coverage."""
-    from tqdm import tqdm
-
     from flashdiffusion.data import ensure_file, write_json
     from flashdiffusion.experiments.calibration import measure_calibration, plot_reliability, summarise
     from flashdiffusion.experiments.ordering import check_noise
     from flashdiffusion.jobs.evaluate import open_data
     from flashdiffusion.jobs.records import made_by
     from flashdiffusion.physics import get_task
+    from flashdiffusion.progress import tracked
     from flashdiffusion.severity.loading import multiply_variance
 
     chosen, levels = get_task(task), [*dict.fromkeys(noise_std or [0.05])]
@@ -50,7 +49,7 @@ def command(
     data = noted(open_data(pipeline, images.data, limit, 0, images.split))
     rows, failures = [], Failures()
     total = len(data) * len(levels)
-    for row in tqdm(measure_calibration(pipeline, data, chosen, levels, seed, blind), total=total, unit="image"):
+    for row in tracked(measure_calibration(pipeline, data, chosen, levels, seed, blind), total, "measuring"):
         if row.failed is None:
             rows.append(row)
         else:

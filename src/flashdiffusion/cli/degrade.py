@@ -1,6 +1,8 @@
 """`flashdiffusion degrade`."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from math import isqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +13,7 @@ from flashdiffusion.cli.command import option
 from flashdiffusion.cli.inputs import Failures, keep_inputs, named
 from flashdiffusion.cli.options import NoiseStd, Out, Physics, Seed
 from flashdiffusion.cli.references import relative_name
-from flashdiffusion.errors import InputError, note
+from flashdiffusion.errors import InputError, counted, note, sized
 
 FITTED = 128  # pixels a side of the images of faces-128
 
@@ -40,7 +42,8 @@ def command(
 ) -> int:
     """Degrade images: writes NAME.safetensors (the exact measurement), NAME.png (to look at) and degrade.json.
 
-    Each keeps its own size, and its kind: grey or colour, 8 or 16 bits, alpha, colour profile.
+    Each keeps its own size, and its kind: grey or colour, 8 or 16 bits, alpha, colour profile. For super-resolution it
+    is cut, below and to the right, to sides that the factor divides.
     """
     import torch
 
@@ -66,6 +69,7 @@ def command(
     keep_inputs(files, out, ".png", SUFFIX)
     folder = ensure_directory(out)
     failures, records, opaque = Failures(), [], physics is not None and takes_alpha(physics)
+    cut: list[str] = []
     with locked(folder / "degrade.json"):
         _note_earlier(folder, files)
         for name, path in files.items():
@@ -74,8 +78,14 @@ def command(
                 picture = read_noted(path, note)
                 if opaque:
                     picture = picture.opaque()
-                rng = image_generator(seed, name)
-                records.append(_degrade(path, picture, source, folder / name, size, make_physics, rng))
+                made = _made(path, picture, size, make_physics, partial(image_generator, seed, name))
+                if (given := (size, size) if size else picture.size) != made.picture.size:
+                    cut.append(f"{path}, {sized(*given)}, to {sized(*made.picture.size)}")
+                records.append(_degrade(path, made, source, folder / name, bool(size)))
+        if cut:
+            how = f"made smaller than {sized(size, size)}" if size else "cut below and to the right"
+            count = f"{len(cut)} of {counted(len(files), 'image')}"
+            note(f"{how}, to sides that super-resolution divides: {count}; first: {cut[0]}")
         if records:
             about = {"noise_std": noise_std, "seed": seed, "size": size}
             write_json(folder / "degrade.json", report(torch.device("cpu"), about, records))
@@ -108,27 +118,48 @@ def _check(physics: str, files: list[Path]) -> None:
         )
 
 
-def _degrade(
-    path: Path,
-    picture: "Picture",
-    source: str,
-    out: Path,
-    size: int,
-    make_physics: "MakePhysics",
-    generator: "Generator",
-) -> "Record":
+@dataclass(frozen=True)
+class _Made:
+    """An image as it is degraded, with its operator, and the generator of its noise."""
+
+    picture: "Picture"
+    operator: "BatchedPhysics"
+    generator: "Generator"
+
+
+def _made(
+    path: Path, picture: "Picture", size: int, make_physics: "MakePhysics", draw: "Callable[[], Generator]"
+) -> _Made:
+    """Bring an image to the size that it is degraded at, and make its operator.
+
+    Super-resolution divides no image whose sides are no multiples of its factor: that is cut, or where a size was asked
+    for, brought to a smaller one, which the true image can be brought to as well.
+    """
+    from flashdiffusion.physics import Window
+
+    asked = (size, size) if size else picture.size
+    operator = make_physics(path, asked, picture.size, generator := draw())
+    part = Window.divided(asked, operator.pixel_size)
+    fitted = picture.fitted(*part.size) if size else picture.cropped(*part.size)
+    if part.size != asked and (size or operator.halo is None):
+        operator = make_physics(path, part.size, picture.size if size else part.size, generator := draw())
+    elif part.size != asked:
+        operator.check_size(asked)
+        operator = operator.window(part)  # a mask is of the whole image
+    return _Made(fitted, operator, generator)
+
+
+def _degrade(path: Path, made: _Made, source: str, out: Path, fitted: bool) -> "Record":
     """Write `out`.safetensors and `out`.png of one image."""
     from flashdiffusion.data import MeasurementFile, encode_picture, write_bytes
     from flashdiffusion.data.measurements import SUFFIX
     from flashdiffusion.jobs.records import Record
     from flashdiffusion.metrics import psnr
 
-    fitted = picture.fitted(size, size) if size else picture
-    operator = make_physics(path, fitted.size, picture.size, generator)
-    x, kind = fitted.values[None], fitted.kind
-    y = operator(x, generator)
+    operator, x, kind = made.operator, made.picture.values[None], made.picture.kind
+    y = operator(x, made.generator)
     std = float(operator.noise_std[0])
-    file = MeasurementFile(out.name, y[0], operator.name, operator.params, std, source, bool(size), kind)
+    file = MeasurementFile(out.name, y[0], operator.name, operator.params, std, source, fitted, kind)
     file.save(out.with_name(f"{out.name}{SUFFIX}"))
     looked_at = operator.image(y).clamp(0, 1)
     # The mean of a grey image's channels would show less noise than was added to it.

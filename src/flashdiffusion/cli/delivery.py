@@ -21,20 +21,19 @@ if TYPE_CHECKING:
 
 def _start(job: "Job", items: "Sequence[Item]", run: RunOptions) -> "Iterator[Item]":
     """Do the items; each is given as soon as it is done."""
-    from tqdm import tqdm
-
     from flashdiffusion.jobs import run_local, run_on_ray
+    from flashdiffusion.progress import tracked
 
     if not items:
         return iter(())
     if run.compile is not None and job.model.torch_device.type == "cpu":
         note("--compile on a CPU takes minutes for each size of batch, for no known gain (docs/performance.md)")
     if run.engine == "local":
-        return run_local(replace(job, progress=True), items)
+        return run_local(replace(job, progress=len(items)), items)
     replace(job, model=job.model.on("cpu")).open()  # here too, so that no worker starts for what cannot be
     gpus = 0 if job.model.device == "cpu" else None
     dones = run_on_ray(job, items, run.workers, run.address, gpus=gpus)
-    return iter(tqdm(dones, total=len(items), unit="image", delay=2))
+    return tracked(dones, len(items), "restoring")
 
 
 def note_corrected(ids: Sequence[str], images: int, records: Path) -> None:

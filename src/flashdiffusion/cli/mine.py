@@ -99,7 +99,7 @@ def _measure(
     measure: "Callable[[list[int]], Iterator[Mined]]",
 ) -> dict[str, str]:
     """Measure the images that are not in the journal, or are no longer what they were; why others failed, by name."""
-    from tqdm import tqdm
+    from flashdiffusion.progress import tracked
 
     kept, missing, failed = dict[str, dict[str, Any]](), list[int](), dict[str, str]()
     for place, name in enumerate(names):
@@ -110,7 +110,7 @@ def _measure(
             missing.append(place)
     journal.done = kept
     try:
-        for one in tqdm(measure(missing), total=len(missing), unit="image", disable=not missing):
+        for one in tracked(measure(missing), len(missing), "measuring"):
             name = names[one.index]
             if one.failed is None:
                 journal.add({"id": name} | one.to_json() | {"digest": data.digest(one.index)})

@@ -33,7 +33,7 @@ Maps = Annotated[
 Tile = Annotated[
     int | None,
     option(
-        "Restore pictures with a side of more pixels in tiles of this side, each by its own severity; 0: never. "
+        "Take pictures with a side of more pixels in tiles of this side, each by its own severity; 0: never. "
         "Default: only with a model without attention, and only large pictures.",
         panel=RUN,
         show_default=False,
@@ -221,6 +221,13 @@ class RunOptions:
         given = {"--workers": self.workers, "--address": self.address}
         if self.engine == "local" and (unused := [option for option, value in given.items() if value is not None]):
             raise InputError(f"{', '.join(unused)}: for --engine ray; the local engine is this process alone")
+
+    @property
+    def here(self) -> bool:
+        """Whether all is done on this machine, so that workers see its folders."""
+        from flashdiffusion.jobs.ray import HERE, address_of
+
+        return self.engine == "local" or address_of(self.address) == HERE
 
 
 @dataclass(frozen=True)

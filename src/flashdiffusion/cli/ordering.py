@@ -50,14 +50,13 @@ def command(
     seed: Seed = 0,
 ) -> int:
     """Ordering accuracy of the severity encoder: does severity rise with the degradation?"""
-    from tqdm import tqdm
-
     from flashdiffusion.data import ensure_file, write_json
     from flashdiffusion.experiments import measure_ordering
     from flashdiffusion.experiments.ordering import LEVELS, level_name, summarise
     from flashdiffusion.jobs.evaluate import open_data
     from flashdiffusion.jobs.records import made_by
     from flashdiffusion.physics import get_task
+    from flashdiffusion.progress import tracked
 
     task = get_task(images.task)
     values = levels.values(task, images.noise_std, LEVELS)
@@ -68,7 +67,7 @@ def command(
     data = noted(open_data(pipeline, images.data, limit, split=images.split))
     rows, failures = [], Failures()
     found = measure_ordering(pipeline, data, task, images.noise_std, values, seed, levels.over, blind)
-    for row in tqdm(found, total=len(data), unit="image"):
+    for row in tracked(found, len(data), "measuring"):
         if row.failed is None:
             rows.append(row)
         else:

@@ -108,7 +108,7 @@ class OutputOptions:
         Path | None,
         option(
             "Folder for a picture of each image's severity map: the estimate's standard deviation at each place, from "
-            "0.02 (blue) to 1 latent unit (yellow), logarithmic. In its folder steps: the steps of tiles."
+            "0.02 (blue) to 1 latent unit (yellow), logarithmic. In its folder steps: the steps of tiles, 0 to 100."
         ),
     ] = None
 
@@ -171,7 +171,7 @@ def command(
         model.choice(method.regressor, run.compile), method.name, *given, maps=output.maps is not None, tile=run.tile
     )
 
-    if run.engine == "local":  # a worker elsewhere may not see the folder
+    if run.here:  # a worker elsewhere may not see the folder
         depends = sha256(json.dumps(about, sort_keys=True, default=str).encode()).hexdigest()
         job = replace(job, kept=(str(output.out), depends))
 

@@ -1,14 +1,15 @@
 """`flashdiffusion severity`."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 from flashdiffusion.cli.command import option
 from flashdiffusion.cli.inputs import Failures, keep_inputs, named
-from flashdiffusion.cli.options import Fit, Inputs, Json, Maps, ModelOptions, NoiseStdOrAuto, Physics, noise_level
+from flashdiffusion.cli.options import Fit, Inputs, Json, Maps, ModelOptions, NoiseStdOrAuto, Physics, Tile, noise_level
 from flashdiffusion.cli.tables import print_records, write_csv
-from flashdiffusion.errors import note
+from flashdiffusion.errors import FlashDiffusionError, InputError, note
 
 
 def command(
@@ -21,13 +22,18 @@ def command(
     csv: Annotated[Path | None, option("Write the table to this CSV file too.")] = None,
     maps: Maps = None,
     as_json: Json = False,
+    tile: Tile = None,
 ) -> int:
-    """How badly damaged is each image, as a whole? Prints the severity, and the timestep at which Flash starts."""
+    """How badly damaged is each image? Prints the severity, and the timestep at which Flash starts.
+
+    Large pictures are looked at in the tiles that restore takes.
+    """
     from flashdiffusion.data import ensure_directory, ensure_file
     from flashdiffusion.data.images import save_image
     from flashdiffusion.jobs import Item
     from flashdiffusion.jobs.reading import Reader
     from flashdiffusion.jobs.records import Record
+    from flashdiffusion.pipeline import Batch, Failed
     from flashdiffusion.severity import map_picture
 
     files, std = named(inputs), noise_level(noise_std)
@@ -38,21 +44,31 @@ def command(
         ensure_directory(maps)
     model = model.of_pictures(fit)
     pipeline = model.choice().open()
-    reader = Reader(pipeline, physics, std, fit=fit)
+    reader = Reader(pipeline, physics, std, fit=fit, tile=tile)
+
+    def read() -> Iterator[Batch | Failed]:
+        for n, (name, path) in enumerate(files.items()):
+            item = Item(n, name, str(path))
+            try:
+                problem = reader(item)
+            except FlashDiffusionError as error:
+                yield Failed(name, str(error), (item, None))
+                continue
+            yield Batch.of([name], problem, extra=[(item, problem)])
+
     records, failures = [], Failures()
-    for n, (name, path) in enumerate(files.items()):
-        item = Item(n, name, str(path))
-        with failures.kept(path):
-            problem = reader(item)
-            severity, time = pipeline.begin(problem, [name])
-            size = problem.image.shape[2:]
-            if maps is not None:
-                own = severity.map if problem.padding is None else problem.padding.crop_map(severity.map)
-                save_image(map_picture(own[0, 0], (size[0], size[1])), maps / f"{name}.png")
-            known = Record(name, noise_std=item.noise_std, file=str(path))
-            records.append(replace(known, severity=float(severity.var), start_step=int(time)))
+    for one in pipeline.begin(read(), tile=tile, progress=True, total=len(files)):
+        item, problem = one.extra
         for text in item.notes:
             note(text)
+        with failures.kept(item.path):
+            if one.failed is not None:
+                raise InputError(one.failed)
+            if maps is not None and one.severity_map is not None:
+                size = problem.image.shape[2:] if one.tiles is None else one.tiles.size
+                save_image(map_picture(one.severity_map, (size[0], size[1])), maps / f"{one.id}.png")
+            known = Record(one.id, noise_std=item.noise_std, file=item.path)
+            records.append(replace(known, severity=one.severity, start_step=one.start_step))
     if sort:
         records.sort(key=lambda record: -(record.severity or 0))
     if records:

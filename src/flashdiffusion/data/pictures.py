@@ -57,6 +57,11 @@ class Picture:
         """Leave alpha out, as where it says which pixels were lost: a result is to show them."""
         return replace(self, kind=replace(self.kind, alpha=None))
 
+    def cropped(self, height: int, width: int) -> "Picture":
+        """Keep the first rows and columns."""
+        alpha = None if self.kind.alpha is None else self.kind.alpha[:, :height, :width]
+        return replace(self, values=self.values[:, :height, :width], kind=replace(self.kind, alpha=alpha))
+
     def fitted(self, height: int, width: int) -> "Picture":
         """Crop to the centre and resize, as `images.fit` does."""
         if self.kind.bits == 8:

@@ -123,6 +123,11 @@ class Restored:
     extra: Any = None
     tiles: TileMap | None = None
 
+    @property
+    def share(self) -> float:
+        """How much of an image it is."""
+        return 1.0
+
     def finish(self, image: Tensor) -> None:
         """Take an image (3, H, W) on the CPU, if it is one."""
         if bool(image.isfinite().all()):

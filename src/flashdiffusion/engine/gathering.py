@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flashdiffusion.engine.batch import Batch, Restored
 from flashdiffusion.engine.kept import KeptTiles
-from flashdiffusion.engine.tiling import TileMap, Tiling
+from flashdiffusion.engine.tiling import Cuttable, TileMap, Tiling
 from flashdiffusion.errors import InputError, counted
 from flashdiffusion.physics import BatchedPhysics, Window, concatenate
 
@@ -26,6 +26,10 @@ class RestoredTile(Restored):
     picture: "Picture"
     place: tuple[int, int]
     kept: bool = False
+
+    @property
+    def share(self) -> float:
+        return 1 / len(self.picture.tiling.places)
 
 
 class Picture:
@@ -47,6 +51,11 @@ class Picture:
         figures = (torch.full(tiling.shape, float("nan")), *(torch.zeros(tiling.shape).long() for _ in range(2)))
         self.tiles = TileMap(tiling.rows.spans, tiling.columns.spans, *figures)
 
+    @property
+    def done(self) -> bool:
+        """Whether no tile is to come, or it failed."""
+        return self.left == 0 or self.result.failed is not None
+
     def tile(self, place: tuple[int, int], failed: str | None = None, kept: bool = False) -> RestoredTile:
         """Begin the result of a tile."""
         result = self.result
@@ -67,9 +76,9 @@ class Picture:
                 self.kept.keep(tile.place, tile)
         except InputError as error:
             tile.fail(str(error))
-        if tile.failed is not None or tile.image is None:
+        if tile.failed is not None:
             return self._give_up(tile)
-        self._blend(tile, tile.image)
+        self._blend(tile)
         self.left -= 1
         return None if self.left else self._finished()
 
@@ -87,11 +96,12 @@ class Picture:
         rows, columns = self.tiling.shape
         return f"{counted(rows, 'row')} and {counted(columns, 'column')}"
 
-    def _blend(self, tile: RestoredTile, image: Tensor) -> None:
+    def _blend(self, tile: RestoredTile) -> None:
         window, result = self.tiling.window(*tile.place), self.result
-        if self.image is None:
-            self.image = torch.zeros(image.shape[0], *self.tiling.size)
-        window.of(self.image).add_(image * self.tiling.weights(*tile.place))
+        if tile.image is not None:  # there is none where severities alone are wanted
+            if self.image is None:
+                self.image = torch.zeros(tile.image.shape[0], *self.tiling.size)
+            window.of(self.image).add_(tile.image * self.tiling.weights(*tile.place))
         if tile.severity_map is not None:
             if self.variance is None:
                 self.variance = torch.zeros([-(-side // self.factor) for side in self.tiling.size])
@@ -152,9 +162,10 @@ def tiles_of(
     done = [] if kept is None else [place for place in tiling.places if kept.has(place)]
     if done:
         yield [pictures[0].tile(place, kept=True) for place in done]
-    physics, y = batch.physics, batch.y[row]
-    assert isinstance(physics, BatchedPhysics)
-    own = physics if len(physics) == 1 else physics.take(torch.tensor([row]))
+    own, y = batch.physics, batch.y[row]
+    if isinstance(own, BatchedPhysics) and len(own) > 1:
+        own = own.take(torch.tensor([row]))
+    assert isinstance(own, Cuttable)
     missing = [place for place in tiling.places if place not in done]
     for _, alike in groupby(missing, key=lambda place: tiling.window(*place).size):
         places = [*alike]
@@ -164,6 +175,7 @@ def tiles_of(
                 return
             windows = [tiling.window(*place) for place in some]
             cut = torch.stack([window.in_units(own.pixel_size).of(y) for window in windows])
-            operators = concatenate([own.window(window) for window in windows])
+            parts = [part for window in windows if isinstance(part := own.window(window), BatchedPhysics)]
+            operators = concatenate(parts) if parts else own
             ids = [batch.ids[row]] * len(some)
             yield TileBatch(ids, cut, operators, batch.settings, samples=batch.samples, pictures=pictures, places=some)

@@ -44,6 +44,8 @@ class KeptTiles:
                 figures = json.loads(file.metadata()["figures"])
                 for name in file.keys():  # noqa: SIM118  # it is no dict
                     setattr(tile, name, file.get_tensor(name))
+            if tile.image is None:
+                raise ValueError("it holds no image")
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} is damaged ({brief(error)}); delete its folder to begin anew") from error
         for name in FIGURES:

@@ -1,11 +1,12 @@
 """What a stream is to do."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from flashdiffusion.engine.capacity import Capacity
+from flashdiffusion.engine.progress import Progress
 from flashdiffusion.errors import InputError
 from flashdiffusion.methods import Settings
 from flashdiffusion.solvers import Solver, StartRule
@@ -17,7 +18,7 @@ class StreamOptions:
 
     solver, start: names, or objects; without a solver, `Model.solver_for` chooses one by each batch's settings.
     tile: largest side in pixels of what is restored in one piece; 0 for no bound, None for the model's own choice.
-    on_plan: called with the number of steps that are to come. on_step: with the number of images that each step moved.
+    on_step: called with the number of images that each step moved. progress: is told how far the stream is.
     callback: with a step's number, what its images would be if they ended now, and their ids.
 
     Raises:
@@ -29,10 +30,10 @@ class StreamOptions:
     seed: int = 0
     settings: Settings | None = None
     max_in_flight: int | None = None
-    on_plan: Callable[[int], None] = lambda steps: None
     on_step: Callable[[int], None] = lambda images: None
     callback: Callable[[int, Tensor, list[str]], None] | None = None
     tile: int | None = None
+    progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:
         Capacity(self.max_in_flight)

@@ -24,6 +24,7 @@ from flashdiffusion.model import Model
 from flashdiffusion.physics import BatchedPhysics, Mixed
 from flashdiffusion.seeds import image_generator
 from flashdiffusion.solvers import Problem, Solver, Start, StartRule
+from flashdiffusion.solvers.rows import Unknown
 from flashdiffusion.types import Physics
 
 START_ROWS = 64  # measurements that are given their start together
@@ -184,6 +185,8 @@ class Starting:
             solver if isinstance(solver, str) else "latent-dps",
             given,
         )
+        if isinstance(physics, Unknown):  # an estimate can be consistent with y of a known one alone
+            settings = settings | Settings(refine=False)
         if (key := (solver if isinstance(solver, str) else "", settings)) not in self.made:
             self.made[key] = self.model.method(solver, start, settings)
         return self.made[key]

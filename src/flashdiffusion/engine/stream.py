@@ -1,7 +1,7 @@
 """From batches of measurements to restored images, as they finish."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -39,8 +39,16 @@ class Stream:
         Raises:
             RuntimeError: an image has neither a result nor a failure, which would be a fault of this library.
         """
+        return self._given(self._run(batches))
+
+    def begin(self, batches: Iterable[Batch | Failed]) -> Iterator[Restored]:
+        """Give each image with its severity and start, as `run` would begin it, and without an image; raises alike."""
+        return self._given(self._begin(batches))
+
+    def _given(self, left: Iterable[Restored]) -> Iterator[Restored]:
+        """Images, of what has left."""
         given = 0
-        for one in self._run(batches):
+        for one in left:
             if (result := self._gathered(one)) is not None:
                 given += 1
                 yield result
@@ -51,7 +59,7 @@ class Stream:
 
     def _run(self, batches: Iterable[Batch | Failed]) -> Iterator[Restored]:
         view = None if self.options.callback is None else self._view
-        slots = Slots(self.capacity, self.options.on_step, self.model.compiled, view, self.costs)
+        slots = Slots(self.capacity, self._stepped, self.model.compiled, view, self.costs)
         done: list[InFlight] = []
         for one in slots.run(prefetched(self._started(batches))):
             done.append(one)
@@ -63,6 +71,12 @@ class Stream:
         yield from self.decoding.rest()
         yield from self._without_start()
 
+    def _begin(self, batches: Iterable[Batch | Failed]) -> Iterator[Restored]:
+        for started in self._started(batches):
+            yield from self._without_start()
+            yield from (one.result for one in started)
+        yield from self._without_start()
+
     # -- starts, made one batch ahead in a thread of their own --------------------------------------------
 
     def _started(self, batches: Iterable[Batch | Failed]) -> Iterator[list[InFlight]]:
@@ -71,16 +85,16 @@ class Stream:
                 first = self.taken
                 if isinstance(batch, Failed):
                     self.taken += 1
-                    self.startless.append(Restored(first, batch.id, failed=batch.reason, extra=batch.extra))
+                    self._spare([Restored(first, batch.id, failed=batch.reason, extra=batch.extra)])
                     continue
                 self.taken += len(batch.y) * batch.samples
                 cuts = self.starting.cuts(batch, first)
-                self.startless += cuts.refused
+                self._spare(cuts.refused)
                 self.whole |= cuts.whole
                 yield self._kept(self.starting(batch, first, cuts.rows))
                 for tiles in self.starting.tiles(batch, first, cuts):
                     if isinstance(tiles, list):
-                        self.startless += tiles
+                        self._spare(tiles)
                         yield []
                     else:
                         yield self._kept(self.starting(tiles, first))
@@ -90,17 +104,28 @@ class Stream:
     def _kept(self, begun: tuple[list[InFlight], list[Restored]]) -> list[InFlight]:
         """The images that got a start."""
         started, failed = begun
-        self.startless += failed
-        self.options.on_plan(sum(one.k for one in started))
+        self._spare(failed)
+        self.options.progress.begin(started)
         return started
+
+    def _spare(self, results: Sequence[Restored]) -> None:
+        """Keep what has no start until it is given."""
+        self.options.progress.spare(results)
+        self.startless += results
 
     def _gathered(self, one: Restored) -> Restored | None:
         """An image as it is given; nothing for a tile that does not finish its picture."""
+        given: Restored | None = one
         if isinstance(one, RestoredTile):
-            return one.picture.add(one)
-        if one.failed == OUT_OF_MEMORY and (reason := self.whole.get(one.index)) is not None:
+            given = one.picture.add(one)
+        elif one.failed == OUT_OF_MEMORY and (reason := self.whole.get(one.index)) is not None:
             one.fail(f"{one.failed}; {reason}")
-        return one
+        self.options.progress.end(one, given is not None)
+        return given
+
+    def _stepped(self, images: int) -> None:
+        self.options.on_step(images)
+        self.options.progress.step(images)
 
     def _view(self, rows: list[InFlight], z0: Tensor) -> None:
         """Show what the images of a step would be if they ended now."""

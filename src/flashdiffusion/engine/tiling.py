@@ -13,8 +13,11 @@ from flashdiffusion.model import Model
 from flashdiffusion.physics import BatchedPhysics, Window
 from flashdiffusion.physics.base import Size
 from flashdiffusion.severity import coloured
+from flashdiffusion.solvers.rows import Unknown
 
+MANY = 100  # steps of a tile that are shown as the most
 BLEND = 8  # neighbours blend over a tile's side over this, or more
+Cuttable = BatchedPhysics | Unknown  # if its halo is known
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Tiling:
     columns: Axis
 
     @classmethod
-    def cut(cls, size: Size, tile: int, physics: BatchedPhysics, unit: int) -> "Tiling | None":
+    def cut(cls, size: Size, tile: int, physics: Cuttable, unit: int) -> "Tiling | None":
         """Cut a picture into tiles of up to `tile` pixels a side; None if it is no larger.
 
         Args:
@@ -156,7 +159,7 @@ def tiling_of(y: Tensor, physics: Any, model: Model, tile: int | None) -> Tiling
     """
     if tile == 0 or y.ndim != 4:
         return None
-    own = physics if isinstance(physics, BatchedPhysics) else None
+    own = physics if isinstance(physics, Cuttable) else None
     side = 1 if own is None else own.pixel_size
     size = side * y.shape[2], side * y.shape[3]
     if not (chosen := model.tile_for(size, own, tile)):
@@ -182,9 +185,18 @@ class TileMap:
     nfe: Tensor
 
     @property
+    def size(self) -> Size:
+        """Height and width of the picture."""
+        return self.rows[-1][1], self.columns[-1][1]
+
+    @property
     def picture(self) -> Tensor:
-        """Steps as a picture (3, H, W): each tile where it is the only one, by its NFE over the most of them."""
-        steps = self.nfe.float() / self.nfe.max().clamp(min=1)
+        """Steps as a picture (3, H, W): each tile where it is the only one.
+
+        The colours stand for its NFE, on a logarithmic scale from 0 (dark blue) to `MANY` or more (yellow), so that
+        pictures compare.
+        """
+        steps = self.nfe.float().log1p() / math.log1p(MANY)
         for axis, spans in enumerate((self.rows, self.columns)):
             cores = [Axis(spans).core(number) for number in range(len(spans))]
             steps = steps.repeat_interleave(torch.tensor([end - begin for begin, end in cores]), dim=axis)

@@ -15,7 +15,7 @@ from flashdiffusion.errors import FlashDiffusionError, InputError, UnsuitedError
 from flashdiffusion.jobs.records import Record, compare
 from flashdiffusion.methods import SOLVERS, Settings, parse_method
 from flashdiffusion.metrics import Metrics
-from flashdiffusion.physics import is_linear
+from flashdiffusion.physics import Window, is_linear
 from flashdiffusion.physics.mixed import concatenate
 from flashdiffusion.physics.tasks import Measurements, Mixture, Task, measure
 from flashdiffusion.pipeline import Batch, Failed, FlashPipeline, Restored
@@ -119,6 +119,7 @@ def evaluate(
     method: str,
     rows: Iterable[int] | None = None,
     progress: bool = False,
+    total: int | None = None,
     **options: Any,
 ) -> Iterator[Evaluated]:
     """Restore images of `data`; each is given as soon as it is done, and is held no longer.
@@ -126,6 +127,7 @@ def evaluate(
     Args:
         task, method, options: see `Measure`.
         rows: which images; by default all.
+        progress, total: see `FlashPipeline.stream`.
 
     Raises:
         InputError: at once: unknown method, values out of range.
@@ -140,6 +142,7 @@ def evaluate(
         settings=what.settings,
         max_in_flight=what.max_in_flight,
         progress=progress,
+        total=len(data) if total is None and rows is None else total,
     )
     return mapped(partial(_finish, what), restored, finishing_threads(pipeline.prior.device))
 
@@ -214,8 +217,7 @@ def _cut(clean: Tensor, id: str, what: Measure) -> Tensor:
     height, width = clean.shape[2:]
     generator = image_generator(what.seed, id)
     unit = what.task.draw(1, (height, width), generator, what.noise_std).pixel_size
-    kept = [side - side % unit or side for side in (height, width)]
-    return clean[:, :, : kept[0], : kept[1]]
+    return Window.divided((height, width), unit).of(clean)
 
 
 def _batch(

@@ -15,6 +15,7 @@ from flashdiffusion.jobs.job import Item, Job
 from flashdiffusion.plugins import LOADED, load_plugins
 
 BATCH = 64  # items that a worker is given together, at most
+HERE = "local"  # address of a cluster that is made of this machine
 
 
 def run_on_ray(
@@ -121,6 +122,11 @@ def _share(
     return count, cpus, gpus
 
 
+def address_of(given: str | None) -> str:
+    """The address of a cluster: as given, else RAY_ADDRESS, else `HERE`."""
+    return given or os.environ.get("RAY_ADDRESS") or HERE
+
+
 @contextmanager
 def _cluster(address: str | None, workers: int | None) -> Iterator[None]:
     """Connected to a cluster: one that this process knows already, the one at `address`, or one of its own."""
@@ -129,9 +135,9 @@ def _cluster(address: str | None, workers: int | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    address = address_of(address)
     options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
-    if address == "local":
+    if address == HERE:
         options |= {"include_dashboard": False, "num_cpus": max(os.cpu_count() or 1, workers or 1)}
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)

@@ -14,7 +14,7 @@ from flashdiffusion.errors import InputError, SizeError, sized
 from flashdiffusion.jobs.job import Item
 from flashdiffusion.jobs.parse import parse_physics, says_noise, takes_alpha
 from flashdiffusion.jobs.tiles import InTiles
-from flashdiffusion.physics import PHYSICS, BatchedPhysics, BlurKernelSpace, estimate_noise_std
+from flashdiffusion.physics import PHYSICS, BatchedPhysics, BlurKernelSpace, Window, estimate_noise_std
 from flashdiffusion.pipeline import FlashPipeline
 from flashdiffusion.pipeline.inputs import as_measurements, doubts
 from flashdiffusion.seeds import image_generator
@@ -34,24 +34,29 @@ def read_noted(path: Path, note: Note) -> Picture:
     return picture
 
 
-def read_truth(path: Path, size: tuple[int, int], fitted: bool, note: Note) -> Tensor:
+def read_truth(path: Path, size: tuple[int, int], fitted: bool, unit: int, note: Note) -> Tensor:
     """A true image (1, 3, H, W) of a result's height and width.
 
     Args:
         fitted: whether the result's image was cropped and resized, so that this one is to be too.
+        unit: pixels of a result that a pixel of its measurement stands for, a side; see `check_size`.
 
     Raises:
         InputError: it cannot be read, or has another size.
     """
     picture = read_noted(path, note)
-    truth = picture.fitted(*size) if fitted else picture
-    check_size(path, truth.size, size)
-    return truth.values[None]
+    if fitted:
+        return picture.fitted(*size).values[None]
+    check_size(path, picture.size, size, unit)
+    return picture.cropped(*size).values[None]
 
 
-def check_size(path: Path, own: tuple[int, int], size: tuple[int, int], hint: str = "") -> None:
-    """Raise InputError, with a hint, unless a true image is of a result's height and width."""
-    if own != size:
+def check_size(path: Path, own: tuple[int, int], size: tuple[int, int], unit: int, hint: str = "") -> None:
+    """Raise InputError, with a hint, unless a true image is of a result's height and width.
+
+    Or of those before it was cut to sides that `unit` divides, as `degrade` does for super-resolution.
+    """
+    if size not in (own, Window.divided(own, unit).size):
         raise InputError(
             f"{path} has {sized(*own)} and the result {sized(*size)}; expected the true image of the result's "
             f"size{hint}"
@@ -113,7 +118,7 @@ class Reader:
             else:
                 y, physics = self._image(path, item) if is_image(path) else self._array(path, item)
             problem = Problem(y) if physics is None else Problem(y, physics)
-            tiling = tiling_of(y, physics, self.pipeline, self.tile)
+            tiling = tiling_of(y, problem.physics, self.pipeline, self.tile)
             if isinstance(tiling, Tiling):
                 checked = self.pipeline.check(InTiles(problem, tiling).first)
             else:

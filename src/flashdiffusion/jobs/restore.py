@@ -50,7 +50,7 @@ class RestoreJob:
     metrics that need them, by name. maps: give a picture of the severity map too, as "severity". tile: side in pixels
     of the tiles that larger pictures are restored in; 0 for none, None for the model's own choice. kept: a folder in
     which the finished tiles of a picture are kept until it is whole, and what its result depends on beside what is read
-    for it, as a hash; None keeps none.
+    for it, as a hash; None keeps none. progress: the number of items, to show how far they are; None shows nothing.
     """
 
     model: ModelChoice = field(default_factory=ModelChoice)
@@ -63,7 +63,7 @@ class RestoreJob:
     references: Mapping[str, str] = field(default_factory=dict)
     weights: Mapping[str, str] = field(default_factory=dict)
     max_in_flight: int | None = None
-    progress: bool = False
+    progress: int | None = None
     maps: bool = False
     tile: int | None = None
     kept: tuple[str, str] | None = None
@@ -133,7 +133,8 @@ class RestoreWorker:
             start=self.start,
             seed=self.job.seed,
             max_in_flight=self.job.max_in_flight,
-            progress=self.job.progress,
+            progress=self.job.progress is not None,
+            total=self.job.progress,
             tile=self.job.tile,
         )
         return mapped(self._done, restored, finishing_threads(self.pipeline.prior.device))
@@ -189,7 +190,8 @@ class RestoreWorker:
         if size is not None:
             result = self._size(problem)
             helps = self.reader.fit_helps(Path(item.path), result)
-            check_size(Path(reference), size, result, " (--fit crops and resizes both)" if helps else "")
+            hint = " (--fit crops and resizes both)" if helps else ""
+            check_size(Path(reference), size, result, _pixel_size(problem), hint)
 
     def _size(self, problem: Problem) -> tuple[int, int]:
         """Height and width of the result."""
@@ -228,7 +230,7 @@ class RestoreWorker:
         if (reference := self.job.references.get(item.name)) is not None:
             try:
                 height, width = image.shape[1:]
-                truth = read_truth(Path(reference), (height, width), item.fitted, item.note)[0]
+                truth = read_truth(Path(reference), (height, width), item.fitted, _pixel_size(problem), item.note)[0]
             except FlashDiffusionError as error:
                 item.reason = str(error)
         tiling = self._tiling(problem)
@@ -242,3 +244,8 @@ class RestoreWorker:
             pngs[STEPS] = encode_image(restored.tiles.picture)
         item.record, item.pngs = replace(record, **values).to_json(), pngs
         return item
+
+
+def _pixel_size(problem: Problem) -> int:
+    """Side of a pixel of y, in pixels of x."""
+    return problem.physics.pixel_size if isinstance(problem.physics, BatchedPhysics) else 1

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flashdiffusion.engine.tiling import Tiling
-from flashdiffusion.physics import BatchedPhysics, Window
+from flashdiffusion.engine.tiling import Cuttable, Tiling
+from flashdiffusion.physics import Window
 from flashdiffusion.solvers import Problem
 
 
@@ -48,6 +48,6 @@ class InTiles:
         return self.part(self.tiling.window(*self.tiling.places[0]))
 
     @property
-    def _physics(self) -> BatchedPhysics:
-        assert isinstance(self.problem.physics, BatchedPhysics)
+    def _physics(self) -> Cuttable:
+        assert isinstance(self.problem.physics, Cuttable)
         return self.problem.physics

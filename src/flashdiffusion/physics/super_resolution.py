@@ -10,6 +10,7 @@ from flashdiffusion.errors import InputError, sized
 from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, PerImage, constant, per_image, shared, whole
 from flashdiffusion.physics.registry import Form, register_physics
 from flashdiffusion.physics.tasks import Task
+from flashdiffusion.physics.windows import Window
 
 MAX_FACTOR = 16
 
@@ -64,8 +65,9 @@ class SuperResolution(BatchedPhysics):
 
     def _nearest(self, height: int, width: int) -> str:
         """What to do with images whose sides are no multiples of the factor."""
-        cut = [side - side % self.factor for side in (height, width)]
-        return f"cut them to {sized(*cut)}" if all(cut) else "take larger images"
+        if min(height, width) < self.factor:
+            return "take larger images"
+        return f"cut them to {sized(*Window.divided((height, width), self.factor).size)}"
 
     def A_adjoint(self, y: Tensor) -> Tensor:
         self.check_batch(y)

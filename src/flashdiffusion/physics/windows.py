@@ -15,6 +15,15 @@ class Window:
     height: int
     width: int
 
+    @classmethod
+    def divided(cls, size: tuple[int, int], unit: int) -> Self:
+        """What is left of a picture of `size` if it is cut below and to the right to sides that `unit` divides.
+
+        A side that is shorter than `unit` stays.
+        """
+        height, width = (side - side % unit or side for side in size)
+        return cls(0, 0, height, width)
+
     @property
     def size(self) -> tuple[int, int]:
         """Height and width."""

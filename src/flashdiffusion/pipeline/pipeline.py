@@ -7,17 +7,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from flashdiffusion.engine.batch import Batch, Failed, Restored
 from flashdiffusion.engine.options import StreamOptions
+from flashdiffusion.engine.progress import Progress
 from flashdiffusion.engine.stream import Stream
 from flashdiffusion.errors import InputError
 from flashdiffusion.methods import Settings, check_used, parse_method
 from flashdiffusion.model import Model
 from flashdiffusion.physics import flattened
+from flashdiffusion.pipeline.describe import described
 from flashdiffusion.pipeline.inputs import Given, doubts, read_measurements
 from flashdiffusion.pipeline.restoration import Restoration
+from flashdiffusion.progress import Display
 from flashdiffusion.solvers import Solver, StartRule
 
 Callback = Callable[[int, Tensor, list[str]], None]
@@ -27,6 +29,9 @@ class FlashPipeline(Model):
     """Sample-adaptive restoration: severity encoder, start rule, latent solver, decoder; see `Model`."""
 
     _said_noise = False  # that images start from noise
+
+    def __repr__(self) -> str:
+        return described(self)
 
     def __call__(
         self,
@@ -65,7 +70,7 @@ class FlashPipeline(Model):
         batch = Batch(names, y, physics, samples=num_samples)
         for text in doubts(batch.y, batch.physics):
             warnings.warn(text, stacklevel=2)
-        restoration = Restoration.collect(self.stream([batch], **options))
+        restoration = Restoration.collect(self.stream([batch], total=len(y) * num_samples, **options))
         if restoration.failed:
             named = "; ".join(f"{restoration.ids[row]}: {reason}" for row, reason in restoration.failed.items())
             warnings.warn(f"{len(restoration.failed)} of {len(restoration)} images failed: {named}", stacklevel=2)
@@ -91,6 +96,7 @@ class FlashPipeline(Model):
         settings: Settings | None = None,
         max_in_flight: int | None = None,
         progress: bool = False,
+        total: int | None = None,
         callback: Callback | None = None,
         tile: int | None = None,
         **hyperparameters: Any,
@@ -115,7 +121,8 @@ class FlashPipeline(Model):
             settings: hyperparameters of batches without settings of their own, in place of the model's own, which
                 are taken for the rest: by the batch's kind of physics, per image where it is `Mixed`.
             max_in_flight: images in flight at a time, >= 1; by default as many as fit into free memory and bring speed.
-            progress: show a progress bar, if standard error is a terminal.
+            progress: show how far it is on standard error: a bar on a terminal, else a line every 30 seconds.
+            total: images that the batches hold, if known, for that.
             tile: pictures with a side of more pixels are cut into tiles of this side, each with its own severity,
                 start and steps; 0 for none. By default only a model without attention cuts, and only large pictures.
             callback: for a live view: `callback(step, estimate, ids)` is called after each step with its number, what
@@ -141,7 +148,38 @@ class FlashPipeline(Model):
             check_used(own, start, chosen)
         self.method(chosen, start, given)
         options = StreamOptions(solver, start, seed, settings, max_in_flight, callback=callback, tile=tile)
-        return self._stream(batches, options, progress)
+        return self._stream(batches, options, progress, total)
+
+    def begin(
+        self,
+        batches: Iterable[Batch | Failed],
+        *,
+        seed: int = 0,
+        progress: bool = False,
+        total: int | None = None,
+        tile: int | None = None,
+    ) -> Iterator[Restored]:
+        """Measure how damaged images are: give each with the severity, its map and the start that `stream` would take.
+
+        None has an image, and no step is made. Memory does not grow with pictures in tiles.
+
+        Args:
+            batches, seed, progress, total, tile: see `stream`. Where the physics is `Unknown`, the encoder goes by the
+                image alone.
+
+        Raises:
+            InputError: at once: no severity encoder, a tile below 0.
+        """
+        self._need_encoder()
+        return self._begin(batches, StreamOptions(None, "flash", seed, tile=tile), progress, total)
+
+    @torch.inference_mode(False)
+    def _begin(
+        self, batches: Iterable[Batch | Failed], options: StreamOptions, progress: bool, total: int | None
+    ) -> Iterator[Restored]:
+        with Display("measuring", "image", progress) as display:
+            counts = Progress(total, display.show, stepping=False)
+            yield from Stream(self, replace(options, progress=counts)).begin(batches)
 
     def _chosen(self, start: str | StartRule | None) -> str | StartRule:
         """The start, as given or by default."""
@@ -155,13 +193,11 @@ class FlashPipeline(Model):
         return start or ("flash" if self.severity_encoder is not None else "noise")
 
     @torch.inference_mode(False)  # a caller's inference mode would leave no gradients for the guidance
-    def _stream(self, batches: Iterable[Batch | Failed], options: StreamOptions, progress: bool) -> Iterator[Restored]:
-        with tqdm(total=0, unit="step", desc="restoring", delay=2, disable=None if progress else True) as bar:
-
-            def plan(steps: int) -> None:
-                bar.total += steps
-
-            yield from Stream(self, replace(options, on_plan=plan, on_step=bar.update)).run(batches)
+    def _stream(
+        self, batches: Iterable[Batch | Failed], options: StreamOptions, progress: bool, total: int | None
+    ) -> Iterator[Restored]:
+        with Display("restoring", "step", progress) as display:
+            yield from Stream(self, replace(options, progress=Progress(total, display.show))).run(batches)
 
 
 def _with_settings(batch: Batch | Failed, own: Settings) -> Batch | Failed:

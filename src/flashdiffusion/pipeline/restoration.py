@@ -55,10 +55,16 @@ class Restoration:
     def __repr__(self) -> str:
         size = "x".join(map(str, self.images.shape[:0:-1][:2]))
         samples = "" if self.samples is None else f", {len(self.samples)} samples of each"
-        least, most = int(self.nfe.min()), int(self.nfe.max())
-        steps = f"nfe {least}" if least == most else f"nfe {least} to {most}"
+        severity = "" if self.severity is None else f", mean severity {float(self.severity.nanmean()):.3g}"
+        steps = f"start step {self._range(self.start_step)}, nfe {self._range(self.nfe)}"
         count = counted(len(self), "image")
-        return f"Restoration({count} of {size}{samples}, {steps}, {len(self.failed)} failed)"
+        return f"Restoration({count} of {size}{samples}{severity}, {steps}, {len(self.failed)} failed)"
+
+    def _range(self, values: Tensor) -> str:
+        """The least and the most of the images that there are."""
+        known = [value for row, value in enumerate(values.tolist()) if row not in self.failed]
+        least, most = (f"{value:.4g}" for value in (min(known), max(known)))
+        return least if least == most else f"{least} to {most}"
 
     def __len__(self) -> int:
         return len(self.images)

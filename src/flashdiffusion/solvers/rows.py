@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.errors import FlashDiffusionError, InputError, brief, is_out_of_memory
-from flashdiffusion.physics import BatchedPhysics, Chain, WithParams, concatenate, is_linear, noise_std_of
+from flashdiffusion.physics import BatchedPhysics, Chain, Window, WithParams, concatenate, is_linear, noise_std_of
+from flashdiffusion.physics.base import Size
 from flashdiffusion.physics.noise import mean_variance
 from flashdiffusion.physics.operator import NEEDS_TORCH, USE_TORCH, takes_arrays
 from flashdiffusion.priors.padding import Padding
@@ -23,9 +24,17 @@ _HELD = ("estimate", "variance", "excess", "mismatch")  # what is known of each 
 
 
 class Unknown:
-    """Stands for a physics that is not known."""
+    """Stands for a physics that is not known; pictures are cut as if each pixel were measured by itself."""
 
     name = "unknown"
+    halo, alignment, pixel_size = 0, 1, 1  # see `BatchedPhysics`
+
+    def check_size(self, size: Size) -> None:
+        """Accept pictures of every size."""
+
+    def window(self, part: Window) -> "Unknown":
+        """The same, of part of a picture."""
+        return self
 
     def A(self, x: Tensor) -> Tensor:
         raise InputError("the physics of these measurements is not known; expected one")

@@ -1,0 +1,82 @@
+"""How far a stream is, as its engine tells."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from flashdiffusion.engine.batch import Restored
+from flashdiffusion.engine.gathering import Picture, RestoredTile
+from flashdiffusion.engine.slots import InFlight
+from flashdiffusion.errors import counted
+from flashdiffusion.progress import Done
+
+
+class Progress:
+    """Counts images, tiles and steps of a stream, of which a thread makes the starts.
+
+    What is left is estimated by the work of what has begun: each image or tile is its steps, and one more for its start
+    and end. What comes without a start, such as the tiles of an earlier run, is left out of that.
+
+    Args:
+        total: images that are to come, None if that is not known.
+        show: called with what is done whenever that changes, in the thread that runs the stream.
+        stepping: whether steps are made; if not, a bar is of images.
+    """
+
+    def __init__(
+        self, total: int | None = None, show: Callable[[Done], None] = lambda done: None, stepping: bool = True
+    ) -> None:
+        self.total, self.show, self.stepping = total, show, stepping
+        self.images = 0  # that are done
+        self.picture: Picture | None = None  # in tiles, that one is of which a tile was done last
+        self.steps = self.planned = 0
+        self.begun = self.ended = 0  # images and tiles that have a start
+        self.begun_share = self.spared_share = 0.0  # the same in images, and those without a start
+
+    def begin(self, started: Sequence[InFlight]) -> None:
+        """Take images and tiles that have their start."""
+        self.planned += sum(one.k for one in started) if self.stepping else 0
+        self.begun += len(started)
+        self.begun_share += self._shares(one.result for one in started)
+
+    def spare(self, results: Iterable[Restored]) -> None:
+        """Take images and tiles that failed or are done without a start."""
+        self.spared_share += self._shares(results)
+
+    def _shares(self, results: Iterable[Restored]) -> float:
+        total = 0.0
+        for one in results:
+            total += one.share
+            if self.picture is None and isinstance(one, RestoredTile) and not one.picture.done:
+                self.picture = one.picture
+        return total
+
+    def step(self, images: int) -> None:
+        """Take a step that moved so many images."""
+        self.steps += images
+        self.show(self.done)
+
+    def end(self, one: Restored, given: bool) -> None:
+        """Take an image or a tile that leaves; `given`: it is an image, or the tile that ends one."""
+        tile = one if isinstance(one, RestoredTile) else None
+        self.ended += one.failed is None and not (tile is not None and tile.kept)
+        self.images += given
+        if tile is not None:
+            self.picture = None if tile.picture.done else tile.picture
+        self.show(self.done)
+
+    @property
+    def done(self) -> Done:
+        """What is done."""
+        text = counted(self.images, "image")
+        if self.total is not None:
+            text = f"{self.images} of {counted(self.total, 'image')}"
+        if (picture := self.picture) is not None:
+            tiles = len(picture.tiling.places)
+            text += f", {tiles - picture.left} of {counted(tiles, 'tile')} of {picture.result.id}"
+        count, total = (self.steps, self.planned) if self.stepping else (self.images, self.total or 0)
+        return Done(count, total, text, self._share())
+
+    def _share(self) -> float:
+        if self.total is None or not self.begun:
+            return 0.0
+        ended = (self.steps + self.ended) / (self.planned + self.begun)
+        return min(1.0, ended * self.begun_share / max(self.begun_share, self.total - self.spared_share))
