@@ -30,7 +30,7 @@ class TimeGrid:
 
 @dataclass(frozen=True)
 class Quality:
-    """How finely a geometric time grid is spaced, where its length is not given.
+    """How finely a geometric time grid is spaced.
 
     Raises:
         InputError: unknown quality.
@@ -43,7 +43,7 @@ class Quality:
 
     def of(self, steps: int) -> int:
         """Give the length of the grid that has `steps` at balanced quality."""
-        return round(steps * QUALITIES[self.quality])
+        return max(min(steps, 1), round(steps * QUALITIES[self.quality]))
 
 
 QUALITIES = {"fast": 0.5, "balanced": 1.0, "best": 2.0}
@@ -237,8 +237,8 @@ def make_solver(
         )
     steps = settings.get("steps")
     if entry.geometric:
-        if steps is None:
-            steps = Quality(settings.get("quality", "balanced")).of(entry.steps or len(prior.schedule))
+        levels = (entry.steps or len(prior.schedule)) if steps is None else steps
+        steps = Quality(settings.get("quality", "balanced")).of(levels)
         transition = Transition(prior.schedule.geometric(steps, LOWEST * prior.autoencoder.latent_std))
     else:
         if steps is None and entry.steps is not None:

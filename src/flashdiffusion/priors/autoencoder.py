@@ -31,6 +31,7 @@ class IdentityAutoencoder(nn.Module):
     factor = 1  # pixels per latent entry along a side
     channels = 3
     latent_std = 1.0  # of the latents of images
+    keeps_white_noise = True  # on images in [-1, 1], as noise of the same size on latents
 
     def encode(self, x: Tensor) -> Tensor:
         return to_network_range(x)
@@ -51,6 +52,7 @@ class DiffusersAutoencoder(KeepsFloat32Buffers):
     """
 
     latent_std = 1.0  # standardised
+    keeps_white_noise = False
     shift: Tensor
     gain: Tensor
 

@@ -74,6 +74,11 @@ class PatchAutoencoder(KeepsFloat32Buffers):
         """Standard deviation of the latents of images, over all channels."""
         return float(self.spread.square().mean().sqrt())
 
+    @property
+    def keeps_white_noise(self) -> bool:
+        """Whether white noise on images in [-1, 1] is white noise of the same size on latents."""
+        return bool((self.std == 1).all())
+
     def encode(self, x: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [0, 1] -> latents (B, channels, H / patch, W / patch), in the type of x."""
         squares = F.pixel_unshuffle(to_network_range(x), self.factor).unflatten(1, (3, -1))
