@@ -23,27 +23,29 @@ class TimeGrid:
 
     steps: int | None = setting(
         None,
-        "Length of the time grid; default: all steps, 500 for ReSample, 18 levels for proximal.",
+        "Length of the time grid; default: all steps, 500 for ReSample, for proximal the preset's levels or 18.",
         type=int,
     )
 
 
 @dataclass(frozen=True)
 class Quality:
-    """How finely a geometric time grid is spaced.
+    """How finely a geometric time grid is spaced, beside what its length says.
 
     Raises:
         InputError: unknown quality.
     """
 
-    quality: str = setting("balanced", "Levels of proximal: fast (half as many), balanced, best (twice as many).")
+    quality: str = setting("balanced", "Levels of proximal: fast (half of its steps), balanced, best (twice as many).")
 
     def __post_init__(self) -> None:
         check_name("quality", self.quality, QUALITIES)
 
     def of(self, steps: int) -> int:
-        """Give the length of the grid that has `steps` at balanced quality."""
-        return max(min(steps, 1), round(steps * QUALITIES[self.quality]))
+        """Give the length of the grid that has `steps` at balanced quality; raises InputError for no such number."""
+        if not isinstance(steps, int) or steps < 1:
+            raise InputError(f"steps is {steps}; expected a whole number of at least 1")
+        return max(1, round(steps * QUALITIES[self.quality]))
 
 
 QUALITIES = {"fast": 0.5, "balanced": 1.0, "best": 2.0}

@@ -1,10 +1,10 @@
 import pytest
 import torch
-from tests.local_model import UNET
 
 from flashdiffusion.errors import InputError
 from flashdiffusion.priors import PatchAutoencoder
 from flashdiffusion.severity import Conditions, PatchSeverityEncoder, filled, interpolated
+from local_model import UNET
 
 SIZE = 32
 
@@ -63,6 +63,15 @@ def test_what_is_far_away_has_no_say_in_an_interpolation():
 
 def test_an_image_that_is_lost_as_a_whole_stays_finite():
     assert bool(interpolated(torch.zeros(1, 3, 8, 8), torch.ones(1, 1, 8, 8)).isfinite().all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_one_known_pixel_says_all(dtype):
+    lost = torch.ones(1, 1, 1500, 40)
+    lost[..., 3, 5] = 0
+    result = interpolated(torch.full((1, 3, 1500, 40), 0.75, dtype=dtype) * (1 - lost).to(dtype), lost.to(dtype))
+    assert result.dtype == dtype
+    assert float((result - 0.75).abs().max()) < 0.01
 
 
 def test_an_encoder_on_patches_begins_with_the_interpolation_of_what_it_is_told_was_lost():

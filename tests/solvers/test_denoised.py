@@ -1,4 +1,4 @@
-from types import SimpleNamespace
+import json
 
 import pytest
 import torch
@@ -12,10 +12,8 @@ from flashdiffusion.solvers.denoised import Denoised
 from toy import ToyPrior
 
 
-def _toy(keeps: bool = True) -> ToyPrior:
-    prior = ToyPrior(dtype=torch.float32)
-    prior.autoencoder = SimpleNamespace(keeps_white_noise=keeps)
-    return prior
+def _toy() -> ToyPrior:
+    return ToyPrior(dtype=torch.float32)
 
 
 def _noisy(std: list[float], size: tuple[int, int] = (16, 16)) -> tuple[torch.Tensor, Denoising]:
@@ -42,17 +40,30 @@ def test_an_image_without_noise_is_kept():
     torch.testing.assert_close(prior.decode(start.z), y, rtol=0, atol=0.01)
 
 
+def test_a_model_whose_latents_colour_noise_cannot_have_it(tiny_pipeline):
+    with pytest.raises(UnsuitedError, match="needs latents in which white noise stays white"):
+        tiny_pipeline(torch.rand(1, 3, 32, 32), Denoising(0.1), method="denoise")
+
+
+def test_evaluate_leaves_out_the_tasks_that_it_is_not_for(flash, tiny_photos, image_folder, tmp_path):
+    options = ("--data", image_folder, "--model", tiny_photos, "--limit", 1, "--out", tmp_path / "out")
+    ended = flash("evaluate", *options, "--task", "denoising", "--task", "gaussian-blur", "--method", "denoise")
+    assert ended.code == 0, ended.err
+    assert "denoise is for physics denoising, and task gaussian-blur has gaussian-blur" in ended.out + ended.err
+    record = json.loads((tmp_path / "out" / "denoising--denoise.json").read_text())["records"][0]
+    assert record["nfe"] == 1 and "severity" not in record
+
+
 @pytest.mark.parametrize(
-    ("keeps", "physics", "message"),
+    ("physics", "message"),
     [
-        (False, Denoising(0.1), "needs latents in which white noise stays white"),
-        (True, GaussianBlur(1.0, noise_std=0.1), "not for gaussian-blur"),
-        (True, RandomInpainting(torch.ones(1, 1, 16, 16), noise_std=0.1), "not for random-inpainting"),
-        (True, None, "with a noise_std that is known"),
+        (GaussianBlur(1.0, noise_std=0.1), "not for gaussian-blur"),
+        (RandomInpainting(torch.ones(1, 1, 16, 16), noise_std=0.1), "not for random-inpainting"),
+        (None, "with a noise_std that is known"),
     ],
 )
-def test_where_it_is_not_the_posterior_mean_it_says_so(keeps, physics, message):
-    prior, problem = _toy(keeps), Problem(torch.rand(1, 3, 16, 16), physics)
+def test_where_it_is_not_the_posterior_mean_it_says_so(physics, message):
+    prior, problem = _toy(), Problem(torch.rand(1, 3, 16, 16), physics)
     with pytest.raises(UnsuitedError, match=message):
         Denoised()(problem, prior, prior.schedule.grid(10), torch.zeros(1, 12, 8, 8))
 

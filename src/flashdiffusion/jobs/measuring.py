@@ -13,7 +13,7 @@ from flashdiffusion.data import ImageDataset, in_chunks, mapped
 from flashdiffusion.engine.capacity import Capacity, Failure, Limit, in_parts
 from flashdiffusion.errors import FlashDiffusionError, InputError, UnsuitedError
 from flashdiffusion.jobs.records import Record, compare
-from flashdiffusion.methods import SOLVERS, Settings, parse_method
+from flashdiffusion.methods import SOLVERS, STARTS, Settings, parse_method
 from flashdiffusion.metrics import Metrics
 from flashdiffusion.physics import Window, is_linear
 from flashdiffusion.physics.mixed import concatenate
@@ -31,7 +31,7 @@ BOUND = "bound"
 PROBE = (64, 64)  # pixels of an image that a task is tried on
 ENCODED = 16  # images that are encoded together
 FINISHING = 4  # threads that compare images, beside a GPU: SSIM alone takes a CPU tens of milliseconds
-_UNUSED = {"noise", "regression"}  # starts that make no use of a severity
+_UNUSED = {"denoised", "noise", "regression"}  # starts that make no use of a severity
 
 
 @dataclass
@@ -84,11 +84,16 @@ class Measure:
         if not 0 <= self.noise_std < math.inf:
             raise InputError(f"noise std is {self.noise_std}; expected a finite number >= 0")
         Capacity(self.max_in_flight)
-        _, solver = self.parts
-        if not getattr(SOLVERS[solver].cls, "linear_only", False):
-            return
+        start, solver = self.parts
+        wanted = getattr(STARTS[start].cls, "physics", None) if isinstance(start, str) else None
+        linear_only = getattr(SOLVERS[solver].cls, "linear_only", False)
         for one in self.task.tasks if isinstance(self.task, Mixture) else (self.task,):
-            if not is_linear(one.draw(1, PROBE, torch.Generator().manual_seed(0), 0.0)):
+            if wanted is not None and one.physics != wanted:
+                raise UnsuitedError(
+                    f"{self.method} is for physics {wanted}, and task {self.task.name} has {one.name}; "
+                    "use another method"
+                )
+            if linear_only and not is_linear(one.draw(1, PROBE, torch.Generator().manual_seed(0), 0.0)):
                 raise UnsuitedError(
                     f"{solver} needs linear degradations, and task {self.task.name} has {one.name}; use another solver"
                 )

@@ -27,8 +27,9 @@ def filled(image: Tensor, known: Tensor) -> Tensor:
 def interpolated(image: Tensor, lost: Tensor) -> Tensor:
     """Interpolate lost pixels of images (B, C, H, W): each becomes the mean of its four neighbours, again and again.
 
-    That solves Laplace's equation. It begins with the mean of the smallest window that has a known pixel. What is far
-    away has no say, so that a picture in tiles is filled as a whole one.
+    That nears the solution of Laplace's equation, which it is beside known pixels. It begins with the mean of the
+    smallest window that has a known pixel. What is far away has no say, so that a picture in tiles is filled as a whole
+    one is.
 
     Args:
         lost: 1 where a pixel was not measured, else 0, (B, 1, H, W).
@@ -37,12 +38,13 @@ def interpolated(image: Tensor, lost: Tensor) -> Tensor:
     if not len(rows):
         return image
     known = lost[rows] == 0
-    measured, given = image[rows] * known, known.to(image)
-    x, radius = measured, 1
-    found = known
-    while radius < max(image.shape[2:]) and not bool(found.all()):
+    given = known.float()
+    x = measured = image[rows].float() * given
+    found, radius = known, 1
+    while radius < 2 * max(image.shape[2:]) and not bool(found.all()):
         weights = _window_mean(given, radius)
-        x = torch.where(found, x, _window_mean(measured, radius) / weights.clamp(min=1e-6))
+        mean = _window_mean(measured, radius) / weights.clamp(min=torch.finfo(weights.dtype).tiny)
+        x = torch.where(found, x, mean)
         found, radius = found | (weights > 0), 2 * radius
     for _ in range(RELAXED):
         around = F.pad(x, [1] * 4, mode="replicate")
@@ -52,4 +54,8 @@ def interpolated(image: Tensor, lost: Tensor) -> Tensor:
 
 
 def _window_mean(x: Tensor, radius: int) -> Tensor:
-    return F.avg_pool2d(x, 2 * radius + 1, stride=1, padding=radius)
+    """Mean over squares of 2 radius + 1 pixels, of which those outside the image count as 0."""
+    for window in ((1, 2 * radius + 1), (2 * radius + 1, 1)):
+        padding = (window[0] // 2, window[1] // 2)
+        x = F.avg_pool2d(x, window, stride=1, padding=padding)
+    return x

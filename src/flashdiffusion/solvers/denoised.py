@@ -10,7 +10,7 @@ from flashdiffusion.physics import BatchedPhysics, Denoising
 from flashdiffusion.priors import LatentPrior
 from flashdiffusion.schedule import Grid
 from flashdiffusion.solvers.problem import Problem
-from flashdiffusion.solvers.registry import register_start
+from flashdiffusion.solvers.registry import Networks, register_start
 from flashdiffusion.solvers.start import Start
 
 
@@ -23,28 +23,33 @@ class Denoised:
     ẑ_0 of it is the mean of all clean latents that it can come from. Latents must be such that white noise stays white.
 
     Raises:
-        UnsuitedError: other latents, another physics than denoising, or noise of unknown strength (when called).
+        UnsuitedError: other latents (when built); another physics, or noise of unknown strength (when called).
     """
 
-    @torch.no_grad()
-    def __call__(self, problem: Problem, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
-        if not prior.autoencoder.keeps_white_noise:
+    physics = Denoising.name  # the only one that it is for
+
+    @classmethod
+    def build(cls, networks: Networks) -> "Denoised":
+        """Make one for the model's latents."""
+        if not networks.prior.autoencoder.keeps_white_noise:
             raise UnsuitedError(
                 "denoise needs latents in which white noise stays white, a patch autoencoder's or pixels; take "
                 '"flash(proximal)" or "ae" with this model'
             )
+        return cls()
+
+    @torch.no_grad()
+    def __call__(self, problem: Problem, prior: LatentPrior, grid: Grid, noise: Tensor) -> Start:
         physics = problem.physics
         names = set(physics.expand(len(problem)).names) if isinstance(physics, BatchedPhysics) else {problem.name}
-        if names != {Denoising.name} or not problem.noise_known:
+        if names != {self.physics} or not problem.noise_known:
             raise UnsuitedError(
-                f"denoise is for physics {Denoising.name} with a noise_std that is known, not for {', '.join(names)}; "
+                f"denoise is for physics {self.physics} with a noise_std that is known, not for {', '.join(names)}; "
                 'take "flash(proximal)" or "ae"'
             )
-        abar = grid.schedule.abar[1:]
-        variance = problem.entry_variance.cpu().double()
-        i = (((1 - abar) / abar).log() - variance.log()[:, None]).abs().argmin(dim=1) + 1
+        i = grid.schedule.grid().match(problem.entry_variance)
         z = prior.encode(problem.for_network(problem.image))
-        scale = grid.schedule.abar[i].sqrt().to(z).view(-1, 1, 1, 1)
+        scale = grid.schedule.abar[i.cpu()].sqrt().to(z).view(-1, 1, 1, 1)
         z0 = prior.denoise(scale * z, i.to(z.device))
         nothing = torch.zeros(len(problem), dtype=torch.int64, device=z.device)
         return Start(z0, nothing, nfe=nothing + 1)
