@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from flashdiffusion import Denoising, Settings, progress
+from flashdiffusion import Denoising, Operator, Settings, progress
 from flashdiffusion.data import save_image
 from flashdiffusion.engine.batch import Batch, Failed
 from flashdiffusion.engine.options import StreamOptions
@@ -108,6 +108,23 @@ def test_what_is_left_of_many_images_follows_from_their_steps():
     assert given == 6 and told[-1].text == "6 of 6 images" and told[-1].share == pytest.approx(1)
     assert 0 < next(one for one in told if one.count).share < 0.5
     assert all(0 <= one.share <= 1 for one in told)
+
+
+def test_an_image_that_fails_on_its_way_leaves_nothing_to_wait_for():
+    calls = []
+
+    def breaks(x):
+        calls.append(len(x))
+        return x * (torch.nan if len(calls) > 4 else 1)
+
+    batches = [Batch(["bad"], _picture((24, 24)), Operator(breaks, noise_std=0.1), Settings(steps=4))]
+    batches += [Batch([name], _picture((24, 24)), Denoising(0.1), Settings(steps=4)) for name in "ab"]
+    stream, told = [], []
+    options = StreamOptions("latent-dps", "flash", progress=Progress(3, told.append), max_in_flight=1)
+    stream = [*Stream(local_pipeline(), options).run(iter(batches))]
+    assert [one.failed is None for one in sorted(stream, key=lambda one: one.id)] == [True, True, False]
+    assert int(next(one for one in stream if one.failed).start_step) > 0  # it had a start
+    assert told[-1].count == told[-1].total and told[-1].share == pytest.approx(1)
 
 
 def test_without_a_number_of_images_what_is_left_is_not_estimated():

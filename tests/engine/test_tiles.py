@@ -231,3 +231,11 @@ def test_the_steps_of_tiles_are_a_picture():
     assert torch.equal(few[:, :5, :5], picture[:, :5, :5])
     none = replace(tiles, nfe=torch.zeros_like(steps)).picture
     assert bool((none == coloured(torch.zeros(12, 14))).all())
+
+
+def test_what_an_earlier_run_kept_is_no_image_of_a_start(pipe, tmp_path):
+    batch = Batch(["a"], _measured(Denoising(0.05)), Denoising(0.05), kept=[tmp_path])
+    [restored] = pipe.stream([batch], method="ae", tile=48)
+    assert restored.image is not None and [*tmp_path.glob("*.safetensors")]
+    [begun] = pipe.begin([batch], tile=48)
+    assert begun.image is None and begun.severity_map.shape == (46, 70)

@@ -30,11 +30,13 @@ class Progress:
         self.steps = self.planned = 0
         self.begun = self.ended = 0  # images and tiles that have a start
         self.begun_share = self.spared_share = 0.0  # the same in images, and those without a start
+        self._under_way: dict[int, InFlight] = {}  # by the identity of their results
 
     def begin(self, started: Sequence[InFlight]) -> None:
         """Take images and tiles that have their start."""
         self.planned += sum(one.k for one in started) if self.stepping else 0
         self.begun += len(started)
+        self._under_way |= {id(one.result): one for one in started}
         self.begun_share += self._shares(one.result for one in started)
 
     def spare(self, results: Iterable[Restored]) -> None:
@@ -57,7 +59,10 @@ class Progress:
     def end(self, one: Restored, given: bool) -> None:
         """Take an image or a tile that leaves; `given`: it is an image, or the tile that ends one."""
         tile = one if isinstance(one, RestoredTile) else None
-        self.ended += one.failed is None and not (tile is not None and tile.kept)
+        if (begun := self._under_way.pop(id(one), None)) is not None:
+            self.ended += 1
+            if one.failed is not None and self.stepping:
+                self.planned -= begun.k  # steps that it will not make
         self.images += given
         if tile is not None:
             self.picture = None if tile.picture.done else tile.picture

@@ -179,7 +179,9 @@ class FlashPipeline(Model):
     ) -> Iterator[Restored]:
         with Display("measuring", "image", progress) as display:
             counts = Progress(total, display.show, stepping=False)
-            yield from Stream(self, replace(options, progress=counts)).begin(batches)
+            # What an earlier run kept are finished tiles, which have no place here.
+            own = (replace(one, kept=None) if isinstance(one, Batch) else one for one in batches)
+            yield from Stream(self, replace(options, progress=counts)).begin(own)
 
     def _chosen(self, start: str | StartRule | None) -> str | StartRule:
         """The start, as given or by default."""
