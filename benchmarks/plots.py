@@ -1,6 +1,6 @@
 """LPIPS against arithmetic for every method and task, from results that are there.
 
-python benchmarks/plots.py benchmarks/results/table benchmarks/results/proximal --out docs/quality.svg
+python benchmarks/plots.py benchmarks/results/table benchmarks/results/thousand benchmarks/results/proximal --out docs/quality.svg
 """
 
 import argparse
@@ -20,8 +20,8 @@ SHOWN = {
     "flash(resample)": ("Flash(ReSample)", "#9467bd"),
     "ccdf(latent-dps)": ("CCDF, 50 steps", "#2ca02c"),
     "gml-dps": ("GML-DPS, 200 steps", "#7f7f7f"),
-    "psld": ("PSLD, 200 steps", "#a0694f"),
-    "latent-dps": ("Latent-DPS, 200 steps", "#e377c2"),
+    "psld": ("PSLD, 1000 steps", "#a0694f"),
+    "latent-dps": ("Latent-DPS, 1000 steps", "#e377c2"),
     "ae": ("estimate alone", "#17a2b8"),
 }
 
