@@ -1,6 +1,6 @@
 """LPIPS against arithmetic for every method and task, from results that are there.
 
-python benchmarks/plots.py benchmarks/results/table benchmarks/results/thousand benchmarks/results/proximal --out docs/quality.svg
+cd benchmarks/results; python ../plots.py table thousand proximal --out ../../docs/quality.svg
 """
 
 import argparse
