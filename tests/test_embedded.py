@@ -7,7 +7,9 @@ import torch
 from torch.nn.functional import conv2d, pad
 
 from flashdiffusion import (
+    JPEG,
     BoxInpainting,
+    Compose,
     Denoising,
     FlashPipeline,
     GaussianBlur,
@@ -197,6 +199,8 @@ def photograph():
         (Denoising(0.1), 6),
         (GaussianBlur(1.5, noise_std=0.01), 1),
         (RandomInpainting.from_ratio(0.5, (150, 131), torch.Generator().manual_seed(0), 0.02), 12),
+        (JPEG(30.0, noise_std=0.0), -0.3),
+        (Compose(GaussianBlur(2.0), JPEG(30.0, noise_std=0.0)), 0.3),
     ],
     ids=lambda value: getattr(value, "name", ""),
 )

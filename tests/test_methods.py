@@ -133,6 +133,10 @@ def test_a_composition_takes_the_settings_of_the_first_part_that_has_some():
     composed = Compose(JPEG([50]), GaussianBlur([1.0]))
     assert preset_for(PRESETS, composed, "flash", "psld") == _tuned("gaussian-blur", "flash(psld)")
     assert preset_for(PRESETS, "jpeg+random-inpainting", "flash", "psld") == _tuned("random-inpainting", "flash(psld)")
+    # But what rounds goes before what does not.
+    short = PRESETS.with_preset(("jpeg", "flash(psld)", None), Preset({"eta": 7.0}))
+    for task in (Compose(GaussianBlur([1.0]), JPEG([50])), "gaussian-blur+jpeg", composed):
+        assert preset_for(short, task, "flash", "psld") == Settings(eta=7.0)
 
 
 def test_settings_live_in_the_models_folder(tiny_pipeline, tmp_path):

@@ -11,7 +11,7 @@ from typing import Any
 from flashdiffusion.data import write_bytes
 from flashdiffusion.errors import InputError, UntunedWarning, blamed_on, shown
 from flashdiffusion.methods import Settings, all_settings, method_name, setting_called
-from flashdiffusion.physics import TASKS, Compose
+from flashdiffusion.physics import PHYSICS, TASKS, Compose
 from flashdiffusion.priors.arguments import is_kind
 from flashdiffusion.priors.folder import parse_json
 from flashdiffusion.solvers.registry import SOLVERS
@@ -99,8 +99,9 @@ def preset_for(presets: Presets, task: str | Physics, start: str, solver: str, s
 
     What has no preset of its own takes the nearest that has: the same method and task on the method's own time grid
     (`steps` is the length of another one), then that method on Gaussian blur, then Latent-DPS of the same start, then
-    the solver after a Flash start. A composition takes those of the first of its parts that has some. Without any it
-    is the solver's defaults. A solver that says what a Flash start before it is to be takes no other method's.
+    the solver after a Flash start. A composition takes those of the first of its parts that has some; what rounds, such
+    as JPEG, goes before what does not. Without any it is the solver's defaults. A solver that says what a Flash start
+    before it is to be takes no other method's.
     """
     start = start if start in _OWN_PRESETS else "flash"
     given = Settings() if steps is None else Settings(steps=steps)
@@ -120,10 +121,15 @@ def preset_for(presets: Presets, task: str | Physics, start: str, solver: str, s
 def _names(task: str | Physics) -> list[str]:
     """Name a task, its parts and the operator that it draws; or a physics, or the parts of a composition."""
     if isinstance(task, str):
-        return [task, *task.split("+"), *([TASKS[task].physics] if task in TASKS else [])]
+        return [task, *_cautious(task.split("+")), *([TASKS[task].physics] if task in TASKS else [])]
     if isinstance(task, Compose):
-        return _names(task.first) + _names(task.second)
+        return _cautious(_names(task.first) + _names(task.second))
     return [str(getattr(task, "name", _DEFAULT_TASK))]
+
+
+def _cautious(parts: list[str]) -> list[str]:
+    """Put what rounds first: fits by its stand-in of a derivative must stay short, whatever else was done."""
+    return sorted(parts, key=lambda name: not (name in PHYSICS and PHYSICS[name].cls.rounds))
 
 
 PUBLISHED_IMAGES = ("FFHQ", "LSUN")

@@ -39,6 +39,7 @@ class BatchedPhysics(DeepInverseMethods, ABC):
     scale_of_images: ClassVar[bool] = True  # whether y is on the [0, 1] scale, and its noise with it
     gives_images: bool = True  # whether measurements are images, if of another size, so that an image file can be one
     loses: bool = False  # whether some entries of y are no data (see `measured`)
+    rounds: bool = False  # whether A rounds, so that its derivative is a stand-in
 
     def __init__(self, params: Mapping[str, Tensor], noise_std: NoiseStd) -> None:
         std = checked_noise(noise_std, self.scale_of_images)

@@ -59,6 +59,7 @@ class JPEG(BatchedPhysics):
     """
 
     name = "jpeg"
+    rounds = True
 
     def __init__(self, quality: PerImage, noise_std: NoiseStd = 0.05) -> None:
         numbers = per_image("jpeg quality", quality, "numbers from 1 to 100", between(1, 100), torch.float32)
