@@ -434,5 +434,5 @@ def test_quality_scales_the_levels_of_a_preset_and_those_that_are_given(tiny_pip
     assert levels(quality="fast", steps=12) == 6
     assert levels(quality="fast", steps=1) == 1
     for steps in (12.5, -4, 0):
-        with pytest.raises(InputError, match=f"steps is {steps}; expected a whole number"):
+        with pytest.raises(InputError, match=f"steps is {steps}; expected at least 1"):
             levels(steps=steps, quality="fast")

@@ -44,7 +44,7 @@ class Quality:
     def of(self, steps: int) -> int:
         """Give the length of the grid that has `steps` at balanced quality; raises InputError for no such number."""
         if not isinstance(steps, int) or steps < 1:
-            raise InputError(f"steps is {steps}; expected a whole number of at least 1")
+            raise InputError(f"steps is {steps}; expected at least 1, and a whole number")
         return max(1, round(steps * QUALITIES[self.quality]))
 
 
