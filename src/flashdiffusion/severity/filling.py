@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-RELAXED = 16  # times; pixels lost one by one are close to the solution by then, holes stay smooth
+RELAXED = 16  # times; pixels lost one by one are close to the solution by then
 
 
 def filled(image: Tensor, known: Tensor) -> Tensor:
@@ -27,8 +27,8 @@ def filled(image: Tensor, known: Tensor) -> Tensor:
 def interpolated(image: Tensor, lost: Tensor) -> Tensor:
     """Interpolate lost pixels of images (B, C, H, W): each becomes the mean of its four neighbours, again and again.
 
-    That nears the solution of Laplace's equation, which it is beside known pixels. It begins with the mean of the
-    smallest window that has a known pixel. What is far away has no say, so that a picture in tiles is filled as a whole
+    It begins with the mean of the smallest window that has a known pixel, and comes near the solution of Laplace's
+    equation where known pixels are close. What is far away has no say, so that a picture in tiles is filled as a whole
     one is.
 
     Args:
