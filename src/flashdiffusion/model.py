@@ -25,6 +25,7 @@ from flashdiffusion.priors import (
     LatentPrior,
     TinyDecoder,
     load_distilled_decoder,
+    memory,
     save_component,
 )
 from flashdiffusion.priors.folder import read_index, resolve_folder, write_index
@@ -103,9 +104,9 @@ class Model:
         """Load a model: the embedded default, an embedded one by name, a folder, or a hub id; then move it, see `to`.
 
         A folder is in diffusers' layout: `autoencoder` (or `vqvae`, `vae`), `denoiser` (or `unet`, `transformer`),
-        `scheduler`, text encoders where the denoiser is given text, and, for Flash starts, `severity_encoder`. What else
-        a pipeline's folder holds is left alone. Published checkpoints (docs/checkpoints.md) give a prior alone. Code in
-        pickled files is not executed.
+        `scheduler`, text encoders where the denoiser is given text, and, for Flash starts, `severity_encoder`. What
+        else a pipeline's folder holds is left alone. Published checkpoints (docs/checkpoints.md) give a prior alone.
+        Code in pickled files is not executed.
 
         Args:
             revision: branch, tag or commit of a hub id.
@@ -241,6 +242,39 @@ class Model:
                 torch.nn.Module.to(module, dtype=dtype)  # diffusers' own warns of layers that these models lack
         self._lay_out()
         return self
+
+    def enable_attention_slicing(self, slice_size: str | int = "auto") -> Self:
+        """Let the denoiser's attention go head by head, as in diffusers; returns self.
+
+        Raises:
+            InputError: a network that has no slices.
+        """
+        memory.enable_attention_slicing(self.prior, slice_size)
+        return self
+
+    def enable_vae_tiling(self) -> Self:
+        """Let the autoencoder work on tiles that overlap, as in diffusers; returns self.
+
+        Raises:
+            InputError: an autoencoder without tiles.
+        """
+        memory.enable_vae_tiling(self.prior)
+        return self
+
+    def enable_gradient_checkpointing(self) -> Self:
+        """Keep few activations for the gradient and compute the others again (docs/checkpoints.md); returns self.
+
+        Raises:
+            InputError: neither network can.
+        """
+        memory.enable_gradient_checkpointing(self.prior)
+        return self
+
+    def enable_model_cpu_offload(self, *_: Any, **__: Any) -> Self:
+        """Is not supported; raises InputError, which says what there is in its place."""
+        raise memory.refuse_offload()
+
+    enable_sequential_cpu_offload = enable_model_cpu_offload
 
     @property
     def attends(self) -> bool:

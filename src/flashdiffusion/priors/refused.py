@@ -1,5 +1,6 @@
 """Why a model is not one that restores images: what people bring, and a line for each."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ from flashdiffusion.priors.folder import INDEX, read_json
 _CLASSES = {
     "ControlNet": "a control net, which steers a model and is none",
     "Adapter": "an adapter, which steers a model and is none",
-    "ConsistencyDecoder": "a decoder that is a diffusion model itself: it draws images at random, in steps of its own, and "
-    "has no derivative to fit a measurement by; take the model's AutoencoderKL",
+    "ConsistencyDecoder": "a decoder that is a diffusion model itself: it draws images at random, in steps of its own, "
+    "and has no derivative to fit a measurement by; take the model's AutoencoderKL",
     "AutoencoderKLTemporalDecoder": "an autoencoder of videos",
     "Oobleck": "an autoencoder of sounds",
     "Audio": "a model of sounds",
@@ -21,6 +22,11 @@ _CLASSES = {
     "Transformer3D": "a model of videos",
 }
 _VIDEO = ("Allegro", "CogVideo", "Cosmos", "HunyuanVideo", "LTX", "Magvit", "Mochi", "SanaVideo", "Wan")
+# Text encoders in a checkpoint of Stable Diffusion 1.x, 2.x, XL and 3; of 3 there may be none.
+_SINGLE_FILE = (
+    *("cond_stage_model.transformer.", "cond_stage_model.model.", "conditioner.embedders."),
+    *("text_encoders.", "model.diffusion_model.joint_blocks."),
+)
 _LORA = ("pytorch_lora_weights", "adapter_model", "adapter_config")
 
 
@@ -45,6 +51,27 @@ def no_denoiser(folder: Path) -> CheckpointError:
     index = read_json(path).get("_class_name") if (path := folder / INDEX).is_file() else None
     named = f" ({shown(index)}{reason_for(index)})" if index else ""
     return CheckpointError(f"{folder}{named} has no folder denoiser, unet or transformer; {expected}")
+
+
+def reason_for_tensors(names: Collection[str]) -> str | None:
+    """Say what a file of weights is by their names, if it is of a kind that is known not to do."""
+    if any(".quant_state" in name or name.endswith((".absmax", ".SCB")) for name in names):
+        return "is quantised (bitsandbytes); expected float weights"
+    if any("lora_" in name or ".lora." in name for name in names):
+        return "holds LoRA weights alone; expected a whole model: merge them into it first"
+    if any(name.startswith(("control_model.", "controlnet_")) for name in names):
+        return "is a control net, which steers a model and is none; expected the model itself"
+    if any(name.startswith(_SINGLE_FILE) for name in names):
+        kind = "StableDiffusionPipeline"
+        if any(".joint_blocks." in name for name in names):
+            kind = "StableDiffusion3Pipeline"
+        elif any(name.startswith("conditioner.") for name in names):
+            kind = "StableDiffusionXLPipeline"
+        return (
+            "is a text-to-image model in one file; expected a folder, which diffusers makes of it: "
+            f"{kind}.from_single_file(FILE).save_pretrained(FOLDER), then load FOLDER"
+        )
+    return None
 
 
 def refuse_file(path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import inspect
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -61,20 +63,15 @@ class TextDenoiser(Denoiser):
     def _encoded(self, conditions: Conditions) -> list[Tensor]:
         folder = self._complete_folder()
         parts: dict[str, Any] = {self.component: self.model}
-        for name in self.encoders_for(conditions):
-            parts[name] = _load_encoder(folder / name)
-            parts[name.replace("text_encoder", "tokenizer")] = _load_tokenizer(folder, name)
-        wanted = inspect.signature(self.pipeline).parameters
-        options = {k: v for k, v in self.about.items() if k in wanted}
-        options |= {k: False for k in ("requires_safety_checker", "add_watermarker") if k in wanted}
-        empty = [name for name, one in wanted.items() if one.default is inspect.Parameter.empty]
-        verbosity = logging.get_verbosity()
-        logging.set_verbosity_error()
-        try:
-            pipeline = self.pipeline(**(dict.fromkeys(empty) | parts | options))
-            return self.encoded_by(pipeline, conditions)
-        finally:
-            logging.set_verbosity(verbosity)
+        with _quiet():
+            for name in self.encoders_for(conditions):
+                parts[name] = _load_encoder(folder / name)
+                parts[name.replace("text_encoder", "tokenizer")] = _load_tokenizer(folder, name)
+            wanted = inspect.signature(self.pipeline).parameters
+            options = {k: v for k, v in self.about.items() if k in wanted}
+            options |= {k: False for k in ("requires_safety_checker", "add_watermarker") if k in wanted}
+            empty = [name for name, one in wanted.items() if one.default is inspect.Parameter.empty]
+            return self.encoded_by(self.pipeline(**(dict.fromkeys(empty) | parts | options)), conditions)
 
     def encoded_by(self, pipeline: Any, conditions: Conditions) -> list[Tensor]:
         """Let the pipeline encode: with the prompt, without; and, if it has that, of the whole text the same."""
@@ -133,6 +130,23 @@ def _transformers() -> Any:
     return transformers
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what diffusers and transformers say of parts that are not used, and their bars."""
+    logs = [logging, _transformers().logging]
+    before = [(log.get_verbosity(), log.is_progress_bar_enabled()) for log in logs]
+    for log in logs:
+        log.set_verbosity_error()
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for log, (verbosity, bars) in zip(logs, before, strict=True):
+            log.set_verbosity(verbosity)
+            if bars:
+                log.enable_progress_bar()
+
+
 def _load_encoder(folder: Path) -> Any:
     """Load a text encoder as float32, every weight of it from its file; code in pickled ones is not executed."""
     transformers = _transformers()
@@ -146,18 +160,10 @@ def _load_encoder(folder: Path) -> Any:
     variant = None if plain or not files else files[0].split(".")[1].split("-")[0]
     if not files and (path := folder / _PICKLED).is_file():
         read_tensors(path)  # refuses what holds code
-    verbosity, bars = transformers.logging.get_verbosity(), transformers.logging.is_progress_bar_enabled()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    try:
-        with blamed_on(folder):
-            model, found = getattr(transformers, name).from_pretrained(
-                folder, local_files_only=True, output_loading_info=True, dtype=torch.float32, variant=variant
-            )
-    finally:
-        transformers.logging.set_verbosity(verbosity)
-        if bars:
-            transformers.logging.enable_progress_bar()
+    with blamed_on(folder):
+        model, found = getattr(transformers, name).from_pretrained(
+            folder, local_files_only=True, output_loading_info=True, dtype=torch.float32, variant=variant
+        )
     if missing := sorted(found["missing_keys"]):
         raise CheckpointError(f"{folder} has nothing for {missing[0]}; expected it: is the file complete?")
     return model.requires_grad_(False).eval()
