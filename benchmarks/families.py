@@ -1,7 +1,7 @@
 """Families of latent diffusion models at their published size: parameters, GFLOP, and what a gradient keeps in memory.
 
 Nothing is downloaded and nothing allocated: networks of the published configs, on torch's meta device. With
-`--measured SIDE` gradients are also taken, of random weights, for one image of that side.
+`--measured SIDE` gradients are also taken, of random weights, for one image of that side, and timed.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from flashdiffusion.metrics.flops import count_gflop
 from flashdiffusion.priors import DiffusersAutoencoder, LatentPrior
 from flashdiffusion.priors.denoisers import FAMILIES, Conditions, Denoiser
 from flashdiffusion.priors.memory import enable_gradient_checkpointing
-from memory import Peak
+from measure import synchronize
 
 KL = {"block_out_channels": (128, 256, 512, 512), "layers_per_block": 2}
 KL |= {"down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4}
@@ -65,6 +65,8 @@ DC = {
     "downsample_block_type": "Conv",
     "upsample_block_type": "interpolate",
 }
+
+ROUNDS = 2
 
 Make = Callable[[], Any]
 # By name: autoencoder, denoiser, scheduler, shapes of what it is told, side of its images in pixels.
@@ -220,17 +222,20 @@ def coded(name: str) -> dict[str, Any]:
 
 
 def measured(name: str, side: int, device: str) -> dict[str, Any]:
-    """Seconds and MiB of a gradient, plain and checkpointed, of random weights; the first of each is not timed."""
+    """Processor seconds of a gradient of random weights, plain and checkpointed, in turn; the first is not counted."""
     prior = prior_of(name, device)
-    figures: dict[str, Any] = {"model": name, "side": side}
-    for kind in ("plain", "checkpointed"):
-        with Peak(torch.device(device)) as peak:
+    seconds: dict[str, list[float]] = {"plain": [], "checkpointed": []}
+    for _ in range(ROUNDS + 1):
+        for kind, own in seconds.items():
+            if kind == "checkpointed":
+                enable_gradient_checkpointing(prior)
+            start = time.process_time()
             gradient(prior, side)
-        start = time.perf_counter()
-        gradient(prior, side)
-        figures[kind] = {"seconds": time.perf_counter() - start, "mib": peak.mib}
-        enable_gradient_checkpointing(prior)
-    return figures
+            synchronize(torch.device(device))
+            own.append(time.process_time() - start)
+        for network in (prior.denoiser, prior.autoencoder.model):
+            network.disable_gradient_checkpointing()
+    return {"model": name, "side": side} | {kind: min(own[1:]) for kind, own in seconds.items()}
 
 
 def _count(network: nn.Module) -> int:

@@ -35,6 +35,7 @@ from flashdiffusion.regression import Regressor, load_regressor
 from flashdiffusion.severity import Severity, SeverityEncoder, load_severity_encoder
 from flashdiffusion.solvers import Problem, Solver, StartRule
 from flashdiffusion.solvers.estimate import in_holes, with_holes
+from flashdiffusion.solvers.measured import MeasuredSeverity
 from flashdiffusion.solvers.registry import STARTS
 from flashdiffusion.solvers.rows import Unknown
 from flashdiffusion.types import Physics
@@ -225,7 +226,7 @@ class Model:
         out = ensure_directory(out)
         self.prior.save_pretrained(out)
         for name in ("severity_encoder", "regressor", "distilled_decoder"):
-            if (network := getattr(self, name)) is not None:
+            if hasattr(network := getattr(self, name), "save_pretrained"):
                 save_component(network, out / name)
         write_index(out, self.sample_size, self.prior.family.about)
         if self.presets.table and self.presets.tuned:
@@ -388,6 +389,22 @@ class Model:
         z_hat, var = torch.cat([p.z_hat for p in parts]), torch.cat([p.var for p in parts])
         severity = Severity(z_hat, var, torch.cat(maps) if maps else None)
         return with_holes(severity, in_holes(problem, (z_hat.shape[2], z_hat.shape[3])))
+
+    def measure_severity(self, pictures: Tensor | None = None) -> Self:
+        """Let severities be measured by the physics on a few pictures, where no encoder is trained; returns self.
+
+        Flash starts work then (docs/checkpoints.md). It is not saved with the model.
+
+        Args:
+            pictures: (m, 3, H, W) in [0, 1], like those that will be restored; see `MeasuredSeverity`.
+
+        Raises:
+            InputError: no such pictures, or a model of pixels.
+        """
+        if isinstance(self.prior.autoencoder, IdentityAutoencoder):
+            raise InputError("this model is one of pixels, and has no severity; take dps or ccdf(dps)")
+        self.severity_encoder = cast(Any, MeasuredSeverity(self.prior, pictures).to(self.device))
+        return self
 
     def take_for(self, kind: str) -> None:
         """Let the severity encoder take every degradation for one of this kind, to measure what a wrong one costs.
