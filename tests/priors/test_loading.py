@@ -402,7 +402,7 @@ def test_the_command_line_tells_a_model_its_prompt(sources, tmp_path, flash):
     assert run.code == 0, run.err
     about = json.loads((tmp_path / "out" / "results.json").read_text())
     assert about["conditions"] == {"prompt": "a cat", "guidance_scale": 3.0}
-    run = flash(*given, "--class-label", 3, "--out", tmp_path / "other")
+    run = flash(*given[:-1], tmp_path / "other", "--class-label", 3)
     assert run.code == 2 and "class_label 3 given; this model's UNet2DConditionModel is told" in run.err
 
 
