@@ -13,6 +13,7 @@ from PIL import Image
 
 from flashdiffusion import FlashPipeline
 from flashdiffusion.data import MeasurementFile, load_image
+from flashdiffusion.severity.picture import LEAST
 
 STEPS = 5
 
@@ -137,6 +138,9 @@ def test_the_same_maps_are_written_by_severity_and_restore(flash, tmp_path, tiny
         assert record["severity"] == pytest.approx(told[record["id"]]["severity"], rel=1e-2)
     for file in (tmp_path / "seen").iterdir():
         seen, started = _pixels(file), _pixels(tmp_path / "started" / file.name)
+        for folder in ("seen", "started"):
+            with Image.open(tmp_path / folder / file.name) as picture:
+                assert f"from {LEAST} or less (dark blue) to 1 or more (yellow)" in picture.text["Description"]
         assert seen.shape == _pixels(tmp_path / "out" / file.name).shape == (32, 32, 3)
         assert np.abs(seen - started).max() <= 4  # a shade: restoring joins images
 

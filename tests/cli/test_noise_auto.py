@@ -111,3 +111,20 @@ def test_says_what_it_takes(flash, tmp_path, noisy, tiny_model, command):
     more = ("--out", tmp_path / "out") if command == "restore" else ()
     ended = flash(command, *given, *more)
     assert ended.code == 2 and "noise std is 'much'; expected a number from 0 to 1, or auto" in ended.err
+
+
+def test_noise_that_is_not_there_is_said(flash, tmp_path, image_folder):
+    photo = tmp_path / "photo.png"
+    with Image.open(image_folder / "image-00.png") as image:
+        image.resize((64, 64)).save(photo)
+    given = ("restore", photo, "--physics", "denoising", "--out", tmp_path / "out")
+    ended = flash(*given)
+    assert (
+        ended.code == 0 and "1 of 1 images are nearer to their measurements than the noise that was told" in ended.err
+    )
+    assert "1 of 1 images have nothing but noise: --method denoise" in ended.err
+    x = load_image(photo)
+    save_image((x + 0.05 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1), photo)
+    for more in (("--method", "flash(proximal)"), ("--noise-std", "auto", "--method", "denoise")):
+        ended = flash(*given, *more)
+        assert ended.code == 0 and ended.err == ""

@@ -18,6 +18,8 @@ from flashdiffusion.types import Physics
 Given = Tensor | np.ndarray | Image.Image | Picture | str | Path | Sequence[Any]
 # Values below this, beyond five standard deviations of the noise, are no noise; nor are values up to this above 1.
 BELOW, ABOVE = -0.3, 1.3
+# Pixels are of one colour up to NEAR, which compression leaves; holes if so many are, and a picture if fewer are.
+NEAR, HOLES, PICTURE = 8 / 255, 0.9, 0.5
 
 
 def as_measurements(value: Given, physics: Any) -> tuple[Tensor, bool]:
@@ -100,10 +102,24 @@ def doubts(y: Tensor, physics: Physics) -> Iterator[str]:
         )
     if isinstance(physics, BatchedPhysics) and physics.loses:
         kept = physics.measured(torch.ones_like(y)) != 0
-        for n, (image, mask) in enumerate(zip(y, kept, strict=True)):
-            inside, outside = image[mask], image[~mask]
-            if len(inside) and len(outside) and inside.min() == inside.max() and outside.min() < outside.max():
+        for n, (image, mask) in enumerate(zip(y, kept.all(dim=1), strict=True)):
+            inside, outside = _of_one_colour(image[:, mask]), _of_one_colour(image[:, ~mask])
+            if inside >= HOLES and outside < PICTURE:
                 yield (
-                    f"image {n}: all that its mask keeps is {float(inside[0]):.2f}, and what it drops is not; if the "
-                    "mask marks what was lost, pass 1 - mask (a file: white where pixels were kept)"
+                    f"image {n}: {inside:.0%} of all that its mask keeps is of one colour, as holes are, and of what it "
+                    f"drops {outside:.0%}; if the mask marks what was lost, pass 1 - mask (a file: white where pixels were "
+                    "kept)"
                 )
+
+
+def _of_one_colour(pixels: Tensor) -> float:
+    """The share of pixels (3, n) that have the most usual colour; NaN of none."""
+    usual = pixels.median(dim=1, keepdim=True).values if pixels.numel() else pixels
+    return float(((pixels - usual).abs() <= NEAR).all(dim=0).float().mean())
+
+
+def lost_share(physics: Physics, y: Tensor) -> float:
+    """The share of the entries of y that are no data, from 0 to 1."""
+    if not isinstance(physics, BatchedPhysics) or not physics.loses:
+        return 0.0
+    return float((physics.measured(torch.ones_like(y)) == 0).float().mean())
