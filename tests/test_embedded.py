@@ -17,9 +17,10 @@ from flashdiffusion import (
     RandomInpainting,
 )
 from flashdiffusion.data import load_image
-from flashdiffusion.errors import CheckpointError
+from flashdiffusion.errors import CheckpointError, SizeError
 from flashdiffusion.metrics import psnr
 from flashdiffusion.seeds import image_generator
+from flashdiffusion.solvers import Problem
 
 STRENGTHS = [0.5, 1.5, 3.0]
 ASSETS = files("flashdiffusion") / "assets"
@@ -49,6 +50,16 @@ def test_its_card_tells_data_licence_and_command(model, data):
     card = (ASSETS / model / "README.md").read_text()
     for word in (data, "research", "flashdiffusion train", "minutes", "Limits"):
         assert word in card
+
+
+@pytest.mark.parametrize(("name", "least"), [("faces-128", 16), ("photos", 8)])
+def test_the_least_size_that_is_said_is_taken(name, least):
+    pipe = FlashPipeline.from_pretrained(name)
+    assert f"any from {least} pixels a side" in repr(pipe)
+    small = [torch.full((1, 3, side, side), 0.5) for side in (least, least - 1)]
+    assert pipe(small[0], Denoising(0.1)).images.shape == small[0].shape
+    with pytest.raises(SizeError, match=f"expected at least {least} pixels a side"):
+        pipe.check(Problem(small[1], Denoising(0.1)))
 
 
 def test_no_folder_of_that_name_takes_its_place(tmp_path, monkeypatch):

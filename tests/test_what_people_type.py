@@ -267,6 +267,20 @@ def test_the_other_scale_is_noted(tiny_pipeline):
         tiny_pipeline(noisy, GaussianBlur([1.0], 0.2), settings=FEW)
 
 
+def test_a_size_far_from_the_model_s_is_warned_of_once(tiny_pipeline, blur):
+    pipe, large = FlashPipeline(tiny_pipeline.prior, tiny_pipeline.severity_encoder, 32), TENSOR.repeat(1, 2, 2)
+    pipe(TENSOR, blur, method="ae")
+    pipe(large, blur, method="ae", tile=48)
+    with pytest.warns(
+        UserWarning, match=r"images of 64 x 64 pixels are far from the 32 x 32 pixels that the model was"
+    ):
+        pipe(large, blur, method="ae")
+    pipe(large, blur, method="ae")
+    own = FlashPipeline.from_pretrained()
+    assert own.far_from((128, 100)) is None
+    assert "; photos is for photographs of any size" in str(own.far_from((427, 640)))
+
+
 @pytest.mark.parametrize("colour", [(0.0, 0.0, 0.0), (1.0, 0.0, 1.0)])
 @pytest.mark.parametrize("rest", [0.0, 0.01])  # what compression leaves
 def test_a_mask_that_keeps_nothing_but_holes_is_doubted(colour, rest):

@@ -282,8 +282,8 @@ def test_images_far_from_the_model_s_size_are_noted_together(flash, tmp_path, im
     ended = flash("restore", inputs, *options)
     assert ended.code == 0
     assert ended.err == (
-        "flashdiffusion: note: 3 of 4 images are of sizes far from the 32 x 32 pixels that the model was trained on, "
-        f"at which --fit restores them; first: {inputs / 'b.png'}, 64 x 56 pixels (height x width)\n"
+        "flashdiffusion: note: 3 of 4 images are of sizes far from the 32 x 32 pixels that the model was trained on; "
+        f"--fit restores them at that; first: {inputs / 'b.png'}, 64 x 56 pixels (height x width)\n"
     )
     alone = flash("restore", inputs / "d.png", *options).err
     assert "1 of 1 images" in alone and "d.png, 48 x 16 pixels (height x width)" in alone

@@ -80,7 +80,7 @@ class Journal:
 
     def _there(self) -> dict[str, Row]:
         """Records that an earlier run left, whatever it was about."""
-        rows = []
+        rows: list[Row] = []
         with suppress(OSError, ValueError, AttributeError, TypeError):
             rows += json.loads(self.results.read_text())["records"] if self.results.exists() else []
         with suppress(OSError):

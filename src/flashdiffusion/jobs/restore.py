@@ -35,7 +35,6 @@ from flashdiffusion.solvers import Problem
 from flashdiffusion.solvers.start import EncodedEstimate
 
 CHUNK = 64  # images that are read together; those of them that are alike share a batch
-FAR = 1.5  # shorter side of an image over the model's, or under it, from where the user is told
 # Consistency of a result under which there is less noise than was told. Of less noise than the second a denoiser takes
 # little away, as a picture's own detail is as strong; where pixels were lost a result follows the noise of the others.
 NEAR, HIDING = 0.45, 0.04
@@ -207,17 +206,15 @@ class RestoreWorker:
 
     def _note_size(self, item: Item, problem: Problem) -> None:
         """Note that an image's size is far from the model's."""
-        side = self.pipeline.sample_size
-        if side is None or self.job.fit or item.fitted or self._tiling(problem) is not None:
-            return
         size, path, remedy = self._size(problem), Path(item.path), ""
-        if 1 / FAR <= min(size) / side <= FAR:
+        far = self.pipeline.far_from(size)
+        if far is None or self.job.fit or item.fitted or self._tiling(problem) is not None:
             return
         if self.reader.fit_helps(path, size):
-            remedy = ", at which --fit restores them"
+            remedy = "; --fit restores them at that"
         elif path.suffix == SUFFIX:
-            remedy = f", for which degrade has --size {side}"
-        what = f"are of sizes far from the {sized(side, side)} that the model was trained on{remedy}"
+            remedy = f"; degrade --size {self.pipeline.sample_size} makes them of that"
+        what = f"are of sizes {far}{remedy}"
         item.shared = {**item.shared, what: f"{item.path}, {sized(*size)}"}
 
     def _note_noise(self, item: Item, physics: Any, consistency: float | None) -> None:

@@ -89,8 +89,7 @@ def _measures_images(physics: Any, image: Tensor) -> bool:
 
 def doubts(y: Tensor, physics: Physics) -> Iterator[str]:
     """What to say of measurements that are probably not what their physics takes them for."""
-    images = physics.gives_images if isinstance(physics, BatchedPhysics) else not is_linear(physics)
-    if not images or y.ndim != 4 or y.shape[1] != 3:
+    if not _images_by(physics) or y.ndim != 4 or y.shape[1] != 3:
         return
     std = noise_std_of(physics)
     noise = float(std.max()) if std is not None and len(std) else 0.0
@@ -106,9 +105,9 @@ def doubts(y: Tensor, physics: Physics) -> Iterator[str]:
             inside, outside = _of_one_colour(image[:, mask]), _of_one_colour(image[:, ~mask])
             if inside >= HOLES and outside < PICTURE:
                 yield (
-                    f"image {n}: {inside:.0%} of all that its mask keeps is of one colour, as holes are, and of what it "
-                    f"drops {outside:.0%}; if the mask marks what was lost, pass 1 - mask (a file: white where pixels were "
-                    "kept)"
+                    f"image {n}: {inside:.0%} of all that its mask keeps is of one colour, as holes are, and "
+                    f"{outside:.0%} of what it drops; if the mask marks what was lost, pass 1 - mask (a file: white "
+                    "where pixels were kept)"
                 )
 
 
@@ -116,6 +115,19 @@ def _of_one_colour(pixels: Tensor) -> float:
     """The share of pixels (3, n) that have the most usual colour; NaN of none."""
     usual = pixels.median(dim=1, keepdim=True).values if pixels.numel() else pixels
     return float(((pixels - usual).abs() <= NEAR).all(dim=0).float().mean())
+
+
+def _images_by(physics: Physics) -> bool:
+    """Whether measurements of a physics are images, as far as that is known."""
+    return physics.gives_images if isinstance(physics, BatchedPhysics) else not is_linear(physics)
+
+
+def size_of_images(y: Tensor, physics: Physics) -> tuple[int, int] | None:
+    """Height and width in pixels of the images that were measured; None where measurements are no images."""
+    if not _images_by(physics) or y.ndim != 4:
+        return None
+    unit = physics.pixel_size if isinstance(physics, BatchedPhysics) else 1
+    return unit * y.shape[2], unit * y.shape[3]
 
 
 def lost_share(physics: Physics, y: Tensor) -> float:
