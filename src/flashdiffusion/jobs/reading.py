@@ -25,8 +25,8 @@ from flashdiffusion.solvers.rows import Unknown
 
 FEWEST, LONGEST = 4, 8  # of images that are worth cropping: pixels of the shorter side, and times it of the longer
 ROUNDED = (
-    "are JPEG files, whose compression hides noise: what it may round away is taken for noise too, unless --physics has "
-    "+jpeg:quality=Q"
+    "are JPEG files, whose compression hides noise: what it may round away is taken for noise too, unless --physics "
+    "has +jpeg:quality=Q"
 )
 MASKED = "lose pixels where their mask is dark"
 Note = Callable[[str], None]
