@@ -66,7 +66,7 @@ def command(
     files = named(inputs)
     if physics:
         _check(physics, [*files.values()])
-    make_physics(next(iter(files.values())), (1, 1), (1, 1), image_generator(seed, ""))  # refused for all, once
+    like = make_physics(next(iter(files.values())), (1, 1), (1, 1), image_generator(seed, ""))  # refused for all, once
     keep_inputs(files, out, ".png", SUFFIX)
     folder = ensure_directory(out)
     failures, records, opaque = Failures(), [], physics is not None and takes_alpha(physics)
@@ -80,7 +80,8 @@ def command(
                 picture = read_noted(path, note)
                 if opaque:
                     picture = picture.opaque()
-                made = _made(path, picture, size, make_physics, partial(image_generator, seed, name))
+                draw = partial(image_generator, seed, name)
+                made = _made(path, picture, size, make_physics, draw, like if physics else None)
                 if (given := (size, size) if size else picture.size) != made.picture.size:
                     cut.append(f"{path}, {sized(*given)}, to {sized(*made.picture.size)}")
                 records.append(_degrade(path, made, source, folder / name, bool(size)))
@@ -134,25 +135,36 @@ class _Made:
 
 
 def _made(
-    path: Path, picture: "Picture", size: int, make_physics: "MakePhysics", draw: "Callable[[], Generator]"
+    path: Path,
+    picture: "Picture",
+    size: int,
+    make_physics: "MakePhysics",
+    draw: "Callable[[], Generator]",
+    like: "BatchedPhysics | None",
 ) -> _Made:
     """Bring an image to the size that it is degraded at, and make its operator.
 
     Super-resolution divides no image whose sides are no multiples of its factor: that is cut, or where a size was asked
     for, brought to a smaller one, which the true image can be brought to as well.
+
+    Args:
+        like: an operator of another image, whose pixels of y are as large; None where that is drawn for each.
     """
     from flashdiffusion.physics import Window
 
-    asked = (size, size) if size else picture.size
-    operator = make_physics(path, asked, picture.size, generator := draw())
-    part = Window.divided(asked, operator.pixel_size)
+    asked, made = (size, size) if size else picture.size, None
+    if like is None:
+        like = made = make_physics(path, asked, picture.size, generator := draw())
+    part = Window.divided(asked, like.pixel_size)
     fitted = picture.fitted(*part.size) if size else picture.cropped(*part.size)
-    if part.size != asked and (size or operator.halo is None):
-        operator = make_physics(path, part.size, picture.size if size else part.size, generator := draw())
-    elif part.size != asked:
-        operator.check_size(asked)
-        operator = operator.window(part)  # a mask is of the whole image
-    return _Made(fitted, operator, generator)
+    cut = part.size != asked and not size and like.halo is not None  # a mask is of the whole image
+    own = asked if cut else part.size
+    if made is None or own != asked:
+        made = make_physics(path, own, picture.size if size else own, generator := draw())
+    if cut:
+        made.check_size(asked)
+        made = made.window(part)
+    return _Made(fitted, made, generator)
 
 
 def _degrade(path: Path, made: _Made, source: str, out: Path, fitted: bool) -> "Record":

@@ -29,7 +29,7 @@ def _start(job: "Job", items: "Sequence[Item]", run: RunOptions) -> "Iterator[It
     if run.compile is not None and job.model.torch_device.type == "cpu":
         note("--compile on a CPU takes minutes for each size of batch, for no known gain (docs/performance.md)")
     if run.engine == "local":
-        return run_local(replace(job, progress=len(items)), items)
+        return run_local(replace(job, total=len(items)), items)
     replace(job, model=job.model.on("cpu")).open()  # here too, so that no worker starts for what cannot be
     gpus = 0 if job.model.device == "cpu" else None
     dones = run_on_ray(job, items, run.workers, run.address, gpus=gpus)

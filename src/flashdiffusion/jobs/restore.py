@@ -56,7 +56,7 @@ class RestoreJob:
     metrics that need them, by name. maps: give a picture of the severity map too, as "severity". tile: side in pixels
     of the tiles that larger pictures are restored in; 0 for none, None for the model's own choice. kept: a folder in
     which the finished tiles of a picture are kept until it is whole, and what its result depends on beside what is read
-    for it, as a hash; None keeps none. progress: the number of items, to show how far they are; None shows nothing.
+    for it, as a hash; None keeps none. total: the number of items, to show how far they are; None shows nothing.
     """
 
     model: ModelChoice = field(default_factory=ModelChoice)
@@ -69,7 +69,7 @@ class RestoreJob:
     references: Mapping[str, str] = field(default_factory=dict)
     weights: Mapping[str, str] = field(default_factory=dict)
     max_in_flight: int | None = None
-    progress: int | None = None
+    total: int | None = None
     maps: bool = False
     tile: int | None = None
     kept: tuple[str, str] | None = None
@@ -139,8 +139,8 @@ class RestoreWorker:
             start=self.start,
             seed=self.job.seed,
             max_in_flight=self.job.max_in_flight,
-            progress=self.job.progress is not None,
-            total=self.job.progress,
+            progress=self.job.total is not None,
+            total=self.job.total,
             tile=self.job.tile,
         )
         return mapped(self._done, restored, finishing_threads(self.pipeline.prior.device))

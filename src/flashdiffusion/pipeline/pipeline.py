@@ -72,7 +72,7 @@ class FlashPipeline(Model):
         for text in doubts(batch.y, batch.physics):
             warnings.warn(text, stacklevel=2)
         self._warn_of_size(batch, options.get("tile"))
-        restoration = Restoration.collect(self.stream([batch], total=len(y) * num_samples, **options))
+        restoration = Restoration.collect(self.stream([batch], total=len(y), **options))
         if restoration.failed:
             named = "; ".join(f"{restoration.ids[row]}: {reason}" for row, reason in restoration.failed.items())
             warnings.warn(f"{len(restoration.failed)} of {len(restoration)} images failed: {named}", stacklevel=2)
