@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flashdiffusion.cli.command import option
-from flashdiffusion.cli.inputs import Failures, keep_inputs, named
+from flashdiffusion.cli.inputs import Failures, SharedNotes, keep_inputs, named
 from flashdiffusion.cli.options import NoiseStd, Out, Physics, Seed
 from flashdiffusion.cli.references import relative_name
 from flashdiffusion.errors import InputError, counted, note, sized
@@ -51,9 +51,10 @@ def command(
     from flashdiffusion.data.images import LARGEST_AREA
     from flashdiffusion.data.measurements import SUFFIX
     from flashdiffusion.jobs.lock import locked
-    from flashdiffusion.jobs.parse import takes_alpha
-    from flashdiffusion.jobs.reading import read_noted
+    from flashdiffusion.jobs.parse import reads_mask, takes_alpha
+    from flashdiffusion.jobs.reading import MASKED, read_noted
     from flashdiffusion.jobs.records import report
+    from flashdiffusion.pipeline.inputs import lost_share
     from flashdiffusion.seeds import image_generator
 
     if size < 0 or size * size > LARGEST_AREA:
@@ -65,23 +66,29 @@ def command(
     files = named(inputs)
     if physics:
         _check(physics, [*files.values()])
-    make_physics(next(iter(files.values())), (1, 1), (1, 1), image_generator(seed, ""))  # refused for all, once
+    like = make_physics(next(iter(files.values())), (1, 1), (1, 1), image_generator(seed, ""))  # refused for all, once
     keep_inputs(files, out, ".png", SUFFIX)
     folder = ensure_directory(out)
     failures, records, opaque = Failures(), [], physics is not None and takes_alpha(physics)
-    cut: list[str] = []
+    masked = physics is not None and reads_mask(physics)
+    cut, shared = list[str](), SharedNotes()
     with locked(folder / "degrade.json"):
         _note_earlier(folder, files)
-        for name, path in files.items():
+        for index, (name, path) in enumerate(files.items()):
             with failures.kept(path):
                 source = relative_name(path, inputs).as_posix()
                 picture = read_noted(path, note)
                 if opaque:
                     picture = picture.opaque()
-                made = _made(path, picture, size, make_physics, partial(image_generator, seed, name))
+                draw = partial(image_generator, seed, name)
+                made = _made(path, picture, size, make_physics, draw, like if physics else None)
                 if (given := (size, size) if size else picture.size) != made.picture.size:
                     cut.append(f"{path}, {sized(*given)}, to {sized(*made.picture.size)}")
                 records.append(_degrade(path, made, source, folder / name, bool(size)))
+                if masked:
+                    lost = lost_share(made.operator, made.operator.A(made.picture.values[None]))
+                    shared.add({MASKED: f"{path}, {lost:.0%} of it"}, index)
+        shared.say(len(files))
         if cut:
             how = f"made smaller than {sized(size, size)}" if size else "cut below and to the right"
             count = f"{len(cut)} of {counted(len(files), 'image')}"
@@ -128,25 +135,36 @@ class _Made:
 
 
 def _made(
-    path: Path, picture: "Picture", size: int, make_physics: "MakePhysics", draw: "Callable[[], Generator]"
+    path: Path,
+    picture: "Picture",
+    size: int,
+    make_physics: "MakePhysics",
+    draw: "Callable[[], Generator]",
+    like: "BatchedPhysics | None",
 ) -> _Made:
     """Bring an image to the size that it is degraded at, and make its operator.
 
     Super-resolution divides no image whose sides are no multiples of its factor: that is cut, or where a size was asked
     for, brought to a smaller one, which the true image can be brought to as well.
+
+    Args:
+        like: an operator of another image, whose pixels of y are as large; None where that is drawn for each.
     """
     from flashdiffusion.physics import Window
 
-    asked = (size, size) if size else picture.size
-    operator = make_physics(path, asked, picture.size, generator := draw())
-    part = Window.divided(asked, operator.pixel_size)
+    asked, made = (size, size) if size else picture.size, None
+    if like is None:
+        like = made = make_physics(path, asked, picture.size, generator := draw())
+    part = Window.divided(asked, like.pixel_size)
     fitted = picture.fitted(*part.size) if size else picture.cropped(*part.size)
-    if part.size != asked and (size or operator.halo is None):
-        operator = make_physics(path, part.size, picture.size if size else part.size, generator := draw())
-    elif part.size != asked:
-        operator.check_size(asked)
-        operator = operator.window(part)  # a mask is of the whole image
-    return _Made(fitted, operator, generator)
+    cut = part.size != asked and not size and like.halo is not None  # a mask is of the whole image
+    own = asked if cut else part.size
+    if made is None or own != asked:
+        made = make_physics(path, own, picture.size if size else own, generator := draw())
+    if cut:
+        made.check_size(asked)
+        made = made.window(part)
+    return _Made(fitted, made, generator)
 
 
 def _degrade(path: Path, made: _Made, source: str, out: Path, fitted: bool) -> "Record":
