@@ -25,7 +25,6 @@ from flashdiffusion.cli import (
     tune,
 )
 from flashdiffusion.cli.command import Command, UsageError, option, with_options
-from flashdiffusion.cli.later import UNUSED, postpone
 from flashdiffusion.errors import FlashDiffusionError, UntunedWarning
 from flashdiffusion.plugins import load_plugins
 
@@ -62,7 +61,6 @@ def main() -> None:
     # Read when torch is first imported. GNU OpenMP's threads by default wait for each other in a busy loop for
     # milliseconds, at the end of every operator, and hold the core that the one they wait for may need.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-    postpone(*UNUSED)
     for stream in (sys.stdout, sys.stderr):  # names of files that the console cannot print
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
