@@ -7,7 +7,7 @@ from typing import Annotated
 
 from flashdiffusion.cli.command import option
 from flashdiffusion.cli.inputs import Failures, keep_inputs, named
-from flashdiffusion.cli.options import Fit, Inputs, Json, Maps, ModelOptions, NoiseStdOrAuto, Physics, Tile, noise_level
+from flashdiffusion.cli.options import Fit, Inputs, Json, Maps, ModelOptions, NoiseStdOrAuto, Physics, Tile
 from flashdiffusion.cli.tables import print_records, write_csv
 from flashdiffusion.errors import FlashDiffusionError, InputError, note
 
@@ -31,6 +31,7 @@ def command(
     from flashdiffusion.data import ensure_directory, ensure_file
     from flashdiffusion.data.images import save_image
     from flashdiffusion.jobs import Item
+    from flashdiffusion.jobs.parse import noise_level
     from flashdiffusion.jobs.reading import Reader
     from flashdiffusion.jobs.records import Record
     from flashdiffusion.pipeline import Batch, Failed

@@ -178,4 +178,12 @@ def tiles_of(
             parts = [part for window in windows if isinstance(part := own.window(window), BatchedPhysics)]
             operators = concatenate(parts) if parts else own
             ids = [batch.ids[row]] * len(some)
-            yield TileBatch(ids, cut, operators, batch.settings, samples=batch.samples, pictures=pictures, places=some)
+            yield TileBatch(
+                *(ids, cut, operators, batch.settings),
+                samples=batch.samples,
+                method=batch.method,
+                seed=batch.seed,
+                cancellations=[batch.cancellation(row)] * len(some),
+                pictures=pictures,
+                places=some,
+            )
