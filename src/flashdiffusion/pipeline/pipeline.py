@@ -100,7 +100,6 @@ class FlashPipeline(Model):
         callback: Callback | None = None,
         tile: int | None = None,
         live: bool = False,
-        on_step: Callable[[int], None] = lambda images: None,
         **hyperparameters: Any,
     ) -> Iterator[Restored]:
         """Restore any number of measurements; each image is given as soon as it is done.
@@ -131,7 +130,6 @@ class FlashPipeline(Model):
                 the images that it moved would be if they ended now (n, 3, H, W), decoded, in [0, 1], and their ids.
             live: batches come when they come, as from a queue: new images join those in flight, which are not kept
                 waiting for them. A batch may have a method, a seed and cancellations of its own, see `Batch`.
-            on_step: called with the number of images that each step moved.
             hyperparameters: single settings by name, such as `quality="fast"`, in place of those in `settings`.
                 `steps` is the length of the whole grid from noise to clean, of which a Flash start makes a part.
 
@@ -153,7 +151,7 @@ class FlashPipeline(Model):
             check_used(own, start, chosen)
         self.method(chosen, start, given)
         options = StreamOptions(
-            *(solver, start, seed, settings, max_in_flight), callback=callback, tile=tile, live=live, on_step=on_step
+            *(solver, start, seed, settings, max_in_flight), callback=callback, tile=tile, live=live
         )
         return self._stream(batches, options, progress, total)
 
