@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -227,7 +228,11 @@ def _form(name: str, form: Form) -> str:
 
 def _value(name: str, key: str, text: str, form: Form) -> float | Path:
     if key in form.files:
-        return Path(text[1:-1]) if _QUOTED.fullmatch(f"={text}", 1) else Path(text).expanduser()
+        if _QUOTED.fullmatch(f"={text}", 1):
+            return Path(text[1:-1])
+        with suppress(RuntimeError):  # there is no such user: it is a name like any other
+            return Path(text).expanduser()
+        return Path(text)
     try:
         return float(text)
     except ValueError as error:

@@ -56,7 +56,8 @@ def invalid(error: ValidationError | RequestValidationError) -> Refusal:
     found = []
     for one in error.errors():
         where = ".".join(str(part) for part in one["loc"] if part not in {"query", "path", "header", "body"})
-        found.append(f"{where}: {one['msg'].removeprefix('Value error, ')}" if where else one["msg"])
+        message = one["msg"].removeprefix("Value error, ")
+        found.append(f"{where}: {message}" if where else message)
     return Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, "; ".join(found))
 
 

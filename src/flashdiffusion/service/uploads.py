@@ -107,5 +107,5 @@ def _found(file: Path, attached: Mapping[str, Path]) -> Path:
     """Where an attachment lies that a physics names."""
     if (name := str(file)) not in attached:
         known = ", ".join(attached) or "none"
-        raise InputError(f"physics names the file {name!r}; expected the name of an attachment, here: {known}")
+        raise InputError(f"physics names the file {file.name!r}; expected the name of an attachment, here: {known}")
     return attached[name]
