@@ -3,6 +3,7 @@
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from threading import Condition, Thread
 
@@ -10,12 +11,22 @@ from flashdiffusion.engine.options import StreamOptions
 from flashdiffusion.engine.stream import Stream
 from flashdiffusion.errors import FlashDiffusionError
 from flashdiffusion.pipeline import Batch, FlashPipeline
+from flashdiffusion.service.refusals import Refusal
 from flashdiffusion.service.work import Work, batch_of
 
 TOGETHER = 16  # works that are alike and are given their start together
 RENEWED = 1000  # works after which another stream takes over, and all that one keeps by settings and sizes is let go
 FAULT = "a fault of the service; it is in its log"
 log = logging.getLogger("flashdiffusion.service")
+
+
+@dataclass(eq=False)
+class _Run:
+    """One stream: the works that it has, how many it was given, and whether it is to be given no more."""
+
+    flying: dict[int, Work] = field(default_factory=dict)
+    given: int = 0
+    ended: bool = False
 
 
 class Feed:
@@ -83,67 +94,74 @@ class Feed:
 
     def _run(self) -> None:
         """One stream, to its end."""
-        flying: dict[int, Work] = {}
+        run = _Run()
         try:
-            for restored in Stream(self.pipeline, self.options).run(self._batches(flying)):
+            for restored in Stream(self.pipeline, self.options).run(self._batches(run)):
                 work: Work = restored.extra
                 if work.take(restored):
-                    self._let_go(work, flying)
+                    self._let_go(work, run)
         except Exception:
-            log.exception("the engine failed with %d works in flight", len(flying))
-            self._suspect(flying)
+            log.exception("the engine failed with %d works in flight", len(run.flying))
+            self._suspect(run)
 
-    def _let_go(self, work: Work, flying: dict[int, Work]) -> None:
+    def _let_go(self, work: Work, run: _Run) -> None:
         with self.changed:
-            del flying[id(work)]
+            del run.flying[id(work)]
             self.changed.notify_all()
         self.done(work)
 
-    def _suspect(self, flying: dict[int, Work]) -> None:
+    def _suspect(self, run: _Run) -> None:
         """Let works of which one made the engine fail run alone, and another stream go on."""
-        guilty = [work for work in flying.values() if work.attempts]
         with self.changed:
-            for work in flying.values():
+            if not run.ended or self.closing:
+                self._start()
+            run.ended = True  # what still asks for its batches is told that there are none
+            works = [*run.flying.values()]
+            guilty = [work for work in works if work.attempts]
+            for work in works:
                 work.again()
-            self.suspects += [work for work in flying.values() if work not in guilty]
-            self._start()
+            self.suspects += [work for work in works if work not in guilty]
+            self.changed.notify_all()
         for work in guilty:
-            work.fail(HTTPStatus.INTERNAL_SERVER_ERROR, FAULT)
+            work.refusal = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, FAULT)
             self.done(work)
 
-    def _batches(self, flying: dict[int, Work]) -> Iterator[Batch]:
+    def _batches(self, run: _Run) -> Iterator[Batch]:
         """Batches of what is in line, as long as this stream is the one to serve it."""
-        given = 0
-        while works := self._next(flying, given):
-            given += len(works)
+        while works := self._next(run):
             try:
                 batch = batch_of(works)
             except FlashDiffusionError as error:
                 for work in works:
                     work.failed = str(error)
-                    self._let_go(work, flying)
+                    self._let_go(work, run)
                 continue
             yield batch
 
-    def _next(self, flying: dict[int, Work], given: int) -> list[Work]:
+    def _next(self, run: _Run) -> list[Work]:
         """The works to begin next, waited for; none if this stream is to end."""
         with self.changed:
-            if given >= RENEWED:
-                self._start()
-                return []
             while True:
-                lone = any(work.attempts for work in flying.values())
+                lone = any(work.attempts for work in run.flying.values())
+                if run.ended:
+                    return []
+                if run.given >= RENEWED and not lone:
+                    run.ended = True
+                    self._start()
+                    return []
                 if self.suspects:  # which are run alone
-                    if not flying:
+                    if not run.flying:
                         works = [self.suspects.popleft()]
                         break
                 elif self.queue and not lone:
                     works = self._alike()
                     break
                 elif self.closing and not self.queue:
+                    run.ended = True
                     return []
                 self.changed.wait()
-            flying |= {id(work): work for work in works}
+            run.given += len(works)
+            run.flying |= {id(work): work for work in works}
             for work in works:
                 work.taken = True
             return works

@@ -48,6 +48,7 @@ class Service:
     def __init__(self, models: Mapping[str, ModelChoice], options: ServiceOptions) -> None:
         if not models:
             raise InputError("no models to serve; expected at least one")
+        opened = {name: choice.open() for name, choice in models.items()}
         self.options, self.metrics = options, ServiceMetrics()
         self.temporary = TemporaryDirectory(prefix="flashdiffusion-")
         self.folder = Path(self.temporary.name)
@@ -62,10 +63,9 @@ class Service:
         self.draining = False
         self.idle_since: float | None = None  # while draining: since when nothing is pending
         self.metrics.watch(lambda: self.pending, lambda: len(self.jobs.known))
-        for name, choice in models.items():
-            pipeline = choice.open()
+        for name, pipeline in opened.items():
             feed = Feed(pipeline, self._let_go, self.metrics.together.observe, options.max_in_flight)
-            self.served[name] = Served(Reading(choice, pipeline, self.folder, options.max_pixels), feed)
+            self.served[name] = Served(Reading(models[name], pipeline, self.folder, options.max_pixels), feed)
 
     # -- acceptance --------------------------------------------------------------------------------------------
 

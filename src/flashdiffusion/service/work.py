@@ -88,6 +88,7 @@ class Work:
         self.taken = False  # by the engine
         self.results: list[Restored] = []
         self.failed: str | None = None
+        self.refusal: Refusal | None = None  # what it comes to, if it is given up by other than its failure
         self.give_up: Callable[[str], None] = self.cancellation.cancel
         self.stored: Callable[[Outcome], None] | None = None  # where a job's outcome goes before it is given
 
@@ -116,6 +117,9 @@ class Work:
 
     def finish(self) -> None:
         """Make its outcome of what was taken; in any thread."""
+        if self.refusal is not None:
+            self.resolve(self.refusal)
+            return
         if self.failed is not None:
             too_large = self.failed.startswith(OUT_OF_MEMORY)
             status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE if too_large else HTTPStatus.UNPROCESSABLE_ENTITY
