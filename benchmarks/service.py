@@ -10,7 +10,8 @@ seconds    of some of them (--alone), one at a time and so many at a time (--con
 together   all requests against the same made alone: what is lost, refusals that are wrong, the largest difference of a
            value in levels of 255, and the share of values that differ at all
 memory     resident memory of the service: before, after those made alone, and after each tenth of the others
-signal     the same again, as jobs and direct requests in turn, with SIGTERM in the middle: what became of each
+signal     the same again, as jobs and direct requests in turn, with SIGTERM when half of them are done: what became of
+           each
 """
 
 import argparse
@@ -151,12 +152,8 @@ def pixels_of(png: bytes) -> np.ndarray:
 def interrupted(service: Service, requests: list[Request], concurrent: int) -> dict[str, Any]:
     """SIGTERM while requests come: what became of each."""
     ended, lock, sent = Counter[str](), threading.Lock(), threading.Event()
-    progress = itertools.count(1)
 
     def one(n: int) -> str:
-        if next(progress) == len(requests) // 2:
-            service.process.send_signal(signal.SIGTERM)
-            sent.set()
         request = requests[n]
         try:
             if n % 2:
@@ -179,6 +176,9 @@ def interrupted(service: Service, requests: list[Request], concurrent: int) -> d
         found = one(n)
         with lock:
             ended[found] += 1
+            if ended.total() == len(requests) // 2:
+                service.process.send_signal(signal.SIGTERM)
+                sent.set()
 
     with Client(service.url, retries=0) as client, ThreadPoolExecutor(concurrent) as pool:
         list(pool.map(run, [n for n, request in enumerate(requests) if not request.refused]))

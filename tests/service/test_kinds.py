@@ -188,6 +188,14 @@ def test_it_is_refused_with_a_reason(served, tmp_path, kind):
     assert str(served.service.folder) not in problem["detail"] and "\n" not in problem["detail"]
 
 
+def test_a_request_that_does_not_say_how_long_it_is(served):
+    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n'
+    parts = (part for part in (head, *[bytes(10**5)] * 20))
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    answer = served.http.post("/v1/restore", content=parts, headers=kind)
+    assert answer.status_code == 413 and "expected at most 1 MB" in answer.json()["detail"]
+
+
 def test_the_service_is_as_it_was(served):
     first, again = (served.post(WHOLE, QUICK) for _ in range(2))
     assert first.status_code == 200 and first.content == again.content

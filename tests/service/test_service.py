@@ -4,12 +4,15 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 from base64 import b64decode
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -195,23 +198,29 @@ def test_wrong_options_are_named(served):
     }  # fmt: skip
 
 
-def test_one_that_is_full_says_when_to_come_again(local_folder):
-    with running(local_folder, max_pending=1, max_megapixels=0.05, max_pending_megapixels=0.05) as small:
-        with Client(small.url, retries=0) as client, Client(small.url, retries=3) as patient:
-            job = client.submit(PICTURE, **ENDLESS)
-            answer = small.post(PICTURE, QUICK)
-            assert answer.status_code == 503 and int(answer.headers["retry-after"]) > 0
-            assert "the queue is full (1 request)" in answer.json()["detail"]
-            assert small.http.get("/readyz").status_code == 503 and small.http.get("/healthz").status_code == 200
-            job.cancel()
-            assert patient.restore(PICTURE, **QUICK).images  # it comes again
-        # A second does not fit beside what is there, whoever counts it.
-        with small.service.place() as place:
-            small.service.pending_pixels += 49_999
-            place.work = None
-        small.service.options.__dict__["max_pending"] = 2
+def test_one_that_is_full_says_when_to_come_again(local_folder, monkeypatch):
+    monkeypatch.setattr("flashdiffusion.service.service.RETRY", 1)
+    large = _png(1, 220, 220)
+    limits = {"max_pending": 2, "max_megapixels": 0.05, "max_pending_megapixels": 0.05}
+    with (
+        running(local_folder, **limits) as small,
+        Client(small.url, retries=0) as client,
+        Client(small.url, retries=9) as patient,
+    ):
+        jobs = [client.submit(large, **ENDLESS)]
+        answer = small.post(large, QUICK)
+        assert answer.status_code == 503 and "the queue is full (0.0484 megapixels)" in answer.json()["detail"]
+        assert small.http.get("/readyz").status_code == 200
+        jobs.append(client.submit(PICTURE, **ENDLESS))
         answer = small.post(PICTURE, QUICK)
-        assert answer.status_code == 503 and "0.05 megapixels" in answer.json()["detail"]
+        assert answer.status_code == 503 and answer.headers["retry-after"] == "1"
+        assert "the queue is full (2 requests)" in answer.json()["detail"]
+        assert small.http.get("/readyz").status_code == 503 and small.http.get("/healthz").status_code == 200
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(patient.restore, PICTURE, **QUICK)
+            for job in jobs:
+                job.cancel()
+            assert waiting.result(30).images  # it came again
 
 
 def test_one_that_takes_too_long_is_given_up(local_folder):
@@ -327,3 +336,43 @@ def test_what_cannot_be_served_is_said(flash, tmp_path, monkeypatch):
     assert "cannot read the token file" in flash("serve", "--token-file", tmp_path / "token").err
     monkeypatch.setattr("flashdiffusion.cli.serve.find_spec", lambda name: None if name == "uvicorn" else object())
     assert flash("serve").err == 'flashdiffusion: error: serve needs uvicorn: pip install "flashdiffusion[serve]"\n'
+
+
+# -- docs/service.md -----------------------------------------------------------------------------------------------
+
+PAGE = (Path(__file__).parents[2] / "docs" / "service.md").read_text()
+HERE = "http://127.0.0.1:8000"  # where the page says that the service is
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """What the page calls its files."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("blurred.png", "holes.png"):
+        Path(name).write_bytes(PICTURE)
+    kept = np.random.default_rng(0).integers(0, 2, (24, 32)) * 255
+    Image.fromarray(kept.astype(np.uint8)).save("mask.png")
+
+
+@pytest.mark.usefixtures("files")
+def test_the_code_of_the_page_runs(served, capsys):
+    [block] = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    exec(compile(block.replace(HERE, served.url), "service.md", "exec"), {})
+    assert "422 picture.png: not an image" in capsys.readouterr().out and Path("restored.png").is_file()
+
+
+@pytest.mark.usefixtures("files")
+def test_what_the_page_sends_by_curl_is_taken(served):
+    lines = re.findall(r"^curl .*", PAGE, re.MULTILINE)
+    assert len(lines) == 3
+    for line in lines:
+        words = shlex.split(line)
+        given = [value.partition("=")[::2] for word, value in pairwise(words) if word == "-F"]
+        data = {name: value for name, value in given if not value.startswith("@")}
+        sent = [(name, (value[1:], Path(value[1:]).read_bytes())) for name, value in given if value.startswith("@")]
+        headers = dict(value.split(": ") for word, value in pairwise(words) if word == "-H")
+        [path] = [word.removeprefix(HERE) for word in words if word.startswith(HERE)]
+        answer = served.http.post(path, files=sent, data=data | {"quality": "fast"}, headers=headers)
+        assert answer.status_code == 200, answer.text
+        if headers:
+            assert len(answer.json()["samples"]) == int(data["samples"])
