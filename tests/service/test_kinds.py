@@ -96,7 +96,7 @@ HANDLED = {
     "palette": ("a.png", lambda: _file(RGB.quantize(16)), SIZE, "RGB"),
     "alpha": ("a.png", lambda: _file(RGB.convert("RGBA")), SIZE, "RGBA"),
     "one bit": ("a.png", lambda: _file(RGB.convert("1")), SIZE, "L"),
-    "tiny": ("a.png", lambda: _file(RGB.resize((5, 4))), (5, 4), "RGB"),
+    "tiny": ("a.png", lambda: _file(RGB.resize((6, 5))), (6, 5), "RGB"),
     "trailing bytes": ("a.png", lambda: WHOLE + b"more of it", SIZE, "RGB"),
     "unprintable name": ("..\\../\x1b[31m é\u202e.png", lambda: WHOLE, SIZE, "RGB"),
     "npy of floats": ("y.npy", lambda: _saved(np.save, FLOATS), SIZE, "RGB"),
