@@ -292,6 +292,11 @@ def split_method(text: str) -> tuple[str, dict[str, Any]]:
     return name.strip(), {key: value for key, (value,) in parse_settings(own.replace(",", " ")).items()}
 
 
+def named_method(text: str | None, given: Collection[str]) -> str:
+    """Give the name in a method as `split_method` takes it; without one, the default for settings of these names."""
+    return split_method(text or "")[0] or method_name("flash", default_solver("flash", given))
+
+
 def method_name(start: str, solver: str) -> str:
     """Name a method, the inverse of `parse_method`."""
     alone = {pair: name for name, pair in _alone().items()}

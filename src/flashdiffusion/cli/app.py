@@ -20,6 +20,7 @@ from flashdiffusion.cli import (
     report,
     reproduce,
     restore,
+    serve,
     severity,
     train,
     tune,
@@ -30,7 +31,7 @@ from flashdiffusion.plugins import load_plugins
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 experiments = (evaluate, report, reproduce, ordering, calibrate, mine, tune)
-for module in (demo, degrade, restore, severity, *experiments, train, convert):
+for module in (demo, degrade, restore, severity, *experiments, train, convert, serve):
     app.command(name=module.__name__.rsplit(".", 1)[-1], cls=Command)(with_options(module.command))
 
 

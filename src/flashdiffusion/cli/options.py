@@ -40,7 +40,7 @@ Tile = Annotated[
     ),
 ]
 Seed = Annotated[int, option("Seed of everything random.")]
-AUTO = "auto"
+AUTO = "auto"  # as `jobs.parse` reads it
 
 
 def _added_noise(value: str | float) -> float:
@@ -320,9 +320,9 @@ class _MethodOptions(_SettingOptions):
 
     @property
     def _wanted(self) -> str:
-        from flashdiffusion.methods import default_solver, method_name, split_method
+        from flashdiffusion.methods import named_method
 
-        return split_method(self.method or "")[0] or method_name("flash", default_solver("flash", self.given))
+        return named_method(self.method, self.given)
 
     @property
     def given(self) -> dict[str, Any]:
@@ -391,16 +391,6 @@ class _MethodsOptions(_SettingOptions):
         if twice := {label for label in labels if labels.count(label) > 1}:
             raise InputError(f"method {', '.join(sorted(twice))} is given twice; expected each once")
         return found
-
-
-def noise_level(text: str | None) -> float | None:
-    """σ_y as given, 0.05 if it is not; None if it is to be estimated. Raises InputError for what is no number."""
-    if text is None:
-        return 0.05
-    try:
-        return None if text.strip().lower() == AUTO else float(text)
-    except ValueError as error:
-        raise InputError(f"noise std is {text!r}; expected a number from 0 to 1, or {AUTO}") from error
 
 
 def setting_of(text: str) -> str:
