@@ -33,6 +33,7 @@ ORDER = [
     "experiments",
     "reports",
     "training",
+    "app",
     "cli",
 ]
 

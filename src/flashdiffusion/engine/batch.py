@@ -63,9 +63,10 @@ class Batch:
         settings: Settings | None = None,
         extra: Sequence[Any] | None = None,
         kept: Sequence[str | Path | None] | None = None,
+        samples: int = 1,
     ) -> Self:
         """Make a batch of a problem, and keep what is known of it."""
-        batch = cls(ids, problem.y, problem.physics, settings, extra, kept=kept)
+        batch = cls(ids, problem.y, problem.physics, settings, extra, samples, kept)
         if batch.physics is problem.physics:  # else it was expanded to the batch
             batch.__dict__["problem"] = problem
         return batch
