@@ -1,7 +1,7 @@
 """The scales of the page: percentiles of predicted severities of a data set's images, by task.
 
-Each image is degraded by each task that the page offers for the model, with the noise that stands there at first, and looked at once by the
-severity encoder. What is written are numbers alone.
+Each image is degraded by each task that the page offers for the model, with the noise that stands there at first, and
+the severity encoder looks at it once. What is written are numbers alone.
 
 python benchmarks/severity_scale.py --model faces-128 --data VAL --about "aligned faces" --images 200 \
     --out src/flashdiffusion/assets/app/severities-faces-128.json

@@ -18,7 +18,8 @@ from flashdiffusion.app.cost import cost_from_noise
 from flashdiffusion.app.damages import FACES, MASK, PHOTOGRAPHS
 from flashdiffusion.app.limits import Limits
 from flashdiffusion.app.restoring import Begun, Done, Models, Step, restore, write_upload
-from flashdiffusion.app.run import FAULT, Failure, Run
+from flashdiffusion.app.run import FAULT, Failure, Run, Stopped
+from flashdiffusion.errors import InputError
 from flashdiffusion.methods import Settings
 from flashdiffusion.physics import GaussianBlur
 from flashdiffusion.seeds import image_generator
@@ -39,6 +40,11 @@ def photograph(tmp_path_factory) -> Path:
     with Image.open(PORTRAIT.with_name("photograph.jpg")) as image:
         image.crop((280, 260, 352, 316)).save(path)
     return path
+
+
+def _begin(clicks: Clicks, visitor: str, picture: Path, choice: Choice) -> Run:
+    clicks.runs.ask(visitor)
+    return clicks.begin(visitor, str(picture), None, choice)
 
 
 def _run(models: Models, choice: Choice, folder: Path, picture: Path) -> list:
@@ -115,7 +121,7 @@ def test_a_run_that_is_stopped_makes_no_more_steps(models, tmp_path, monkeypatch
     denoise = type(models(FACES).prior).denoise
     monkeypatch.setattr(type(models(FACES).prior), "denoise", lambda *a: (made.append(1), denoise(*a))[1])
     clicks = Clicks(lambda: models, Limits(), tmp_path)
-    run = clicks.begin("somebody", str(PORTRAIT), None, Choice(methods=("proximal",)))
+    run = _begin(clicks, "somebody", PORTRAIT, Choice(methods=("proximal",)))
     for word in run.events():
         if isinstance(word, Step):
             assert clicks.runs.stop("somebody")
@@ -126,9 +132,20 @@ def test_a_run_that_is_stopped_makes_no_more_steps(models, tmp_path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_visitor_has_one_run_and_may_leave_the_line(models, tmp_path):
+    clicks = Clicks(lambda: models, Limits(), tmp_path)
+    clicks.runs.ask("somebody")
+    with pytest.raises(InputError, match="in line, or being restored"):
+        clicks.runs.ask("somebody")
+    assert clicks.runs.stop("somebody")
+    with pytest.raises(Stopped):
+        clicks.begin("somebody", str(PORTRAIT), None, Choice())
+    clicks.runs.ask("somebody")
+
+
 def test_one_that_leaves_off_listening_stops_the_run(models, tmp_path):
     clicks = Clicks(lambda: models, Limits(), tmp_path)
-    run = clicks.begin("somebody", str(PORTRAIT), None, Choice(methods=("proximal",)))
+    run = _begin(clicks, "somebody", PORTRAIT, Choice(methods=("proximal",)))
     events = run.events()
     next(events)
     events.close()
@@ -139,8 +156,8 @@ def test_the_failure_of_one_leaves_the_others_alone(models, tmp_path, capsys):
     clicks = Clicks(lambda: models, Limits(), tmp_path)
     wrong = tmp_path / "wrong.png"
     wrong.write_bytes(b"no picture")
-    bad = clicks.begin("bad", str(wrong), None, Choice())
-    good = clicks.begin("good", str(PORTRAIT), None, Choice(methods=("ae",)))
+    bad = _begin(clicks, "bad", wrong, Choice())
+    good = _begin(clicks, "good", PORTRAIT, Choice(methods=("ae",)))
     listening = good.events()
     first = next(listening)
     (failure,) = bad.events()
@@ -157,7 +174,7 @@ def test_the_failure_of_one_leaves_the_others_alone(models, tmp_path, capsys):
 
 def test_what_is_told_becomes_parts_of_the_page(models, tmp_path):
     clicks = Clicks(lambda: models, Limits(), tmp_path)
-    run = clicks.begin("somebody", str(PORTRAIT), None, Choice(methods=("flash(proximal)", "ae")))
+    run = _begin(clicks, "somebody", PORTRAIT, Choice(methods=("flash(proximal)", "ae")))
     files_kept: dict[str, bytes] = {}
     found: dict = {}
     for part in words(run, lambda name, data: (files_kept.update({name: data}), name)[1]):

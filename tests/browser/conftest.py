@@ -11,7 +11,7 @@ import pytest
 
 collect_ignore_glob: list[str] = []
 try:
-    from playwright.sync_api import Browser, Page, sync_playwright
+    from playwright.sync_api import Browser, Page, expect, sync_playwright
 except ImportError:  # `make test` leaves these out
     collect_ignore_glob = ["test_*.py"]
 
@@ -41,6 +41,7 @@ def address() -> Iterator[str]:
 def browser() -> "Iterator[Browser]":
     path = next((found for name in CHROMIUMS if (found := shutil.which(name))), None)
     assert path, f"none of {', '.join(CHROMIUMS)} is installed"
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         one = playwright.chromium.launch(executable_path=path, args=SWITCHES)
         yield one

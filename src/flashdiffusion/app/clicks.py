@@ -74,22 +74,22 @@ class Clicks:
         return str(target)
 
     def begin(self, visitor: str, picture: str | None, drawn: Any, choice: Choice) -> Run:
-        """Begin a run for a visitor; what they ran before is stopped.
+        """Begin the run that a visitor asked for (`Runs.ask`).
 
         Args:
             picture: file of the picture.
             drawn: what was drawn over it, as an image editor gives it.
 
         Raises:
-            InputError: there is no picture, or nothing drawn where something is to be.
+            Stopped: they stopped it while they were in line.
         """
-        if picture is None or not Path(picture).is_file():
-            raise InputError("there is no picture yet; drop one on the page, or pick one of the examples")
-        source = Path(picture)
+        source = Path(picture or "")
 
         def work(tell: Callable[[Any], None]) -> None:
             from flashdiffusion.app.restoring import restore, write_upload
 
+            if not source.is_file():
+                raise InputError("there is no picture yet; drop one on the page, or pick one of the examples")
             own = Path(mkdtemp(dir=self.folder))
             try:
                 self.limits.check_file(source, source.name)

@@ -37,7 +37,8 @@ def cost_from_noise(model: Model, problem: Problem, method: str, given: Settings
     share = 1.0
     if isinstance(tiling, Tiling):
         problem = model.check(InTiles(problem, tiling).first)
-        areas = [(one := tiling.window(*place)).height * one.width for place in tiling.places]
+        windows = [tiling.window(*place) for place in tiling.places]
+        areas = [window.height * window.width for window in windows]
         share = sum(areas) / areas[0]
     else:
         problem = model.check(problem)

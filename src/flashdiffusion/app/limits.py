@@ -43,7 +43,8 @@ class Limits:
         try:
             height, width = size_of(path)
         except InputError as error:
-            raise InputError(f"{name} is no picture that can be read; expected one of {', '.join(FORMATS)}") from error
+            reason = str(error).removeprefix(f"{path}: ").replace(str(path), name).replace(repr(str(path)), name)
+            raise InputError(f"{name} cannot be read as a picture: {reason}; expected {', '.join(FORMATS)}") from error
         self.check_size(height, width, name)
 
     def check_size(self, height: int, width: int, name: str) -> None:

@@ -1,5 +1,6 @@
 """The page: its fields, its parts, and which click does what."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -12,6 +13,7 @@ from flashdiffusion.app import figures
 from flashdiffusion.app.choice import DEFAULT, METHODS, QUALITIES
 from flashdiffusion.app.clicks import NONE, Clicks, choice_of, example, refused, words
 from flashdiffusion.app.damages import DAMAGES, FACES, PHOTOGRAPHS, Damage, damages_for
+from flashdiffusion.app.run import Stopped
 from flashdiffusion.errors import FlashDiffusionError
 
 TITLE = "Flash-Diffusion"
@@ -263,7 +265,13 @@ def _wire(page: gr.Blocks, clicks: Clicks, fields: dict[str, Any], parts: dict[s
     fields["estimated"].input(lambda on: gr.update(visible=not on), fields["estimated"], fields["noise"], **quick)
     page.load(lambda: gr.update(value=_background(clicks.preview(example(FACES)))), None, drawing, **quick)
 
-    event = fields["restore"].click(
+    def ask(request: gr.Request) -> None:
+        try:
+            clicks.runs.ask(request.session_hash or "")
+        except FlashDiffusionError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    fields["restore"].click(ask, None, None, queue=False, show_progress="hidden", api_name="ask").success(
         _restoring(clicks, parts),
         [fields[name] for name in _ORDER],
         [*parts.values()],
@@ -280,7 +288,7 @@ def _wire(page: gr.Blocks, clicks: Clicks, fields: dict[str, Any], parts: dict[s
         stopped = clicks.runs.stop(request.session_hash or "")
         return figures.status("Stopped" if stopped else "Nothing is running")
 
-    fields["stop"].click(stop, None, parts["status"], cancels=[event], **quick)
+    fields["stop"].click(stop, None, parts["status"], **quick)
 
     def left(request: gr.Request) -> None:
         clicks.runs.stop(request.session_hash or "")
@@ -354,7 +362,7 @@ def _restoring(clicks: Clicks, parts: dict[str, Any]) -> Callable[..., Iterator[
         seed: float | None,
         request: gr.Request,
     ) -> Iterator[dict[Any, Any]]:
-        folder = Path(mkdtemp(dir=clicks.folder))
+        visitor, folder = request.session_hash or "", Path(mkdtemp(dir=clicks.folder))
 
         def keep(name: str, data: bytes) -> str:
             (folder / name).write_bytes(data)
@@ -364,12 +372,15 @@ def _restoring(clicks: Clicks, parts: dict[str, Any]) -> Callable[..., Iterator[
         try:
             damaged = origin == "damaged"
             given = model, damaged, damage, (strength, second), noise, estimated, method, other, quality, samples, seed
-            run = clicks.begin(request.session_hash or "", path, drawn, choice_of(*given))
+            for found in words(clicks.begin(visitor, path, drawn, choice_of(*given)), keep):
+                yield _updates(parts, found)
+        except Stopped:
+            yield {parts["status"]: figures.status("Stopped")}
         except FlashDiffusionError as error:
+            clicks.runs.stop(visitor)
             yield _updates(parts, refused(error))
-            return
-        for found in words(run, keep):
-            yield _updates(parts, found)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)  # Gradio has copies of what it shows
 
     return restore
 

@@ -7,7 +7,7 @@ from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
 from typing import Any
 
-from flashdiffusion.errors import FlashDiffusionError
+from flashdiffusion.errors import FlashDiffusionError, InputError
 
 Tell = Callable[[Any], None]
 FAULT = "This went wrong inside the program, not by your picture; its log says more. Other settings may work."
@@ -84,32 +84,40 @@ _END = object()
 
 
 class Runs:
-    """The run of each visitor, so that they stop their own."""
+    """The run of each visitor, from when they ask for it: one at a time of each, which they can stop."""
 
     def __init__(self) -> None:
-        self._own: dict[str, Run] = {}
+        self._waiting, self._own = set[str](), dict[str, Run]()
         self._lock = Lock()
 
-    def begin(self, visitor: str, run: Run) -> Run:
-        """Keep a visitor's run, and stop the one before."""
+    def ask(self, visitor: str) -> None:
+        """Put a visitor in line; raises InputError if they are in line, or their run is on its way."""
         with self._lock:
-            before, self._own[visitor] = self._own.get(visitor), run
-        if before is not None:
-            before.stop()
+            own = self._own.get(visitor)
+            if visitor in self._waiting or (own is not None and not own.wait(0)):
+                raise InputError("your picture is in line, or being restored; wait for it, or press Stop first")
+            self._waiting.add(visitor)
+
+    def begin(self, visitor: str, run: Run) -> Run:
+        """Keep the run of a visitor whose turn it is; raises `Stopped` if they stopped it while they were in line."""
+        with self._lock:
+            if visitor not in self._waiting:
+                raise Stopped
+            self._waiting.remove(visitor)
+            self._own[visitor] = run
         return run
 
     def stop(self, visitor: str) -> bool:
-        """Stop a visitor's run. Whether there was one on its way."""
+        """Stop a visitor's run, or take them out of the line. Whether there was one."""
         with self._lock:
-            run = self._own.pop(visitor, None)
+            waited, run = visitor in self._waiting, self._own.pop(visitor, None)
+            self._waiting.discard(visitor)
         if run is None or run.wait(0):
-            return False
+            return waited
         run.stop()
         return True
 
     def stop_all(self) -> None:
         """Stop every run."""
-        with self._lock:
-            runs, self._own = [*self._own.values()], {}
-        for run in runs:
-            run.stop()
+        for visitor in [*self._own, *self._waiting]:
+            self.stop(visitor)

@@ -1,9 +1,12 @@
 """`flashdiffusion app`."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from flashdiffusion.cli.command import option
 from flashdiffusion.cli.options import Lpips
+
+if TYPE_CHECKING:
+    from flashdiffusion.app.restoring import Models
 
 NAME = "app"  # of the command; `cli/app.py` is the list of all
 
@@ -31,7 +34,7 @@ def command(
 
             webbrowser.open(address)
 
-    def make_models():  # type: ignore[no-untyped-def]
+    def make_models() -> "Models":
         from flashdiffusion.app.restoring import Models, lpips_weights
 
         return Models(device, lpips_weights(lpips))
