@@ -21,15 +21,18 @@ from flashdiffusion.physics import get_task
 from flashdiffusion.physics.tasks import measure
 from flashdiffusion.pipeline import Batch, FlashPipeline
 
+CROP = 192  # divisible by 4, as the largest factor of super-resolution
 RANKS = np.linspace(0, 100, 21)
 
 
 def batches(data: ImageDataset, given: argparse.Namespace, task: str, noise_std: float) -> Iterator[Batch]:
-    """Images degraded by a task; those of sizes of their own come alone, cut so that 4 divides their sides."""
+    """Images degraded by a task; of those of sizes of their own the middle, of up to `CROP` pixels a side."""
     for rows in in_chunks(range(min(given.images, len(data))), 1 if data.size is None else 20):
         x, names = data.batch(rows), [data.ids[row] for row in rows]
-        height, width = (side // 4 * 4 for side in x.shape[2:])
-        measured = measure(x[..., :height, :width], names, get_task(task), noise_std, given.seed)
+        if data.size is None:
+            (top, height), (left, width) = ((max(0, side - CROP) // 2, min(side, CROP)) for side in x.shape[2:])
+            x = x[..., top : top + height, left : left + width]
+        measured = measure(x, names, get_task(task), noise_std, given.seed)
         yield Batch(names, measured.y, measured.physics)
 
 
@@ -47,7 +50,13 @@ def main() -> None:
         percentiles = [plain(float(value)) for value in np.percentile(values, RANKS)]
         found[task] = {"images": len(values), "noise_std": noise_std, "percentiles": percentiles}
         print(f"{task}: {len(values)} images, median {percentiles[len(percentiles) // 2]}", flush=True)
-    about = {"about": given.about, "model": model.source, "seed": given.seed, "tasks": found}
+    about = {
+        "about": given.about,
+        "model": model.source,
+        "crop": None if data.size else CROP,
+        "seed": given.seed,
+        "tasks": found,
+    }
     write_json(given.out, made_by(torch.device("cpu"), about))
 
 

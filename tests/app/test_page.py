@@ -1,5 +1,6 @@
 """The page as Gradio serves it: it fetches nothing, lets few wait, and Gradio is optional."""
 
+import asyncio
 import sys
 
 import pytest
@@ -12,10 +13,16 @@ from flashdiffusion.app.serving import Place
 
 @pytest.fixture(scope="module")
 def page():
-    pytest.importorskip("gradio")
-    from flashdiffusion.app import page
+    """The module of the page; Gradio makes locks of event loops, and leaves these open."""
+    made, new = [], asyncio.new_event_loop
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asyncio, "new_event_loop", lambda: (made.append(new()), made[-1])[1])
+        from flashdiffusion.app import page
 
-    return page
+        yield page
+    asyncio.set_event_loop(None)
+    for loop in made:
+        loop.close()
 
 
 def test_nothing_is_fetched_and_few_wait(page, tmp_path):

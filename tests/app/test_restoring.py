@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from flashdiffusion import FlashPipeline
@@ -19,6 +18,7 @@ from flashdiffusion.app.damages import FACES, MASK, PHOTOGRAPHS
 from flashdiffusion.app.limits import Limits
 from flashdiffusion.app.restoring import Begun, Done, Models, Step, restore, write_upload
 from flashdiffusion.app.run import FAULT, Failure, Run, Stopped
+from flashdiffusion.data import load_image
 from flashdiffusion.errors import InputError
 from flashdiffusion.methods import Settings
 from flashdiffusion.physics import GaussianBlur
@@ -61,7 +61,7 @@ def _run(models: Models, choice: Choice, folder: Path, picture: Path) -> list:
 @pytest.mark.parametrize(
     "choice",
     [
-        Choice(FACES, "blur", (2.0,), methods=("flash(proximal)", "swinir"), seed=3),
+        Choice(FACES, "blur", (2.0,), methods=("flash(proximal)", "swinir"), quality="fast", seed=3),
         Choice(PHOTOGRAPHS, "holes", (), True, 0.0, quality="fast"),
         Choice(PHOTOGRAPHS, "blur", (1.2,), True, None, quality="fast"),
         Choice(PHOTOGRAPHS, "small", (3.0,), quality="fast"),
@@ -88,7 +88,7 @@ def test_its_commands_give_the_very_pixels(choice, models, photograph, flash, tm
 
 
 def test_it_tells_of_the_measurement_the_steps_and_the_samples(models, tmp_path):
-    begun, *steps, done = _run(models, Choice(samples=2), tmp_path, PORTRAIT)
+    begun, *steps, done = _run(models, Choice(samples=2, quality="fast"), tmp_path, PORTRAIT)
     assert isinstance(begun, Begun)
     assert 0 < begun.record.severity < 1
     assert begun.quality["psnr"] < done.outcomes[0].record.metrics["psnr"]
@@ -105,7 +105,7 @@ def test_it_tells_of_the_measurement_the_steps_and_the_samples(models, tmp_path)
 
 def test_the_cost_from_noise_is_that_of_a_run_from_noise(models):
     pipeline = models(FACES)
-    x = torch.from_numpy(np.asarray(Image.open(PORTRAIT).convert("RGB").resize((64, 64)))).permute(2, 0, 1) / 255
+    x = load_image(PORTRAIT, 64)
     physics = GaussianBlur(2.0, 0.02)
     y = physics(x[None], image_generator(0, "0"))
     own = Settings(steps=4)
@@ -174,7 +174,7 @@ def test_the_failure_of_one_leaves_the_others_alone(models, tmp_path, capsys):
 
 def test_what_is_told_becomes_parts_of_the_page(models, tmp_path):
     clicks = Clicks(lambda: models, Limits(), tmp_path)
-    run = _begin(clicks, "somebody", PORTRAIT, Choice(methods=("flash(proximal)", "ae")))
+    run = _begin(clicks, "somebody", PORTRAIT, Choice(methods=("swinir", "ae")))
     files_kept: dict[str, bytes] = {}
     found: dict = {}
     for part in words(run, lambda name, data: (files_kept.update({name: data}), name)[1]):

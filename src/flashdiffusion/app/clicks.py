@@ -170,6 +170,8 @@ def words(run: Run, keep: Callable[[str, bytes], str]) -> Iterator[dict[str, Any
                 yield {"status": figures.status("Counting what it would cost from noise", "busy", share=1)}
             case restoring.Done():
                 yield _done(word, keep)
+    if run.stopped:  # Gradio gives the last word once more when the run has ended
+        yield {"status": figures.status("Stopped")}
 
 
 def _begun(begun: "Begun", keep: Callable[[str, bytes], str]) -> dict[str, Any]:

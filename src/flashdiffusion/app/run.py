@@ -26,8 +26,13 @@ class Run:
 
     def __init__(self, work: Callable[[Tell], None]) -> None:
         self._work, self._told = work, SimpleQueue[Any]()
-        self._stop, self._ended = Event(), Event()
+        self._stop, self._ended, self._stopped = Event(), Event(), False
         self._thread = Thread(target=self._do, name="flashdiffusion-app-run", daemon=True)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was stopped, and so has no result."""
+        return self._stopped
 
     def stop(self) -> None:
         """Let the work end at its next word; nothing if it has."""
@@ -69,7 +74,7 @@ class Run:
         try:
             self._work(self._tell)
         except Stopped:
-            pass
+            self._stopped = True
         except FlashDiffusionError as error:
             self._told.put(Failure(error))
         except Exception:  # of one click; others go on
