@@ -90,6 +90,9 @@ def test_missing_parts_are_drawn(page):
     page.mouse.move(x + 20, y + 10, steps=5)
     page.mouse.up()
     page.wait_for_timeout(1000)  # until the drawing is sent
+    page.locator("#more button").first.click()
+    page.get_by_label("Method", exact=True).click()
+    page.get_by_role("option", name="No steps").click()
     _restore(page)
     expect(page.locator("#command")).to_contain_text("mask=mask.png")
 
