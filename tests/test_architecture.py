@@ -35,6 +35,7 @@ ORDER = [
     "training",
     "client",
     "service",
+    "app",
     "cli",
 ]
 

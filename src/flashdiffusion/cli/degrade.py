@@ -1,7 +1,6 @@
 """`flashdiffusion degrade`."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from math import isqrt
 from pathlib import Path
@@ -18,14 +17,8 @@ from flashdiffusion.errors import InputError, counted, note, sized
 FITTED = 128  # pixels a side of the images of faces-128
 
 if TYPE_CHECKING:
-    from torch import Generator
-
-    from flashdiffusion.data import Picture
+    from flashdiffusion.jobs.degrading import Made
     from flashdiffusion.jobs.records import Record
-    from flashdiffusion.physics.base import BatchedPhysics
-
-    # Of an image: its file, its size now and before it was fitted.
-    MakePhysics = Callable[[Path, tuple[int, int], tuple[int, int], Generator], BatchedPhysics]
 
 
 def command(
@@ -50,6 +43,7 @@ def command(
     from flashdiffusion.data import ensure_directory, write_json
     from flashdiffusion.data.images import LARGEST_AREA
     from flashdiffusion.data.measurements import SUFFIX
+    from flashdiffusion.jobs.degrading import degraded, physics_maker
     from flashdiffusion.jobs.lock import locked
     from flashdiffusion.jobs.parse import reads_mask, takes_alpha
     from flashdiffusion.jobs.reading import MASKED, read_noted
@@ -62,7 +56,7 @@ def command(
             f"size is {size}; expected a side of 1 to {isqrt(LARGEST_AREA)} pixels, or 0 to keep each image's own"
         )
     size = size or (FITTED if fit else 0)
-    make_physics = _physics(physics, task, noise_std)
+    make_physics = physics_maker(physics, task, noise_std)
     files = named(inputs)
     if physics:
         _check(physics, [*files.values()])
@@ -81,7 +75,7 @@ def command(
                 if opaque:
                     picture = picture.opaque()
                 draw = partial(image_generator, seed, name)
-                made = _made(path, picture, size, make_physics, draw, like if physics else None)
+                made = degraded(path, picture, size, make_physics, draw, like if physics else None)
                 if (given := (size, size) if size else picture.size) != made.picture.size:
                     cut.append(f"{path}, {sized(*given)}, to {sized(*made.picture.size)}")
                 records.append(_degrade(path, made, source, folder / name, bool(size)))
@@ -99,17 +93,6 @@ def command(
     return failures.finish(len(files))
 
 
-def _physics(text: str | None, task: str, noise_std: float) -> "MakePhysics":
-    """What makes an image's operator: as `text` says, or drawn from the task."""
-    from flashdiffusion.jobs.parse import parse_physics
-    from flashdiffusion.physics import get_task
-
-    chosen = get_task(task)
-    if text:
-        return lambda path, size, original, rng: parse_physics(text, size, rng, noise_std, path, original)
-    return lambda path, size, original, rng: chosen.draw(1, size, rng, noise_std)
-
-
 def _check(physics: str, files: list[Path]) -> None:
     """Raise InputError for images without a file of their own, or what a measurement file would not hold."""
     from flashdiffusion.jobs.parse import check_files, read_physics
@@ -125,68 +108,19 @@ def _check(physics: str, files: list[Path]) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Made:
-    """An image as it is degraded, with its operator, and the generator of its noise."""
-
-    picture: "Picture"
-    operator: "BatchedPhysics"
-    generator: "Generator"
-
-
-def _made(
-    path: Path,
-    picture: "Picture",
-    size: int,
-    make_physics: "MakePhysics",
-    draw: "Callable[[], Generator]",
-    like: "BatchedPhysics | None",
-) -> _Made:
-    """Bring an image to the size that it is degraded at, and make its operator.
-
-    Super-resolution divides no image whose sides are no multiples of its factor: that is cut, or where a size was asked
-    for, brought to a smaller one, which the true image can be brought to as well.
-
-    Args:
-        like: an operator of another image, whose pixels of y are as large; None where that is drawn for each.
-    """
-    from flashdiffusion.physics import Window
-
-    asked, made = (size, size) if size else picture.size, None
-    if like is None:
-        like = made = make_physics(path, asked, picture.size, generator := draw())
-    part = Window.divided(asked, like.pixel_size)
-    fitted = picture.fitted(*part.size) if size else picture.cropped(*part.size)
-    cut = part.size != asked and not size and like.halo is not None  # a mask is of the whole image
-    own = asked if cut else part.size
-    if made is None or own != asked:
-        made = make_physics(path, own, picture.size if size else own, generator := draw())
-    if cut:
-        made.check_size(asked)
-        made = made.window(part)
-    return _Made(fitted, made, generator)
-
-
-def _degrade(path: Path, made: _Made, source: str, out: Path, fitted: bool) -> "Record":
+def _degrade(path: Path, made: "Made", source: str, out: Path, fitted: bool) -> "Record":
     """Write `out`.safetensors and `out`.png of one image."""
-    from flashdiffusion.data import MeasurementFile, encode_picture, write_bytes
+    from flashdiffusion.data import write_bytes
     from flashdiffusion.data.measurements import SUFFIX
     from flashdiffusion.jobs.records import Record
-    from flashdiffusion.metrics import psnr
 
-    operator, x, kind = made.operator, made.picture.values[None], made.picture.kind
-    y = operator(x, made.generator)
-    std = float(operator.noise_std[0])
-    file = MeasurementFile(out.name, y[0], operator.name, operator.params, std, source, fitted, kind)
+    file, shown = made.measured(out.name, source, fitted)
     file.save(out.with_name(f"{out.name}{SUFFIX}"))
-    looked_at = operator.image(y).clamp(0, 1)
-    # The mean of a grey image's channels would show less noise than was added to it.
-    shown = looked_at[0, :1] if kind.grey else looked_at[0]
-    write_bytes(out.with_name(f"{out.name}.png"), encode_picture(shown, kind))
-    degradation = operator.describe()[0]
+    write_bytes(out.with_name(f"{out.name}.png"), shown.png)
+    degradation = made.operator.describe()[0]
     about = ", ".join(f"{key}={value}" for key, value in degradation.items())
-    print(f"{path}: {about}, noise_std={std:g} -> {out}{SUFFIX}")
-    return Record(out.name, degradation, measurement_psnr=float(psnr(looked_at, x)))
+    print(f"{path}: {about}, noise_std={file.noise_std:g} -> {out}{SUFFIX}")
+    return Record(out.name, degradation, measurement_psnr=shown.psnr)
 
 
 def _note_earlier(folder: Path, files: Mapping[str, Path]) -> None:
