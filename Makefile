@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DEEPINV := .venv-deepinv
 DATA ?= src/flashdiffusion/assets/portrait.png
 
-.PHONY: setup demo test check clean test-deepinv deepinv-table
+.PHONY: setup demo docs notebooks test check clean test-deepinv deepinv-table
 
 setup: $(STAMP)
 
@@ -18,6 +18,14 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/flashdiffusion demo --out demo
+
+# Into site/, which can be read from disk: no server, no network.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "open site/index.html"
+
+notebooks: $(STAMP)
+	$(BIN)/python docs/notebooks/execute.py
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -40,4 +48,4 @@ deepinv-table: $(DEEPINV)/.installed
 	$(DEEPINV)/bin/python benchmarks/deepinverse.py --data $(DATA)
 
 clean:
-	rm -rf $(DEEPINV) $(VENV) demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(DEEPINV) $(VENV) demo site .pytest_cache .mypy_cache .ruff_cache

@@ -9,7 +9,6 @@ import shutil
 import sys
 import tarfile
 import types
-from contextlib import nullcontext
 from importlib.resources import files
 from pathlib import Path
 
@@ -22,7 +21,6 @@ import published.original as original
 from conftest import smooth_image
 from flashdiffusion import model
 from flashdiffusion.data.named import DATA
-from flashdiffusion.engine import cost
 from flashdiffusion.methods import SOLVERS
 from flashdiffusion.metrics.registry import METRICS
 from flashdiffusion.model import PHOTOGRAPHS
@@ -30,18 +28,19 @@ from flashdiffusion.physics import PHYSICS, TASKS, KernelWizard
 from flashdiffusion.plugins import LOADED
 from flashdiffusion.priors import DistilledDecoder, LatentPrior, save_component
 from flashdiffusion.published import load_published
-from flashdiffusion.schedule import NoiseSchedule
-from flashdiffusion.solvers import consistency
 from flashdiffusion.solvers.registry import STARTS
 from lpips_weights import lpips_weights, package_weights
 from pages import COMMANDS, DOCS, NAMES, ROOT, arguments_of, blocks, lines_of, without_plugins
+from shortened import shorten
 
 SIDE = 32
 # Commands that are tried at small size by their own tests.
 DEAR = {"demo", "reproduce", "train"}
 # Lines behind figures: of hundreds of images, with the scripts and data of the one who measured.
 FIGURES = {"docs/results.md", "docs/performance.md", "benchmarks/README.md", "CHANGELOG.md"}
-ELSEWHERE = ("--engine ray", "accelerate launch", "deepinv", "run_on_ray")
+# Its lines are those of other pages, beside the paper's words.
+AGAIN = {"docs/paper.md"}
+ELSEWHERE = ("--engine ray", "runs/pixel", "accelerate launch", "deepinv", "run_on_ray")
 QUICK = {
     "--limit": "2",
     "--max-nfe": "50",
@@ -57,13 +56,21 @@ SMALL = {"faces-128": "tiny", "faces-128-cpu": "tiny", "photos": "tiny-photos", 
 def _runs(page: str, line: str) -> bool:
     """Whether a line is run, and not parsed alone."""
     arguments = arguments_of(line)
-    if arguments is None or page in FIGURES or page.startswith("src/") or any(one in line for one in ELSEWHERE):
+    if arguments is None or page in FIGURES | AGAIN or page.startswith("src/") or any(one in line for one in ELSEWHERE):
         return False
     command = without_plugins(arguments)[1][0]
     return "--help" not in arguments and (command not in DEAR or page == "docs/tutorials/train.md")
 
 
-RUN = [name for name, page in NAMES.items() if any(_runs(name, line) for line in lines_of(page))]
+def _to_run(name: str) -> list[str]:
+    """Lines of a page that are run; of the README those that are no other page's."""
+    others = (
+        [] if name != "README.md" else [line for other in NAMES if other != name for line in lines_of(NAMES[other])]
+    )
+    return [line for line in lines_of(NAMES[name]) if _runs(name, line) and line not in others]
+
+
+RUN = [name for name in NAMES if _to_run(name)]
 CODE = [name for name, page in NAMES.items() if blocks(page, "python") and name != "docs/quick-start.md"]
 
 
@@ -159,7 +166,8 @@ def here(belongings, tmp_path, monkeypatch, tiny_model, tiny_photos):
     monkeypatch.syspath_prepend(str(place))
     embedded = {"faces-128": tiny_model, PHOTOGRAPHS: tiny_photos}
     monkeypatch.setattr(model, "_embedded", lambda source: embedded.get(model.embedded_name(source) or ""))
-    _shorten(monkeypatch)
+    monkeypatch.setattr(model.Model, "_load", classmethod(_loaded_once))
+    shorten(monkeypatch)
     tables = (PHYSICS, TASKS, SOLVERS, STARTS, METRICS, DATA, LOADED)
     before = [dict(table) for table in tables]
     yield place
@@ -168,15 +176,18 @@ def here(belongings, tmp_path, monkeypatch, tiny_model, tiny_photos):
         table.update(kept)
 
 
-def _shorten(monkeypatch):
-    """Two steps where there would be many, one iteration of each fit, and nobody counts the arithmetic."""
-    whole, geometric, fit = NoiseSchedule.grid, NoiseSchedule.geometric, consistency.least_squares
-    monkeypatch.setattr(NoiseSchedule, "grid", lambda schedule, steps=None: whole(schedule, 2))
-    monkeypatch.setattr(NoiseSchedule, "geometric", lambda schedule, steps, lowest: geometric(schedule, 2, lowest))
-    monkeypatch.setattr(
-        consistency, "least_squares", lambda A, At, y, iterations, *rest, **more: fit(A, At, y, 1, *rest, **more)
-    )
-    monkeypatch.setattr(cost, "FlopCounter", lambda: nullcontext(types.SimpleNamespace(gflop=1.0)))
+_load = model.Model._load.__func__
+_LOADED: dict[tuple[type, str], model.Model] = {}
+
+
+def _loaded_once(cls, source, revision):
+    """Load as usual; an embedded model once for all pages."""
+    name = model.embedded_name(source)
+    if name is None:
+        return _load(cls, source, revision)
+    if (cls, name) not in _LOADED:
+        _LOADED[cls, name] = _load(cls, source, revision)
+    return _LOADED[cls, name]
 
 
 def _write_files(page):
@@ -219,13 +230,12 @@ def _small(arguments):
 @pytest.mark.parametrize("name", RUN)
 def test_commands_run(name, here, flash):
     _write_files(NAMES[name])
-    assert flash("degrade", "photo.jpg", "photo.png", "--out", "measured").code == 0
-    for line in lines_of(NAMES[name]):
-        if _runs(name, line):
-            arguments = _small(arguments_of(line))
-            _prepare(arguments)
-            ended = flash(*arguments)
-            assert ended.code == 0, f"{line}\n{' '.join(arguments)}\n{ended.out}{ended.err}"
+    assert flash("degrade", "photo.png", "--out", "measured").code == 0
+    for line in _to_run(name):
+        arguments = _small(arguments_of(line))
+        _prepare(arguments)
+        ended = flash(*arguments)
+        assert ended.code == 0, f"{line}\n{' '.join(arguments)}\n{ended.out}{ended.err}"
 
 
 def _prepare(arguments):
@@ -266,7 +276,7 @@ def started(belongings, tiny_model, tmp_path_factory):
     names: dict[str, object] = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(belongings)
-        _shorten(patch)
+        shorten(patch)
         patch.setattr(model, "_embedded", lambda source: tiny_model)
         for block in blocks(DOCS / "quick-start.md", "python"):
             _run(block, names)
