@@ -275,7 +275,7 @@ def parse_method(text: str, others: Sequence[str] = ()) -> tuple[str, str]:
     name = text.lower().replace(" ", "")
     name = _ALIASES.get(name, name)
     if name not in (known := methods()):
-        raise unknown_name("method", text, [*known, *_ALIASES, *others], "the table in README.md")
+        raise unknown_name("method", text, [*known, *_ALIASES, *others], "the table in docs/methods.md")
     if name in (alone := _alone()):
         return alone[name]
     start, parenthesis, solver = name.rstrip(")").partition("(")

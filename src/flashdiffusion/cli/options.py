@@ -227,7 +227,7 @@ class RunOptions:
 
     resume: Resume = False
     max_in_flight: MaxInFlight = None
-    engine: Annotated[str, option("local: this process. ray: workers, docs/scale.md.", panel=RUN)] = "local"
+    engine: Annotated[str, option("local: this process. ray: workers, docs/ray.md.", panel=RUN)] = "local"
     workers: Annotated[
         int | None, option("With --engine ray; default: one per GPU, or per CPU without.", panel=RUN)
     ] = None
