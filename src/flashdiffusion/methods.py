@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flashdiffusion.errors import NAMED, InputError, UnsuitedError, check_name, unknown_name
-from flashdiffusion.priors import DistilledDecoder, IdentityAutoencoder, LatentPrior
+from flashdiffusion.priors import DistilledDecoder, IdentityAutoencoder, LatentPrior, TinyDecoder
 from flashdiffusion.regression import Regressor
 from flashdiffusion.schedule import LOWEST
 from flashdiffusion.severity import SeverityEncoder
@@ -220,7 +220,7 @@ def tuning_grid(start: str, solver: str) -> dict[str, list[Any]]:
 
 
 def make_solver(
-    name: str, prior: LatentPrior, settings: Mapping[str, Any], distilled: DistilledDecoder | None = None
+    name: str, prior: LatentPrior, settings: Mapping[str, Any], distilled: DistilledDecoder | TinyDecoder | None = None
 ) -> Solver:
     """Build the solver of that name.
 
@@ -255,7 +255,7 @@ def make_start(
     encoder: SeverityEncoder | None,
     settings: Mapping[str, Any],
     regressor: Regressor | None = None,
-    distilled: DistilledDecoder | None = None,
+    distilled: DistilledDecoder | TinyDecoder | None = None,
 ) -> StartRule:
     """Build the start rule of that name.
 

@@ -13,6 +13,7 @@ from flashdiffusion.errors import InputError, check_name
 
 if TYPE_CHECKING:
     from flashdiffusion.jobs import ModelChoice
+    from flashdiffusion.priors import Conditions
 
 SETTINGS = "Settings of the method; default: the model's own (presets.json)"
 RUN = "The run"
@@ -121,6 +122,26 @@ class ModelOptions:
     ] = None
     device: Annotated[str | None, option("Torch device, e.g. cuda; default: cuda if there is one.")] = None
     precision: Annotated[str, option("Precision of the networks: float32, bfloat16 or float16.", panel=RUN)] = "float32"
+    prompt: Annotated[
+        str | None, option("What the images show, for a model that is given text, such as Stable Diffusion.", panel=RUN)
+    ] = None
+    negative_prompt: Annotated[str | None, option("What they do not show; with --guidance-scale.", panel=RUN)] = None
+    guidance_scale: Annotated[
+        float | None,
+        option("How strongly the prompt or class guides; 1, the default, is off and costs half.", panel=RUN),
+    ] = None
+    class_label: Annotated[
+        int | None, option("Number of the class that the images show, for a model of classes (DiT).", panel=RUN)
+    ] = None
+
+    @property
+    def conditions(self) -> "Conditions | None":
+        """What a conditional model is told, None if nothing is given; raises InputError for what it cannot be."""
+        from flashdiffusion.priors import Conditions
+
+        names = ("prompt", "negative_prompt", "guidance_scale", "class_label")
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return Conditions(**given) if given else None
 
     def choice(
         self, regressor: str | None = None, compile: str | None = None, told: str | None = None
@@ -128,7 +149,7 @@ class ModelOptions:
         """What opens the model."""
         from flashdiffusion.jobs import ModelChoice
 
-        return ModelChoice(self.model, self.device, self.precision, regressor, compile, told)
+        return ModelChoice(self.model, self.device, self.precision, regressor, compile, told, self.conditions)
 
     @property
     def name(self) -> str:
@@ -153,7 +174,8 @@ class ModelOptions:
 
         known = embedded_name(self.model)
         own = "embedded" if known == DEFAULT_MODEL else self.model if known is None else EMBEDDED_PREFIX + known
-        return {"model": own, "precision": self.precision, "regressor": regressor}
+        told = {} if self.conditions is None else {"conditions": self.conditions.given}
+        return {"model": own, "precision": self.precision, "regressor": regressor} | told
 
 
 @dataclass(frozen=True)
