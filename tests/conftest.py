@@ -83,6 +83,16 @@ def tiny_photos(tmp_path_factory, image_folder) -> Path:
     return out
 
 
+@pytest.fixture(scope="session")
+def local_folder(tmp_path_factory) -> Path:
+    """The model of `local_model` as a folder that any process can load."""
+    from local_model import local_pipeline
+
+    folder = tmp_path_factory.mktemp("local") / "model"
+    local_pipeline().save_pretrained(folder)
+    return folder
+
+
 @dataclass(frozen=True)
 class Run:
     """How a command ended."""

@@ -33,6 +33,9 @@ ORDER = [
     "experiments",
     "reports",
     "training",
+    "client",
+    "service",
+    "app",
     "cli",
 ]
 

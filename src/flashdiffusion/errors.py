@@ -19,6 +19,10 @@ class SizeError(InputError):
     """Images of a size that the model cannot take."""
 
 
+class AreaError(InputError):
+    """Images of more pixels than are allowed."""
+
+
 class UnsuitedError(InputError):
     """A method that a task, or a model, cannot have."""
 
@@ -93,6 +97,15 @@ def blamed_on(source: object, kind: type[InputError] = CheckpointError) -> Itera
         raise
     except Exception as error:  # other libraries raise many kinds, RecursionError and MemoryError among them
         raise kind(f"{source}: {brief(error)}") from error
+
+
+@contextmanager
+def read_as(what: str) -> Iterator[None]:
+    """Let an InputError of a file that is read in the block say what it is read as, such as a mask."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(f"{what}: {error}") from error
 
 
 # What allocators, cuBLAS and cuDNN say; torch has a class of its own for its GPU allocator alone.

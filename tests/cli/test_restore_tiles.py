@@ -62,6 +62,8 @@ def test_a_picture_is_restored_in_tiles(flash, tmp_path, pictures, model):
     shape = len(tiles["rows"]), len(tiles["columns"])
     assert min(shape) > 1 and all(np.shape(tiles[key]) == shape for key in ("severity", "start_step", "nfe"))
     assert [path.name for path in (tmp_path / "maps" / "steps").iterdir()] == ["large.png"]
+    with Image.open(tmp_path / "maps" / "steps" / "large.png") as picture:
+        assert "from 0 (dark blue) to 100 or more (yellow)" in picture.text["Description"]
     for key in ("consistency", "ssim"):
         assert after["large"][key] == pytest.approx(before["large"][key], rel=1e-3)
     ended = flash("restore", pictures, *options, "--out", tiled, "--tile", 48, "--resume")
@@ -138,13 +140,13 @@ def test_a_tile_that_is_none_is_refused(flash, tmp_path, pictures, model):
 def test_a_large_picture_does_not_wait_for_those_read_with_it(pictures, model):
     job = RestoreJob(ModelChoice(str(model), "cpu"), "ae", "gaussian-blur:std=1", tile=64, max_in_flight=1)
     worker, read = job.open(), []
-    wrapped = worker._read
+    wrapped = worker.read
 
     def counted(item):
         read.append(item.name)
         return wrapped(item)
 
-    worker._read = counted
+    worker.read = counted
     batches = worker._batches([Item(n, f"{n}", str(pictures / "large.png")) for n in range(4)])
     assert len(next(batches).y) == 1 and read == ["0"]
     assert len(list(run_local(job, [Item(0, "a", str(pictures / "large.png"))]))) == 1

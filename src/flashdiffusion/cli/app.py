@@ -20,9 +20,11 @@ from flashdiffusion.cli import (
     report,
     reproduce,
     restore,
+    serve,
     severity,
     train,
     tune,
+    web_app,
 )
 from flashdiffusion.cli.command import Command, UsageError, option, with_options
 from flashdiffusion.errors import FlashDiffusionError, UntunedWarning
@@ -30,8 +32,9 @@ from flashdiffusion.plugins import load_plugins
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 experiments = (evaluate, report, reproduce, ordering, calibrate, mine, tune)
-for module in (demo, degrade, restore, severity, *experiments, train, convert):
-    app.command(name=module.__name__.rsplit(".", 1)[-1], cls=Command)(with_options(module.command))
+for module in (demo, web_app, degrade, restore, severity, *experiments, train, convert, serve):
+    name = getattr(module, "NAME", module.__name__.rsplit(".", 1)[-1])
+    app.command(name=name, cls=Command)(with_options(module.command))
 
 
 def _version(wanted: bool) -> None:

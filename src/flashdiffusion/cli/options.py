@@ -41,8 +41,22 @@ Tile = Annotated[
     ),
 ]
 Seed = Annotated[int, option("Seed of everything random.")]
-NoiseStd = Annotated[float, option("Noise standard deviation on the [0, 1] scale.")]
-AUTO = "auto"
+AUTO = "auto"  # as `jobs.parse` reads it
+
+
+def _added_noise(value: str | float) -> float:
+    """σ_y of noise that is added; refuses what is no number."""
+    try:
+        return float(value)
+    except ValueError as error:
+        why = f": noise is added here; {AUTO}, of restore and severity, estimates what is in an image"
+        given = str(value).strip().lower()
+        raise typer.BadParameter(f"{value!r}; expected a number from 0 to 1{why if given == AUTO else ''}") from error
+
+
+NoiseStd = Annotated[
+    float, option("Noise standard deviation on the [0, 1] scale.", parser=_added_noise, metavar="FLOAT")
+]
 NoiseStdOrAuto = Annotated[
     str | None,
     option(
@@ -95,17 +109,16 @@ Lpips = Annotated[
 TaskName = Annotated[str, option("Task, e.g. gaussian-blur or random-inpainting.")]
 
 
+_MODEL = "faces-128 or photos, which are embedded; or a model's folder, or its hub id."
+
+
 @dataclass(frozen=True)
 class ModelOptions:
     """The model, and how it runs."""
 
     model: Annotated[
         str | None,
-        option(
-            "Model folder or hub id, or an embedded model: faces-128 or photos. Default: faces-128; of restore and "
-            "severity photos, but with --fit.",
-            show_default=False,
-        ),
+        option(f"{_MODEL} Default: faces-128.", metavar="NAME|FOLDER", show_default=False),
     ] = None
     device: Annotated[str | None, option("Torch device, e.g. cuda; default: cuda if there is one.")] = None
     precision: Annotated[str, option("Precision of the networks: float32, bfloat16 or float16.", panel=RUN)] = "float32"
@@ -145,16 +158,6 @@ class ModelOptions:
 
         return embedded_name(self.model) or str(self.model)
 
-    def of_pictures(self, fit: bool = False) -> "ModelOptions":
-        """The same, with the embedded model of photographs if none is given, as pictures may be of any size.
-
-        Args:
-            fit: whether images are brought to a model's own size, which that one has not.
-        """
-        from flashdiffusion.model import EMBEDDED_PREFIX, PHOTOGRAPHS
-
-        return replace(self, model=EMBEDDED_PREFIX + PHOTOGRAPHS) if self.model is None and not fit else self
-
     def folder_to_save(self) -> Path:
         """The folder that --save writes into; raises InputError if the model is in none."""
         if self.model is None or not Path(self.model).is_dir():
@@ -173,6 +176,26 @@ class ModelOptions:
         own = "embedded" if known == DEFAULT_MODEL else self.model if known is None else EMBEDDED_PREFIX + known
         told = {} if self.conditions is None else {"conditions": self.conditions.given}
         return {"model": own, "precision": self.precision, "regressor": regressor} | told
+
+
+@dataclass(frozen=True)
+class PictureModelOptions(ModelOptions):
+    """The model of pictures that may be of any size."""
+
+    model: Annotated[
+        str | None,
+        option(f"{_MODEL} Default: photos; with --fit faces-128.", metavar="NAME|FOLDER", show_default=False),
+    ] = None
+
+    def chosen(self, fit: bool) -> "PictureModelOptions":
+        """The same, with the embedded model of photographs if none is given.
+
+        Args:
+            fit: whether images are brought to a model's own size, which that one has not.
+        """
+        from flashdiffusion.model import EMBEDDED_PREFIX, PHOTOGRAPHS
+
+        return replace(self, model=EMBEDDED_PREFIX + PHOTOGRAPHS) if self.model is None and not fit else self
 
 
 @dataclass(frozen=True)
@@ -226,7 +249,7 @@ class RunOptions:
 
     resume: Resume = False
     max_in_flight: MaxInFlight = None
-    engine: Annotated[str, option("local: this process. ray: workers, docs/scale.md.", panel=RUN)] = "local"
+    engine: Annotated[str, option("local: this process. ray: workers, docs/ray.md.", panel=RUN)] = "local"
     workers: Annotated[
         int | None, option("With --engine ray; default: one per GPU, or per CPU without.", panel=RUN)
     ] = None
@@ -304,6 +327,11 @@ class _MethodOptions(_SettingOptions):
         return self._wanted if self._wanted == BOUND else method_name(*parse_method(self._wanted))
 
     @property
+    def by_default(self) -> bool:
+        """Whether neither a method nor a setting was given."""
+        return self.method is None and not self.given
+
+    @property
     def label(self) -> str:
         """The method and the settings that were given with its name, as it can be given again."""
         from flashdiffusion.methods import split_method
@@ -314,9 +342,9 @@ class _MethodOptions(_SettingOptions):
 
     @property
     def _wanted(self) -> str:
-        from flashdiffusion.methods import default_solver, method_name, split_method
+        from flashdiffusion.methods import named_method
 
-        return split_method(self.method or "")[0] or method_name("flash", default_solver("flash", self.given))
+        return named_method(self.method, self.given)
 
     @property
     def given(self) -> dict[str, Any]:
@@ -385,16 +413,6 @@ class _MethodsOptions(_SettingOptions):
         if twice := {label for label in labels if labels.count(label) > 1}:
             raise InputError(f"method {', '.join(sorted(twice))} is given twice; expected each once")
         return found
-
-
-def noise_level(text: str | None) -> float | None:
-    """σ_y as given, 0.05 if it is not; None if it is to be estimated. Raises InputError for what is no number."""
-    if text is None:
-        return 0.05
-    try:
-        return None if text.strip().lower() == AUTO else float(text)
-    except ValueError as error:
-        raise InputError(f"noise std is {text!r}; expected a number from 0 to 1, or {AUTO}") from error
 
 
 def setting_of(text: str) -> str:

@@ -1,27 +1,44 @@
 """Measurement files and images that came degraded, read with their physics."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from flashdiffusion.data import Kind, MeasurementFile, Picture, read_picture
-from flashdiffusion.data.arrays import ARRAYS, read_rounded
+from flashdiffusion.data.arrays import ARRAYS, read_rounded, shape_of
+from flashdiffusion.data.decoding import size_of
 from flashdiffusion.data.measurements import SUFFIX
 from flashdiffusion.engine.tiling import Tiling, tiling_of
-from flashdiffusion.errors import InputError, SizeError, sized
+from flashdiffusion.errors import AreaError, InputError, SizeError, read_as, sized
 from flashdiffusion.jobs.job import Item
-from flashdiffusion.jobs.parse import parse_physics, says_noise, takes_alpha
+from flashdiffusion.jobs.parse import (
+    check_files,
+    drawn_by,
+    parse_physics,
+    read_physics,
+    reads_mask,
+    says_noise,
+    takes_alpha,
+)
 from flashdiffusion.jobs.tiles import InTiles
-from flashdiffusion.physics import PHYSICS, BatchedPhysics, BlurKernelSpace, Window, estimate_noise_std
+from flashdiffusion.physics import JPEG, PHYSICS, BatchedPhysics, BlurKernelSpace, Window, estimate_noise_std
+from flashdiffusion.physics.jpeg import quality_of, rounding_std
 from flashdiffusion.pipeline import FlashPipeline
-from flashdiffusion.pipeline.inputs import as_measurements, doubts
+from flashdiffusion.pipeline.inputs import as_measurements, doubts, lost_share
 from flashdiffusion.seeds import image_generator
 from flashdiffusion.solvers import Problem
 from flashdiffusion.solvers.rows import Unknown
 
 FEWEST, LONGEST = 4, 8  # of images that are worth cropping: pixels of the shorter side, and times it of the longer
+ROUNDED = (
+    "are JPEG files, whose compression hides noise: what it may round away is taken for noise too, unless --physics "
+    "has +jpeg:quality=Q"
+)
+MASKED = "lose pixels where their mask is dark"
 Note = Callable[[str], None]
 Read = tuple[Tensor, BatchedPhysics | None]  # y (1, ...) and its physics, if known
 
@@ -44,7 +61,8 @@ def read_truth(path: Path, size: tuple[int, int], fitted: bool, unit: int, note:
     Raises:
         InputError: it cannot be read, or has another size.
     """
-    picture = read_noted(path, note)
+    with read_as("true image"):
+        picture = read_noted(path, note)
     if fitted:
         return picture.fitted(*size).values[None]
     check_size(path, picture.size, size, unit)
@@ -79,6 +97,7 @@ class Reader:
         needed: refuse an image whose physics is not known.
         tile: side in pixels of the tiles that pictures are restored in, see `Model.tile_for`: these are not padded, and
             a tile of them is checked.
+        most: pixels that an image or its result may have; others are refused before they are decoded.
 
     Raises:
         InputError: `fit`, and the model does not say its size; noise that is to be estimated, and `physics` says it.
@@ -93,6 +112,7 @@ class Reader:
         fit: bool = False,
         needed: bool = False,
         tile: int | None = 0,
+        most: int | None = None,
     ) -> None:
         if fit and pipeline.sample_size is None:
             raise InputError(
@@ -102,7 +122,7 @@ class Reader:
         if noise_std is None and physics is not None:
             check_estimable(physics)
         self.pipeline, self.physics, self.noise_std, self.seed = pipeline, physics, noise_std, seed
-        self.fit, self.needed, self.tile = fit, needed, tile
+        self.fit, self.needed, self.tile, self.most = fit, needed, tile, most
         self._sizes: dict[tuple[int, int], tuple[int, int]] = {}  # that images are fitted to, by their own
 
     def __call__(self, item: Item) -> Problem:
@@ -113,10 +133,13 @@ class Reader:
         """
         path = Path(item.path)
         try:
+            check_undecoded(path, self.most)
             if path.suffix == SUFFIX:
                 y, physics = self._measurement(path, item)
             else:
                 y, physics = self._image(path, item) if is_image(path) else self._array(path, item)
+            side = 1 if physics is None else physics.pixel_size
+            check_area((side * y.shape[-2], side * y.shape[-1]), self.most, path, "its result has")
             problem = Problem(y) if physics is None else Problem(y, physics)
             tiling = tiling_of(y, problem.physics, self.pipeline, self.tile)
             if isinstance(tiling, Tiling):
@@ -131,6 +154,8 @@ class Reader:
             checked.measure(checked.image)  # raises if it fits no y of this shape
         for text in doubts(problem.y, problem.physics):
             item.note(f"{path}: {text}")
+        if path.suffix != SUFFIX and self.physics is not None and reads_mask(self.physics):
+            item.shared = {**item.shared, MASKED: f"{path}, {lost_share(problem.physics, problem.y):.0%} of it"}
         return problem
 
     def fit_helps(self, path: Path, size: tuple[int, int]) -> bool:
@@ -164,8 +189,18 @@ class Reader:
         y = picture.values[None]
         if self.noise_std is None:
             item.noise_std = estimated(y, physics, picture.kind.bits)
+            table = picture.quantisation
+            told = [] if self.physics is None else [one.name for one in read_physics(self.physics)]
+            if table is not None and JPEG.name not in told:
+                self._take_rounding(item, table)
             physics = self._physics_of(item.name, size, path, original, item.noise_std)
         return y, physics
+
+    def _take_rounding(self, item: Item, table: Sequence[int]) -> None:
+        """Take what a JPEG file was rounded to for noise, which compression took away; notes it on the item."""
+        item.noise_std = min(1.0, math.hypot(item.noise_std or 0.0, rounding_std(table)))
+        which = f"{item.path}, of quality about {quality_of(table)}: {item.noise_std:.2g}"
+        item.shared = {**item.shared, ROUNDED: which}
 
     def _array(self, path: Path, item: Item) -> Read:
         array, bits = read_rounded(path)
@@ -222,6 +257,48 @@ def check_estimable(physics: str) -> None:
     """Raise InputError if noise is to be estimated, and `physics` as on the command line says it."""
     if says_noise(physics):
         raise InputError(f"noise std is auto, and {physics} says it too; expected one of them: leave out noise_std=")
+
+
+def check_physics(physics: str, noise_std: float | None, files: Sequence[Path], seed: int = 0) -> None:
+    """Raise InputError unless images and arrays can be restored for what is known of their damage.
+
+    Args:
+        physics, noise_std: see `Reader`.
+        files: these, of which each has its own in every folder that the physics names.
+        seed: of what the physics draws at random.
+    """
+    check_files(physics, files)
+    if noise_std is None:
+        check_estimable(physics)
+    first = files[0] if files else None
+    probe = parse_physics(physics, (1, 1), image_generator(seed, ""), noise_std or 0.0, first)
+    if files and (unknown := drawn_by(physics)):
+        raise InputError(f"to restore an image one must know {unknown}")
+    if not probe.gives_images and (images := [path for path in files if is_image(path)]):
+        raise InputError(
+            f"{images[0]} is an image, which {physics} does not give: it needs a measurement file that "
+            "`flashdiffusion degrade` wrote, or an array (.npy, .npz, .pt, .mat)"
+        )
+
+
+def check_area(size: tuple[int, ...], most: int | None, path: Path, what: str = "it has") -> None:
+    """Raise AreaError if an image of this height and width has more than so many pixels; None for no limit."""
+    height, width = size[-2:]
+    if most is not None and height * width > most:
+        raise AreaError(
+            f"{path} is too large: {what} {height * width / 1e6:.3g} megapixels; expected at most {most / 1e6:.3g}"
+        )
+
+
+def check_undecoded(path: Path, most: int | None) -> None:
+    """Raise AreaError as `check_area`, of an image or array that is not decoded yet; one that is neither passes."""
+    if most is None or path.suffix == SUFFIX:
+        return
+    size: tuple[int, ...] = (0, 0)
+    with suppress(InputError):  # what is wrong with it is said where it is read
+        # An array may be (H, W, 3); one that takes as much room as an image of that area is as large.
+        size = size_of(path) if is_image(path) else (1, math.prod(shape_of(path)) // 3)
+    check_area(size, most, path)
 
 
 def estimated(y: Tensor, physics: BatchedPhysics | None, bits: int | None) -> float:

@@ -1,0 +1,65 @@
+"""From `flashdiffusion app` to the page, and to a restored portrait: `python benchmarks/app.py --out FILE`.
+
+Each run is a fresh process, served on this machine, and asked over HTTP as the browser asks.
+"""
+
+import argparse
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from flashdiffusion.app.choice import DEFAULT
+from flashdiffusion.app.clicks import NONE, example
+from flashdiffusion.app.damages import DAMAGES, FACES
+from flashdiffusion.data import write_json
+from flashdiffusion.jobs.records import made_by
+
+
+def one_run() -> dict[str, float]:
+    """Seconds from the command to the page, and to the result; what Gradio's client takes to be imported apart."""
+    from gradio_client import Client
+
+    blur = DAMAGES["blur"]
+    began = time.perf_counter()
+    command = [sys.executable, "-m", "flashdiffusion", "app", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            address = re.search(r"http://\S+", process.stdout.readline())
+            assert address is not None
+            page = time.perf_counter() - began
+            client = Client(address[0], verbose=False)
+            client.predict(api_name="/ask")
+            fields = (None, FACES, "whole", blur.name, blur.strengths[0].usual, 0, blur.noise_std, False)
+            more = (DEFAULT, NONE, "balanced", 1, 0)
+            told = client.submit(*fields, *more, api_name="/restore")
+            said = [str(told.result()), *map(str, told.outputs())]
+            assert "Done in" in said[0] or "Done in" in said[-1], said[-1]
+            return {"page": page, "restored": time.perf_counter() - began}
+        finally:
+            process.terminate()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--runs", type=int, default=3)
+    given = parser.parse_args()
+    runs = [one_run() for _ in range(given.runs)]
+    seconds = {}
+    for name in runs[0]:
+        times = [one[name] for one in runs]
+        seconds[name] = {"median": statistics.median(times), "min": min(times), "max": max(times)}
+        print(f"{name:10s} {seconds[name]['median']:.1f} s  ({min(times):.1f} to {max(times):.1f})")
+    about = {"picture": example(FACES).name, "model": FACES, "runs": given.runs, "cores": os.cpu_count()}
+    write_json(given.out, made_by(torch.device("cpu"), about | {"load": os.getloadavg()[0], "seconds": seconds}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""A click's work in a thread of its own: it tells how far it is, and ends where it is when it is stopped."""
+
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from queue import Empty, SimpleQueue
+from threading import Event, Lock, Thread
+from typing import Any
+
+from flashdiffusion.errors import FlashDiffusionError, InputError
+
+Tell = Callable[[Any], None]
+FAULT = "This went wrong inside the program, not by your picture; its log says more. Other settings may work."
+
+
+class Stopped(Exception):
+    """Somebody stopped the run."""
+
+
+class Failure(str):
+    """Why a run ended without a result, for the user."""
+
+
+class Run:
+    """Work that is given a function to tell what it has reached, which raises `Stopped` once it is stopped."""
+
+    def __init__(self, work: Callable[[Tell], None]) -> None:
+        self._work, self._told = work, SimpleQueue[Any]()
+        self._stop, self._ended, self._stopped = Event(), Event(), False
+        self._thread = Thread(target=self._do, name="flashdiffusion-app-run", daemon=True)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it was stopped, and so has no result."""
+        return self._stopped
+
+    def stop(self) -> None:
+        """Let the work end at its next word; nothing if it has."""
+        self._stop.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until the work has ended. Whether it has."""
+        return self._ended.wait(seconds)
+
+    def events(self) -> Iterator[Any]:
+        """Start, and give what the work tells, a `Failure` at the end if it fails; leaving off stops it.
+
+        Where the work is faster than who listens, of words of one kind in a row the last is given.
+        """
+        self._thread.start()
+        try:
+            while True:
+                word = self._told.get()
+                while (following := self._next()) is not None and type(following) is type(word):
+                    word = following
+                yield from [one for one in (word, following) if one not in (None, _END)]
+                if _END in (word, following):
+                    return
+        finally:
+            self.stop()
+
+    def _next(self) -> Any:
+        try:
+            return self._told.get_nowait()
+        except Empty:
+            return None
+
+    def _tell(self, word: Any) -> None:
+        if self._stop.is_set():
+            raise Stopped
+        self._told.put(word)
+
+    def _do(self) -> None:
+        try:
+            self._work(self._tell)
+        except Stopped:
+            self._stopped = True
+        except FlashDiffusionError as error:
+            self._told.put(Failure(error))
+        except Exception:  # of one click; others go on
+            traceback.print_exc(file=sys.stderr)
+            self._told.put(Failure(FAULT))
+        finally:
+            self._ended.set()
+            self._told.put(_END)
+
+
+_END = object()
+
+
+class Runs:
+    """The run of each visitor, from when they ask for it: one at a time of each, which they can stop."""
+
+    def __init__(self) -> None:
+        self._waiting, self._own = set[str](), dict[str, Run]()
+        self._lock = Lock()
+
+    def ask(self, visitor: str) -> None:
+        """Put a visitor in line; raises InputError if they are in line, or their run is on its way."""
+        with self._lock:
+            own = self._own.get(visitor)
+            if visitor in self._waiting or (own is not None and not own.wait(0)):
+                raise InputError("your picture is in line, or being restored; wait for it, or press Stop first")
+            self._waiting.add(visitor)
+
+    def begin(self, visitor: str, run: Run) -> Run:
+        """Keep the run of a visitor whose turn it is; raises `Stopped` if they stopped it while they were in line."""
+        with self._lock:
+            if visitor not in self._waiting:
+                raise Stopped
+            self._waiting.remove(visitor)
+            self._own[visitor] = run
+        return run
+
+    def stop(self, visitor: str) -> bool:
+        """Stop a visitor's run, or take them out of the line. Whether there was one."""
+        with self._lock:
+            waited, run = visitor in self._waiting, self._own.pop(visitor, None)
+            self._waiting.discard(visitor)
+        if run is None or run.wait(0):
+            return waited
+        run.stop()
+        return True
+
+    def stop_all(self) -> None:
+        """Stop every run."""
+        for visitor in [*self._own, *self._waiting]:
+            self.stop(visitor)

@@ -1,0 +1,137 @@
+"""The page served: by default to this machine alone, without a word to any other."""
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Thread
+from time import sleep
+from typing import TYPE_CHECKING, Any
+
+from flashdiffusion.app.damages import FACES, PHOTOGRAPHS
+from flashdiffusion.app.limits import MEGA, Limits
+from flashdiffusion.errors import InputError, note
+
+if TYPE_CHECKING:
+    from flashdiffusion.app.restoring import Models
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the page is served. port: 0 for one that is free.
+
+    Raises:
+        InputError: no port.
+    """
+
+    host: str = LOOPBACK[0]
+    port: int = 7860
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port < 2**16:
+            raise InputError(f"port is {self.port}; expected 0 to 65535, 0 for one that is free")
+
+    def taken(self) -> int:
+        """The port, once it is known to be free; raises InputError if it is not, or the host is not this machine's."""
+        try:
+            with socket.socket(socket.AF_INET6 if ":" in self.host else socket.AF_INET) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((self.host, self.port))
+                return int(probe.getsockname()[1])
+        except OSError as error:
+            raise InputError(
+                f"{self.host}:{self.port} cannot be served: {error.strerror or error}; choose another --port, or --host"
+            ) from error
+
+
+def serve(
+    place: Place, limits: Limits, make_models: "Callable[[], Models]", ready: Callable[[str], None] = print
+) -> None:
+    """Serve the page until it is interrupted.
+
+    Args:
+        make_models: called when models are first needed, so that the page is there before torch is.
+        ready: called with the page's address once it can be opened.
+
+    Raises:
+        InputError: Gradio is not installed, or the place is taken.
+    """
+    port = place.taken()
+    with TemporaryDirectory(prefix="flashdiffusion-app-") as folder, _terminated():
+        page, clicks = _built(Path(folder), limits, make_models)
+        Thread(target=_warm, args=(lambda: clicks.models,), daemon=True, name="models").start()
+        from flashdiffusion.app.page import style, theme
+
+        _, address, _ = page.launch(
+            server_name=place.host,
+            server_port=port,
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            max_file_size=int(limits.megabytes * MEGA),
+            show_error=True,
+            footer_links=[],
+            run_history=False,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            enable_monitoring=False,
+            theme=theme(),
+            css=style(),
+        )
+        try:
+            ready(address)
+            if place.host not in LOOPBACK:
+                note(f"served on {place.host}: whoever reaches this machine can use it, without a password")
+            while True:
+                sleep(3600)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            clicks.runs.stop_all()
+            page.close(verbose=False)
+
+
+def _built(folder: Path, limits: Limits, make_models: "Callable[[], Models]") -> tuple[Any, Any]:
+    """The page and its clicks. What Gradio reads from the environment is set before it is loaded."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_TEMP_DIR"] = str(folder / "gradio")
+    os.environ["HF_HUB_OFFLINE"] = "1"  # the models are embedded
+    try:
+        from flashdiffusion.app.page import build
+    except ImportError as error:
+        if (error.name or "").split(".")[0] != "gradio":
+            raise
+        raise InputError('the page needs Gradio: pip install "flashdiffusion[app]"') from error
+    from flashdiffusion.app.clicks import Clicks
+
+    (folder / "runs").mkdir()
+    clicks = Clicks(make_models, limits, folder / "runs")
+    return build(clicks), clicks
+
+
+def _warm(models: "Callable[[], Models]") -> None:
+    """Load the models while the page is looked at."""
+    with suppress(Exception):  # the first click says what is wrong
+        for name in (FACES, PHOTOGRAPHS):
+            models()(name)
+
+
+@contextmanager
+def _terminated() -> Iterator[None]:
+    """End as if interrupted where the process is asked to end, so that its files go."""
+
+    def end(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
