@@ -17,9 +17,10 @@ from flashdiffusion import (
     RandomInpainting,
 )
 from flashdiffusion.data import load_image
-from flashdiffusion.errors import CheckpointError
+from flashdiffusion.errors import CheckpointError, SizeError
 from flashdiffusion.metrics import psnr
 from flashdiffusion.seeds import image_generator
+from flashdiffusion.solvers import Problem
 
 STRENGTHS = [0.5, 1.5, 3.0]
 ASSETS = files("flashdiffusion") / "assets"
@@ -51,6 +52,17 @@ def test_its_card_tells_data_licence_and_command(model, data):
         assert word in card
 
 
+@pytest.mark.parametrize(("model", "least"), [("pipeline", 16), ("photos", 8)])
+@pytest.mark.filterwarnings("ignore:images of 16 x 16 pixels are far from")
+def test_the_least_size_that_is_said_is_taken(request, model, least):
+    pipe = request.getfixturevalue(model)
+    assert f"any from {least} pixels a side" in repr(pipe)
+    small = [torch.full((1, 3, side, side), 0.5) for side in (least, least - 1)]
+    assert pipe(small[0], Denoising(0.1)).images.shape == small[0].shape
+    with pytest.raises(SizeError, match=f"expected at least {least} pixels a side"):
+        pipe.check(Problem(small[1], Denoising(0.1)))
+
+
 def test_no_folder_of_that_name_takes_its_place(tmp_path, monkeypatch):
     for name in ("faces-128", "photos"):
         (tmp_path / name).mkdir()
@@ -79,8 +91,10 @@ def test_restores_the_portrait(pipeline, portrait):
     assert bool((gain > 1).all()), gain.tolist()
     assert bool((result.severity.diff() > 0).all()) and bool((result.nfe.diff() >= 0).all())
     assert int(result.nfe.min()) >= 1 and int(result.nfe.max()) <= 6
-    fine = pipeline(y, GaussianBlur(STRENGTHS), solver="latent-dps", ids=names)
-    assert bool((fine.nfe.diff() > 0).all()) and bool((fine.nfe > 2 * result.nfe).all())
+    ends = [0, 2]
+    blur = GaussianBlur([STRENGTHS[n] for n in ends])
+    fine = pipeline(y[ends], blur, solver="latent-dps", ids=[names[n] for n in ends])
+    assert bool((fine.nfe.diff() > 0).all()) and bool((fine.nfe > 2 * result.nfe[ends]).all())
 
 
 def test_an_image_does_not_depend_on_its_batch(pipeline, portrait):
@@ -153,7 +167,7 @@ def test_a_strong_blur_that_was_told_rightly_is_believed(pipeline, portrait):
     assert not pipeline(y, GaussianBlur(levels)).physics_corrected.any()
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.02, 0.1])
+@pytest.mark.parametrize("noise", [0.0, 0.1])
 def test_a_bare_function_is_as_good_as_one_whose_noise_is_told(pipeline, portrait, noise):
     kernel = torch.full((3, 1, 1, 9), 1 / 9)
 
@@ -174,7 +188,7 @@ def test_a_function_that_dims_is_undone(pipeline, portrait):
 def test_what_an_inverted_start_costs_does_not_depend_on_its_batch(pipeline, portrait):
     """Each image takes a number of evaluations of its own to reach its start."""
     y = torch.cat([GaussianBlur([s])(portrait, image_generator(0, str(s))) for s in (0.5, 3.0)])
-    options = {"method": "inversion(prior)", "steps": 200}
+    options = {"method": "inversion(prior)", "steps": 60}
     together = pipeline(y, GaussianBlur([0.5, 3.0]), **options)
     alone = [pipeline(y[[n]], GaussianBlur([s]), **options) for n, s in enumerate((0.5, 3.0))]
     assert together.nfe[0] < together.nfe[1]

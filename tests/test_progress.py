@@ -71,6 +71,13 @@ def test_what_is_measured_is_counted(capsys, every):
     assert [line.partition(", ")[0] for line in lines] == [f"flashdiffusion: measuring: {n} of 3 images" for n in "123"]
 
 
+def test_what_an_earlier_run_did_is_no_measure_of_time(capsys, every):
+    times = iter([0.0, 10.0])
+    with Display("training", "%", clock=lambda: next(times), share=0.5) as display:
+        display.show(Done(75, 100, "step 9", 0.75, "loss 1"))
+    assert capsys.readouterr().err == "flashdiffusion: training: step 9, 10 s, about 10 s left\n"
+
+
 def _picture(size):
     return torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
 
@@ -158,3 +165,19 @@ def test_short_runs_say_nothing(flash, tmp_path, image_folder, tiny_model):
     options = ("--physics", "gaussian-blur:std=1", "--model", tiny_model, "--device", "cpu")
     ended = flash("restore", image_folder / "image-00.png", *options, "--out", tmp_path / "out")
     assert ended.code == 0 and "restoring:" not in ended.err
+
+
+def test_samples_are_parts_of_images():
+    batch = Batch(["a"], _picture((24, 24)), Denoising(0.1), Settings(steps=3), samples=4)
+    told, given = _stream([batch, Batch(["b"], _picture((24, 24)), Denoising(0.1), Settings(steps=3))], 2)
+    assert given == 5 and told[-1].text == "2 of 2 images" and told[-1].share == pytest.approx(1)
+    assert {one.text for one in told} == {f"{n} of 2 images" for n in range(3)}
+
+
+def test_tiles_that_a_failed_picture_is_not_cut_into_are_not_waited_for():
+    bad = _picture((92, 240))
+    bad[:, :, :40, :40] = torch.nan  # its first tile has no start
+    named = {"bad": bad, "good": _picture((24, 24))}
+    batches = [Batch([name], y, Denoising(0.1), Settings(steps=2)) for name, y in named.items()]
+    told, given = _stream(iter(batches), 2, tile=48, max_in_flight=1)
+    assert given == 2 and told[-1].text == "2 of 2 images" and told[-1].share == pytest.approx(1)

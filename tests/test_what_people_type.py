@@ -11,6 +11,7 @@ from flashdiffusion import Blur, Denoising, FlashPipeline, GaussianBlur, InputEr
 from flashdiffusion.data import load_image
 from flashdiffusion.physics import RandomInpainting
 from flashdiffusion.pipeline import Batch
+from flashdiffusion.pipeline.inputs import doubts
 
 FEW = Settings(eta=0.5, correction=1.0, steps=6)
 ARRAY = (np.random.default_rng(0).random((32, 32, 3)) * 255).round().astype(np.uint8)
@@ -266,14 +267,33 @@ def test_the_other_scale_is_noted(tiny_pipeline):
         tiny_pipeline(noisy, GaussianBlur([1.0], 0.2), settings=FEW)
 
 
-def test_a_mask_that_keeps_nothing_but_black_is_doubted(tiny_pipeline):
+def test_a_size_far_from_the_model_s_is_warned_of_once(tiny_pipeline, blur):
+    pipe, large = FlashPipeline(tiny_pipeline.prior, tiny_pipeline.severity_encoder, 32), TENSOR.repeat(1, 2, 2)
+    pipe(TENSOR, blur, method="ae")
+    pipe(large, blur, method="ae", tile=48)
+    with pytest.warns(
+        UserWarning, match=r"images of 64 x 64 pixels are far from the 32 x 32 pixels that the model was"
+    ):
+        pipe(large, blur, method="ae")
+    pipe(large, blur, method="ae")
+    own = FlashPipeline.from_pretrained()
+    assert own.far_from((128, 100)) is None
+    assert "; photos is for photographs of any size" in str(own.far_from((427, 640)))
+
+
+@pytest.mark.parametrize("colour", [(0.0, 0.0, 0.0), (1.0, 0.0, 1.0)])
+@pytest.mark.parametrize("rest", [0.0, 0.01])  # what compression leaves
+def test_a_mask_that_keeps_nothing_but_holes_is_doubted(colour, rest):
     kept = torch.zeros(32, 32)
     kept[8:] = 1
-    for mask, warns in ((kept, False), (1 - kept, True)):
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            tiny_pipeline(kept * TENSOR, RandomInpainting(mask), settings=FEW)
-        assert any("if the mask marks what was lost, pass 1 - mask" in str(one.message) for one in said) == warns
+    holes = torch.tensor(colour).view(3, 1, 1) + rest * torch.randn(
+        3, 32, 32, generator=torch.Generator().manual_seed(0)
+    )
+    y = torch.where(kept == 1, TENSOR, holes)[None]
+    assert [*doubts(y, RandomInpainting(kept))] == []
+    [said] = doubts(y, RandomInpainting(1 - kept))
+    assert "if the mask marks what was lost, pass 1 - mask" in said
+    assert [*doubts(torch.full_like(y, 0.5), RandomInpainting(kept))] == []  # of which nothing can be told
 
 
 def test_severity_maps_are_beside_the_images_and_saved_as_pictures(tiny_pipeline, blur, tmp_path):

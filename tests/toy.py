@@ -23,7 +23,7 @@ class ToyPrior:
     """The interface of LatentPrior for images (B, 3, H, W) and latents (B, 12, H/2, W/2)."""
 
     factor, channels = 2, 12
-    quantises = False
+    quantises = invertible = False
 
     def __init__(self, scale: float = 0.7, dtype: torch.dtype = torch.float64) -> None:
         self.schedule = NoiseSchedule.from_config(COMPVIS)

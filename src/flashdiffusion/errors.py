@@ -95,6 +95,15 @@ def blamed_on(source: object, kind: type[InputError] = CheckpointError) -> Itera
         raise kind(f"{source}: {brief(error)}") from error
 
 
+@contextmanager
+def read_as(what: str) -> Iterator[None]:
+    """Let an InputError of a file that is read in the block say what it is read as, such as a mask."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(f"{what}: {error}") from error
+
+
 # What allocators, cuBLAS and cuDNN say; torch has a class of its own for its GPU allocator alone.
 _PHRASES = ("can't allocate memory", "out of memory", "alloc_failed")
 

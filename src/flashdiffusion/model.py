@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from flashdiffusion.data import ensure_directory
-from flashdiffusion.errors import CheckpointError, InputError, blamed_on, check_name
+from flashdiffusion.errors import CheckpointError, InputError, blamed_on, check_name, sized
 from flashdiffusion.methods import Settings, check_used, default_solver, make_solver, make_start
 from flashdiffusion.physics import BatchedPhysics
 from flashdiffusion.physics.operator import as_physics
@@ -39,6 +39,7 @@ DEFAULT_MODEL, PHOTOGRAPHS = "faces-128", "photos"
 EMBEDDED, EMBEDDED_PREFIX = (DEFAULT_MODEL, PHOTOGRAPHS), "embedded:"
 # Without a given size, pictures with a side above the first are cut, into tiles of the second, or of so many halos.
 LARGE, TILE, HALOS = 1024, 256, 16
+FAR = 1.5  # shorter side of an image over the model's, or under it, from where the user is told
 # How far noise may carry measurements beyond [0, 1]; images on a 0 to 255 scale lie far outside.
 RANGE = 3.0
 WHITES = (255, 65535)  # what white is in 8 bits and in 16
@@ -188,6 +189,14 @@ class Model:
         networks = [one for one in (self.prior, self.severity_encoder) if one is not None]
         layers = (layer for network in networks for layer in network.modules())
         return any("attention" in type(layer).__name__.lower() for layer in layers)
+
+    def far_from(self, size: tuple[int, int]) -> str | None:
+        """Name the model's own size and what else there is, if images of `size` (H, W) are far from it; else None."""
+        side = self.sample_size
+        if side is None or 1 / FAR <= min(size) / side <= FAR:
+            return None
+        hint = f"; {PHOTOGRAPHS} is for photographs of any size" if self.source == DEFAULT_MODEL else ""
+        return f"far from the {sized(side, side)} that the model was trained on{hint}"
 
     def tile_for(self, size: tuple[int, int], physics: BatchedPhysics | Unknown | None, tile: int | None = None) -> int:
         """Give the side in pixels of the tiles that a picture of `size` (H, W) is restored in; 0 for none.

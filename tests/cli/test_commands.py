@@ -13,6 +13,7 @@ from PIL import Image
 
 from flashdiffusion import FlashPipeline
 from flashdiffusion.data import MeasurementFile, load_image
+from flashdiffusion.severity.picture import LEAST
 
 STEPS = 5
 
@@ -137,6 +138,9 @@ def test_the_same_maps_are_written_by_severity_and_restore(flash, tmp_path, tiny
         assert record["severity"] == pytest.approx(told[record["id"]]["severity"], rel=1e-2)
     for file in (tmp_path / "seen").iterdir():
         seen, started = _pixels(file), _pixels(tmp_path / "started" / file.name)
+        for folder in ("seen", "started"):
+            with Image.open(tmp_path / folder / file.name) as picture:
+                assert f"from {LEAST} or less (dark blue) to 1 or more (yellow)" in picture.text["Description"]
         assert seen.shape == _pixels(tmp_path / "out" / file.name).shape == (32, 32, 3)
         assert np.abs(seen - started).max() <= 4  # a shade: restoring joins images
 
@@ -278,8 +282,8 @@ def test_images_far_from_the_model_s_size_are_noted_together(flash, tmp_path, im
     ended = flash("restore", inputs, *options)
     assert ended.code == 0
     assert ended.err == (
-        "flashdiffusion: note: 3 of 4 images are of sizes far from the 32 x 32 pixels that the model was trained on, "
-        f"at which --fit restores them; first: {inputs / 'b.png'}, 64 x 56 pixels (height x width)\n"
+        "flashdiffusion: note: 3 of 4 images are of sizes far from the 32 x 32 pixels that the model was trained on; "
+        f"--fit restores them at that; first: {inputs / 'b.png'}, 64 x 56 pixels (height x width)\n"
     )
     alone = flash("restore", inputs / "d.png", *options).err
     assert "1 of 1 images" in alone and "d.png, 48 x 16 pixels (height x width)" in alone

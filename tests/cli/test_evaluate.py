@@ -24,9 +24,10 @@ def evaluate(flash, image_folder, tiny_model, tmp_path):
     return run
 
 
-def test_a_folder_holds_every_cell_and_what_they_come_to(evaluate, tmp_path):
+def test_a_folder_holds_every_cell_and_what_they_come_to(evaluate, tmp_path, tiny_model):
     ended = evaluate(*TASKS, *METHODS, "--steps", 10, "--save-images")
     assert ended.code == 0, ended.err
+    assert ended.out.count(f", model {tiny_model}") == 2  # above the table of each task
     out = tmp_path / "out"
     summary = json.loads((out / "summary.json").read_text())
     cells = {(cell["task"], cell["method"]): cell for cell in summary["cells"]}

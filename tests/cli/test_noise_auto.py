@@ -9,6 +9,7 @@ from PIL import Image
 
 from flashdiffusion.data import load_image, save_image
 from flashdiffusion.physics import estimate_noise_std
+from flashdiffusion.physics.jpeg import quality_of, rounding_std
 
 
 @pytest.fixture
@@ -111,3 +112,44 @@ def test_says_what_it_takes(flash, tmp_path, noisy, tiny_model, command):
     more = ("--out", tmp_path / "out") if command == "restore" else ()
     ended = flash(command, *given, *more)
     assert ended.code == 2 and "noise std is 'much'; expected a number from 0 to 1, or auto" in ended.err
+
+
+def test_noise_that_is_not_there_is_said(flash, tmp_path, image_folder):
+    photo = tmp_path / "photo.png"
+    with Image.open(image_folder / "image-00.png") as image:
+        image.resize((64, 64)).save(photo)
+    given = ("restore", photo, "--physics", "denoising", "--out", tmp_path / "out")
+    ended = flash(*given)
+    assert (
+        ended.code == 0 and "1 of 1 images are nearer to their measurements than the noise that was told" in ended.err
+    )
+    assert "1 of 1 images have nothing but noise: --method denoise" in ended.err
+    x = load_image(photo)
+    save_image((x + 0.05 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1), photo)
+    for more in (("--method", "flash(proximal)"), ("--noise-std", "auto", "--method", "denoise")):
+        ended = flash(*given, *more)
+        assert ended.code == 0 and ended.err == ""
+
+
+@pytest.mark.parametrize("quality", [50, 75, 92])
+def test_what_compression_rounds_is_taken_for_noise(flash, tmp_path, image_folder, tiny_model, quality):
+    file = tmp_path / "photo.jpg"
+    with Image.open(image_folder / "image-00.png") as image:
+        image.resize((32, 32)).save(file, quality=quality)
+        image.resize((32, 32)).save(tmp_path / "photo.png")
+    with Image.open(file) as image:
+        table = image.quantization[0]
+    assert quality_of(table) == quality and 0.01 < rounding_std(table) < 0.08
+    given = ("severity", "--noise-std", "auto", "--model", tiny_model, "--json")
+
+    def estimated(*more):
+        ended = flash(*given, *more)
+        assert ended.code == 0, ended.err
+        return json.loads(ended.out)["records"][0]["noise_std"], ended.err
+
+    found, said = estimated(file)
+    assert rounding_std(table) <= found <= rounding_std(table) + 0.02
+    assert "1 of 1 images are JPEG files" in said and f"of quality about {quality}: " in said
+    for other in ((file, "--physics", f"gaussian-blur:std=1+jpeg:quality={quality}"), (tmp_path / "photo.png",)):
+        found, said = estimated(*other)
+        assert found < rounding_std(table) and said == ""

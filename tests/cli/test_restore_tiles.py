@@ -62,6 +62,8 @@ def test_a_picture_is_restored_in_tiles(flash, tmp_path, pictures, model):
     shape = len(tiles["rows"]), len(tiles["columns"])
     assert min(shape) > 1 and all(np.shape(tiles[key]) == shape for key in ("severity", "start_step", "nfe"))
     assert [path.name for path in (tmp_path / "maps" / "steps").iterdir()] == ["large.png"]
+    with Image.open(tmp_path / "maps" / "steps" / "large.png") as picture:
+        assert "from 0 (dark blue) to 100 or more (yellow)" in picture.text["Description"]
     for key in ("consistency", "ssim"):
         assert after["large"][key] == pytest.approx(before["large"][key], rel=1e-3)
     ended = flash("restore", pictures, *options, "--out", tiled, "--tile", 48, "--resume")

@@ -125,7 +125,14 @@ def test_only_missing_and_failed_images_are_restored(restore, stream, measured, 
     assert ended.code == 0 and stream.taken() == ["image-00", "image-02"]
     assert _results(tmp_path) == (NAMES, []) and [r["id"] for r in json.loads(ended.out)["records"]] == NAMES
     assert restore("--resume").code == 0 and stream.taken() == []
-    assert restore().code == 0 and stream.taken() == NAMES, "without --resume, afresh"
+    ended = restore()
+    assert ended.code == 0 and stream.taken() == NAMES, "without --resume, afresh"
+    assert "is replaced" not in ended.err
+    ended = restore(inputs=measured / f"{NAMES[1]}.safetensors")
+    said = f"results.json of an earlier run is replaced: 4 of its 5 images are not among these ({NAMES[0]} the first)"
+    assert ended.code == 0 and ended.err.count(said) == 1 and _results(tmp_path)[0] == [NAMES[1]]
+    other = shutil.copytree(measured, tmp_path / "other") / f"{NAMES[1]}.safetensors"
+    assert "1 of its 1 images are not" in restore(inputs=other).err, "the same name, of another folder"
 
 
 def test_what_a_file_holds_says_whether_it_is_done(restore, stream, measured, tmp_path, monkeypatch):

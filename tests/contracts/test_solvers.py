@@ -61,24 +61,16 @@ def _batch(count: int = COUNT):
 K = torch.tensor([1, 20, 400, 999, 1000])
 
 
-def test_a_batch_equals_its_images_one_by_one(make_solver):
-    solver = make_solver()
-    z, noise, problem = _batch()
-    together = solver.step(z, K, problem, noise)
-    for row in range(COUNT):
-        one = torch.tensor([row])
-        alone = solver.step(z[one], K[one], problem.take(one), noise[one])
-        torch.testing.assert_close(alone.z, together.z[one])
-        torch.testing.assert_close(alone.z0, together.z0[one])
-
-
-def test_permuting_the_batch_permutes_the_result(make_solver):
+def test_a_batch_in_any_order_equals_its_images_one_by_one(make_solver):
     solver = make_solver()
     z, noise, problem = _batch()
     order = torch.tensor([3, 0, 4, 1, 2])
-    together = solver.step(z, K, problem, noise).z
-    permuted = solver.step(z[order], K[order], problem.take(order), noise[order]).z
-    torch.testing.assert_close(permuted, together[order])
+    together = solver.step(z[order], K[order], problem.take(order), noise[order])
+    for place, row in enumerate(order.tolist()):
+        one = torch.tensor([row])
+        alone = solver.step(z[one], K[one], problem.take(one), noise[one])
+        torch.testing.assert_close(alone.z, together.z[[place]])
+        torch.testing.assert_close(alone.z0, together.z0[[place]])
 
 
 def test_finite_at_both_ends_and_detached(make_solver):
@@ -123,23 +115,28 @@ def test_latent_dps_moves_along_the_gradient_of_each_images_own_residual():
     torch.testing.assert_close(free.z - guided.z, eta * expected)
 
 
-@pytest.mark.parametrize("name", [name for name in SOLVERS if name != "prior"])
-def test_guidance_lowers_the_residual(name):
+def _residuals(name):
     z, _, problem = _batch()
-    k = torch.full((COUNT,), 100)
-    residuals = []
-    for solver in ("prior", name):
-        outcomes = sorted(run([started(z, k, problem, SOLVERS[solver](100))]), key=lambda o: o.row)
-        residuals.append(problem.loss(PRIOR.decode(torch.stack([o.z for o in outcomes]))))
-    assert bool((residuals[1] < 0.75 * residuals[0]).all())
+    outcomes = sorted(run([started(z, torch.full((COUNT,), 100), problem, SOLVERS[name](100))]), key=lambda o: o.row)
+    return problem.loss(PRIOR.decode(torch.stack([o.z for o in outcomes])))
+
+
+@pytest.fixture(scope="module")
+def unguided():
+    return _residuals("prior")
+
+
+@pytest.mark.parametrize("name", [name for name in SOLVERS if name != "prior"])
+def test_guidance_lowers_the_residual(unguided, name):
+    assert bool((_residuals(name) < 0.75 * unguided).all())
 
 
 def test_capacity_changes_nothing_and_work_is_counted(make_solver):
     z, _, problem = _batch()
-    k = torch.tensor([3, 40, 7, 0, 22])
+    k = torch.tensor([3, 14, 7, 0, 9])
     results = []
     for max_in_flight in (1, 2, 5):
-        outcomes = sorted(run([started(z, k, problem, make_solver(50))], max_in_flight), key=lambda o: o.row)
+        outcomes = sorted(run([started(z, k, problem, make_solver(20))], max_in_flight), key=lambda o: o.row)
         assert [o.result.nfe for o in outcomes] == k.tolist()
         results.append(outcomes)
     for other in results[1:]:
@@ -148,8 +145,7 @@ def test_capacity_changes_nothing_and_work_is_counted(make_solver):
             assert a.result.gflop == pytest.approx(b.result.gflop, abs=1e-12)
 
 
-@pytest.mark.parametrize("delta", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("steps", [7, 100, 1000])
+@pytest.mark.parametrize(("steps", "delta"), [(7, 1.0), (100, 0.0), (1000, 0.5)])
 def test_any_number_of_steps_and_stochasticity(make_solver, steps, delta):
     z, noise, problem = _batch()
     result = make_solver(steps, delta).step(z, torch.tensor([1, 2, 3, 5, 7]), problem, noise)

@@ -9,6 +9,7 @@ from flashdiffusion.physics import Denoising, GaussianBlur, RandomInpainting
 from flashdiffusion.priors import IdentityAutoencoder, PatchAutoencoder
 from flashdiffusion.solvers import Problem
 from flashdiffusion.solvers.denoised import Denoised
+from local_model import local_pipeline
 from toy import ToyPrior
 
 
@@ -83,3 +84,11 @@ def test_a_photograph_of_any_size_is_denoised_in_one_evaluation(tiny_photos):
     assert restoration.nfe.tolist() == [1, 1]
     alone = pipe(y[1:], physics.take(torch.tensor([1])), method="denoise").images
     torch.testing.assert_close(restoration.images[1:], alone, rtol=0, atol=1e-5)
+
+
+def test_half_precision_changes_a_result_by_little():
+    y, physics = _noisy([0.1], (32, 32))
+    full, half = (local_pipeline().to(dtype=dtype)(y, physics, method="denoise") for dtype in (None, torch.bfloat16))
+    assert half.images.dtype == torch.float32 and not torch.equal(half.images, full.images)
+    torch.testing.assert_close(half.images, full.images, rtol=0, atol=0.05)
+    assert float((half.images - full.images).abs().mean()) < 0.005

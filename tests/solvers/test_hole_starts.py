@@ -5,10 +5,12 @@ import torch
 
 from flashdiffusion import BoxInpainting, GaussianBlur, RandomInpainting
 from flashdiffusion.physics import Compose
-from flashdiffusion.severity import Severity
+from flashdiffusion.priors import PatchAutoencoder
+from flashdiffusion.severity import PatchSeverityEncoder, Severity
 from flashdiffusion.solvers import Problem
 from flashdiffusion.solvers.estimate import in_holes, scaled_by, starting_variance, with_holes
 from flashdiffusion.solvers.holes import find_holes
+from local_model import UNET
 
 SIZE = 96
 
@@ -85,3 +87,20 @@ def test_the_map_is_1_in_a_hole_and_the_image_starts_by_it():
     torch.testing.assert_close(halved.map[0, 0][~inside], 0.5 * severity.map[0, 0][~inside])
     torch.testing.assert_close(halved.var, halved.map.mean(dim=(1, 2, 3)))
     torch.testing.assert_close(starting_variance(halved, holes), torch.tensor([1.0, 0.025]))
+
+
+def test_an_encoder_that_interpolates_has_nothing_filled_for_it():
+    autoencoder = PatchAutoencoder(2)
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    physics = BoxInpainting(8, 8, 16, 16, 0.05)
+    encoder = PatchSeverityEncoder.of(autoencoder, UNET, ["box-inpainting"]).eval()
+    problem = Problem(physics(x), physics)
+    with torch.no_grad():
+        found = problem.severity(encoder)
+        expected = encoder(problem.filled, problem.conditions)
+    assert torch.equal(found.z_hat, expected.z_hat) and torch.equal(found.var, expected.var)
+    fresh = Problem(problem.y, physics)
+    with torch.no_grad():
+        fresh.severity(encoder)
+    assert "filled" not in vars(fresh)
+    assert fresh.shown_to(lambda image, known: None) is fresh.filled

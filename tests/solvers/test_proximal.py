@@ -90,6 +90,19 @@ def test_a_wrong_variance_is_mended_half_the_way(times):
     assert found.factor.tolist() == pytest.approx([times**0.5] * 3, rel=0.15)
 
 
+def test_a_small_residual_does_not_lower_the_variance_of_latents_that_are_pixels(monkeypatch):
+    """An estimate that keeps the pixels that were measured, and errs in the rest."""
+    z, generator = _truth()
+    x, kept = PRIOR.decode(z), (torch.rand(3, 1, 16, 16, generator=generator) < 0.25).double()
+    physics = RandomInpainting(kept, noise_std=0.05)
+    z_hat = PRIOR.encode(x + 0.3 * (1 - kept) * torch.randn(x.shape, generator=generator, dtype=x.dtype))
+    told = torch.full((3, 1, 8, 8), float((z_hat - z).square().mean()), dtype=z.dtype)
+    problem = Problem(physics(x, generator), physics)
+    assert max(Consistency(0.0).tested(z_hat, told, problem, PRIOR).factor) < 0.8
+    monkeypatch.setattr(PRIOR, "invertible", True)
+    assert Consistency(0.0).tested(z_hat, told, problem, PRIOR).factor.tolist() == [1, 1, 1]
+
+
 def test_noise_that_was_not_told_is_found_and_believed():
     z, problem, found = _tested(torch.tensor([0.05, 0.3, 0.05]), 0.05, 0.1, 0.1)
     assert found.excess[[0, 2]].tolist() == [0, 0] and 0.005 < float(found.excess[1]) <= 4 * 0.3**2

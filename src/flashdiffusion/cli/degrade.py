@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flashdiffusion.cli.command import option
-from flashdiffusion.cli.inputs import Failures, keep_inputs, named
+from flashdiffusion.cli.inputs import Failures, SharedNotes, keep_inputs, named
 from flashdiffusion.cli.options import NoiseStd, Out, Physics, Seed
 from flashdiffusion.cli.references import relative_name
 from flashdiffusion.errors import InputError, counted, note, sized
@@ -45,9 +45,10 @@ def command(
     from flashdiffusion.data.measurements import SUFFIX
     from flashdiffusion.jobs.degrading import degraded, physics_maker
     from flashdiffusion.jobs.lock import locked
-    from flashdiffusion.jobs.parse import takes_alpha
-    from flashdiffusion.jobs.reading import read_noted
+    from flashdiffusion.jobs.parse import reads_mask, takes_alpha
+    from flashdiffusion.jobs.reading import MASKED, read_noted
     from flashdiffusion.jobs.records import report
+    from flashdiffusion.pipeline.inputs import lost_share
     from flashdiffusion.seeds import image_generator
 
     if size < 0 or size * size > LARGEST_AREA:
@@ -59,23 +60,29 @@ def command(
     files = named(inputs)
     if physics:
         _check(physics, [*files.values()])
-    make_physics(next(iter(files.values())), (1, 1), (1, 1), image_generator(seed, ""))  # refused for all, once
+    like = make_physics(next(iter(files.values())), (1, 1), (1, 1), image_generator(seed, ""))  # refused for all, once
     keep_inputs(files, out, ".png", SUFFIX)
     folder = ensure_directory(out)
     failures, records, opaque = Failures(), [], physics is not None and takes_alpha(physics)
-    cut: list[str] = []
+    masked = physics is not None and reads_mask(physics)
+    cut, shared = list[str](), SharedNotes()
     with locked(folder / "degrade.json"):
         _note_earlier(folder, files)
-        for name, path in files.items():
+        for index, (name, path) in enumerate(files.items()):
             with failures.kept(path):
                 source = relative_name(path, inputs).as_posix()
                 picture = read_noted(path, note)
                 if opaque:
                     picture = picture.opaque()
-                made = degraded(path, picture, size, make_physics, partial(image_generator, seed, name))
+                draw = partial(image_generator, seed, name)
+                made = degraded(path, picture, size, make_physics, draw, like if physics else None)
                 if (given := (size, size) if size else picture.size) != made.picture.size:
                     cut.append(f"{path}, {sized(*given)}, to {sized(*made.picture.size)}")
                 records.append(_degrade(path, made, source, folder / name, bool(size)))
+                if masked:
+                    lost = lost_share(made.operator, made.operator.A(made.picture.values[None]))
+                    shared.add({MASKED: f"{path}, {lost:.0%} of it"}, index)
+        shared.say(len(files))
         if cut:
             how = f"made smaller than {sized(size, size)}" if size else "cut below and to the right"
             count = f"{len(cut)} of {counted(len(files), 'image')}"

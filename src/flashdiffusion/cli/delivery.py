@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flashdiffusion.cli.inputs import Failures
+from flashdiffusion.cli.inputs import Failures, SharedNotes
 from flashdiffusion.cli.options import RunOptions
 from flashdiffusion.errors import InputError, note
 
@@ -29,7 +29,7 @@ def _start(job: "Job", items: "Sequence[Item]", run: RunOptions) -> "Iterator[It
     if run.compile is not None and job.model.torch_device.type == "cpu":
         note("--compile on a CPU takes minutes for each size of batch, for no known gain (docs/performance.md)")
     if run.engine == "local":
-        return run_local(replace(job, progress=len(items)), items)
+        return run_local(replace(job, total=len(items)), items)
     replace(job, model=job.model.on("cpu")).open()  # here too, so that no worker starts for what cannot be
     gpus = 0 if job.model.device == "cpu" else None
     dones = run_on_ray(job, items, run.workers, run.address, gpus=gpus)
@@ -81,9 +81,10 @@ class Delivery:
 
         with locked(self.results):
             journal = Journal(self.results, self.about, self.run.resume)
+            asked = {item.name: item for item in self.items}
+            self._note_replaced(journal.replaced, asked)
             if not self.run.resume:
                 self.clear()
-            asked = {item.name: item for item in self.items}
             journal.done = {name: row for name, row in journal.done.items() if self._stands(row, asked.get(name))}
             rows, failed = self._take(journal)
             rows = journal.done | rows
@@ -94,6 +95,16 @@ class Delivery:
                     journal.finish(report(self.job.model.torch_device, about, records, failed))
             note_corrected([record.id for record in records if record.physics_corrected], len(records), self.results)
             return records
+
+    def _note_replaced(self, rows: "Mapping[str, dict[str, Any]]", asked: "Mapping[str, Item]") -> None:
+        """Say which records of an earlier run are of no image of this one, and will be gone."""
+        own = {name: item.path for name, item in asked.items()}
+        others = [name for name, row in rows.items() if name not in own or row.get("file", own[name]) != own[name]]
+        if others:
+            note(
+                f"{self.results} of an earlier run is replaced: {len(others)} of its {len(rows)} images are not "
+                f"among these ({others[0]} the first) and lose their records; --resume or another --out keeps them"
+            )
 
     def _stands(self, row: dict[str, Any], item: "Item | None") -> bool:
         """Whether a record of an earlier run is of what its name stands for now."""
@@ -106,14 +117,13 @@ class Delivery:
         """Keep what comes: records as JSON, and reasons, by name."""
         rows: dict[str, dict[str, Any]] = {}
         failed: dict[str, str] = {}
-        shared: dict[str, list[tuple[int, str]]] = {}
+        shared = SharedNotes()
         missing = [item for item in self.items if item.name not in journal.done]
         try:
             for done in _start(self.job, missing, self.run):
                 for text in done.notes:
                     note(text)
-                for what, which in done.shared.items():
-                    shared.setdefault(what, []).append((done.index, which))
+                shared.add(done.shared, done.index)
                 if done.reason is not None:
                     self.failures.reasons.append((done.source or done.name, done.reason))
                     failed[done.name] = done.reason
@@ -128,8 +138,7 @@ class Delivery:
             raise
         finally:
             journal.close()
-            for what, images in shared.items():
-                note(f"{len(images)} of {len(missing)} images {what}; first: {min(images)[1]}")
+            shared.say(len(missing))
         if lost := [item.name for item in self.items if item.name not in journal.done | rows | failed]:
             raise RuntimeError(
                 f"{len(lost)} of {len(self.items)} images have no result, {lost[0]} the first; --resume does them; "

@@ -37,19 +37,19 @@ def command(
         raise
     if out.suffix.lower() == ".json":
         for cell in found.asked:
-            _say(cell)
+            _say(cell, model.name)
     elif cells := found.asked + found.others:
         summary = Summary(cells)
         summary.write(out)
         for task in summary.tasks:
-            print_table(summary.table(task, task))
+            print_table(summary.table(task, f"{task}, model {model.name}"))
         print(f"summary.md, summary.csv, summary.json and records.jsonl are in {out}")
     return found.failures.finish(found.total)
 
 
-def _say(cell: "Cell") -> None:
+def _say(cell: "Cell", model: str) -> None:
     """What one method came to."""
-    print(f"{cell.method} on {cell.task}: {figures(cell.mean)}; written to {cell.path}")
+    print(f"{cell.method} on {cell.task}, model {model}: {figures(cell.mean)}; written to {cell.path}")
     if quality := cell.mean.get("severity_quality"):
         names = {"spearman": "spearman", "median ratio": "median_ratio", "spread": "true_spread"}
         print(f"severity: {figures({name: quality[key] for name, key in names.items()})}")

@@ -42,6 +42,23 @@ class Failures:
         return 1 if lines else 0
 
 
+@dataclass
+class SharedNotes:
+    """What is so of some of many inputs, told once."""
+
+    found: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+
+    def add(self, shared: Mapping[str, str], index: int) -> None:
+        """Take what is so of an input, see `Item.shared`, by its place among all."""
+        for what, which in shared.items():
+            self.found.setdefault(what, []).append((index, which))
+
+    def say(self, total: int) -> None:
+        """Tell of how many it is so, and of which first."""
+        for what, some in self.found.items():
+            note(f"{len(some)} of {total} images {what}; first: {min(some)[1]}")
+
+
 def _names(reason: str, name: str) -> bool:
     """Whether a reason says whose it is; a name that is no file's may be a word of it by chance."""
     return reason.startswith(f"{name}:") or (bool(Path(name).suffix) and name in reason)

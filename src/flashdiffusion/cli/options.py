@@ -40,8 +40,22 @@ Tile = Annotated[
     ),
 ]
 Seed = Annotated[int, option("Seed of everything random.")]
-NoiseStd = Annotated[float, option("Noise standard deviation on the [0, 1] scale.")]
 AUTO = "auto"
+
+
+def _added_noise(value: str | float) -> float:
+    """σ_y of noise that is added; refuses what is no number."""
+    try:
+        return float(value)
+    except ValueError as error:
+        why = f": noise is added here; {AUTO}, of restore and severity, estimates what is in an image"
+        given = str(value).strip().lower()
+        raise typer.BadParameter(f"{value!r}; expected a number from 0 to 1{why if given == AUTO else ''}") from error
+
+
+NoiseStd = Annotated[
+    float, option("Noise standard deviation on the [0, 1] scale.", parser=_added_noise, metavar="FLOAT")
+]
 NoiseStdOrAuto = Annotated[
     str | None,
     option(
@@ -94,17 +108,16 @@ Lpips = Annotated[
 TaskName = Annotated[str, option("Task, e.g. gaussian-blur or random-inpainting.")]
 
 
+_MODEL = "faces-128 or photos, which are embedded; or a model's folder, or its hub id."
+
+
 @dataclass(frozen=True)
 class ModelOptions:
     """The model, and how it runs."""
 
     model: Annotated[
         str | None,
-        option(
-            "Model folder or hub id, or an embedded model: faces-128 or photos. Default: faces-128; of restore and "
-            "severity photos, but with --fit.",
-            show_default=False,
-        ),
+        option(f"{_MODEL} Default: faces-128.", metavar="NAME|FOLDER", show_default=False),
     ] = None
     device: Annotated[str | None, option("Torch device, e.g. cuda; default: cuda if there is one.")] = None
     precision: Annotated[str, option("Precision of the networks: float32, bfloat16 or float16.", panel=RUN)] = "float32"
@@ -124,16 +137,6 @@ class ModelOptions:
 
         return embedded_name(self.model) or str(self.model)
 
-    def of_pictures(self, fit: bool = False) -> "ModelOptions":
-        """The same, with the embedded model of photographs if none is given, as pictures may be of any size.
-
-        Args:
-            fit: whether images are brought to a model's own size, which that one has not.
-        """
-        from flashdiffusion.model import EMBEDDED_PREFIX, PHOTOGRAPHS
-
-        return replace(self, model=EMBEDDED_PREFIX + PHOTOGRAPHS) if self.model is None and not fit else self
-
     def folder_to_save(self) -> Path:
         """The folder that --save writes into; raises InputError if the model is in none."""
         if self.model is None or not Path(self.model).is_dir():
@@ -151,6 +154,26 @@ class ModelOptions:
         known = embedded_name(self.model)
         own = "embedded" if known == DEFAULT_MODEL else self.model if known is None else EMBEDDED_PREFIX + known
         return {"model": own, "precision": self.precision, "regressor": regressor}
+
+
+@dataclass(frozen=True)
+class PictureModelOptions(ModelOptions):
+    """The model of pictures that may be of any size."""
+
+    model: Annotated[
+        str | None,
+        option(f"{_MODEL} Default: photos; with --fit faces-128.", metavar="NAME|FOLDER", show_default=False),
+    ] = None
+
+    def chosen(self, fit: bool) -> "PictureModelOptions":
+        """The same, with the embedded model of photographs if none is given.
+
+        Args:
+            fit: whether images are brought to a model's own size, which that one has not.
+        """
+        from flashdiffusion.model import EMBEDDED_PREFIX, PHOTOGRAPHS
+
+        return replace(self, model=EMBEDDED_PREFIX + PHOTOGRAPHS) if self.model is None and not fit else self
 
 
 @dataclass(frozen=True)
@@ -280,6 +303,11 @@ class _MethodOptions(_SettingOptions):
         from flashdiffusion.methods import method_name, parse_method
 
         return self._wanted if self._wanted == BOUND else method_name(*parse_method(self._wanted))
+
+    @property
+    def by_default(self) -> bool:
+        """Whether neither a method nor a setting was given."""
+        return self.method is None and not self.given
 
     @property
     def label(self) -> str:

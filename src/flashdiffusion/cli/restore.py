@@ -143,7 +143,7 @@ def command(
     method: options.MethodOptions,
     damage: DamageOptions,
     truth: TruthOptions,
-    model: options.ModelOptions,
+    model: options.PictureModelOptions,
     run: TiledRunOptions,
     fit: options.Fit = False,
     as_json: options.Json = False,
@@ -153,6 +153,7 @@ def command(
     from flashdiffusion.data import ensure_directory, write_bytes
     from flashdiffusion.data.measurements import SUFFIX
     from flashdiffusion.jobs import Item, RestoreJob
+    from flashdiffusion.model import PHOTOGRAPHS
     from flashdiffusion.pipeline.restoration import STEPS
 
     _, solver = method.parts()
@@ -161,7 +162,7 @@ def command(
     unknown = [path for path in files.values() if path.suffix != SUFFIX]  # what damaged it, they do not say
     damage.check(unknown, seed)
     output.check(files, truth.reference)
-    folders, model = output.folders(), model.of_pictures(fit)
+    folders, model = output.folders(), model.chosen(fit)
     about = model.about(method.regressor) | damage.about() | truth.about()
     about |= {"method": method.name, "seed": seed, "given": method.given, "fit": fit, "tile": run.tile}
     found = {} if truth.reference is None else references(truth.reference, inputs, files)
@@ -199,6 +200,8 @@ def command(
             note(damage.unused)
         if solver == "proximal":  # others fit the measurement no closer than the decoder comes
             _note_inconsistent(records)
+        if method.by_default and model.name == PHOTOGRAPHS:
+            _note_noise_alone(records)
         title = f"{method.name}, model {model.name}: images and results.json in {output.out}"
         print_records(title, records, as_json, about)
     return delivery.failures.finish(len(files))
@@ -225,4 +228,16 @@ def _note_inconsistent(records: "Sequence[Record]") -> None:
             f"farther from their measurements than the noise explains: {len(far)} of {counted(len(told), 'image')} "
             f"whose physics was told, {worst} the most ({far[worst]:.3g} times); the physics or the noise that was "
             "told may not be what damaged them (consistency, docs/metrics.md)"
+        )
+
+
+def _note_noise_alone(records: "Sequence[Record]") -> None:
+    """Say what is better than the default method where nothing but noise damaged an image."""
+    from flashdiffusion.physics import Denoising
+
+    alone = sum(one.degradation is not None and one.degradation["physics"] == Denoising.name for one in records)
+    if alone:
+        note(
+            f"{alone} of {len(records)} images have nothing but noise: --method denoise, one look of the "
+            "denoiser, has a higher PSNR than flash there, and takes less time (docs/results.md)"
         )

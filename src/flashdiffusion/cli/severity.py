@@ -6,15 +6,25 @@ from pathlib import Path
 from typing import Annotated
 
 from flashdiffusion.cli.command import option
-from flashdiffusion.cli.inputs import Failures, keep_inputs, named
-from flashdiffusion.cli.options import Fit, Inputs, Json, Maps, ModelOptions, NoiseStdOrAuto, Physics, Tile, noise_level
+from flashdiffusion.cli.inputs import Failures, SharedNotes, keep_inputs, named
+from flashdiffusion.cli.options import (
+    Fit,
+    Inputs,
+    Json,
+    Maps,
+    NoiseStdOrAuto,
+    Physics,
+    PictureModelOptions,
+    Tile,
+    noise_level,
+)
 from flashdiffusion.cli.tables import print_records, write_csv
 from flashdiffusion.errors import FlashDiffusionError, InputError, note
 
 
 def command(
     inputs: Inputs,
-    model: ModelOptions,
+    model: PictureModelOptions,
     physics: Physics = None,
     noise_std: NoiseStdOrAuto = None,
     fit: Fit = False,
@@ -28,13 +38,12 @@ def command(
 
     Large pictures are looked at in the tiles that restore takes.
     """
-    from flashdiffusion.data import ensure_directory, ensure_file
-    from flashdiffusion.data.images import save_image
+    from flashdiffusion.data import ensure_directory, ensure_file, write_bytes
     from flashdiffusion.jobs import Item
     from flashdiffusion.jobs.reading import Reader
     from flashdiffusion.jobs.records import Record
     from flashdiffusion.pipeline import Batch, Failed
-    from flashdiffusion.severity import map_picture
+    from flashdiffusion.severity import encoded_map
 
     files, std = named(inputs), noise_level(noise_std)
     if csv is not None:
@@ -42,7 +51,7 @@ def command(
     if maps is not None:
         keep_inputs(files, maps, ".png")
         ensure_directory(maps)
-    model = model.of_pictures(fit)
+    model = model.chosen(fit)
     pipeline = model.choice().open()
     reader = Reader(pipeline, physics, std, fit=fit, tile=tile)
 
@@ -56,19 +65,21 @@ def command(
                 continue
             yield Batch.of([name], problem, extra=[(item, problem)])
 
-    records, failures = [], Failures()
+    records, failures, shared = [], Failures(), SharedNotes()
     for one in pipeline.begin(read(), tile=tile, progress=True, total=len(files)):
         item, problem = one.extra
         for text in item.notes:
             note(text)
+        shared.add(item.shared, item.index)
         with failures.kept(item.path):
             if one.failed is not None:
                 raise InputError(one.failed)
             if maps is not None and one.severity_map is not None:
                 size = problem.image.shape[2:] if one.tiles is None else one.tiles.size
-                save_image(map_picture(one.severity_map, (size[0], size[1])), maps / f"{one.id}.png")
+                write_bytes(maps / f"{one.id}.png", encoded_map(one.severity_map, (size[0], size[1])))
             known = Record(one.id, noise_std=item.noise_std, file=item.path)
             records.append(replace(known, severity=one.severity, start_step=one.start_step))
+    shared.say(len(files))
     if sort:
         records.sort(key=lambda record: -(record.severity or 0))
     if records:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from flashdiffusion.data.decoding import decode_image
@@ -46,10 +47,12 @@ def to_pil(image: Tensor) -> Image.Image:
     return Image.fromarray(array[..., 0] if array.shape[2] == 1 else array)
 
 
-def encode_image(image: Tensor) -> bytes:
-    """Encode float RGB (3, H, W) or grey (1, H, W) in [0, 1] as PNG."""
-    stream = io.BytesIO()
-    to_pil(image).save(stream, "PNG")
+def encode_image(image: Tensor, about: str | None = None) -> bytes:
+    """Encode float RGB (3, H, W) or grey (1, H, W) in [0, 1] as PNG; `about` is its text Description."""
+    stream, text = io.BytesIO(), PngInfo()
+    if about is not None:
+        text.add_itxt("Description", about)
+    to_pil(image).save(stream, "PNG", pnginfo=text)
     return stream.getvalue()
 
 

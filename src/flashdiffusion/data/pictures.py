@@ -41,12 +41,14 @@ class Kind:
 class Picture:
     """A picture: values float32 (3, H, W) in [0, 1] as they are stored, in the colours of its own profile.
 
-    Colours are not multiplied with alpha. notes: what the user should be told of its file.
+    Colours are not multiplied with alpha. notes: what the user should be told of its file. quantisation: steps of luma
+    that a JPEG file was rounded to, 64 in grey levels of 255; None if it was not, or its pixels were resized since.
     """
 
     values: Tensor
     kind: Kind = field(default_factory=Kind)
     notes: tuple[str, ...] = ()
+    quantisation: tuple[int, ...] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -69,15 +71,16 @@ class Picture:
         else:
             values = torch.cat([_fitted(plane, height, width) for plane in self.values])
         alpha = None if self.kind.alpha is None else _fitted(self.kind.alpha[0], height, width)
-        return replace(self, values=values, kind=replace(self.kind, alpha=alpha))
+        return replace(self, values=values, kind=replace(self.kind, alpha=alpha), quantisation=None)
 
 
 def decode_picture(data: bytes, name: str) -> Picture:
     """Decode an image file; raises InputError as `decoding.decode_image` does."""
     notes: list[str] = []
     image = decode_as_stored(data, name, notes)
-    turn = upright(image, notes)
-    return _picture(image, turned(stored_values(image, data, name, notes), turn), notes)
+    turn, tables = upright(image, notes), getattr(image, "quantization", None)
+    picture = _picture(image, turned(stored_values(image, data, name, notes), turn), notes)
+    return replace(picture, quantisation=tuple(tables[0]) if tables else None)
 
 
 def from_pillow(image: Image.Image) -> Picture:

@@ -83,7 +83,8 @@ class Batch:
         """
         name = self.ids[row] if sample == 0 else f"{self.ids[row]}#{sample}"
         extra = None if self.extra is None else self.extra[row]
-        return Restored(first + sample * len(self.y) + row, name, failed=failed, extra=extra)
+        index = first + sample * len(self.y) + row
+        return Restored(index, name, failed=failed, extra=extra, samples=self.samples)
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ class Restored:
     (`solvers/operator_check.py`). failed: why there is no image; its arithmetic is not counted. extra: what its batch
     said.
     tiles: what is known of each, if it was restored in tiles; nfe and start_step are then means over them, by area.
+    samples: how many results its image has.
     """
 
     index: int
@@ -123,11 +125,12 @@ class Restored:
     failed: str | None = None
     extra: Any = None
     tiles: TileMap | None = None
+    samples: int = 1
 
     @property
     def share(self) -> float:
         """How much of an image it is."""
-        return 1.0
+        return 1 / self.samples
 
     def finish(self, image: Tensor) -> None:
         """Take an image (3, H, W) on the CPU, if it is one."""

@@ -29,7 +29,7 @@ class RestoredTile(Restored):
 
     @property
     def share(self) -> float:
-        return 1 / len(self.picture.tiling.places)
+        return self.picture.result.share / len(self.picture.tiling.places)
 
 
 class Picture:
@@ -175,7 +175,6 @@ def tiles_of(
                 return
             windows = [tiling.window(*place) for place in some]
             cut = torch.stack([window.in_units(own.pixel_size).of(y) for window in windows])
-            parts = [part for window in windows if isinstance(part := own.window(window), BatchedPhysics)]
-            operators = concatenate(parts) if parts else own
+            operators = concatenate([own.window(one) for one in windows]) if isinstance(own, BatchedPhysics) else own
             ids = [batch.ids[row]] * len(some)
             yield TileBatch(ids, cut, operators, batch.settings, samples=batch.samples, pictures=pictures, places=some)

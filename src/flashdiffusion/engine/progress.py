@@ -8,6 +8,8 @@ from flashdiffusion.engine.slots import InFlight
 from flashdiffusion.errors import counted
 from flashdiffusion.progress import Done
 
+ROUNDING = 1e-6  # of images that are sums of samples
+
 
 class Progress:
     """Counts images, tiles and steps of a stream, of which a thread makes the starts.
@@ -25,11 +27,12 @@ class Progress:
         self, total: int | None = None, show: Callable[[Done], None] = lambda done: None, stepping: bool = True
     ) -> None:
         self.total, self.show, self.stepping = total, show, stepping
-        self.images = 0  # that are done
+        self.images = 0.0  # that are done, of which a sample is a part
         self.picture: Picture | None = None  # in tiles, that one is of which a tile was done last
         self.steps = self.planned = 0
         self.begun = self.ended = 0  # images and tiles that have a start
         self.begun_share = self.spared_share = 0.0  # the same in images, and those without a start
+        self._cut: dict[int, float] = {}  # what has come of pictures in tiles, in images, by identity
         self._under_way: dict[int, InFlight] = {}  # by the identity of their results
 
     def begin(self, started: Sequence[InFlight]) -> None:
@@ -46,9 +49,13 @@ class Progress:
     def _shares(self, results: Iterable[Restored]) -> float:
         total = 0.0
         for one in results:
+            if isinstance(one, RestoredTile):
+                if one.picture.result.failed is not None:
+                    continue  # all of it is counted when it fails
+                self._cut[id(one.picture)] = self._cut.get(id(one.picture), 0.0) + one.share
+                if self.picture is None and not one.picture.done:
+                    self.picture = one.picture
             total += one.share
-            if self.picture is None and isinstance(one, RestoredTile) and not one.picture.done:
-                self.picture = one.picture
         return total
 
     def step(self, images: int) -> None:
@@ -56,28 +63,32 @@ class Progress:
         self.steps += images
         self.show(self.done)
 
-    def end(self, one: Restored, given: bool) -> None:
-        """Take an image or a tile that leaves; `given`: it is an image, or the tile that ends one."""
+    def end(self, one: Restored, given: Restored | None) -> None:
+        """Take an image or a tile that leaves; `given`: the image that it is, or ends."""
         tile = one if isinstance(one, RestoredTile) else None
         if (begun := self._under_way.pop(id(one), None)) is not None:
             self.ended += 1
             if one.failed is not None and self.stepping:
                 self.planned -= begun.k  # steps that it will not make
-        self.images += given
+        self.images += 0.0 if given is None else given.share
         if tile is not None:
+            come = self._cut.pop(id(tile.picture), 0.0) if given is not None else 0.0
+            if given is not None and given.failed is not None:
+                self.spared_share += given.share - come  # tiles that will not be cut
             self.picture = None if tile.picture.done else tile.picture
         self.show(self.done)
 
     @property
     def done(self) -> Done:
         """What is done."""
-        text = counted(self.images, "image")
+        images = int(self.images + ROUNDING)
+        text = counted(images, "image")
         if self.total is not None:
-            text = f"{self.images} of {counted(self.total, 'image')}"
+            text = f"{images} of {counted(self.total, 'image')}"
         if (picture := self.picture) is not None:
             tiles = len(picture.tiling.places)
             text += f", {tiles - picture.left} of {counted(tiles, 'tile')} of {picture.result.id}"
-        count, total = (self.steps, self.planned) if self.stepping else (self.images, self.total or 0)
+        count, total = (self.steps, self.planned) if self.stepping else (images, self.total or 0)
         return Done(count, total, text, self._share())
 
     def _share(self) -> float:

@@ -120,7 +120,7 @@ class Stream:
             given = one.picture.add(one)
         elif one.failed == OUT_OF_MEMORY and (reason := self.whole.get(one.index)) is not None:
             one.fail(f"{one.failed}; {reason}")
-        self.options.progress.end(one, given is not None)
+        self.options.progress.end(one, given)
         return given
 
     def _stepped(self, images: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flashdiffusion.data import encode_image
 from flashdiffusion.errors import InputError
 from flashdiffusion.model import Model
 from flashdiffusion.physics import BatchedPhysics, Window
@@ -16,6 +17,7 @@ from flashdiffusion.severity import coloured
 from flashdiffusion.solvers.rows import Unknown
 
 MANY = 100  # steps of a tile that are shown as the most
+SCALE = f"Denoiser evaluations of each tile: logarithmic, from 0 (dark blue) to {MANY} or more (yellow)"
 BLEND = 8  # neighbours blend over a tile's side over this, or more
 Cuttable = BatchedPhysics | Unknown  # if its halo is known
 
@@ -201,6 +203,11 @@ class TileMap:
             cores = [Axis(spans).core(number) for number in range(len(spans))]
             steps = steps.repeat_interleave(torch.tensor([end - begin for begin, end in cores]), dim=axis)
         return coloured(steps)
+
+    @property
+    def png(self) -> bytes:
+        """The picture as PNG, whose text Description says what the colours stand for."""
+        return encode_image(self.picture, SCALE)
 
     def plain(self) -> dict[str, Any]:
         """The same as lists, for records; no severities where none were estimated."""

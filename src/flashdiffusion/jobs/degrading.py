@@ -59,7 +59,14 @@ def physics_maker(text: str | None, task: str, noise_std: float) -> MakePhysics:
     return lambda path, size, original, rng: chosen.draw(1, size, rng, noise_std)
 
 
-def degraded(path: Path, picture: Picture, size: int, make_physics: MakePhysics, draw: Callable[[], Generator]) -> Made:
+def degraded(
+    path: Path,
+    picture: Picture,
+    size: int,
+    make_physics: MakePhysics,
+    draw: Callable[[], Generator],
+    like: BatchedPhysics | None = None,
+) -> Made:
     """Bring an image to the size that it is degraded at, and make its operator.
 
     Super-resolution divides no image whose sides are no multiples of its factor: that is cut, or where a size was asked
@@ -67,14 +74,18 @@ def degraded(path: Path, picture: Picture, size: int, make_physics: MakePhysics,
 
     Args:
         size: side of the square that it is cropped and resized to; 0 keeps its own size.
+        like: an operator of another image, whose pixels of y are as large; None where that is drawn for each.
     """
-    asked = (size, size) if size else picture.size
-    operator = make_physics(path, asked, picture.size, generator := draw())
-    part = Window.divided(asked, operator.pixel_size)
+    asked, made = (size, size) if size else picture.size, None
+    if like is None:
+        like = made = make_physics(path, asked, picture.size, generator := draw())
+    part = Window.divided(asked, like.pixel_size)
     fitted = picture.fitted(*part.size) if size else picture.cropped(*part.size)
-    if part.size != asked and (size or operator.halo is None):
-        operator = make_physics(path, part.size, picture.size if size else part.size, generator := draw())
-    elif part.size != asked:
-        operator.check_size(asked)
-        operator = operator.window(part)  # a mask is of the whole image
-    return Made(fitted, operator, generator)
+    cut = part.size != asked and not size and like.halo is not None  # a mask is of the whole image
+    own = asked if cut else part.size
+    if made is None or own != asked:
+        made = make_physics(path, own, picture.size if size else own, generator := draw())
+    if cut:
+        made.check_size(asked)
+        made = made.window(part)
+    return Made(fitted, made, generator)

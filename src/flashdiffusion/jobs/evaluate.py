@@ -26,7 +26,7 @@ class EvaluateJob:
 
     data, limit, split: the images, see `ImageDataset`. weights: weights files of metrics that need them, by name.
     batch_size: images that are loaded together. images: give PNGs too, of what is clean, measured, estimated and
-    restored. distances: metrics of whole runs that features are given for. progress: the number of items, to show how
+    restored. distances: metrics of whole runs that features are given for. total: the number of items, to show how
     far they are; None shows nothing.
     """
 
@@ -43,7 +43,7 @@ class EvaluateJob:
     max_in_flight: int | None = None
     images: bool = False
     distances: tuple[str, ...] = ()
-    progress: int | None = None
+    total: int | None = None
     split: str | None = None
 
     def open(self) -> "EvaluateWorker":
@@ -91,8 +91,8 @@ class EvaluateWorker:
             self.task,
             job.method,
             rows=rows(),
-            progress=job.progress is not None,
-            total=job.progress,
+            progress=job.total is not None,
+            total=job.total,
             metrics=self.metrics,
             **self.options,
         ):

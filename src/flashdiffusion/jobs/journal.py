@@ -19,6 +19,8 @@ class Journal:
     The first line says what the run is about, each other one is a record with an `id`, on disk as soon as it is added.
     A last line that a kill left unfinished does not count. Nothing is written before the first record.
 
+    replaced: records by name of an earlier run that are there and are not taken over, as far as they can be read.
+
     Args:
         results: the results file; the journal of `results.json` is `results.jsonl`.
         about: what the records depend on: model, method, seed, settings and the like, as JSON can hold it.
@@ -39,6 +41,7 @@ class Journal:
         self._stream: TextIO | None = None
         self._kept = 0  # bytes of an earlier journal that are whole lines
         self._afresh = not resume  # whether the results file beside it is of another run
+        self.replaced = {} if resume else self._there()
         if resume:
             self._take_over()
 
@@ -74,6 +77,16 @@ class Journal:
         assert self._stream is not None
         self._stream.write(json.dumps(row, allow_nan=False) + "\n")
         self._stream.flush()
+
+    def _there(self) -> dict[str, Row]:
+        """Records that an earlier run left, whatever it was about."""
+        rows: list[Row] = []
+        with suppress(OSError, ValueError, AttributeError, TypeError):
+            rows += json.loads(self.results.read_text())["records"] if self.results.exists() else []
+        with suppress(OSError):
+            rows += [*self._lines()][1:]
+        self._kept = 0
+        return {row["id"]: row for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str)}
 
     def _take_over(self) -> None:
         journal = list(self._lines())

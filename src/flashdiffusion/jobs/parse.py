@@ -110,6 +110,16 @@ def takes_alpha(text: str) -> bool:
     return any(str(file) == ALPHA for one in read_physics(text) for file in one.files)
 
 
+def reads_mask(text: str) -> bool:
+    """Whether a file, or alpha, says which pixels of y the operator written as `text` loses.
+
+    Raises:
+        InputError: as `parse_physics`.
+    """
+    last = read_physics(text)[-1]
+    return bool(last.files) and PHYSICS[last.name].cls.loses
+
+
 def check_files(text: str, images: Sequence[Path]) -> None:
     """Raise InputError, with the names, unless each image has a file of its own in every folder that `text` names."""
     read_physics(text)  # whose faults are no image's

@@ -1,6 +1,7 @@
 """Measurement files and images that came degraded, read with their physics."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -10,18 +11,24 @@ from flashdiffusion.data import Kind, MeasurementFile, Picture, read_picture
 from flashdiffusion.data.arrays import ARRAYS, read_rounded
 from flashdiffusion.data.measurements import SUFFIX
 from flashdiffusion.engine.tiling import Tiling, tiling_of
-from flashdiffusion.errors import InputError, SizeError, sized
+from flashdiffusion.errors import InputError, SizeError, read_as, sized
 from flashdiffusion.jobs.job import Item
-from flashdiffusion.jobs.parse import parse_physics, says_noise, takes_alpha
+from flashdiffusion.jobs.parse import parse_physics, read_physics, reads_mask, says_noise, takes_alpha
 from flashdiffusion.jobs.tiles import InTiles
-from flashdiffusion.physics import PHYSICS, BatchedPhysics, BlurKernelSpace, Window, estimate_noise_std
+from flashdiffusion.physics import JPEG, PHYSICS, BatchedPhysics, BlurKernelSpace, Window, estimate_noise_std
+from flashdiffusion.physics.jpeg import quality_of, rounding_std
 from flashdiffusion.pipeline import FlashPipeline
-from flashdiffusion.pipeline.inputs import as_measurements, doubts
+from flashdiffusion.pipeline.inputs import as_measurements, doubts, lost_share
 from flashdiffusion.seeds import image_generator
 from flashdiffusion.solvers import Problem
 from flashdiffusion.solvers.rows import Unknown
 
 FEWEST, LONGEST = 4, 8  # of images that are worth cropping: pixels of the shorter side, and times it of the longer
+ROUNDED = (
+    "are JPEG files, whose compression hides noise: what it may round away is taken for noise too, unless --physics "
+    "has +jpeg:quality=Q"
+)
+MASKED = "lose pixels where their mask is dark"
 Note = Callable[[str], None]
 Read = tuple[Tensor, BatchedPhysics | None]  # y (1, ...) and its physics, if known
 
@@ -44,7 +51,8 @@ def read_truth(path: Path, size: tuple[int, int], fitted: bool, unit: int, note:
     Raises:
         InputError: it cannot be read, or has another size.
     """
-    picture = read_noted(path, note)
+    with read_as("true image"):
+        picture = read_noted(path, note)
     if fitted:
         return picture.fitted(*size).values[None]
     check_size(path, picture.size, size, unit)
@@ -131,6 +139,8 @@ class Reader:
             checked.measure(checked.image)  # raises if it fits no y of this shape
         for text in doubts(problem.y, problem.physics):
             item.note(f"{path}: {text}")
+        if path.suffix != SUFFIX and self.physics is not None and reads_mask(self.physics):
+            item.shared = {**item.shared, MASKED: f"{path}, {lost_share(problem.physics, problem.y):.0%} of it"}
         return problem
 
     def fit_helps(self, path: Path, size: tuple[int, int]) -> bool:
@@ -164,8 +174,18 @@ class Reader:
         y = picture.values[None]
         if self.noise_std is None:
             item.noise_std = estimated(y, physics, picture.kind.bits)
+            table = picture.quantisation
+            told = [] if self.physics is None else [one.name for one in read_physics(self.physics)]
+            if table is not None and JPEG.name not in told:
+                self._take_rounding(item, table)
             physics = self._physics_of(item.name, size, path, original, item.noise_std)
         return y, physics
+
+    def _take_rounding(self, item: Item, table: Sequence[int]) -> None:
+        """Take what a JPEG file was rounded to for noise, which compression took away; notes it on the item."""
+        item.noise_std = min(1.0, math.hypot(item.noise_std or 0.0, rounding_std(table)))
+        which = f"{item.path}, of quality about {quality_of(table)}: {item.noise_std:.2g}"
+        item.shared = {**item.shared, ROUNDED: which}
 
     def _array(self, path: Path, item: Item) -> Read:
         array, bits = read_rounded(path)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from flashdiffusion.data import Kind, encode_image, encode_picture, in_chunks, mapped
+from flashdiffusion.data import Kind, encode_picture, in_chunks, mapped
 from flashdiffusion.data.decoding import size_of
 from flashdiffusion.data.files import cut
 from flashdiffusion.data.measurements import SUFFIX
@@ -30,12 +30,18 @@ from flashdiffusion.physics import BatchedPhysics
 from flashdiffusion.pipeline import Batch, Failed, Restored
 from flashdiffusion.pipeline.restoration import STEPS
 from flashdiffusion.presets import preset_for
-from flashdiffusion.severity import map_picture
+from flashdiffusion.severity import encoded_map
 from flashdiffusion.solvers import Problem
 from flashdiffusion.solvers.start import EncodedEstimate
 
 CHUNK = 64  # images that are read together; those of them that are alike share a batch
-FAR = 1.5  # shorter side of an image over the model's, or under it, from where the user is told
+# Consistency of a result under which there is less noise than was told. Of less noise than the second a denoiser takes
+# little away, as a picture's own detail is as strong; where pixels were lost a result follows the noise of the others.
+NEAR, HIDING = 0.45, 0.04
+LESS_NOISE = (
+    "are nearer to their measurements than the noise that was told explains, 0.05 by default: there is less; give what "
+    "there is by --noise-std, or auto (consistency, docs/metrics.md)"
+)
 # What is kept of an image while it is restored: its item, the start of its record, and its measurement.
 Kept = tuple[Item, Record | None, Problem | None]
 
@@ -50,7 +56,7 @@ class RestoreJob:
     metrics that need them, by name. maps: give a picture of the severity map too, as "severity". tile: side in pixels
     of the tiles that larger pictures are restored in; 0 for none, None for the model's own choice. kept: a folder in
     which the finished tiles of a picture are kept until it is whole, and what its result depends on beside what is read
-    for it, as a hash; None keeps none. progress: the number of items, to show how far they are; None shows nothing.
+    for it, as a hash; None keeps none. total: the number of items, to show how far they are; None shows nothing.
     """
 
     model: ModelChoice = field(default_factory=ModelChoice)
@@ -63,7 +69,7 @@ class RestoreJob:
     references: Mapping[str, str] = field(default_factory=dict)
     weights: Mapping[str, str] = field(default_factory=dict)
     max_in_flight: int | None = None
-    progress: int | None = None
+    total: int | None = None
     maps: bool = False
     tile: int | None = None
     kept: tuple[str, str] | None = None
@@ -133,8 +139,8 @@ class RestoreWorker:
             start=self.start,
             seed=self.job.seed,
             max_in_flight=self.job.max_in_flight,
-            progress=self.job.progress is not None,
-            total=self.job.progress,
+            progress=self.job.total is not None,
+            total=self.job.total,
             tile=self.job.tile,
         )
         return mapped(self._done, restored, finishing_threads(self.pipeline.prior.device))
@@ -200,18 +206,24 @@ class RestoreWorker:
 
     def _note_size(self, item: Item, problem: Problem) -> None:
         """Note that an image's size is far from the model's."""
-        side = self.pipeline.sample_size
-        if side is None or self.job.fit or item.fitted or self._tiling(problem) is not None:
-            return
         size, path, remedy = self._size(problem), Path(item.path), ""
-        if 1 / FAR <= min(size) / side <= FAR:
+        far = self.pipeline.far_from(size)
+        if far is None or self.job.fit or item.fitted or self._tiling(problem) is not None:
             return
         if self.reader.fit_helps(path, size):
-            remedy = ", at which --fit restores them"
+            remedy = "; --fit restores them at that"
         elif path.suffix == SUFFIX:
-            remedy = f", for which degrade has --size {side}"
-        what = f"are of sizes far from the {sized(side, side)} that the model was trained on{remedy}"
-        item.shared = {what: f"{item.path}, {sized(*size)}"}
+            remedy = f"; degrade --size {self.pipeline.sample_size} makes them of that"
+        what = f"are of sizes {far}{remedy}"
+        item.shared = {**item.shared, what: f"{item.path}, {sized(*size)}"}
+
+    def _note_noise(self, item: Item, physics: Any, consistency: float | None) -> None:
+        """Note that there is less noise than the user says."""
+        told = self.job.noise_std is not None and Path(item.path).suffix != SUFFIX
+        if consistency is None or not told or not isinstance(physics, BatchedPhysics) or physics.loses:
+            return
+        if consistency < NEAR and float(physics.noise_std.max()) >= HIDING:
+            item.shared = {**item.shared, LESS_NOISE: f"{item.path}, with a consistency of {consistency:.2g}"}
 
     # -- where the results are wanted -----------------------------------------------------------------------
 
@@ -237,11 +249,12 @@ class RestoreWorker:
         measured = problem if tiling is None else InTiles(problem, tiling)
         values["tiles"] = None if restored.tiles is None else restored.tiles.plain()
         values |= compare(self.metrics, image.expand(3, -1, -1), truth, problem.image[0].cpu(), measured)
+        self._note_noise(item, problem.physics, values["metrics"].get("consistency"))
         pngs = {"restored": encode_picture(image, kind)}
         if self.job.maps and restored.severity_map is not None:
-            pngs["severity"] = encode_image(map_picture(restored.severity_map, (image.shape[1], image.shape[2])))
+            pngs["severity"] = encoded_map(restored.severity_map, (image.shape[1], image.shape[2]))
         if self.job.maps and restored.tiles is not None:
-            pngs[STEPS] = encode_image(restored.tiles.picture)
+            pngs[STEPS] = restored.tiles.png
         item.record, item.pngs = replace(record, **values).to_json(), pngs
         return item
 

@@ -1,6 +1,7 @@
 """JPEG compression."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -106,6 +107,18 @@ class JPEG(BatchedPhysics):
         quality = self.params["quality"].double().cpu()
         percent = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality).floor().view(-1, 1, 1)
         return ((torch.tensor(table, dtype=torch.float64) * percent + 50) / 100).floor().clamp(1, 255).float()
+
+
+def rounding_std(table: Sequence[int]) -> float:
+    """Standard deviation of what rounding luma to the steps of a quantisation table may change, on the [0, 1] scale."""
+    return math.sqrt(sum(step**2 / 12 for step in table) / len(table)) / 255
+
+
+def quality_of(table: Sequence[int]) -> int:
+    """The quality of libjpeg, 1 to 100, whose luma table is the nearest to this, of 64 steps in any order."""
+    steps = JPEG([float(quality) for quality in range(1, 101)])._table(_LUMA).flatten(1).sort(dim=1).values
+    own = torch.tensor(table, dtype=torch.float32).sort().values
+    return int((steps.log() - own.clamp(min=1).log()).abs().sum(dim=1).argmin()) + 1
 
 
 def _round(x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flashdiffusion.data.arrays import ARRAYS, read_array
 from flashdiffusion.data.images import read_image, to_tensor
-from flashdiffusion.errors import InputError, blamed_on, sized
+from flashdiffusion.errors import InputError, blamed_on, read_as, sized
 from flashdiffusion.physics.base import BatchedPhysics, NoiseStd
 from flashdiffusion.physics.registry import Form, register_physics
 
@@ -72,7 +72,8 @@ def _read(kernel: Tensor | np.ndarray | str | Path, what: str) -> Tensor:
     """Read kernels (B or 1, C, h, w) of 1 or 3 channels; raises InputError for another shape."""
     if isinstance(kernel, (str, Path)):
         array = Path(kernel).suffix.lower() in ARRAYS
-        kernel = read_array(kernel) if array else to_tensor(read_image(kernel)).mean(dim=0)
+        with read_as("kernel"):
+            kernel = read_array(kernel) if array else to_tensor(read_image(kernel)).mean(dim=0)
     with blamed_on(what, InputError):
         kernel = np.ascontiguousarray(kernel) if isinstance(kernel, np.ndarray) else kernel  # a flipped one is a view
         values = torch.as_tensor(kernel).float()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from flashdiffusion.data.decoding import decode_as_stored
 from flashdiffusion.data.images import LARGEST_FILE, fit, read_bytes
-from flashdiffusion.errors import InputError
+from flashdiffusion.errors import InputError, read_as
 from flashdiffusion.physics.base import Size
 
 ALPHA = "alpha"  # in place of a mask: the alpha channel of the image itself
@@ -38,7 +38,8 @@ def read_mask(path: str | Path, channel: str | None = None) -> Tensor:
         InputError: an unreadable file, channels that differ, a single level other than the lowest or highest, more than
             two levels, or no alpha where it is asked for.
     """
-    image = decode_as_stored(read_bytes(path, LARGEST_FILE), str(path), [])
+    with read_as("mask"):
+        image = decode_as_stored(read_bytes(path, LARGEST_FILE), str(path), [])
     has_alpha = image.mode in {"LA", "La", "PA", "RGBA", "RGBa"} or "transparency" in image.info
     depth = 65535 if image.mode.startswith("I") else 255
     if image.mode in {"1", "P", "CMYK", "YCbCr", "LAB", "HSV", "La", "PA", "RGBa"} or has_alpha:

@@ -18,6 +18,8 @@ from flashdiffusion.types import Physics
 Given = Tensor | np.ndarray | Image.Image | Picture | str | Path | Sequence[Any]
 # Values below this, beyond five standard deviations of the noise, are no noise; nor are values up to this above 1.
 BELOW, ABOVE = -0.3, 1.3
+# Pixels are of one colour up to NEAR, which compression leaves; holes if so many are, and a picture if fewer are.
+NEAR, HOLES, PICTURE = 8 / 255, 0.9, 0.5
 
 
 def as_measurements(value: Given, physics: Any) -> tuple[Tensor, bool]:
@@ -87,8 +89,7 @@ def _measures_images(physics: Any, image: Tensor) -> bool:
 
 def doubts(y: Tensor, physics: Physics) -> Iterator[str]:
     """What to say of measurements that are probably not what their physics takes them for."""
-    images = physics.gives_images if isinstance(physics, BatchedPhysics) else not is_linear(physics)
-    if not images or y.ndim != 4 or y.shape[1] != 3:
+    if not _images_by(physics) or y.ndim != 4 or y.shape[1] != 3:
         return
     std = noise_std_of(physics)
     noise = float(std.max()) if std is not None and len(std) else 0.0
@@ -100,10 +101,37 @@ def doubts(y: Tensor, physics: Physics) -> Iterator[str]:
         )
     if isinstance(physics, BatchedPhysics) and physics.loses:
         kept = physics.measured(torch.ones_like(y)) != 0
-        for n, (image, mask) in enumerate(zip(y, kept, strict=True)):
-            inside, outside = image[mask], image[~mask]
-            if len(inside) and len(outside) and inside.min() == inside.max() and outside.min() < outside.max():
+        for n, (image, mask) in enumerate(zip(y, kept.all(dim=1), strict=True)):
+            inside, outside = _of_one_colour(image[:, mask]), _of_one_colour(image[:, ~mask])
+            if inside >= HOLES and outside < PICTURE:
                 yield (
-                    f"image {n}: all that its mask keeps is {float(inside[0]):.2f}, and what it drops is not; if the "
-                    "mask marks what was lost, pass 1 - mask (a file: white where pixels were kept)"
+                    f"image {n}: {inside:.0%} of all that its mask keeps is of one colour, as holes are, and "
+                    f"{outside:.0%} of what it drops; if the mask marks what was lost, pass 1 - mask (a file: white "
+                    "where pixels were kept)"
                 )
+
+
+def _of_one_colour(pixels: Tensor) -> float:
+    """The share of pixels (3, n) that have the most usual colour; NaN of none."""
+    usual = pixels.median(dim=1, keepdim=True).values if pixels.numel() else pixels
+    return float(((pixels - usual).abs() <= NEAR).all(dim=0).float().mean())
+
+
+def _images_by(physics: Physics) -> bool:
+    """Whether measurements of a physics are images, as far as that is known."""
+    return physics.gives_images if isinstance(physics, BatchedPhysics) else not is_linear(physics)
+
+
+def size_of_images(y: Tensor, physics: Physics) -> tuple[int, int] | None:
+    """Height and width in pixels of the images that were measured; None where measurements are no images."""
+    if not _images_by(physics) or y.ndim != 4:
+        return None
+    unit = physics.pixel_size if isinstance(physics, BatchedPhysics) else 1
+    return unit * y.shape[2], unit * y.shape[3]
+
+
+def lost_share(physics: Physics, y: Tensor) -> float:
+    """The share of the entries of y that are no data, from 0 to 1."""
+    if not isinstance(physics, BatchedPhysics) or not physics.loses:
+        return 0.0
+    return float((physics.measured(torch.ones_like(y)) == 0).float().mean())

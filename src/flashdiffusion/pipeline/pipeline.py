@@ -12,12 +12,12 @@ from flashdiffusion.engine.batch import Batch, Failed, Restored
 from flashdiffusion.engine.options import StreamOptions
 from flashdiffusion.engine.progress import Progress
 from flashdiffusion.engine.stream import Stream
-from flashdiffusion.errors import InputError
+from flashdiffusion.errors import InputError, sized
 from flashdiffusion.methods import Settings, check_used, parse_method
-from flashdiffusion.model import Model
+from flashdiffusion.model import DEFAULT_MODEL, PHOTOGRAPHS, Model
 from flashdiffusion.physics import flattened
 from flashdiffusion.pipeline.describe import described
-from flashdiffusion.pipeline.inputs import Given, doubts, read_measurements
+from flashdiffusion.pipeline.inputs import Given, doubts, read_measurements, size_of_images
 from flashdiffusion.pipeline.restoration import Restoration
 from flashdiffusion.progress import Display
 from flashdiffusion.solvers import Solver, StartRule
@@ -29,6 +29,7 @@ class FlashPipeline(Model):
     """Sample-adaptive restoration: severity encoder, start rule, latent solver, decoder; see `Model`."""
 
     _said_noise = False  # that images start from noise
+    _said_size = False  # that their size is far from the model's
 
     def __repr__(self) -> str:
         return described(self)
@@ -70,7 +71,8 @@ class FlashPipeline(Model):
         batch = Batch(names, y, physics, samples=num_samples)
         for text in doubts(batch.y, batch.physics):
             warnings.warn(text, stacklevel=2)
-        restoration = Restoration.collect(self.stream([batch], total=len(y) * num_samples, **options))
+        self._warn_of_size(batch, options.get("tile"))
+        restoration = Restoration.collect(self.stream([batch], total=len(y), **options))
         if restoration.failed:
             named = "; ".join(f"{restoration.ids[row]}: {reason}" for row, reason in restoration.failed.items())
             warnings.warn(f"{len(restoration.failed)} of {len(restoration)} images failed: {named}", stacklevel=2)
@@ -182,6 +184,15 @@ class FlashPipeline(Model):
             # What an earlier run kept are finished tiles, which have no place here.
             own = (replace(one, kept=None) if isinstance(one, Batch) else one for one in batches)
             yield from Stream(self, replace(options, progress=counts)).begin(own)
+
+    def _warn_of_size(self, batch: Batch, tile: int | None) -> None:
+        """Warn, once, of images that are restored whole, of a size far from the model's."""
+        size = size_of_images(batch.y, batch.physics)
+        if self._said_size or size is None or (tile and max(size) > tile) or (far := self.far_from(size)) is None:
+            return
+        self._said_size = True
+        name = f'; take it by FlashPipeline.from_pretrained("{PHOTOGRAPHS}")' if self.source == DEFAULT_MODEL else ""
+        warnings.warn(f"images of {sized(*size)} are {far}{name}", stacklevel=3)
 
     def _chosen(self, start: str | StartRule | None) -> str | StartRule:
         """The start, as given or by default."""

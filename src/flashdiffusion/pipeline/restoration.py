@@ -11,11 +11,11 @@ from torch import Tensor
 
 from flashdiffusion.data import Kind, encode_picture, ensure_directory, write_bytes
 from flashdiffusion.data.files import unique
-from flashdiffusion.data.images import save_image, to_pil
+from flashdiffusion.data.images import to_pil
 from flashdiffusion.engine.batch import FIGURES, Restored
 from flashdiffusion.engine.tiling import TileMap
 from flashdiffusion.errors import InputError, counted
-from flashdiffusion.severity import map_picture
+from flashdiffusion.severity import encoded_map
 
 STEPS = "steps"  # folder of pictures of the steps of tiles, in that of the maps
 
@@ -124,10 +124,10 @@ class Restoration:
                 written.append(path)
             if maps is not None and self.severity_maps is not None and i not in self.failed:
                 height, width = self.images.shape[2:]
-                picture = map_picture(self.severity_maps[i], (height, width))
-                save_image(picture, ensure_directory(maps) / f"{name}.png")
+                png = encoded_map(self.severity_maps[i], (height, width))
+                write_bytes(ensure_directory(maps) / f"{name}.png", png)
                 if self.tiles and (tiles := self.tiles[i]) is not None:
-                    save_image(tiles.picture, ensure_directory(Path(maps) / STEPS) / f"{name}.png")
+                    write_bytes(ensure_directory(Path(maps) / STEPS) / f"{name}.png", tiles.png)
         return written
 
     def grey(self) -> "Restoration":

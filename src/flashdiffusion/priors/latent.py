@@ -139,6 +139,11 @@ class LatentPrior(KeepsFloat32Buffers):
         return self.autoencoder.decode(z)
 
     @property
+    def invertible(self) -> bool:
+        """Whether decoding gives back what was encoded: latents are pixels, or patches of them."""
+        return not isinstance(self.autoencoder, DiffusersAutoencoder)
+
+    @property
     def quantises(self) -> bool:
         """Whether decoding quantises latents, as VQ models do."""
         return isinstance(self.autoencoder, DiffusersAutoencoder) and isinstance(self.autoencoder.model, VQModel)

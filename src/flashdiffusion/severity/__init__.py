@@ -6,7 +6,7 @@ from flashdiffusion.severity.filling import filled, interpolated
 from flashdiffusion.severity.loading import check_latents, load_severity_encoder
 from flashdiffusion.severity.ordering import ordering_accuracy
 from flashdiffusion.severity.patches import PatchSeverityEncoder
-from flashdiffusion.severity.picture import coloured, map_picture
+from flashdiffusion.severity.picture import coloured, encoded_map, map_picture
 from flashdiffusion.severity.target import true_severity
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "coloured",
     "filled",
     "interpolated",
+    "encoded_map",
     "map_picture",
     "ordering_accuracy",
     "true_severity",

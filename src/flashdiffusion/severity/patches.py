@@ -61,9 +61,14 @@ class PatchSeverityEncoder(SeverityEncoder):
         nn.init.zeros_(self.z_conv.bias)
         self._add_head(unet_config["block_out_channels"][0])
 
+    @property
+    def interpolates(self) -> bool:
+        """Whether lost pixels that it is told of need not be filled for it."""
+        return bool(self.config.interpolates)
+
     def forward(self, y: Tensor, known: Conditions | None = None) -> Severity:
         """See `SeverityEncoder.forward`."""
-        if self.config.interpolates and known is not None:
+        if self.interpolates and known is not None:
             y = interpolated(y, known.lost)
         return super().forward(y, known)
 

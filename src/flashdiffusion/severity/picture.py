@@ -6,8 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from flashdiffusion.data import encode_image
+
 COLOURS = "viridis"
 LEAST = 0.02  # standard deviation
+SCALE = (
+    "Standard deviation of the severity encoder's estimate at each place, in standardised latent units: "
+    f"logarithmic, from {LEAST} or less (dark blue) to 1 or more (yellow)"
+)
 
 
 def map_picture(variance: Tensor, size: tuple[int, int]) -> Tensor:
@@ -23,6 +29,11 @@ def map_picture(variance: Tensor, size: tuple[int, int]) -> Tensor:
     whole = [n * pixels for n in variance.shape]
     std = F.interpolate(variance.sqrt()[None, None].float(), size=whole, mode="bilinear")[0, 0, : size[0], : size[1]]
     return coloured(1 - std.clamp(min=LEAST).log() / math.log(LEAST))
+
+
+def encoded_map(variance: Tensor, size: tuple[int, int]) -> bytes:
+    """Encode `map_picture` as PNG, whose text Description says what the colours stand for."""
+    return encode_image(map_picture(variance, size), SCALE)
 
 
 def coloured(values: Tensor) -> Tensor:

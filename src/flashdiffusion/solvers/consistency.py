@@ -93,7 +93,8 @@ class Consistency:
         power = SEVERITY_SPREAD**2 / (SEVERITY_SPREAD**2 + SHAPE_SPREAD**2 + (RESIDUAL_SPREAD / tried).square())
         surprise = (here - left) / tried
         taken = (here - left) * fit.entry_variance
-        return Tested(value, excess, surprise.clamp(min=LEAST_RATIO) ** power, surprise, left, taken)
+        least = 1.0 if prior.invertible else LEAST_RATIO
+        return Tested(value, excess, surprise.clamp(min=least) ** power, surprise, left, taken)
 
     def _fit(
         self,

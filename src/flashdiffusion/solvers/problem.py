@@ -100,7 +100,7 @@ class Problem(Rows):
         """1 where any channel of a pixel was measured, else 0, (B, 1, H, W)."""
         return (self._measured(torch.ones_like(self.y)) != 0).any(dim=1, keepdim=True).to(self.y)
 
-    @property
+    @cached_property
     def filled(self) -> Tensor:
         """`image`, with what lies in holes filled smoothly: networks would take a hole for part of the image."""
         if self.holes is None:
@@ -130,7 +130,7 @@ class Problem(Rows):
         if not isinstance(self.physics, BatchedPhysics) or self.y.shape != self.image.shape:
             return self.y.new_ones(len(self))
         with torch.autocast(self.y.device.type, enabled=False):  # a small difference, which rounding would drown
-            at = self.filled.to(torch.promote_types(self.y.dtype, torch.float32))
+            at = (self.image if self.linear else self.filled).to(torch.promote_types(self.y.dtype, torch.float32))
             probe = constant(white_noise, at, *at.shape[1:]).expand_as(at)
             passed = self.measure(probe) if self.linear else self.measure(at + probe) - self.measure(at)
             energy = self._measured(passed).flatten(1).square().mean(dim=1) / probe[0].square().mean()
@@ -139,7 +139,11 @@ class Problem(Rows):
     def severity(self, encoder: Callable[[Tensor, Conditions], Severity]) -> Severity:
         """What a severity encoder makes of the measurements as images, padded as it needs them, asked once."""
         pad = self.for_network
-        return self._asked(encoder, lambda: encoder(pad(self.filled), self.conditions.with_lost(pad)))
+        return self._asked(encoder, lambda: encoder(pad(self.shown_to(encoder)), self.conditions.with_lost(pad)))
+
+    def shown_to(self, encoder: Any) -> Tensor:
+        """The measurements as images for a severity encoder: `filled`, or `image` for one that interpolates itself."""
+        return self.image if getattr(encoder, "interpolates", False) else self.filled
 
     def seen_by(self, network: Callable[[Tensor], Result]) -> Result:
         """What a network that takes images of any size makes of the measurements as images, asked once."""

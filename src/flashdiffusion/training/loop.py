@@ -11,10 +11,10 @@ import torch
 from accelerate.utils import broadcast_object_list
 from diffusers.training_utils import EMAModel
 from torch import Tensor
-from tqdm import tqdm
 
 from flashdiffusion.data import ImageDataset, ensure_directory
 from flashdiffusion.errors import CheckpointError, InputError, note
+from flashdiffusion.progress import Display, Done
 from flashdiffusion.training.batches import Batches
 from flashdiffusion.training.checkpoint import read_checkpoint, write_checkpoint
 from flashdiffusion.training.config import Recipe
@@ -106,10 +106,10 @@ class _Training:
     def train(self) -> Path:
         started = last_log = last_save = last_grid = time.monotonic()
         before = self.seconds
-        bar = self._bar()
         first_step = self.step
         log: dict[str, Tensor] = {}
         with (
+            self._display() as display,
             interruptible() as self.interrupted,
             Batches(self.stage.examples(self.data, self.out), self.recipe.seed, self.total, self.rows) as batches,
         ):
@@ -127,9 +127,8 @@ class _Training:
                 if log_due:
                     rate = (self.step - first_step) * self.total / (now - started)
                     loss = self._log(log, rate)
-                    left = (1 - progress) * self.max_seconds / 60
-                    bar.n = progress * bar.total
-                    bar.set_postfix_str(f"{rate:.1f} images/s, {left:.1f} min left, loss {loss:.4f}")
+                    figures = f"{rate:.1f} images/s, loss {loss:.4f}"
+                    display.show(Done(int(100 * progress), 100, f"step {self.step}, {figures}", progress, figures))
                     last_log = now
                 if now - last_save > self.recipe.checkpoint_minutes * 60:
                     self._save()
@@ -138,7 +137,6 @@ class _Training:
                     if self.accelerator.is_main_process:
                         self.results.grid()
                     last_grid = now
-        bar.close()
         if log:
             self._log(log, (self.step - first_step) * self.total / max(time.monotonic() - started, 1e-9))
         self._save()
@@ -151,16 +149,15 @@ class _Training:
         self.accelerator.wait_for_everyone()
         return self.out
 
-    def _bar(self) -> Any:
-        """Minutes of the time box, shown by the first process."""
-        return tqdm(
-            total=round(self.max_seconds / 60, 1),
-            initial=round(self.seconds / 60, 1),
-            desc=self.stage.name,
-            unit="min",
-            disable=not self.accelerator.is_main_process,
-            bar_format="{desc} {percentage:3.0f}%|{bar}| {n:.1f}/{total:.1f} min{postfix}",
-        )
+    def _display(self) -> Display:
+        """Shows what part of the time box is over, by the first process."""
+        return Display(self.stage.name, "%", self.accelerator.is_main_process, share=min(1.0, self._share))
+
+    @property
+    def _share(self) -> float:
+        """Part of the run that is over, from 0, by this process's clock."""
+        share = self.seconds / self.max_seconds
+        return share if self.max_steps is None else max(share, self.step / self.max_steps)
 
     def _agree(self, log_due: bool) -> tuple[float, bool]:
         """Part of the run that is over, in [0, 1], and whether this step is logged, by the first process's clock.
@@ -169,9 +166,7 @@ class _Training:
         """
         # A step that would end after the time box is not begun, and none after an interrupt.
         over = self.interrupted.is_set() or self.seconds + self.last_seconds > self.max_seconds
-        progress = 1.0 if over else self.seconds / self.max_seconds
-        if self.max_steps is not None:
-            progress = max(progress, self.step / self.max_steps)
+        progress = 1.0 if over else self._share
         if self.accelerator.num_processes > 1:
             progress, log_due = broadcast_object_list([progress, log_due])
         return progress, log_due
