@@ -31,6 +31,7 @@ from flashdiffusion.published import load_published
 from flashdiffusion.solvers.registry import STARTS
 from lpips_weights import lpips_weights, package_weights
 from pages import COMMANDS, DOCS, NAMES, ROOT, arguments_of, blocks, lines_of, without_plugins
+from priors.tiny_families import write_family
 from shortened import shorten
 
 SIDE = 32
@@ -149,6 +150,7 @@ def _checkpoints(top):
         (top / folder / "config.yaml").write_text(config)
     whole: LatentPrior = load_published(top / "model.ckpt")
     whole.save_pretrained(top / "CompVis/ldm-celebahq-256")
+    write_family("sd1", top / "stable-diffusion-v1-5/stable-diffusion-v1-5")
     torch.save(original.make_severity(), top / "sevenc_gblur_celeba256.ckpt")
     pixels = original.make_unet(
         multiples=(1, 1, 2, 2, 4, 4), blocks=1, attention=(4,), scale_shift=True, updown=True, out=6
@@ -180,13 +182,13 @@ _load = model.Model._load.__func__
 _LOADED: dict[tuple[type, str], model.Model] = {}
 
 
-def _loaded_once(cls, source, revision):
+def _loaded_once(cls, source, *how):
     """Load as usual; an embedded model once for all pages."""
     name = model.embedded_name(source)
     if name is None:
-        return _load(cls, source, revision)
+        return _load(cls, source, *how)
     if (cls, name) not in _LOADED:
-        _LOADED[cls, name] = _load(cls, source, revision)
+        _LOADED[cls, name] = _load(cls, source, *how)
     return _LOADED[cls, name]
 
 

@@ -402,7 +402,7 @@ def test_the_command_line_tells_a_model_its_prompt(sources, tmp_path, flash):
     assert run.code == 0, run.err
     about = json.loads((tmp_path / "out" / "results.json").read_text())
     assert about["conditions"] == {"prompt": "a cat", "guidance_scale": 3.0}
-    run = flash(*given, "--class-label", 3, "--out", tmp_path / "other")
+    run = flash(*given[:-1], tmp_path / "other", "--class-label", 3)
     assert run.code == 2 and "class_label 3 given; this model's UNet2DConditionModel is told" in run.err
 
 
@@ -416,4 +416,22 @@ def test_a_unet_of_another_size_of_latents_than_the_autoencoder(sd1):
     UNet2DModel(in_channels=8, out_channels=8, **UNET).save_pretrained(sd1 / "unet")
     assert "denoiser of 8 channels in and 8 out with an autoencoder of 4 latent channels; expected equal" in _refused(
         sd1
+    )
+
+
+def test_a_severity_encoder_is_trained_for_a_model_that_has_none(sd1, tmp_path, image_folder, flash):
+    out = tmp_path / "mine"
+    given = ["train", "severity", "--model", sd1, "--data", image_folder, "--config", "tiny", "--out", out]
+    run = flash(*given, "--max-steps", 1)
+    assert run.code == 0 and f"use it with --model {out}" in run.out, run.err
+    pipe = FlashPipeline.from_pretrained(out)
+    assert pipe.sample_size == 16 and pipe.severity_encoder.config.latent_channels == 4
+    assert pipe.prior.family.told_0.shape == (1, 8, 8)  # with its text encoder
+    y = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert pipe.severity(y).map.shape == (1, 1, 8, 8)
+    run = flash(*given)
+    assert run.code == 2 and "holds a model; leave out --model to train for it, or choose another --out" in run.err
+    run = flash("train", "denoiser", *given[2:])
+    assert (
+        run.code == 2 and "given for denoiser; expected it for severity or distilled-decoder, which it lacks" in run.err
     )

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from flashdiffusion import FlashPipeline, GaussianBlur, RandomInpainting
+from flashdiffusion import FlashPipeline, GaussianBlur, RandomInpainting, Settings
 from flashdiffusion.errors import InputError
 from flashdiffusion.priors import LatentPrior
 from flashdiffusion.severity import ordering_accuracy, true_severity
@@ -64,7 +64,7 @@ def test_a_batch_gives_what_its_images_give(measured, portrait):
 def test_a_flash_start_needs_no_encoder(measured, portrait, tmp_path):
     physics = GaussianBlur(2.0, noise_std=0.05)
     y = physics(portrait, torch.Generator().manual_seed(0))
-    result = measured(y, physics)
+    result = measured(y, physics, settings=Settings(steps=3, fit_iterations=2))
     assert 0 < int(result.start_step[0]) < 1000 and int(result.nfe[0]) < 20
     error = [float((image - portrait).square().mean()) for image in (result.images, y)]
     assert error[0] < error[1]

@@ -95,7 +95,9 @@ class MeasuredSeverity(nn.Module):
         z = self.prior.encode(x).float()
         down, right = (F.pad(x.diff(dim=axis), pad) for axis, pad in ((2, (0, 0, 0, 1)), (3, (0, 1))))
         energy = (down.square() + right.square()).mean(dim=1, keepdim=True).float()
-        busy = F.avg_pool2d(F.adaptive_avg_pool2d(energy, z.shape[2:]), 3, stride=1, padding=1, count_include_pad=False)
+        busy = F.avg_pool2d(
+            F.adaptive_avg_pool2d(energy, (z.shape[2], z.shape[3])), 3, stride=1, padding=1, count_include_pad=False
+        )
         return z, (busy + FLAT).log()
 
     def _table(self, pairs: list[tuple[tuple[Tensor, Tensor], Tensor]]) -> tuple[Tensor, ...]:
