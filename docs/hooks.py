@@ -93,7 +93,7 @@ def _add_notebook(files: Files, file: File, config: MkDocsConfig) -> None:
     folder = posixpath.dirname(file.src_uri)
     name = Path(file.src_uri).stem
     title, _, rest = body.lstrip().partition("\n")
-    body = f"{title}\n\n[Download the notebook]({Path(file.src_uri).name})\n{rest}"
+    body = f"{title}\n\n[Download the notebook]({Path(file.src_uri).name})\n\n{rest}"
     for output, content in resources["outputs"].items():
         body = body.replace(f"({output})", f"({name}-{output})")
         files.append(File.generated(config, f"{folder}/{name}-{output}", content=content))

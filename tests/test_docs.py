@@ -9,10 +9,9 @@ import shlex
 import tomllib
 from dataclasses import fields, is_dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
-from types import ModuleType
+from pkgutil import resolve_name
 
 import pytest
 
@@ -167,10 +166,7 @@ def test_the_code_that_the_paper_is_mapped_to_exists():
     named = [one for one in named if not one.endswith((".html", ".json", ".png", ".jpg", "flashdiffusion"))]
     assert len(named) > 30
     for one in named:
-        found: object = flashdiffusion
-        for part in one.removeprefix("flashdiffusion.").split("."):
-            name = f"{found.__name__}.{part}" if isinstance(found, ModuleType) else ""
-            found = import_module(name) if name and find_spec(name) else getattr(found, part)
+        resolve_name(f"flashdiffusion.{one.removeprefix('flashdiffusion.')}")
 
 
 # -- docs/api/ ----------------------------------------------------------------------------------------------

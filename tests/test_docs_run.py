@@ -168,7 +168,7 @@ def here(belongings, tmp_path, monkeypatch, tiny_model, tiny_photos):
     monkeypatch.syspath_prepend(str(place))
     embedded = {"faces-128": tiny_model, PHOTOGRAPHS: tiny_photos}
     monkeypatch.setattr(model, "_embedded", lambda source: embedded.get(model.embedded_name(source) or ""))
-    monkeypatch.setattr(model.Model, "_load", classmethod(_loaded_once))
+    monkeypatch.setattr(model.Model, "_from_folder", classmethod(_opened_once))
     shorten(monkeypatch)
     tables = (PHYSICS, TASKS, SOLVERS, STARTS, METRICS, DATA, LOADED)
     before = [dict(table) for table in tables]
@@ -178,18 +178,16 @@ def here(belongings, tmp_path, monkeypatch, tiny_model, tiny_photos):
         table.update(kept)
 
 
-_load = model.Model._load.__func__
-_LOADED: dict[tuple[type, str], model.Model] = {}
+_from_folder = model.Model._from_folder.__func__
+_OPENED: dict[object, model.Model] = {}
 
 
-def _loaded_once(cls, source, *how):
-    """Load as usual; an embedded model once for all pages."""
-    name = model.embedded_name(source)
-    if name is None:
-        return _load(cls, source, *how)
-    if (cls, name) not in _LOADED:
-        _LOADED[cls, name] = _load(cls, source, *how)
-    return _LOADED[cls, name]
+def _opened_once(cls, folder, *how):
+    """Open as usual; a model that is made of the same files only once for all pages."""
+    same = cls, frozenset(path.stat().st_ino for path in Path(folder).rglob("*.*")), how
+    if same not in _OPENED:
+        _OPENED[same] = _from_folder(cls, folder, *how)
+    return _OPENED[same]
 
 
 def _write_files(page):

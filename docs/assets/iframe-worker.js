@@ -8,10 +8,11 @@ if (location.protocol === "file:") {
       this.frame.title = "search";
       document.documentElement.appendChild(this.frame);
       const inside = this.frame.contentWindow;
+      const own = new URL(url, location.href);
       const load = (path) =>
         new Promise((resolve, reject) => {
           const script = inside.document.createElement("script");
-          script.src = new URL(path, url).href;
+          script.src = new URL(path, own).href;
           script.onload = resolve;
           script.onerror = () => reject(new Error(`cannot load ${path}`));
           inside.document.body.appendChild(script);
@@ -23,7 +24,7 @@ if (location.protocol === "file:") {
         this.dispatchEvent(message);
         if (this.onmessage) this.onmessage(message);
       };
-      this.ready = load(url);
+      this.ready = load(own.href);
     }
     postMessage(data) {
       this.ready.then(() => this.frame.contentWindow.dispatchEvent(new MessageEvent("message", { data })));

@@ -192,7 +192,7 @@ def _parts() -> dict[str, Any]:
             )
         found["command"] = gr.Code(
             label="The same on the command line, in the folder of that download",
-            language="shell",
+            language=None,  # the colours of shell are too pale to read
             interactive=False,
             lines=2,
             wrap_lines=True,

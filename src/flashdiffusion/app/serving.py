@@ -12,7 +12,7 @@ from threading import Thread
 from time import sleep
 from typing import TYPE_CHECKING, Any
 
-from flashdiffusion.app.damages import FACES, PHOTOGRAPHS
+from flashdiffusion.app.damages import FACES
 from flashdiffusion.app.limits import MEGA, Limits
 from flashdiffusion.errors import InputError, note
 
@@ -117,10 +117,9 @@ def _built(folder: Path, limits: Limits, make_models: "Callable[[], Models]") ->
 
 
 def _warm(models: "Callable[[], Models]") -> None:
-    """Load the models while the page is looked at."""
+    """Load the model of the picture that is there, while the page is looked at."""
     with suppress(Exception):  # the first click says what is wrong
-        for name in (FACES, PHOTOGRAPHS):
-            models()(name)
+        models()(FACES)
 
 
 @contextmanager
