@@ -25,7 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from conftest import smooth_image
 from flashdiffusion.cli.serve import _token
-from flashdiffusion.client import Client, ServiceError
+from flashdiffusion.client import Client, ServiceError, _seconds
 from flashdiffusion.engine.progress import Progress
 from flashdiffusion.engine.slots import Slots
 from flashdiffusion.errors import InputError
@@ -146,6 +146,16 @@ def test_a_mask_is_an_attachment(client):
     options = {"physics": "random-inpainting:mask=holes.png", "noise_std": 0, "method": "ae"}
     found = client.restore(PICTURE, attachments={"holes.png": stream.getvalue(), "unused.png": b""}, **options)
     assert found.record["degradation"]["physics"] == "random-inpainting"
+
+
+def test_two_attachments_of_one_name_are_refused(client, tmp_path):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(InputError, match=r"2 attachments are called mask\.png"):
+        client.restore(PICTURE, attachments=["mask.png", tmp_path / "a" / "mask.png"], **QUICK)
+
+
+def test_a_time_to_come_again_may_be_a_date():
+    assert [_seconds(one) for one in ("7", "", "Fri, 31 Dec 1999 23:59:59 GMT")] == [7, 1, 1]
 
 
 # -- jobs ----------------------------------------------------------------------------------------------------

@@ -304,8 +304,8 @@ def check_sides(size: tuple[int, int], most: int | None, path: Path) -> None:
     """
     if most is not None and max(size) > (longest := max(LONG, 2 * math.isqrt(most))):
         raise AreaError(
-            f"{path} is too long: {sized(*size)}; expected at most {longest} pixels a side of a picture that is restored "
-            "in one piece"
+            f"{path} is too long: {sized(*size)}; expected at most {longest} pixels a side of a picture that is "
+            "restored in one piece"
         )
 
 
