@@ -10,7 +10,7 @@ from importlib.metadata import version
 
 import pytest
 
-from flashdiffusion.cli.options import MethodOptions, ModelOptions, declared_settings
+from flashdiffusion.cli.options import MethodOptions, ModelOptions, PictureModelOptions, declared_settings
 from flashdiffusion.methods import all_settings
 from flashdiffusion.solvers import LatentDPS
 from flashdiffusion.solvers.guided import data_term
@@ -30,7 +30,7 @@ COMMANDS = ("degrade", "restore", "severity", "evaluate", "ordering", "mine", "t
     ],
 )
 def test_pictures_are_restored_with_the_model_of_photographs(given, fit, name, recorded):
-    chosen = ModelOptions(given).of_pictures(fit)
+    chosen = PictureModelOptions(given).chosen(fit)
     assert (chosen.name, chosen.about()["model"]) == (name, recorded)
     assert (ModelOptions().name, ModelOptions().about()["model"]) == ("faces-128", "embedded")
 
