@@ -18,7 +18,6 @@ import yaml
 from safetensors.torch import save_file
 
 import published.original as original
-from conftest import smooth_image
 from flashdiffusion import model
 from flashdiffusion.data.named import DATA
 from flashdiffusion.methods import SOLVERS
@@ -29,6 +28,7 @@ from flashdiffusion.plugins import LOADED
 from flashdiffusion.priors import DistilledDecoder, LatentPrior, save_component
 from flashdiffusion.published import load_published
 from flashdiffusion.solvers.registry import STARTS
+from images import smooth_image
 from lpips_weights import lpips_weights, package_weights
 from pages import COMMANDS, DOCS, NAMES, ROOT, arguments_of, blocks, lines_of, without_plugins
 from priors.tiny_families import write_family

@@ -19,11 +19,11 @@ import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
-from conftest import smooth_image
 from flashdiffusion.client import Client, ServiceError
 from flashdiffusion.engine.slots import Slots
 from flashdiffusion.errors import InputError
 from flashdiffusion.service.options import ServiceOptions
+from images import smooth_image
 from served import BLUR, ENDLESS, QUICK, STEPS, record_of, running, until
 
 TOKEN = "a-secret-of-this-test"
