@@ -7,7 +7,7 @@ DEEPINV := .venv-deepinv
 BROWSER := $(VENV)/.browser
 DATA ?= src/flashdiffusion/assets/portrait.png
 
-.PHONY: setup demo app test check clean test-browser test-deepinv deepinv-table
+.PHONY: setup demo app docs notebooks test check clean test-browser test-deepinv deepinv-table
 
 setup: $(STAMP)
 
@@ -22,6 +22,14 @@ demo: $(STAMP)
 
 app: $(STAMP)
 	$(BIN)/flashdiffusion app --open
+
+# Into site/, which can be read from disk: no server, no network.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "open site/index.html"
+
+notebooks: $(STAMP)
+	$(BIN)/python docs/notebooks/execute.py
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -55,4 +63,4 @@ deepinv-table: $(DEEPINV)/.installed
 	$(DEEPINV)/bin/python benchmarks/deepinverse.py --data $(DATA)
 
 clean:
-	rm -rf $(DEEPINV) $(VENV) demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(DEEPINV) $(VENV) demo site .pytest_cache .mypy_cache .ruff_cache

@@ -33,6 +33,8 @@ ORDER = [
     "experiments",
     "reports",
     "training",
+    "client",
+    "service",
     "app",
     "cli",
 ]

@@ -76,7 +76,8 @@ def test_a_setting_that_is_not_used_is_named_with_the_methods_that_use_it():
 
 
 @pytest.mark.parametrize(
-    ("name", "near"), [("flash(latentdps)", "flash\\(latent-dps\\)"), ("x", "known: .* in all: the table in README.md")]
+    ("name", "near"),
+    [("flash(latentdps)", "flash\\(latent-dps\\)"), ("x", "known: .* in all: the table in docs/methods.md")],
 )
 def test_unknown_methods_name_the_nearest(name, near):
     with pytest.raises(InputError, match=near) as error:

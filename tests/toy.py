@@ -5,6 +5,7 @@ true posterior and the true severity are all known.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -62,4 +63,4 @@ def run(
     batches: Iterable[Sequence[InFlight]], max_in_flight: Any = 16, *args: Any, **options: Any
 ) -> Iterator[InFlight]:
     """Every image from its own start to clean, in the engine's slots."""
-    return Slots(max_in_flight, *args, **options).run(batches)
+    return chain.from_iterable(Slots(max_in_flight, *args, **options).run(batches))

@@ -19,6 +19,10 @@ class SizeError(InputError):
     """Images of a size that the model cannot take."""
 
 
+class AreaError(InputError):
+    """Images of more pixels than are allowed."""
+
+
 class UnsuitedError(InputError):
     """A method that a task, or a model, cannot have."""
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flashdiffusion.errors import NAMED, InputError, UnsuitedError, check_name, unknown_name
-from flashdiffusion.priors import DistilledDecoder, IdentityAutoencoder, LatentPrior
+from flashdiffusion.priors import DistilledDecoder, IdentityAutoencoder, LatentPrior, TinyDecoder
 from flashdiffusion.regression import Regressor
 from flashdiffusion.schedule import LOWEST
 from flashdiffusion.severity import SeverityEncoder
@@ -220,7 +220,7 @@ def tuning_grid(start: str, solver: str) -> dict[str, list[Any]]:
 
 
 def make_solver(
-    name: str, prior: LatentPrior, settings: Mapping[str, Any], distilled: DistilledDecoder | None = None
+    name: str, prior: LatentPrior, settings: Mapping[str, Any], distilled: DistilledDecoder | TinyDecoder | None = None
 ) -> Solver:
     """Build the solver of that name.
 
@@ -255,7 +255,7 @@ def make_start(
     encoder: SeverityEncoder | None,
     settings: Mapping[str, Any],
     regressor: Regressor | None = None,
-    distilled: DistilledDecoder | None = None,
+    distilled: DistilledDecoder | TinyDecoder | None = None,
 ) -> StartRule:
     """Build the start rule of that name.
 
@@ -275,7 +275,7 @@ def parse_method(text: str, others: Sequence[str] = ()) -> tuple[str, str]:
     name = text.lower().replace(" ", "")
     name = _ALIASES.get(name, name)
     if name not in (known := methods()):
-        raise unknown_name("method", text, [*known, *_ALIASES, *others], "the table in README.md")
+        raise unknown_name("method", text, [*known, *_ALIASES, *others], "the table in docs/methods.md")
     if name in (alone := _alone()):
         return alone[name]
     start, parenthesis, solver = name.rstrip(")").partition("(")
@@ -290,6 +290,11 @@ def split_method(text: str) -> tuple[str, dict[str, Any]]:
     """
     name, _, own = text.partition(":")
     return name.strip(), {key: value for key, (value,) in parse_settings(own.replace(",", " ")).items()}
+
+
+def named_method(text: str | None, given: Collection[str]) -> str:
+    """Give the name in a method as `split_method` takes it; without one, the default for settings of these names."""
+    return split_method(text or "")[0] or method_name("flash", default_solver("flash", given))
 
 
 def method_name(start: str, solver: str) -> str:

@@ -1,8 +1,8 @@
 """The networks under a pipeline: loaded, saved, moved, compiled, and asked what they can restore."""
 
 import copy
-from collections.abc import Callable, Collection
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import fields, replace
 from importlib.resources import as_file, files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -18,19 +18,24 @@ from flashdiffusion.physics import BatchedPhysics
 from flashdiffusion.physics.operator import as_physics
 from flashdiffusion.presets import Presets, preset_for
 from flashdiffusion.priors import (
+    Conditions,
     DiffusersAutoencoder,
     DistilledDecoder,
     IdentityAutoencoder,
     LatentPrior,
+    TinyDecoder,
     load_distilled_decoder,
+    memory,
     save_component,
 )
 from flashdiffusion.priors.folder import read_index, resolve_folder, write_index
+from flashdiffusion.priors.refused import refuse_file
 from flashdiffusion.published import find_published, load_published
 from flashdiffusion.regression import Regressor, load_regressor
 from flashdiffusion.severity import Severity, SeverityEncoder, load_severity_encoder
 from flashdiffusion.solvers import Problem, Solver, StartRule
 from flashdiffusion.solvers.estimate import in_holes, with_holes
+from flashdiffusion.solvers.measured import MeasuredSeverity
 from flashdiffusion.solvers.registry import STARTS
 from flashdiffusion.solvers.rows import Unknown
 from flashdiffusion.types import Physics
@@ -56,7 +61,8 @@ class Model:
         sample_size: side in pixels of the images that the model was trained on, if known.
         regressor: a supervised restoration network, for the starts "ccdf" and "regression".
         presets: settings tuned for the model, which live in its folder.
-        distilled_decoder: a small stand-in for the decoder, for the gradient, see `Gradient`.
+        distilled_decoder: a small stand-in for the decoder, for the gradient, see `Gradient`: one of ours, or the
+            AutoencoderTiny that was distilled from its autoencoder.
     """
 
     source: str | None = None
@@ -67,7 +73,7 @@ class Model:
         severity_encoder: SeverityEncoder | None = None,
         sample_size: int | None = None,
         regressor: Regressor | None = None,
-        distilled_decoder: DistilledDecoder | None = None,
+        distilled_decoder: DistilledDecoder | TinyDecoder | None = None,
         presets: Presets | None = None,
     ) -> None:
         self.prior = prior
@@ -89,39 +95,83 @@ class Model:
         revision: str | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        *,
+        torch_dtype: torch.dtype | None = None,
+        variant: str | None = None,
+        token: str | bool | None = None,
+        subfolder: str | None = None,
+        distilled_decoder: str | Path | None = None,
+        **conditions: Any,
     ) -> Self:
         """Load a model: the embedded default, an embedded one by name, a folder, or a hub id; then move it, see `to`.
 
-        A folder is in diffusers' layout: `autoencoder` (or `vqvae`, `vae`), `denoiser` (or `unet`), `scheduler`,
-        and, for Flash starts, `severity_encoder`. Published checkpoints (docs/checkpoints.md) give a prior alone. Code
-        in pickled files is not executed.
+        A folder is in diffusers' layout: `autoencoder` (or `vqvae`, `vae`), `denoiser` (or `unet`, `transformer`),
+        `scheduler`, text encoders where the denoiser is given text, and, for Flash starts, `severity_encoder`. What
+        else a pipeline's folder holds is left alone. Published checkpoints (docs/checkpoints.md) give a prior alone.
+        Code in pickled files is not executed.
+
+        Args:
+            revision: branch, tag or commit of a hub id.
+            dtype: precision of the networks, also as `torch_dtype`, diffusers' name for it.
+            variant: of the weights, such as "fp16".
+            token: of the hub, for models that are private or gated.
+            subfolder: the model's place in the folder.
+            distilled_decoder: folder or hub id of an AutoencoderTiny of the same latents, for the gradient.
+            conditions: fields of `Conditions`: prompt, negative_prompt, guidance_scale, class_label.
 
         Raises:
             CheckpointError: nothing there, or another layout.
+            InputError: conditions that the model cannot be told, or two precisions.
         """
+        if torch_dtype is not None and dtype not in (None, torch_dtype):
+            raise InputError(f"dtype {dtype} and torch_dtype {torch_dtype}; expected one of them")
+        dtype = dtype if torch_dtype is None else torch_dtype
+        told = told_by(conditions)
+        hub = {"revision": revision, "variant": variant, "token": token, "subfolder": subfolder}
         with torch.inference_mode(False):  # its weights are for gradients too, wherever it is loaded
-            model = cls._load(source, revision).to(device, dtype)
+            model = cls._load(source, hub, told, dtype)
+            if told is not None and model.prior.conditions != told:
+                model.prior.set_conditions(told)
+            if distilled_decoder is not None:
+                folder = resolve_folder(distilled_decoder, token=token)
+                model.distilled_decoder = load_distilled_decoder(folder, model.prior.autoencoder)
+            model.to(device, dtype)
         model.source = embedded_name(source) or str(source)
         return model
 
     @classmethod
-    def _load(cls, source: str | Path | None, revision: str | None) -> Self:
+    def _load(
+        cls, source: str | Path | None, hub: dict[str, Any], told: Conditions | None, dtype: torch.dtype | None
+    ) -> Self:
+        given = [name for name, value in hub.items() if value is not None]
         if (embedded := _embedded(source)) is not None:
+            if given:
+                raise InputError(f"{given[0]} given for an embedded model; expected it for a folder or hub id alone")
             with as_file(embedded) as folder:
                 return cls._from_folder(folder)
         name = str(source)
+        refuse_file(Path(name))
         if find_published(name) is not None:
             prior = load_published(name)
             return cls(prior, sample_size=prior.sample_size, presets=_published(name))
         if "/" not in name and not Path(name).exists():
             expected = f"{', '.join(EMBEDDED)}, a folder in diffusers' layout, or a hub id owner/name"
             raise CheckpointError(f"no model {name!r}; expected {expected}")
-        return cls._from_folder(resolve_folder(name, revision))
+        text = told is not None and bool(told.prompt)
+        return cls._from_folder(resolve_folder(name, **hub, text=text), hub["variant"], told, dtype)
 
     @classmethod
-    def _from_folder(cls, folder: Path) -> Self:
+    def _from_folder(
+        cls,
+        folder: Path,
+        variant: str | None = None,
+        told: Conditions | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Self:
         index = read_index(folder)
-        prior = LatentPrior.from_pretrained(folder)
+        prior = LatentPrior.from_pretrained(
+            folder, variant=variant, conditions=told, dtype=torch.float32 if dtype is None else dtype
+        )
         loaders: dict[str, Callable[[Path], Any]] = {
             "severity_encoder": lambda own: load_severity_encoder(own, prior.autoencoder),
             "regressor": load_regressor,
@@ -130,6 +180,15 @@ class Model:
         beside = {name: load(folder / name) for name, load in loaders.items() if (folder / name).is_dir()}
         size = index.get("sample_size", prior.sample_size if index else None)
         return cls(prior, sample_size=size, presets=cls.presets_of(folder), **beside)
+
+    def set_conditions(self, **conditions: Any) -> Self:
+        """Tell a conditional model something else of every image from now on: fields of `Conditions`; returns self.
+
+        Raises:
+            InputError: conditions that the model cannot be told.
+        """
+        self.prior.set_conditions(told_by(conditions) or Conditions())
+        return self
 
     @staticmethod
     def presets_of(source: str | Path | None = None) -> Presets:
@@ -160,14 +219,17 @@ class Model:
             InputError: `out` cannot be written.
         """
         if dtype is not None:
-            copy.deepcopy(self).to(dtype=dtype).save_pretrained(out)
+            other = copy.deepcopy(self).to(dtype=dtype)
+            if isinstance(own := other.prior.autoencoder, DiffusersAutoencoder):
+                torch.nn.Module.to(own.model, dtype)  # also one that computes in float32: stored, nothing overflows
+            other.save_pretrained(out)
             return
         out = ensure_directory(out)
         self.prior.save_pretrained(out)
         for name in ("severity_encoder", "regressor", "distilled_decoder"):
-            if (network := getattr(self, name)) is not None:
+            if hasattr(network := getattr(self, name), "save_pretrained"):
                 save_component(network, out / name)
-        write_index(out, self.sample_size)
+        write_index(out, self.sample_size, self.prior.family.about)
         if self.presets.table and self.presets.tuned:
             self.presets.write(out)
 
@@ -183,12 +245,45 @@ class Model:
         self._lay_out()
         return self
 
+    def enable_attention_slicing(self, slice_size: str | int = "auto") -> Self:
+        """Let the denoiser's attention go head by head, as in diffusers; returns self.
+
+        Raises:
+            InputError: a network that has no slices.
+        """
+        memory.enable_attention_slicing(self.prior, slice_size)
+        return self
+
+    def enable_vae_tiling(self) -> Self:
+        """Let the autoencoder work on tiles that overlap, as in diffusers; returns self.
+
+        Raises:
+            InputError: an autoencoder without tiles.
+        """
+        memory.enable_vae_tiling(self.prior)
+        return self
+
+    def enable_gradient_checkpointing(self) -> Self:
+        """Keep few activations for the gradient and compute the others again (docs/checkpoints.md); returns self.
+
+        Raises:
+            InputError: neither network can.
+        """
+        memory.enable_gradient_checkpointing(self.prior)
+        return self
+
+    def enable_model_cpu_offload(self, *_: Any, **__: Any) -> Self:
+        """Is not supported; raises InputError, which says what there is in its place."""
+        raise memory.refuse_offload()
+
+    enable_sequential_cpu_offload = enable_model_cpu_offload
+
     @property
     def attends(self) -> bool:
         """Whether prior or severity encoder have attention: they look at a whole image of the size that they know."""
-        networks = [one for one in (self.prior, self.severity_encoder) if one is not None]
+        networks = [one for one in (self.prior.autoencoder, self.severity_encoder) if one is not None]
         layers = (layer for network in networks for layer in network.modules())
-        return any("attention" in type(layer).__name__.lower() for layer in layers)
+        return self.prior.family.attends or any("attention" in type(layer).__name__.lower() for layer in layers)
 
     def far_from(self, size: tuple[int, int]) -> str | None:
         """Name the model's own size and what else there is, if images of `size` (H, W) are far from it; else None."""
@@ -304,6 +399,22 @@ class Model:
         severity = Severity(z_hat, var, torch.cat(maps) if maps else None)
         return with_holes(severity, in_holes(problem, (z_hat.shape[2], z_hat.shape[3])))
 
+    def measure_severity(self, pictures: Tensor | None = None) -> Self:
+        """Let severities be measured by the physics on a few pictures, where no encoder is trained; returns self.
+
+        Flash starts work then (docs/checkpoints.md). It is not saved with the model.
+
+        Args:
+            pictures: (m, 3, H, W) in [0, 1], like those that will be restored; see `MeasuredSeverity`.
+
+        Raises:
+            InputError: no such pictures, or a model of pixels.
+        """
+        if isinstance(self.prior.autoencoder, IdentityAutoencoder):
+            raise InputError("this model is one of pixels, and has no severity; take dps or ccdf(dps)")
+        self.severity_encoder = cast(Any, MeasuredSeverity(self.prior, pictures).to(self.device))
+        return self
+
     def take_for(self, kind: str) -> None:
         """Let the severity encoder take every degradation for one of this kind, to measure what a wrong one costs.
 
@@ -346,6 +457,13 @@ class Model:
                 start, self.prior, self.severity_encoder, settings, self.regressor, self.distilled_decoder
             )
         return solver, start
+
+
+def told_by(conditions: Mapping[str, Any]) -> Conditions | None:
+    """Make conditions of their values by name, None of no values; raises InputError for an unknown name."""
+    for name in conditions:
+        check_name("argument", name, [one.name for one in fields(Conditions)])
+    return Conditions(**conditions) if conditions else None
 
 
 def embedded_name(source: str | Path | None) -> str | None:

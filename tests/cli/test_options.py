@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, fields
@@ -10,7 +11,7 @@ from importlib.metadata import version
 
 import pytest
 
-from flashdiffusion.cli.options import MethodOptions, ModelOptions, declared_settings
+from flashdiffusion.cli.options import MethodOptions, ModelOptions, PictureModelOptions, declared_settings
 from flashdiffusion.methods import all_settings
 from flashdiffusion.solvers import LatentDPS
 from flashdiffusion.solvers.guided import data_term
@@ -30,7 +31,7 @@ COMMANDS = ("degrade", "restore", "severity", "evaluate", "ordering", "mine", "t
     ],
 )
 def test_pictures_are_restored_with_the_model_of_photographs(given, fit, name, recorded):
-    chosen = ModelOptions(given).of_pictures(fit)
+    chosen = PictureModelOptions(given).chosen(fit)
     assert (chosen.name, chosen.about()["model"]) == (name, recorded)
     assert (ModelOptions().name, ModelOptions().about()["model"]) == ("faces-128", "embedded")
 
@@ -108,7 +109,8 @@ def test_without_a_method_settings_choose_it(flash, image_folder, tiny_model, tm
 def test_help_comes_in_parts(flash):
     out = flash("restore", "--help").out
     parts = [out.index(title) for title in ("Arguments:", "Options:", "The run:", "Settings of the method")]
-    assert parts == sorted(parts) and parts[1] < out.index("--method") < parts[2] and out.index("--guidance") > parts[3]
+    guidance = re.search(r"--guidance(?!-)", out)  # and no --guidance-scale, which is the model's
+    assert parts == sorted(parts) and parts[1] < out.index("--method") < parts[2] and guidance.start() > parts[3]
 
 
 @pytest.mark.parametrize("command", ["demo", *COMMANDS])

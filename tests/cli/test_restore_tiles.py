@@ -140,13 +140,13 @@ def test_a_tile_that_is_none_is_refused(flash, tmp_path, pictures, model):
 def test_a_large_picture_does_not_wait_for_those_read_with_it(pictures, model):
     job = RestoreJob(ModelChoice(str(model), "cpu"), "ae", "gaussian-blur:std=1", tile=64, max_in_flight=1)
     worker, read = job.open(), []
-    wrapped = worker._read
+    wrapped = worker.read
 
     def counted(item):
         read.append(item.name)
         return wrapped(item)
 
-    worker._read = counted
+    worker.read = counted
     batches = worker._batches([Item(n, f"{n}", str(pictures / "large.png")) for n in range(4)])
     assert len(next(batches).y) == 1 and read == ["0"]
     assert len(list(run_local(job, [Item(0, "a", str(pictures / "large.png"))]))) == 1

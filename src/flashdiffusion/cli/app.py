@@ -20,6 +20,7 @@ from flashdiffusion.cli import (
     report,
     reproduce,
     restore,
+    serve,
     severity,
     train,
     tune,
@@ -31,7 +32,7 @@ from flashdiffusion.plugins import load_plugins
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 experiments = (evaluate, report, reproduce, ordering, calibrate, mine, tune)
-for module in (demo, web_app, degrade, restore, severity, *experiments, train, convert):
+for module in (demo, web_app, degrade, restore, severity, *experiments, train, convert, serve):
     name = getattr(module, "NAME", module.__name__.rsplit(".", 1)[-1])
     app.command(name=name, cls=Command)(with_options(module.command))
 

@@ -13,6 +13,7 @@ from flashdiffusion.errors import InputError, check_name
 
 if TYPE_CHECKING:
     from flashdiffusion.jobs import ModelChoice
+    from flashdiffusion.priors import Conditions
 
 SETTINGS = "Settings of the method; default: the model's own (presets.json)"
 RUN = "The run"
@@ -40,7 +41,7 @@ Tile = Annotated[
     ),
 ]
 Seed = Annotated[int, option("Seed of everything random.")]
-AUTO = "auto"
+AUTO = "auto"  # as `jobs.parse` reads it
 
 
 def _added_noise(value: str | float) -> float:
@@ -121,6 +122,26 @@ class ModelOptions:
     ] = None
     device: Annotated[str | None, option("Torch device, e.g. cuda; default: cuda if there is one.")] = None
     precision: Annotated[str, option("Precision of the networks: float32, bfloat16 or float16.", panel=RUN)] = "float32"
+    prompt: Annotated[
+        str | None, option("What the images show, for a model that is given text, such as Stable Diffusion.", panel=RUN)
+    ] = None
+    negative_prompt: Annotated[str | None, option("What they do not show; with --guidance-scale.", panel=RUN)] = None
+    guidance_scale: Annotated[
+        float | None,
+        option("How strongly the prompt or class guides; 1, the default, is off and costs half.", panel=RUN),
+    ] = None
+    class_label: Annotated[
+        int | None, option("Number of the class that the images show, for a model of classes (DiT).", panel=RUN)
+    ] = None
+
+    @property
+    def conditions(self) -> "Conditions | None":
+        """What a conditional model is told, None if nothing is given; raises InputError for what it cannot be."""
+        from flashdiffusion.priors import Conditions
+
+        names = ("prompt", "negative_prompt", "guidance_scale", "class_label")
+        given = {name: value for name in names if (value := getattr(self, name)) is not None}
+        return Conditions(**given) if given else None
 
     def choice(
         self, regressor: str | None = None, compile: str | None = None, told: str | None = None
@@ -128,7 +149,7 @@ class ModelOptions:
         """What opens the model."""
         from flashdiffusion.jobs import ModelChoice
 
-        return ModelChoice(self.model, self.device, self.precision, regressor, compile, told)
+        return ModelChoice(self.model, self.device, self.precision, regressor, compile, told, self.conditions)
 
     @property
     def name(self) -> str:
@@ -153,7 +174,8 @@ class ModelOptions:
 
         known = embedded_name(self.model)
         own = "embedded" if known == DEFAULT_MODEL else self.model if known is None else EMBEDDED_PREFIX + known
-        return {"model": own, "precision": self.precision, "regressor": regressor}
+        told = {} if self.conditions is None else {"conditions": self.conditions.given}
+        return {"model": own, "precision": self.precision, "regressor": regressor} | told
 
 
 @dataclass(frozen=True)
@@ -227,7 +249,7 @@ class RunOptions:
 
     resume: Resume = False
     max_in_flight: MaxInFlight = None
-    engine: Annotated[str, option("local: this process. ray: workers, docs/scale.md.", panel=RUN)] = "local"
+    engine: Annotated[str, option("local: this process. ray: workers, docs/ray.md.", panel=RUN)] = "local"
     workers: Annotated[
         int | None, option("With --engine ray; default: one per GPU, or per CPU without.", panel=RUN)
     ] = None
@@ -320,9 +342,9 @@ class _MethodOptions(_SettingOptions):
 
     @property
     def _wanted(self) -> str:
-        from flashdiffusion.methods import default_solver, method_name, split_method
+        from flashdiffusion.methods import named_method
 
-        return split_method(self.method or "")[0] or method_name("flash", default_solver("flash", self.given))
+        return named_method(self.method, self.given)
 
     @property
     def given(self) -> dict[str, Any]:
@@ -391,16 +413,6 @@ class _MethodsOptions(_SettingOptions):
         if twice := {label for label in labels if labels.count(label) > 1}:
             raise InputError(f"method {', '.join(sorted(twice))} is given twice; expected each once")
         return found
-
-
-def noise_level(text: str | None) -> float | None:
-    """σ_y as given, 0.05 if it is not; None if it is to be estimated. Raises InputError for what is no number."""
-    if text is None:
-        return 0.05
-    try:
-        return None if text.strip().lower() == AUTO else float(text)
-    except ValueError as error:
-        raise InputError(f"noise std is {text!r}; expected a number from 0 to 1, or {AUTO}") from error
 
 
 def setting_of(text: str) -> str:

@@ -33,7 +33,9 @@ class DamageOptions:
     @property
     def std(self) -> float | None:
         """σ_y of images; None if it is to be estimated from each."""
-        return options.noise_level(self.noise_std)
+        from flashdiffusion.jobs.parse import noise_level
+
+        return noise_level(self.noise_std)
 
     @property
     def unused(self) -> str | None:
@@ -46,24 +48,10 @@ class DamageOptions:
 
     def check(self, files: Sequence[Path], seed: int) -> None:
         """Raise InputError if images and arrays cannot be restored for what is known of their damage."""
-        from flashdiffusion.jobs.parse import check_files, drawn_by, parse_physics
-        from flashdiffusion.jobs.reading import check_estimable, is_image
-        from flashdiffusion.seeds import image_generator
+        from flashdiffusion.jobs.reading import check_physics
 
-        if self.physics is None:
-            return
-        check_files(self.physics, files)
-        if self.std is None:
-            check_estimable(self.physics)
-        first = files[0] if files else None
-        probe = parse_physics(self.physics, (1, 1), image_generator(seed, ""), self.std or 0.0, first)
-        if files and (unknown := drawn_by(self.physics)):
-            raise InputError(f"to restore an image one must know {unknown}")
-        if not probe.gives_images and (images := [path for path in files if is_image(path)]):
-            raise InputError(
-                f"{images[0]} is an image, which {self.physics} does not give: it needs a measurement file that "
-                "`flashdiffusion degrade` wrote, or an array (.npy, .npz, .pt, .mat)"
-            )
+        if self.physics is not None:
+            check_physics(self.physics, self.std, files, seed)
 
     def about(self) -> dict[str, Any]:
         """What results depend on, for their file."""

@@ -16,7 +16,6 @@ from flashdiffusion.cli.options import (
     Physics,
     PictureModelOptions,
     Tile,
-    noise_level,
 )
 from flashdiffusion.cli.tables import print_records, write_csv
 from flashdiffusion.errors import FlashDiffusionError, InputError, note
@@ -40,6 +39,7 @@ def command(
     """
     from flashdiffusion.data import ensure_directory, ensure_file, write_bytes
     from flashdiffusion.jobs import Item
+    from flashdiffusion.jobs.parse import noise_level
     from flashdiffusion.jobs.reading import Reader
     from flashdiffusion.jobs.records import Record
     from flashdiffusion.pipeline import Batch, Failed

@@ -36,6 +36,10 @@ class SeverityOptions:
             metavar="STD|LOW:HIGH",
         ),
     ] = None
+    model: Annotated[
+        str | None,
+        option("Folder or hub id of a model that has none, for severity and distilled-decoder; it is copied to --out."),
+    ] = None
     init: Annotated[
         Path | None, option("Model whose denoiser or severity encoder to start from; of the same autoencoder.")
     ] = None
@@ -69,6 +73,6 @@ def command(
     recipe = with_severity(get_recipe(config), severity.head, severity.task, severity.noise_std)
     recipe = with_lr(with_precision(with_space(recipe, space), precision), bounds.lr)
     limits = (bounds.max_minutes, bounds.max_steps, lpips, bounds.limit)
-    train(stage, data, recipe, out, *limits, resume, severity.init)
+    train(stage, data, recipe, out, *limits, resume, severity.init, severity.model)
     whole = (out / "model_index.json").exists()
     print(f"{stage} trained in {out}" + (f"; use it with --model {out}" if whole else ""))

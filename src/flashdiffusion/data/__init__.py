@@ -15,7 +15,7 @@ from flashdiffusion.data.images import encode_image, fit, load_image, save_grid,
 from flashdiffusion.data.measurements import MeasurementFile
 from flashdiffusion.data.named import NamedData, register_data
 from flashdiffusion.data.pictures import Kind, Picture, encode_picture, read_picture
-from flashdiffusion.data.prefetch import in_chunks, mapped, prefetched
+from flashdiffusion.data.prefetch import in_chunks, mapped, polled, prefetched
 
 __all__ = [
     "MeasurementFile",
@@ -34,6 +34,7 @@ __all__ = [
     "in_chunks",
     "load_image",
     "mapped",
+    "polled",
     "prefetched",
     "read_bytes",
     "read_picture",

@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from flashdiffusion.data.files import read_bytes
 from flashdiffusion.data.images import LARGEST_AREA
-from flashdiffusion.errors import InputError, brief
+from flashdiffusion.errors import InputError, blamed_on, brief
 
 LARGEST = 2**30  # bytes of a file, and of what is packed in it
 TYPES = {torch.uint8, torch.uint16, torch.float16, torch.bfloat16, torch.float32, torch.float64}
@@ -58,6 +59,14 @@ def read_rounded(path: str | Path) -> tuple[Tensor, int | None]:
         raise InputError(f"{path} is damaged, or holds no measurement: {brief(error)}") from error
 
 
+def shape_of(path: str | Path) -> tuple[int, ...]:
+    """Give the shape of the array that `read_array` would read, as it is stored; raises InputError if there is none."""
+    path = Path(path)
+    data = read_bytes(path, LARGEST)
+    with blamed_on(path, InputError):
+        return tuple(_SHAPES[path.suffix.lower()](data, path))
+
+
 def from_numpy(array: np.ndarray) -> Tensor:
     """Convert uint8, uint16 or floats to float32 in [0, 1], channels first; raises InputError for other types."""
     if array.dtype.kind == "u" and array.dtype.itemsize <= 2:
@@ -84,23 +93,36 @@ def _choose(names: Iterable[str], path: Path) -> str:
     raise InputError(f"{path} holds {known}; expected one alone, or one named y or measurement")
 
 
-def _npy(data: bytes, path: Path) -> np.ndarray:
-    stream = io.BytesIO(data)
-    shape, fortran, dtype = _HEADERS[np.lib.format.read_magic(stream)](stream)
+def _npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    return _HEADERS[np.lib.format.read_magic(stream)](stream)
+
+
+def _npy(stream: IO[bytes], path: Path) -> np.ndarray:
+    shape, fortran, dtype = _npy_header(stream)
     _expect_size(shape, path)
-    flat = np.frombuffer(data, dtype, math.prod(shape), stream.tell())  # no more than there is, and no objects
+    data = stream.read(dtype.itemsize * math.prod(shape))
+    flat = np.frombuffer(data, dtype, math.prod(shape))  # no more than there is, and no objects
     return flat.reshape(shape, order="F" if fortran else "C")
 
 
 def _npz(data: bytes, path: Path) -> np.ndarray:
-    with _unpacked(data, path) as packed:
-        name = _choose((name.removesuffix(".npy") for name in packed.namelist() if name.endswith(".npy")), path)
-        return _npy(packed.read(f"{name}.npy"), path)
+    with _unpacked(data, path) as packed, packed.open(_npz_member(packed, path)) as member:
+        return _npy(member, path)
 
 
-def _pt(data: bytes, path: Path) -> Tensor:
+def _npz_member(packed: zipfile.ZipFile, path: Path) -> str:
+    return _choose((name.removesuffix(".npy") for name in packed.namelist() if name.endswith(".npy")), path) + ".npy"
+
+
+def _npz_shape(data: bytes, path: Path) -> tuple[int, ...]:
+    with _unpacked(data, path) as packed, packed.open(_npz_member(packed, path)) as member:
+        return _npy_header(member)[0]
+
+
+def _pt(data: bytes, path: Path, device: str = "cpu") -> Tensor:
+    """Load the tensor; on the meta device nothing but its shape."""
     with _unpacked(data, path):
-        held = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        held = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
     if isinstance(held, dict):
         held = held[_choose((name for name, value in held.items() if isinstance(value, Tensor)), path)]
     if not isinstance(held, Tensor):
@@ -118,8 +140,18 @@ def _unpacked(data: bytes, path: Path) -> zipfile.ZipFile:
     return packed
 
 
-def _mat(data: bytes, path: Path) -> np.ndarray:
-    from scipy.io import loadmat, whosmat
+def _pt_shape(data: bytes, path: Path) -> tuple[int, ...]:
+    held = _pt(data, path, "meta")
+    return tuple(held.shape) if held.is_contiguous() else (held.untyped_storage().nbytes() // held.itemsize,)
+
+
+def _mat_shape(data: bytes, path: Path) -> tuple[int, ...]:
+    return _mat_array(data, path)[1]
+
+
+def _mat_array(data: bytes, path: Path) -> tuple[str, tuple[int, ...], str]:
+    """Name, shape and class of the array to take."""
+    from scipy.io import whosmat
     from scipy.io.matlab import matfile_version
 
     _expect_unpackable(data, path)
@@ -129,7 +161,13 @@ def _mat(data: bytes, path: Path) -> np.ndarray:
         )
     there = {name: (shape, kind) for name, shape, kind in whosmat(io.BytesIO(data)) if kind in _NUMBERS}
     name = _choose(there, path)
-    shape, kind = there[name]
+    return name, *there[name]
+
+
+def _mat(data: bytes, path: Path) -> np.ndarray:
+    from scipy.io import loadmat
+
+    name, shape, kind = _mat_array(data, path)
     _expect_size(shape, path)
     array: np.ndarray = loadmat(io.BytesIO(data), variable_names=[name])[name]
     # MATLAB writes floats that happen to be whole numbers as integers.
@@ -152,9 +190,15 @@ def _expect_unpackable(data: bytes, path: Path) -> None:
 
 
 _READERS: dict[str, Callable[[bytes, Path], np.ndarray | Tensor]] = {
-    ".npy": _npy,
+    ".npy": lambda data, path: _npy(io.BytesIO(data), path),
     ".npz": _npz,
     ".pt": _pt,
     ".mat": _mat,
+}
+_SHAPES: dict[str, Callable[[bytes, Path], tuple[int, ...]]] = {
+    ".npy": lambda data, path: _npy_header(io.BytesIO(data))[0],
+    ".npz": _npz_shape,
+    ".pt": _pt_shape,
+    ".mat": _mat_shape,
 }
 ARRAYS = frozenset(_READERS)

@@ -14,11 +14,21 @@ BEHIND = 16  # items per thread that may wait for their results
 
 def prefetched(items: Iterable[Item]) -> Iterator[Item]:
     """Yield the items, making the next one in a thread while the current one is used."""
+    return (item for item in polled(items, lambda: True) if item is not None)
+
+
+def polled(items: Iterable[Item], wait: Callable[[], bool]) -> Iterator[Item | None]:
+    """Yield the items as `prefetched` does; None in place of one that is not there yet, unless `wait()` is true."""
     end: Any = object()
     iterator = iter(items)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch") as executor:
         pending = executor.submit(next, iterator, end)
-        while (item := pending.result()) is not end:
+        while True:
+            if not (pending.done() or wait()):
+                yield None
+                continue
+            if (item := pending.result()) is end:
+                return
             pending = executor.submit(next, iterator, end)
             yield item
 

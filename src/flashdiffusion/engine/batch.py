@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
+from flashdiffusion.engine.cancellation import Cancellation
 from flashdiffusion.engine.tiling import TileMap
 from flashdiffusion.errors import InputError
 from flashdiffusion.methods import Settings
@@ -28,7 +29,8 @@ class Batch:
     its result is to carry. samples: how many results each is to have; they share one pass of the severity encoder,
     and none starts if one cannot. kept: a folder for each image, None for none: if it is restored in tiles, as one
     sample, those that are done are written there, and those that are there already are not made again. What else a
-    result depends on is the caller's to compare.
+    result depends on is the caller's to compare. method, seed: of these images, in place of the stream's own.
+    cancellations: for each image by what it may be given up, None for nothing.
 
     Raises:
         InputError: another number of names, extras, or the physics' parameters, than measurements.
@@ -41,13 +43,17 @@ class Batch:
     extra: Sequence[Any] | None = None
     samples: int = 1
     kept: Sequence[str | Path | None] | None = None
+    method: str | None = None
+    seed: int | None = None
+    cancellations: Sequence[Cancellation | None] | None = None
 
     def __post_init__(self) -> None:
         for name, value in zip(("y", "physics"), flattened(self.y, self.physics), strict=True):
             object.__setattr__(self, name, value)
         if len(self.y) == 0:
             raise InputError(f"measurements of shape {tuple(self.y.shape)}; expected at least one image")
-        for name, given in (("ids", self.ids), ("extras", self.extra), ("folders of kept tiles", self.kept)):
+        each = {"ids": self.ids, "extras": self.extra, "folders of kept tiles": self.kept}
+        for name, given in (each | {"cancellations": self.cancellations}).items():
             if given is not None and len(given) != len(self.y):
                 raise InputError(f"{len(given)} {name} for {len(self.y)} images; expected one per image")
         object.__setattr__(self, "physics", as_physics(self.physics, self.y))
@@ -62,11 +68,10 @@ class Batch:
         problem: Problem,
         settings: Settings | None = None,
         extra: Sequence[Any] | None = None,
-        kept: Sequence[str | Path | None] | None = None,
-        samples: int = 1,
+        **more: Any,
     ) -> Self:
-        """Make a batch of a problem, and keep what is known of it."""
-        batch = cls(ids, problem.y, problem.physics, settings, extra, samples, kept)
+        """Make a batch of a problem, with more of its fields by name, and keep what is known of it."""
+        batch = cls(ids, problem.y, problem.physics, settings, extra, **more)
         if batch.physics is problem.physics:  # else it was expanded to the batch
             batch.__dict__["problem"] = problem
         return batch
@@ -75,6 +80,10 @@ class Batch:
     def problem(self) -> Problem:
         """The measurements with their physics."""
         return Problem(self.y, self.physics)
+
+    def cancellation(self, row: int) -> Cancellation | None:
+        """By what a row may be given up."""
+        return None if self.cancellations is None else self.cancellations[row]
 
     def result(self, row: int, first: int, sample: int, failed: str | None = None) -> "Restored":
         """Begin the result of a sample of a row, where the batch's first image is the `first` of all.

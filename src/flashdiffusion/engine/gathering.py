@@ -177,4 +177,12 @@ def tiles_of(
             cut = torch.stack([window.in_units(own.pixel_size).of(y) for window in windows])
             operators = concatenate([own.window(one) for one in windows]) if isinstance(own, BatchedPhysics) else own
             ids = [batch.ids[row]] * len(some)
-            yield TileBatch(ids, cut, operators, batch.settings, samples=batch.samples, pictures=pictures, places=some)
+            yield TileBatch(
+                *(ids, cut, operators, batch.settings),
+                samples=batch.samples,
+                method=batch.method,
+                seed=batch.seed,
+                cancellations=[batch.cancellation(row)] * len(some),
+                pictures=pictures,
+                places=some,
+            )

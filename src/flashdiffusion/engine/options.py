@@ -18,6 +18,8 @@ class StreamOptions:
 
     solver, start: names, or objects; without a solver, `Model.solver_for` chooses one by each batch's settings.
     tile: largest side in pixels of what is restored in one piece; 0 for no bound, None for the model's own choice.
+    live: batches come when they come: those in flight are not kept waiting for more, and are given as soon as they are
+    done.
     on_step: called with the number of images that each step moved. progress: is told how far the stream is.
     callback: with a step's number, what its images would be if they ended now, and their ids.
 
@@ -33,6 +35,7 @@ class StreamOptions:
     on_step: Callable[[int], None] = lambda images: None
     callback: Callable[[int, Tensor, list[str]], None] | None = None
     tile: int | None = None
+    live: bool = False
     progress: Progress = field(default_factory=Progress)
 
     def __post_init__(self) -> None:

@@ -6,11 +6,13 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain, groupby
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from flashdiffusion.engine.batch import Restored
+from flashdiffusion.engine.cancellation import Cancellation
 from flashdiffusion.engine.capacity import Capacity, Failure, Row, in_parts
 from flashdiffusion.engine.cost import Costs
 from flashdiffusion.engine.lanes import Lanes
@@ -23,6 +25,7 @@ from flashdiffusion.solvers.solver import Solver, StepResult
 # Images that wait for a slot, per slot, but not above the second number if one per slot is as many: enough to know
 # early that no more will come.
 LOOKAHEAD, ENOUGH = 4, 64
+END: list[Any] = []  # in place of a batch: no more will come
 # Steps that an image waits for cheaper ones, or for others of the same cost which are more; then those like it go next.
 PATIENCE = 20
 
@@ -34,7 +37,7 @@ class InFlight:
     result: what comes of it, filled in on the way. source: of its noise. operators: what the arithmetic of
     its physics depends on, beside its size. noise: of its next step, drawn once however often that step is tried.
     waited: steps of others since its last. cost: of its next step. image: the finished one, (3, H, W), where z is not
-    to be decoded.
+    to be decoded. cancellation: by what it may be given up.
 
     Raises:
         InputError: k off the grid; 0 is allowed and takes no step.
@@ -52,6 +55,7 @@ class InFlight:
     waited: int = 0
     cost: float = 1.0
     image: Tensor | None = None
+    cancellation: Cancellation | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.k <= len(self.solver.grid):
@@ -63,6 +67,11 @@ class InFlight:
     def done(self) -> bool:
         """Whether it is clean, or given up."""
         return self.k == 0 or self.result.failed is not None
+
+    def heed(self) -> None:
+        """Give it up if it is cancelled."""
+        if self.cancellation is not None and self.cancellation.reason is not None and not self.done:
+            self.result.fail(self.cancellation.reason)
 
     @property
     def kind(self) -> Hashable:
@@ -113,51 +122,67 @@ class Slots:
         self.slots: list[InFlight] = []
         self.joined: dict[tuple[InFlight, ...], Problem] = {}  # who stepped together last, and their measurements
 
-    def run(self, batches: Iterable[Sequence[InFlight]]) -> Iterator[InFlight]:
-        """Restore all; each is yielded as soon as it is done. Batches are asked for as slots come free."""
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do until another batch comes."""
+        return not self.slots and not self.waiting
+
+    def run(self, batches: Iterable[Sequence[InFlight] | None]) -> Iterator[list[InFlight]]:
+        """Restore all; each is yielded as soon as it is done, with others, if there are any. Lists may be empty.
+
+        Batches are asked for as slots come free, and waited for. None in place of one says that there is none at the
+        moment: those in flight go on, and it is asked for again at the next step.
+        """
         try:
             yield from self._run(iter(batches))
         finally:
             if self.lanes is not None:
                 self.lanes.close()
 
-    def _run(self, batches: Iterator[Sequence[InFlight]]) -> Iterator[InFlight]:
+    def _run(self, batches: Iterator[Sequence[InFlight] | None]) -> Iterator[list[InFlight]]:
         more = True
         while True:
             # What slots need is waited for; what is to wait for a slot comes a batch at a step.
             while more and len(self.waiting) + len(self.slots) < self.capacity.rows:
-                more = self._receive(next(batches, None))
+                if (batch := next(batches, END)) is None:
+                    break
+                more = self._receive(batch)
+                yield []  # what failed on its way here is given before another is waited for
             rows = self.capacity.rows
             if more and len(self.waiting) < max(rows, min(LOOKAHEAD * rows, ENOUGH)):
-                more = self._receive(next(batches, None))
-            yield from self._admit()
+                more = self._receive(next(batches, END))
+            yield self._admit()
             # A batch can be done as soon as it comes (k = 0): an empty engine is no sign that no more will.
-            if not more and not self.slots and not self.waiting:
+            if not more and self.idle:
                 return
             if self.slots:
                 self._advance(self._next())
-                yield from self._retire()
+                yield self._retire()
 
     def _receive(self, batch: Sequence[InFlight] | None) -> bool:
-        """Put a batch in line; without one, those in line are the last. Whether more may come."""
-        if batch is None:
+        """Put a batch in line, if there is one; at the end, those in line are the last. Whether more may come."""
+        if batch is END:
             self.waiting = deque(sorted(self.waiting, key=lambda one: -one.k))
             return False
-        self.waiting += batch
+        self.waiting += batch or ()
         return True
 
-    def _admit(self) -> Iterator[InFlight]:
+    def _admit(self) -> list[InFlight]:
+        """Fill the slots; give those in line that are done already."""
+        done: list[InFlight] = []
         while self.waiting and len(self.slots) < self.capacity.rows:
             one = self.waiting.popleft()
-            if one.done:
-                yield one
-            else:
-                self.slots.append(one)
+            one.heed()
+            (done if one.done else self.slots).append(one)
+        return done + self._retire()
 
-    def _retire(self) -> Iterator[InFlight]:
+    def _retire(self) -> list[InFlight]:
+        """Empty the slots of those that are done, or given up."""
+        for one in self.slots:
+            one.heed()
         done = [one for one in self.slots if one.done]
         self.slots = [one for one in self.slots if not one.done]
-        yield from done
+        return done
 
     def _next(self) -> list[InFlight]:
         """Images that can share a step: those of one who waited too long, else the cheapest, of equal cost the most."""

@@ -17,7 +17,7 @@ from flashdiffusion.engine.options import StreamOptions
 from flashdiffusion.engine.slots import InFlight
 from flashdiffusion.engine.tiling import Tiling, tiling_of
 from flashdiffusion.errors import FlashDiffusionError
-from flashdiffusion.methods import Settings
+from flashdiffusion.methods import Settings, parse_method
 from flashdiffusion.metrics import count_gflop
 from flashdiffusion.metrics.flops import FlopCounter
 from flashdiffusion.model import Model
@@ -53,7 +53,7 @@ class Starting:
         self.tile = 0 if options.tile is None and model.attends else options.tile
         self.limit = Limit(options.max_in_flight or START_ROWS)
         # Equal settings share a solver, and so its steps.
-        self.made: dict[tuple[str, Settings], tuple[Solver, StartRule]] = {}
+        self.made: dict[tuple[str, str, Settings], tuple[Solver, StartRule]] = {}
 
     @torch.no_grad()
     def __call__(
@@ -66,7 +66,13 @@ class Starting:
         """
         started: list[InFlight] = []
         failed: list[Restored] = []
-        for rows in _alike(batch, only):
+        wanted = []
+        for row in range(len(batch.y)) if only is None else only:
+            if (cancellation := batch.cancellation(row)) is None or cancellation.reason is None:
+                wanted.append(row)
+            else:
+                failed += [batch.result(row, first, sample, cancellation.reason) for sample in range(batch.samples)]
+        for rows in _alike(batch, wanted):
             for part, begun in in_parts(lambda part: self._start_rows(batch, part, first), rows, self.limit):
                 if isinstance(begun, Failure):
                     rest = [(row, sample) for sample in range(batch.samples) for row in part]
@@ -139,16 +145,20 @@ class Starting:
                 result.gflop, result.seconds, result.severity_map = gflop[n], seconds, maps[n]
                 result.physics_corrected = corrected[n]
                 own, operator = doubted if corrected[n] else believed, (operators[n], corrected[n])
-                one = InFlight(result, start.z[n], k[n], own, n, solver, sources[n], operator)
+                cancellation = batch.cancellation(rows[n])
+                one = InFlight(
+                    *(result, start.z[n], k[n], own, n, solver, sources[n], operator), cancellation=cancellation
+                )
                 one.image = start.image[n] if start.image is not None and k[n] == 0 else None
                 started.append(one)
             began = time.perf_counter()
         return started
 
     def _noise(self, batch: Batch, row: int, name: str) -> NoiseSource:
+        seed = self.options.seed if batch.seed is None else batch.seed
         if isinstance(batch, TileBatch):
-            return TileNoise(self.options.seed, name, batch.latent_window(row))
-        return ImageNoise(image_generator(self.options.seed, name, "sampling"))
+            return TileNoise(seed, name, batch.latent_window(row))
+        return ImageNoise(image_generator(seed, name, "sampling"))
 
     def _by_rule(
         self, problem: Problem, solver: Solver, rule: StartRule, sources: Sequence[NoiseSource], operators: object
@@ -177,8 +187,11 @@ class Starting:
         return start, self.costs.of_each(kinds, alone, nfe, lambda: count_gflop(lambda: prior.denoise(noise[:1], i)))
 
     def _method(self, batch: Batch, physics: Physics) -> tuple[Solver, StartRule]:
-        start, given = self.options.start, self.options.settings if batch.settings is None else batch.settings
-        solver = self.options.solver or self.model.solver_for(start, given or ())
+        given = self.options.settings if batch.settings is None else batch.settings
+        start, solver = self.options.start, self.options.solver
+        if batch.method is not None:
+            start, solver = parse_method(batch.method)
+        solver = solver or self.model.solver_for(start, given or ())
         settings = self.model.settings_for(
             physics,
             start if isinstance(start, str) else "flash",
@@ -187,7 +200,8 @@ class Starting:
         )
         if isinstance(physics, Unknown):  # an estimate can be consistent with y of a known one alone
             settings = settings | Settings(refine=False)
-        if (key := (solver if isinstance(solver, str) else "", settings)) not in self.made:
+        key = (start if isinstance(start, str) else "", solver if isinstance(solver, str) else "", settings)
+        if key not in self.made:
             self.made[key] = self.model.method(solver, start, settings)
         return self.made[key]
 

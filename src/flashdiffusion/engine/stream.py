@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from flashdiffusion.data import prefetched
+from flashdiffusion.data import polled
 from flashdiffusion.engine.batch import Batch, Failed, Restored
 from flashdiffusion.engine.capacity import OUT_OF_MEMORY, Capacity
 from flashdiffusion.engine.cost import Costs
@@ -60,12 +60,14 @@ class Stream:
     def _run(self, batches: Iterable[Batch | Failed]) -> Iterator[Restored]:
         view = None if self.options.callback is None else self._view
         slots = Slots(self.capacity, self._stepped, self.model.compiled, view, self.costs)
-        done: list[InFlight] = []
-        for one in slots.run(prefetched(self._started(batches))):
-            done.append(one)
-            if len(done) * 4 >= self.capacity.rows:  # decoding one at a time would leave a GPU idle
+        live, done = self.options.live, list[InFlight]()
+        for finished in slots.run(polled(self._started(batches), lambda: slots.idle or not live)):
+            done += finished
+            if done and (live or len(done) * 4 >= self.capacity.rows):  # decoding one at a time would leave a GPU idle
                 yield from self.decoding.decode(done)
                 done = []
+            if live:
+                yield from self.decoding.rest()  # and not when others are done
             yield from self._without_start()
         yield from self.decoding.decode(done)
         yield from self.decoding.rest()
@@ -86,6 +88,7 @@ class Stream:
                 if isinstance(batch, Failed):
                     self.taken += 1
                     self._spare([Restored(first, batch.id, failed=batch.reason, extra=batch.extra)])
+                    yield []
                     continue
                 self.taken += len(batch.y) * batch.samples
                 cuts = self.starting.cuts(batch, first)

@@ -1,7 +1,7 @@
 """What is to be done with many images, so that any process can do its part of them."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol, Self
 
 import torch
@@ -10,6 +10,7 @@ from flashdiffusion.data import Kind
 from flashdiffusion.errors import InputError, brief, check_name, note, unknown_name
 from flashdiffusion.pipeline import FlashPipeline
 from flashdiffusion.presets import Presets
+from flashdiffusion.priors import Conditions
 from flashdiffusion.priors.precision import is_fast
 
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune")
@@ -82,7 +83,7 @@ class ModelChoice:
 
     device: None for a GPU if there is one. regressor: another model, whose regressor is used. compile: mode of
     `FlashPipeline.compile`, None to leave the networks as they are. told: kind of degradation that the severity encoder
-    takes every image for.
+    takes every image for. conditions: what a conditional model is told, None for nothing else than was saved with it.
     """
 
     name: str | None = None
@@ -91,6 +92,7 @@ class ModelChoice:
     regressor: str | None = None
     compile: str | None = None
     told: str | None = None
+    conditions: Conditions | None = None
 
     @property
     def torch_device(self) -> torch.device:
@@ -121,7 +123,8 @@ class ModelChoice:
         except (RuntimeError, AssertionError) as error:
             reason = brief(error).split(". ")[0]
             raise InputError(f"device {self.device!r} cannot be used here: {reason}; try --device cpu") from error
-        pipeline = FlashPipeline.from_pretrained(self.name)
+        told = {} if self.conditions is None else asdict(self.conditions)
+        pipeline = FlashPipeline.from_pretrained(self.name, **told)
         if self.regressor is not None:
             other = FlashPipeline.from_pretrained(self.regressor)
             if other.regressor is None:

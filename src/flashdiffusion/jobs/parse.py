@@ -1,7 +1,8 @@
 """`gaussian-blur:std=2` on the command line -> an operator."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -16,6 +17,7 @@ from flashdiffusion.physics.registry import PHYSICS, Form, get_physics
 
 _QUOTED = re.compile(r"""(?<==)("[^"]*"|'[^']*')""")
 _NOISE = "noise_std"
+AUTO = "auto"  # in place of a noise level: it is estimated
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,30 @@ def parse_physics(
         about = {"size": size, "generator": generator, "noise_std": std, "image": image, "original": original}
         parts.append(one.form.build(values, **about))
     return reduce(Compose, parts)
+
+
+def noise_level(text: str | None) -> float | None:
+    """σ_y as given, 0.05 if it is not; None if it is to be estimated. Raises InputError for what is no number."""
+    if text is None:
+        return 0.05
+    try:
+        return None if text.strip().lower() == AUTO else float(text)
+    except ValueError as error:
+        raise InputError(f"noise std is {text!r}; expected a number from 0 to 1, or {AUTO}") from error
+
+
+def with_files(text: str, place: Callable[[Path], Path]) -> str:
+    """Write an operator anew, with each file that it names where `place` says that it lies; raises as `parse_physics`.
+
+    The alpha channel of the image itself is no file.
+    """
+    parts = []
+    for one in read_physics(text):
+        files = {key: str(value) for key, value in one.values.items() if isinstance(value, Path)}
+        placed = {key: file if file == ALPHA else f'"{place(Path(file))}"' for key, file in files.items()}
+        values = ",".join(f"{key}={value}" for key, value in (one.values | placed).items())
+        parts.append(":".join(filter(None, [one.name, values])))
+    return "+".join(parts)
 
 
 def drawn_by(text: str) -> str | None:
@@ -212,7 +238,11 @@ def _form(name: str, form: Form) -> str:
 
 def _value(name: str, key: str, text: str, form: Form) -> float | Path:
     if key in form.files:
-        return Path(text[1:-1]) if _QUOTED.fullmatch(f"={text}", 1) else Path(text).expanduser()
+        if _QUOTED.fullmatch(f"={text}", 1):
+            return Path(text[1:-1])
+        with suppress(RuntimeError):  # there is no such user: it is a name like any other
+            return Path(text).expanduser()
+        return Path(text)
     try:
         return float(text)
     except ValueError as error:

@@ -2,18 +2,28 @@
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from flashdiffusion.data import Kind, MeasurementFile, Picture, read_picture
-from flashdiffusion.data.arrays import ARRAYS, read_rounded
+from flashdiffusion.data.arrays import ARRAYS, read_rounded, shape_of
+from flashdiffusion.data.decoding import size_of
 from flashdiffusion.data.measurements import SUFFIX
 from flashdiffusion.engine.tiling import Tiling, tiling_of
-from flashdiffusion.errors import InputError, SizeError, read_as, sized
+from flashdiffusion.errors import AreaError, InputError, SizeError, read_as, sized
 from flashdiffusion.jobs.job import Item
-from flashdiffusion.jobs.parse import parse_physics, read_physics, reads_mask, says_noise, takes_alpha
+from flashdiffusion.jobs.parse import (
+    check_files,
+    drawn_by,
+    parse_physics,
+    read_physics,
+    reads_mask,
+    says_noise,
+    takes_alpha,
+)
 from flashdiffusion.jobs.tiles import InTiles
 from flashdiffusion.physics import JPEG, PHYSICS, BatchedPhysics, BlurKernelSpace, Window, estimate_noise_std
 from flashdiffusion.physics.jpeg import quality_of, rounding_std
@@ -87,6 +97,7 @@ class Reader:
         needed: refuse an image whose physics is not known.
         tile: side in pixels of the tiles that pictures are restored in, see `Model.tile_for`: these are not padded, and
             a tile of them is checked.
+        most: pixels that an image or its result may have; others are refused before they are decoded.
 
     Raises:
         InputError: `fit`, and the model does not say its size; noise that is to be estimated, and `physics` says it.
@@ -101,6 +112,7 @@ class Reader:
         fit: bool = False,
         needed: bool = False,
         tile: int | None = 0,
+        most: int | None = None,
     ) -> None:
         if fit and pipeline.sample_size is None:
             raise InputError(
@@ -110,7 +122,7 @@ class Reader:
         if noise_std is None and physics is not None:
             check_estimable(physics)
         self.pipeline, self.physics, self.noise_std, self.seed = pipeline, physics, noise_std, seed
-        self.fit, self.needed, self.tile = fit, needed, tile
+        self.fit, self.needed, self.tile, self.most = fit, needed, tile, most
         self._sizes: dict[tuple[int, int], tuple[int, int]] = {}  # that images are fitted to, by their own
 
     def __call__(self, item: Item) -> Problem:
@@ -121,10 +133,13 @@ class Reader:
         """
         path = Path(item.path)
         try:
+            check_undecoded(path, self.most)
             if path.suffix == SUFFIX:
                 y, physics = self._measurement(path, item)
             else:
                 y, physics = self._image(path, item) if is_image(path) else self._array(path, item)
+            side = 1 if physics is None else physics.pixel_size
+            check_area((side * y.shape[-2], side * y.shape[-1]), self.most, path, "its result has")
             problem = Problem(y) if physics is None else Problem(y, physics)
             tiling = tiling_of(y, problem.physics, self.pipeline, self.tile)
             if isinstance(tiling, Tiling):
@@ -242,6 +257,48 @@ def check_estimable(physics: str) -> None:
     """Raise InputError if noise is to be estimated, and `physics` as on the command line says it."""
     if says_noise(physics):
         raise InputError(f"noise std is auto, and {physics} says it too; expected one of them: leave out noise_std=")
+
+
+def check_physics(physics: str, noise_std: float | None, files: Sequence[Path], seed: int = 0) -> None:
+    """Raise InputError unless images and arrays can be restored for what is known of their damage.
+
+    Args:
+        physics, noise_std: see `Reader`.
+        files: these, of which each has its own in every folder that the physics names.
+        seed: of what the physics draws at random.
+    """
+    check_files(physics, files)
+    if noise_std is None:
+        check_estimable(physics)
+    first = files[0] if files else None
+    probe = parse_physics(physics, (1, 1), image_generator(seed, ""), noise_std or 0.0, first)
+    if files and (unknown := drawn_by(physics)):
+        raise InputError(f"to restore an image one must know {unknown}")
+    if not probe.gives_images and (images := [path for path in files if is_image(path)]):
+        raise InputError(
+            f"{images[0]} is an image, which {physics} does not give: it needs a measurement file that "
+            "`flashdiffusion degrade` wrote, or an array (.npy, .npz, .pt, .mat)"
+        )
+
+
+def check_area(size: tuple[int, ...], most: int | None, path: Path, what: str = "it has") -> None:
+    """Raise AreaError if an image of this height and width has more than so many pixels; None for no limit."""
+    height, width = size[-2:]
+    if most is not None and height * width > most:
+        raise AreaError(
+            f"{path} is too large: {what} {height * width / 1e6:.3g} megapixels; expected at most {most / 1e6:.3g}"
+        )
+
+
+def check_undecoded(path: Path, most: int | None) -> None:
+    """Raise AreaError as `check_area`, of an image or array that is not decoded yet; one that is neither passes."""
+    if most is None or path.suffix == SUFFIX:
+        return
+    size: tuple[int, ...] = (0, 0)
+    with suppress(InputError):  # what is wrong with it is said where it is read
+        # An array may be (H, W, 3); one that takes as much room as an image of that area is as large.
+        size = size_of(path) if is_image(path) else (1, math.prod(shape_of(path)) // 3)
+    check_area(size, most, path)
 
 
 def estimated(y: Tensor, physics: BatchedPhysics | None, bits: int | None) -> float:

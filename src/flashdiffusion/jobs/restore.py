@@ -1,6 +1,6 @@
 """Degraded images restored: read in the background, given as they finish."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -27,7 +27,7 @@ from flashdiffusion.jobs.tiles import InTiles
 from flashdiffusion.methods import DEFAULT_METHOD, Settings, check_used, parse_method, used_settings
 from flashdiffusion.metrics import Metrics
 from flashdiffusion.physics import BatchedPhysics
-from flashdiffusion.pipeline import Batch, Failed, Restored
+from flashdiffusion.pipeline import Batch, Failed, FlashPipeline, Restored
 from flashdiffusion.pipeline.restoration import STEPS
 from flashdiffusion.presets import preset_for
 from flashdiffusion.severity import encoded_map
@@ -115,15 +115,20 @@ def kept_prefix(name: str) -> str:
 
 
 class RestoreWorker:
-    """An opened job."""
+    """An opened job.
 
-    def __init__(self, job: RestoreJob) -> None:
+    Args:
+        pipeline: the job's model, if it is loaded already.
+        most: pixels that an image or its result may have, see `Reader`.
+    """
+
+    def __init__(self, job: RestoreJob, pipeline: FlashPipeline | None = None, most: int | None = None) -> None:
         self.job = job
         self.start, self.solver = parse_method(job.method)
         check_used(Settings(**job.given), self.start, self.solver, job.method)
         self.metrics = Metrics(job.weights)
-        self.pipeline = job.model.open()
-        self.reader = Reader(self.pipeline, job.physics, job.noise_std, job.seed, job.fit, True, job.tile)
+        self.pipeline = job.model.open() if pipeline is None else pipeline
+        self.reader = Reader(self.pipeline, job.physics, job.noise_std, job.seed, job.fit, True, job.tile, most)
         _, rule = self.pipeline.method(self.solver, self.start, job.settings_for("gaussian-blur"))
         estimated = hasattr(rule, "encoder") or isinstance(getattr(rule, "estimate", None), EncodedEstimate)
         if job.maps and not estimated:
@@ -143,7 +148,7 @@ class RestoreWorker:
             total=self.job.total,
             tile=self.job.tile,
         )
-        return mapped(self._done, restored, finishing_threads(self.pipeline.prior.device))
+        return mapped(self.finish, restored, finishing_threads(self.pipeline.prior.device))
 
     # -- in the thread that reads ---------------------------------------------------------------------------
 
@@ -152,27 +157,28 @@ class RestoreWorker:
         for chunk in in_chunks(items, CHUNK):
             groups: dict[object, list[tuple[Problem, Kept]]] = {}
             for item in chunk:
-                read = self._read(replace(item))
+                read = self.read(replace(item))
                 if isinstance(read, Failed):
                     yield read
                     continue
                 one = read[0]
-                if self._tiling(one) is not None:  # it is large: those that are read with it wait
+                if self.tiling(one) is not None:  # it is large: those that are read with it wait
                     _, record, _ = read[1]
                     folder = None if record is None else self.job.kept_of(item.name, record.digest or "")
-                    yield Batch.of([item.name], one, settings, [read[1]], [folder])
+                    yield Batch.of([item.name], one, settings, [read[1]], kept=[folder])
                     continue
-                groups.setdefault((type(one.physics), one.y.shape, one.image.shape), []).append(read)
+                groups.setdefault(joinable(one), []).append(read)
             for group in groups.values():
                 problem = Problem.join([one for one, _ in group])
                 yield Batch.of([known[0].name for _, known in group], problem, settings, [known for _, known in group])
 
-    def _tiling(self, problem: Problem) -> Tiling | None:
+    def tiling(self, problem: Problem) -> Tiling | None:
         """How a picture is cut into tiles, if it is."""
         tiling = tiling_of(problem.y, problem.physics, self.pipeline, self.job.tile)
         return tiling if isinstance(tiling, Tiling) else None
 
-    def _read(self, item: Item) -> "tuple[Problem, Kept] | Failed":
+    def read(self, item: Item) -> "tuple[Problem, Kept] | Failed":
+        """Read an item's file, and begin its record; a failure says why it cannot be used."""
         try:
             problem = self.reader(item)
             content = self.job.digest_of(item)
@@ -201,14 +207,14 @@ class RestoreWorker:
 
     def _size(self, problem: Problem) -> tuple[int, int]:
         """Height and width of the result."""
-        tiling = self._tiling(problem)
+        tiling = self.tiling(problem)
         return (problem.image.shape[2], problem.image.shape[3]) if tiling is None else tiling.size
 
     def _note_size(self, item: Item, problem: Problem) -> None:
         """Note that an image's size is far from the model's."""
         size, path, remedy = self._size(problem), Path(item.path), ""
         far = self.pipeline.far_from(size)
-        if far is None or self.job.fit or item.fitted or self._tiling(problem) is not None:
+        if far is None or self.job.fit or item.fitted or self.tiling(problem) is not None:
             return
         if self.reader.fit_helps(path, size):
             remedy = "; --fit restores them at that"
@@ -228,8 +234,8 @@ class RestoreWorker:
     # -- where the results are wanted -----------------------------------------------------------------------
 
     @torch.no_grad()
-    def _done(self, restored: Restored) -> Item:
-        """The item, with what its image came to."""
+    def finish(self, restored: Restored) -> Item:
+        """The item of an image that `stream` gave, with what it came to; its `extra` is what `read` gave."""
         known: Kept = restored.extra
         item, record, problem = known
         item.reason = restored.failed
@@ -245,7 +251,7 @@ class RestoreWorker:
                 truth = read_truth(Path(reference), (height, width), item.fitted, _pixel_size(problem), item.note)[0]
             except FlashDiffusionError as error:
                 item.reason = str(error)
-        tiling = self._tiling(problem)
+        tiling = self.tiling(problem)
         measured = problem if tiling is None else InTiles(problem, tiling)
         values["tiles"] = None if restored.tiles is None else restored.tiles.plain()
         values |= compare(self.metrics, image.expand(3, -1, -1), truth, problem.image[0].cpu(), measured)
@@ -257,6 +263,11 @@ class RestoreWorker:
             pngs[STEPS] = restored.tiles.png
         item.record, item.pngs = replace(record, **values).to_json(), pngs
         return item
+
+
+def joinable(problem: Problem) -> Hashable:
+    """Problems for which it is equal can be joined, for a batch."""
+    return type(problem.physics), problem.y.shape, problem.image.shape
 
 
 def _pixel_size(problem: Problem) -> int:

@@ -26,6 +26,8 @@ def described(model: Model) -> str:
 
 def _told(encoder: SeverityEncoder) -> str:
     """What the encoder makes use of beside the image."""
+    if not isinstance(encoder, SeverityEncoder):
+        return "measured by the physics on a few pictures"
     kinds = encoder.config.conditions
     if kinds is None:
         return "goes by the image alone"

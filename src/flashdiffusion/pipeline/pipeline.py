@@ -101,6 +101,7 @@ class FlashPipeline(Model):
         total: int | None = None,
         callback: Callback | None = None,
         tile: int | None = None,
+        live: bool = False,
         **hyperparameters: Any,
     ) -> Iterator[Restored]:
         """Restore any number of measurements; each image is given as soon as it is done.
@@ -129,6 +130,8 @@ class FlashPipeline(Model):
                 start and steps; 0 for none. By default only a model without attention cuts, and only large pictures.
             callback: for a live view: `callback(step, estimate, ids)` is called after each step with its number, what
                 the images that it moved would be if they ended now (n, 3, H, W), decoded, in [0, 1], and their ids.
+            live: batches come when they come, as from a queue: new images join those in flight, which are not kept
+                waiting for them. A batch may have a method, a seed and cancellations of its own, see `Batch`.
             hyperparameters: single settings by name, such as `quality="fast"`, in place of those in `settings`.
                 `steps` is the length of the whole grid from noise to clean, of which a Flash start makes a part.
 
@@ -149,7 +152,9 @@ class FlashPipeline(Model):
         if isinstance(chosen, str) and isinstance(start, str):
             check_used(own, start, chosen)
         self.method(chosen, start, given)
-        options = StreamOptions(solver, start, seed, settings, max_in_flight, callback=callback, tile=tile)
+        options = StreamOptions(
+            *(solver, start, seed, settings, max_in_flight), callback=callback, tile=tile, live=live
+        )
         return self._stream(batches, options, progress, total)
 
     def begin(

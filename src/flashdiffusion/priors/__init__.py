@@ -1,20 +1,25 @@
 """The latent diffusion prior: autoencoder, denoiser, noise schedule."""
 
 from flashdiffusion.priors.autoencoder import DiffusersAutoencoder, IdentityAutoencoder
-from flashdiffusion.priors.distilled import DistilledDecoder, load_distilled_decoder
+from flashdiffusion.priors.denoisers import Conditions, Denoiser, register_denoiser
+from flashdiffusion.priors.distilled import DistilledDecoder, TinyDecoder, load_distilled_decoder
 from flashdiffusion.priors.folder import load_component, save_component
 from flashdiffusion.priors.latent import LatentPrior, load_autoencoder
 from flashdiffusion.priors.patches import Autoencoder, PatchAutoencoder
 
 __all__ = [
     "Autoencoder",
+    "Conditions",
+    "Denoiser",
     "PatchAutoencoder",
     "DiffusersAutoencoder",
     "IdentityAutoencoder",
     "LatentPrior",
     "DistilledDecoder",
+    "TinyDecoder",
     "load_autoencoder",
     "load_component",
     "load_distilled_decoder",
+    "register_denoiser",
     "save_component",
 ]

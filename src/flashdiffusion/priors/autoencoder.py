@@ -3,11 +3,11 @@
 The only place of the [-1, 1] range, of scaling factors and of quantisation.
 """
 
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from typing import Any, Self, cast
 
 import torch
-from diffusers import AutoencoderKL, VQModel
+from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, VQModel
 from torch import Tensor, nn
 
 from flashdiffusion.errors import InputError, shown
@@ -40,12 +40,18 @@ class IdentityAutoencoder(nn.Module):
         return to_image_range(z)
 
 
+NETWORKS: dict[str, Any] = {one.__name__: one for one in (AutoencoderKL, VQModel, AutoencoderTiny, AutoencoderDC)}
+
+
 class DiffusersAutoencoder(KeepsFloat32Buffers):
-    """diffusers' AutoencoderKL or VQModel.
+    """diffusers' AutoencoderKL, VQModel, AutoencoderTiny or AutoencoderDC.
 
     Scaled latent z = s (raw - m) / v with m, v the per-channel `latents_mean`, `latents_std` of the config
     (0 and 1 if absent; `shift_factor` counts as m) and s its `scaling_factor`. For KL models raw is the
     posterior mean; for VQ models it is the encoder's output before quantisation, and decoding quantises.
+
+    A model whose config says `force_upcast` (SDXL's) overflows in float16, and stays in float32 there; bfloat16, which
+    has float32's range, is taken.
 
     Raises:
         InputError: scaling that is no finite numbers above 0, one for each channel.
@@ -56,12 +62,13 @@ class DiffusersAutoencoder(KeepsFloat32Buffers):
     shift: Tensor
     gain: Tensor
 
-    def __init__(self, model: AutoencoderKL | VQModel) -> None:
+    def __init__(self, model: AutoencoderKL | VQModel | AutoencoderTiny | AutoencoderDC) -> None:
         super().__init__()
         self.model = model
         config = model.config
         self.channels = int(config.get("vq_embed_dim") or config.latent_channels)
-        self.factor = 2 ** (len(config.block_out_channels) - 1)
+        widths = config.get("encoder_block_out_channels") or config.block_out_channels
+        self.factor = int(config.get("upsampling_scaling_factor") or 2) ** (len(widths) - 1)
         factor, shift = (
             config.get(name) or default for name, default in (("scaling_factor", 1.0), ("shift_factor", 0.0))
         )
@@ -81,7 +88,8 @@ class DiffusersAutoencoder(KeepsFloat32Buffers):
     def encode(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> scaled latents (B, channels, H / factor, W / factor), in the type of x."""
         output = self.model.encode(to_network_range(x).to(self.model.dtype))
-        raw = cast(Tensor, output.latents if isinstance(self.model, VQModel) else output.latent_dist.mean)
+        (value,) = output.to_tuple()[:1]
+        raw = cast(Tensor, value.mean if isinstance(self.model, AutoencoderKL) else value)
         return ((raw - self.shift) * self.gain).to(x.dtype)
 
     def decode(self, z: Tensor, quantise: bool = True) -> Tensor:
@@ -89,6 +97,12 @@ class DiffusersAutoencoder(KeepsFloat32Buffers):
         raw = (z / self.gain + self.shift).to(self.model.dtype)
         options = {"force_not_quantize": not quantise} if isinstance(self.model, VQModel) else {}
         return to_image_range(self.model.decode(raw, **options).sample.to(z.dtype))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        if self.model.dtype == torch.float16 and self.model.config.get("force_upcast"):
+            nn.Module.to(self.model, torch.float32)  # what a model of diffusers does itself warns
+        return self
 
 
 def _per_channel(config: Mapping[str, Any], name: str, default: float, channels: int) -> Tensor:

@@ -1,21 +1,23 @@
 """The distilled decoder: what D0 makes of a latent, nearly, for a fraction of its arithmetic."""
 
 import math
+import warnings
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from diffusers import ConfigMixin, ModelMixin
+from diffusers import AutoencoderTiny, ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from flashdiffusion.errors import CheckpointError, InputError, blamed_on
-from flashdiffusion.priors.autoencoder import to_image_range
-from flashdiffusion.priors.folder import load_component
+from flashdiffusion.priors.autoencoder import DiffusersAutoencoder, to_image_range
+from flashdiffusion.priors.folder import TINY, load_component, read_json, save_component
 from flashdiffusion.priors.patches import Autoencoder
 from flashdiffusion.priors.trial import check_output, photograph
 
 _GROUPS = 8
+UNLIKE = 0.15  # two decoders of one model's latents are within a third of it
 
 
 class _Block(nn.Module):
@@ -72,16 +74,56 @@ class DistilledDecoder(ModelMixin, ConfigMixin):
         return to_image_range(F.pixel_shuffle(self.tail(F.silu(h)), self.config.factor).to(z.dtype))
 
 
+class TinyDecoder(nn.Module):
+    """The decoder of an AutoencoderTiny, such as TAESD, for the latents of the autoencoder that it was distilled from.
+
+    Args:
+        model: its network; the latents that it takes are scaled already, as its `scaling_factor` of 1 says.
+
+    Raises:
+        InputError: scaling that is none.
+    """
+
+    def __init__(self, model: AutoencoderTiny) -> None:
+        super().__init__()
+        self.autoencoder = DiffusersAutoencoder(model)
+
+    @property
+    def latent_channels(self) -> int:
+        return self.autoencoder.channels
+
+    @property
+    def factor(self) -> int:
+        return self.autoencoder.factor
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Latents (B, c, h, w) -> images (B, 3, H, W) on the [0, 1] scale, not clipped, in z's type; differentiable."""
+        return self.autoencoder.decode(z)
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Write the whole tiny autoencoder."""
+        save_component(self.autoencoder.model, folder)
+
+
 @torch.no_grad()
-def load_distilled_decoder(folder: Path, autoencoder: Autoencoder) -> DistilledDecoder:
-    """Load the distilled decoder of an autoencoder from its folder, with frozen parameters.
+def load_distilled_decoder(
+    folder: Path, autoencoder: Autoencoder, variant: str | None = None
+) -> DistilledDecoder | TinyDecoder:
+    """Load the distilled decoder of an autoencoder from its folder, with frozen parameters; or an AutoencoderTiny.
+
+    Warns of one whose picture of a photograph has little to do with the autoencoder's.
 
     Raises:
         CheckpointError: missing, of another class, weights that do not fit the config, or of an autoencoder with other
             latent channels or another factor; or it fails on a photograph's latents.
     """
-    model = load_component(DistilledDecoder, folder)
-    own, other = (model.config.latent_channels, model.config.factor), (autoencoder.channels, autoencoder.factor)
+    model: DistilledDecoder | TinyDecoder
+    if read_json(folder / "config.json").get("_class_name") == TINY:
+        model = TinyDecoder(load_component(AutoencoderTiny, folder, variant))
+    else:
+        model = load_component(DistilledDecoder, folder)
+    about = model if isinstance(model, TinyDecoder) else model.config
+    own, other = (about.latent_channels, about.factor), (autoencoder.channels, autoencoder.factor)
     if own != other:
         raise CheckpointError(
             f"{folder}: distilled decoder of {own[0]} latent channels and factor {own[1]} beside an autoencoder of "
@@ -89,5 +131,18 @@ def load_distilled_decoder(folder: Path, autoencoder: Autoencoder) -> DistilledD
         )
     with blamed_on(folder):
         x = photograph(autoencoder.factor)
-        check_output(folder, "distilled decoder", model(autoencoder.encode(x)), x.shape)
+        z = autoencoder.encode(x)
+        decoded = model(z)
+        check_output(folder, "distilled decoder", decoded, x.shape)
+        if isinstance(model, TinyDecoder):
+            _check_likeness(float((decoded - autoencoder.decode(z)).square().mean().sqrt()), folder)
     return model.requires_grad_(False)
+
+
+def _check_likeness(difference: float, folder: Path) -> None:
+    if difference > UNLIKE:
+        warnings.warn(
+            f"{folder}: its decoder and the model's differ by {difference:.2g} (root mean square) on a photograph; "
+            f"expected less than {UNLIKE}: is it of another model's latents?",
+            stacklevel=3,
+        )

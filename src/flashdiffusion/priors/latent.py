@@ -3,31 +3,35 @@
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self, cast
+from typing import Any, Self
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DModel, VQModel
-from torch import Tensor
+from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler, VQModel
+from torch import Tensor, nn
 
 from flashdiffusion.data import ensure_directory
 from flashdiffusion.errors import CheckpointError, InputError, SizeError, blamed_on, shown, sized
-from flashdiffusion.priors.autoencoder import DiffusersAutoencoder, IdentityAutoencoder
+from flashdiffusion.priors.autoencoder import NETWORKS, DiffusersAutoencoder, IdentityAutoencoder
+from flashdiffusion.priors.denoisers import Conditions, as_denoiser, load_denoiser
+from flashdiffusion.priors.denoisers.own import Denoise, OwnDenoiser
 from flashdiffusion.priors.folder import check_files, load_component, read_json, resolve_folder, save_component
 from flashdiffusion.priors.padding import Padding, Size, reflected
 from flashdiffusion.priors.patches import Autoencoder, PatchAutoencoder
 from flashdiffusion.priors.precision import KeepsFloat32Buffers
+from flashdiffusion.priors.refused import no_denoiser, reason_for
 from flashdiffusion.priors.trial import check_output, photograph
-from flashdiffusion.schedule import NoiseSchedule
+from flashdiffusion.schedule import FLOW, NoiseSchedule, about_scheduler, is_flow, make_scheduler
 
-_AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel}
 LARGEST_UNIT = 1024
 LEAST_SIDE = 16  # pixels of images that are padded; smaller ones would be little but padding
 FAR = 3.0  # a model's own scale stays within this factor of 1 on any one photograph
 _PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
-def load_autoencoder(folder: Path) -> DiffusersAutoencoder | PatchAutoencoder:
-    """Load a KL, VQ or patch autoencoder from its folder in diffusers' layout.
+def load_autoencoder(
+    folder: Path, variant: str | None = None, dtype: torch.dtype = torch.float32
+) -> DiffusersAutoencoder | PatchAutoencoder:
+    """Load a KL, VQ, tiny, deep-compression or patch autoencoder from its folder in diffusers' layout.
 
     Raises:
         CheckpointError: missing, of another class, or weights that do not fit the config.
@@ -36,10 +40,13 @@ def load_autoencoder(folder: Path) -> DiffusersAutoencoder | PatchAutoencoder:
     name = config.get("_class_name")
     if name == PatchAutoencoder.__name__:
         return PatchAutoencoder.from_pretrained(folder)
-    if name not in list(_AUTOENCODERS):  # a list, since the name may be anything
-        known = " or ".join((*_AUTOENCODERS, PatchAutoencoder.__name__))
-        raise CheckpointError(f"{folder} holds a {shown(name)}; expected {known}")
-    model = load_component(_AUTOENCODERS[name], folder)
+    if name not in list(NETWORKS):  # a list, since the name may be anything
+        known = " or ".join((*NETWORKS, PatchAutoencoder.__name__))
+        raise CheckpointError(f"{folder} holds a {shown(name)}{reason_for(name)}; expected {known}")
+    upcast = dtype == torch.float16 and config.get("force_upcast")
+    model = load_component(NETWORKS[name], folder, variant, torch.float32 if upcast else dtype)
+    if name == "AutoencoderKL" and "force_upcast" not in config:
+        model.register_to_config(force_upcast=False)  # which diffusers fills in as true
     if name == "VQModel" and "scaling_factor" not in config:
         # VQ latents of CompVis are not scaled; diffusers fills in the factor of Stable Diffusion's KL model.
         model.register_to_config(scaling_factor=1.0)
@@ -48,35 +55,99 @@ def load_autoencoder(folder: Path) -> DiffusersAutoencoder | PatchAutoencoder:
 
 
 class LatentPrior(KeepsFloat32Buffers):
-    """Autoencoder (E0, D0), noise predictor ε_θ and schedule ᾱ; parameters are frozen.
+    """Autoencoder (E0, D0), denoiser and schedule ᾱ behind one convention; parameters are frozen.
 
     Args:
         autoencoder: images <-> scaled latents; the identity makes a pixel-space prior, for solvers of pixels.
-        denoiser: diffusers' UNet2DModel, called with timesteps 0..N-1; one that learned the variance too gives
+        denoiser: a network of diffusers, of a family in `priors/denoisers`; one that learned the variance too gives
             twice the channels, of which the first half is the prediction and the rest is not used.
         scheduler: diffusers scheduler whose config holds the schedule and the prediction type.
 
     Raises:
-        InputError: a prediction type without a rule here, or networks of different channels.
+        InputError: a prediction type or a network without a rule here, a schedule that is none, or networks of
+            different channels.
     """
 
     abar: Tensor
+    times: Tensor
 
-    def __init__(self, autoencoder: Autoencoder, denoiser: UNet2DModel, scheduler: DDPMScheduler) -> None:
+    def __init__(
+        self, autoencoder: Autoencoder, denoiser: nn.Module, scheduler: DDPMScheduler | FlowMatchEulerDiscreteScheduler
+    ) -> None:
         super().__init__()
-        self.autoencoder, self.denoiser, self.scheduler = autoencoder, denoiser, scheduler
-        self.prediction = str(scheduler.config.get("prediction_type", "epsilon"))
-        if self.prediction not in _PREDICTIONS:
+        self.autoencoder, self.scheduler = autoencoder, scheduler
+        about = about_scheduler(scheduler)
+        self.prediction = FLOW if is_flow(about) else str(about.get("prediction_type", "epsilon"))
+        if self.prediction not in ((FLOW,) if is_flow(about) else _PREDICTIONS):
             raise InputError(f"prediction type {shown(self.prediction)}; expected one of {', '.join(_PREDICTIONS)}")
-        c = autoencoder.channels
-        if denoiser.config.in_channels != c or denoiser.config.out_channels not in (c, 2 * c):
+        self.family = as_denoiser(denoiser)
+        self.family.factor = autoencoder.factor
+        c, ins, outs = autoencoder.channels, self.family.channels, self.family.channels_out
+        if ins != c or outs not in (c, 2 * c):
             raise InputError(
-                f"denoiser of {denoiser.config.in_channels} channels in and {denoiser.config.out_channels} out with an "
-                f"autoencoder of {c} latent channels; expected equal numbers, or twice as many out"
+                f"denoiser of {ins} channels in and {outs} out with an autoencoder of {c} latent channels; expected "
+                "equal numbers, or twice as many out"
             )
-        self.schedule = NoiseSchedule.from_config(scheduler.config)
+        self.schedule = NoiseSchedule.from_config(about, self.family.tokens)
+        if self.schedule.without_signal and self.prediction == "epsilon":
+            raise InputError(
+                "prediction type 'epsilon' with a schedule whose last step has no signal (rescale_betas_zero_snr): "
+                "there the noise says nothing of the image; expected v_prediction or sample"
+            )
         self.register_buffer("abar", self.schedule.abar.float(), persistent=False)
+        self.register_buffer("times", self.schedule.times, persistent=False)
         self.requires_grad_(False).eval()
+
+    @classmethod
+    def of(
+        cls,
+        denoise: Denoise,
+        schedule: DDPMScheduler | FlowMatchEulerDiscreteScheduler | Mapping[str, Any] | None = None,
+        autoencoder: Autoencoder | None = None,
+        unit: int = 1,
+        sample_size: int | None = None,
+    ) -> "LatentPrior":
+        """Make a prior of your own denoiser: any function z, i -> ẑ0, differentiable in z.
+
+        Args:
+            denoise: latents z (B, c, h, w) with z = √ᾱ_i z0 + √(1 - ᾱ_i) ε, times i in 1..N, int64 (B,), give ẑ0.
+            schedule: a diffusers scheduler or its config; None for 1000 steps, β linear from 1e-4 to 0.02.
+            autoencoder: None for one of pixels: latents (B, 3, H, W) in [-1, 1].
+            unit: sides of latents are padded to multiples of it.
+            sample_size: side of the latents that it was trained on, if known.
+
+        Raises:
+            InputError: no function, or a schedule that is none.
+        """
+        autoencoder = IdentityAutoencoder() if autoencoder is None else autoencoder
+        config = (
+            {} if schedule is None else dict(schedule) if isinstance(schedule, Mapping) else about_scheduler(schedule)
+        )
+        scheduler = make_scheduler(config)
+        if isinstance(scheduler, DDPMScheduler):
+            scheduler.register_to_config(prediction_type="sample")
+        prior = cls(autoencoder, OwnDenoiser(denoise, autoencoder.channels, unit, sample_size), scheduler)
+        prior.prediction = "sample"
+        prior.times = torch.arange(-1, len(prior.schedule))
+        return prior
+
+    @property
+    def denoiser(self) -> Any:
+        """The network of diffusers."""
+        return self.family.model
+
+    @property
+    def conditions(self) -> Conditions:
+        """What the denoiser is told of every image: prompt, class, guidance."""
+        return self.family.conditions
+
+    def set_conditions(self, conditions: Conditions) -> None:
+        """Tell the denoiser something else of every image from now on.
+
+        Raises:
+            InputError: it cannot be told that.
+        """
+        self.family.set_conditions(conditions)
 
     @property
     def device(self) -> torch.device:
@@ -85,13 +156,14 @@ class LatentPrior(KeepsFloat32Buffers):
     @property
     def dtype(self) -> torch.dtype:
         """Precision of the networks; latents and schedule arithmetic stay in float32 around them."""
-        return next(self.denoiser.parameters()).dtype
+        place = next(self.denoiser.parameters(), None)
+        return torch.float32 if place is None else place.dtype
 
     @property
     def sample_size(self) -> int | None:
         """Side in pixels of the images the denoiser was trained on, if its config says so."""
-        side = self.denoiser.config.sample_size
-        return side * self.autoencoder.factor if isinstance(side, int) else None
+        side = self.family.sample_size
+        return None if side is None else side * self.autoencoder.factor
 
     def compilable(self) -> list[torch.nn.Module]:
         """The networks that a step runs."""
@@ -101,17 +173,21 @@ class LatentPrior(KeepsFloat32Buffers):
     @property
     def unit(self) -> int:
         """Sides of images that the networks see are multiples of it, in pixels."""
-        return self.autoencoder.factor * 2 ** (len(self.denoiser.config.block_out_channels) - 1)
+        return self.autoencoder.factor * self.family.unit
 
     def padding(self, size: Size) -> Padding | None:
         """Say how images of `size` (H, W) are padded for the networks; None if they take them as they are.
 
         Raises:
-            SizeError: a side of less than `LEAST_SIDE` pixels, or than `unit` if that is less.
+            SizeError: a side of less than `LEAST_SIDE` pixels, or than `unit` if that is less; or of more than the
+                denoiser has positions for.
         """
         if min(size) < (least := min(LEAST_SIDE, self.unit)):
             raise SizeError(f"images of {sized(*size)}; expected at least {least} pixels a side")
         padded = self._padded(size)
+        most = self.family.largest
+        if most is not None and max(padded) > (most := most * self.autoencoder.factor):
+            raise SizeError(f"images of {sized(*size)}; this model has positions for {most} pixels a side; take tiles")
         return None if padded == size else Padding(size, padded)
 
     def _padded(self, size: Size) -> Size:
@@ -154,9 +230,12 @@ class LatentPrior(KeepsFloat32Buffers):
 
     def denoise(self, z: Tensor, i: Tensor) -> Tensor:
         """Estimate the posterior mean ẑ0(z_i) of z (B, c, h, w), differentiable in z; times i in 1..N, int64 (B,)."""
-        output = cast(Tensor, self.denoiser(z.to(self.dtype), i - 1).sample)[:, : z.shape[1]].to(z.dtype)
         abar = self.abar[i].view(-1, 1, 1, 1).to(z.dtype)
         a, b = abar.sqrt(), (1 - abar).sqrt()
+        given = z / (a + b) if self.prediction == FLOW else z
+        output = self.family(given.to(self.dtype), self.times[i]).to(z.dtype)
+        if self.prediction == FLOW:
+            return (z - b * output) / (a + b)
         if self.prediction == "epsilon":
             return (z - b * output) / a
         if self.prediction == "v_prediction":
@@ -200,42 +279,63 @@ class LatentPrior(KeepsFloat32Buffers):
 
     @classmethod
     def from_pretrained(
-        cls, source: str | Path, revision: str | None = None, *, sha256: Mapping[str, str] | None = None
+        cls,
+        source: str | Path,
+        revision: str | None = None,
+        *,
+        sha256: Mapping[str, str] | None = None,
+        variant: str | None = None,
+        token: str | bool | None = None,
+        subfolder: str | None = None,
+        dtype: torch.dtype = torch.float32,
+        conditions: Conditions | None = None,
     ) -> "LatentPrior":
         """Load a prior from its folder; of pickled files only tensors are read, code in them is not executed.
 
         Published checkpoint files are read by `flashdiffusion.published.load_published`.
 
         Args:
-            source: a diffusers folder (autoencoder, denoiser, scheduler) or hub id, also under the names of diffusers'
-                LDMPipeline (`vqvae`, `unet`) and DDPMPipeline (no autoencoder).
+            source: a diffusers folder (autoencoder, denoiser, scheduler; text encoders where text is given) or hub id,
+                also under the names of diffusers' pipelines (`vqvae` or `vae`, `unet` or `transformer`); without an
+                autoencoder it works on pixels.
             revision: branch, tag or commit of a hub id.
             sha256: {file in the folder: its expected SHA-256}.
+            variant, token, subfolder: see `resolve_folder`.
+            dtype: of the networks.
+            conditions: what a conditional model is told; None for what was saved with it, or nothing.
 
         Raises:
             CheckpointError: nothing of the kind, or not what it should be.
         """
-        folder = resolve_folder(source, revision)
+        text = conditions is not None and bool(conditions.prompt or conditions.negative_prompt)
+        folder = resolve_folder(source, revision, variant, token, subfolder, text)
         check_files(folder, sha256 or {})
-        denoisers = [name for name in ("denoiser", "unet") if (folder / name).is_dir()]
+        if variant is not None and not any(folder.glob(f"*/*.{variant}[.-]*")):
+            raise CheckpointError(f"{folder} has no weights of variant {variant!r}; leave it out for the model's own")
+        denoisers = [name for name in ("denoiser", "unet", "transformer") if (folder / name).is_dir()]
         if not denoisers:
-            raise CheckpointError(f"{folder} has no folder denoiser or unet; expected a diffusers model folder")
+            raise no_denoiser(folder)
         config = read_json(scheduler_file := folder / "scheduler" / "scheduler_config.json")
         with blamed_on(scheduler_file):
-            NoiseSchedule.from_config(config)  # checked before diffusers allocates a step
-            scheduler = DDPMScheduler.from_config(config)
-        denoiser = load_component(UNet2DModel, folder / denoisers[0])
+            scheduler = make_scheduler(config)
+        denoiser = load_denoiser(folder / denoisers[0], conditions, variant, dtype)
         names = [name for name in ("autoencoder", "vqvae", "vae") if (folder / name).is_dir()]
-        autoencoder = load_autoencoder(folder / names[0]) if names else IdentityAutoencoder()
+        autoencoder = load_autoencoder(folder / names[0], variant, dtype) if names else IdentityAutoencoder()
         with blamed_on(folder):
             return cls(autoencoder, denoiser, scheduler).tried(str(folder))
 
     def save_pretrained(self, out: str | Path) -> None:
-        """Write the diffusers folders `autoencoder` (unless it is the identity), `denoiser`, `scheduler`."""
+        """Write the diffusers folders `autoencoder` (unless it is the identity), `denoiser`, `scheduler`.
+
+        Those of text encoders and tokenizers are copied.
+
+        Raises:
+            InputError: a denoiser that is a function of your own.
+        """
         out = ensure_directory(out)
+        self.family.save(out / "denoiser")
         if isinstance(self.autoencoder, DiffusersAutoencoder):
             save_component(self.autoencoder.model, out / "autoencoder")
         elif isinstance(self.autoencoder, PatchAutoencoder):
             self.autoencoder.save_pretrained(out / "autoencoder")
-        save_component(self.denoiser, out / "denoiser")
         self.scheduler.save_pretrained(out / "scheduler")

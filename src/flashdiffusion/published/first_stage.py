@@ -101,6 +101,7 @@ def load_first_stage(keys: KeyMap, scale_factor: float, resolution: int | None) 
             ],
             "latent_channels": shape.out_channels if codebook is not None else shape.out_channels // 2,
             "scaling_factor": scale_factor,
+            **({} if codebook is not None else {"force_upcast": False}),
         }
         | ({"sample_size": resolution} if resolution else {})
     )

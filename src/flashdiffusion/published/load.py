@@ -5,6 +5,7 @@ from pathlib import Path
 
 from flashdiffusion.errors import CheckpointError, blamed_on
 from flashdiffusion.priors import DiffusersAutoencoder, IdentityAutoencoder, LatentPrior
+from flashdiffusion.priors.refused import reason_for_tensors
 from flashdiffusion.priors.tensors import read_tensors
 from flashdiffusion.published.config import read_config
 from flashdiffusion.published.guided import load_guided
@@ -53,6 +54,8 @@ def load_published(source: str | Path, config: str | Path | None = None, sha256:
     if (path := find_published(source)) is None:
         raise CheckpointError(f"{source} is no published checkpoint; expected model.ckpt, its folder, or a .pt file")
     tensors = read_tensors(path, sha256)
+    if reason := reason_for_tensors(tensors):
+        raise CheckpointError(f"{path} {reason}")
     with blamed_on(path):
         if any(key.startswith(UNET) for key in tensors):
             found = Path(config) if config else find_config(path, ("config.yaml", "config.yml"))
@@ -76,4 +79,6 @@ def _likeness(keys: Iterable[str]) -> str:
         return "is a severity encoder (it goes to --severity)"
     if any(name.startswith("encoder.") for name in names):
         return "is a first stage alone, without a diffusion model"
+    if any(name.startswith(("down_blocks.", "transformer_blocks.")) for name in names):
+        return "is a network of diffusers without its config (give the folder of the whole model)"
     return f"has keys such as {min(names)}"

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, ConfigMixin, ModelMixin
+from diffusers import AutoencoderKL, ConfigMixin, ModelMixin, VQModel
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.vae import Encoder
 from diffusers.models.resnet import ResnetBlock2D
@@ -172,7 +172,16 @@ class SeverityEncoder(ModelMixin, ConfigMixin):
         refine_layers: int = 0,
         conditions: Sequence[str] | None = None,
     ) -> "SeverityEncoder":
-        """Start as a copy of the encoder, giving E0(y) in scaled latent units as ẑ, whatever is known of y."""
+        """Start as a copy of the encoder, giving E0(y) in scaled latent units as ẑ, whatever is known of y.
+
+        Raises:
+            InputError: an encoder of another kind than that of KL and VQ models.
+        """
+        if not isinstance(autoencoder.model, AutoencoderKL | VQModel):
+            raise InputError(
+                f"a severity encoder starts as a copy of E0, and that of {type(autoencoder.model).__name__} is of "
+                "another kind; expected an AutoencoderKL or VQModel"
+            )
         config = autoencoder.model.config
         kl = isinstance(autoencoder.model, AutoencoderKL)
         arguments = {

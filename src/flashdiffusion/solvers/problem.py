@@ -137,7 +137,12 @@ class Problem(Rows):
         return energy.to(self.y)
 
     def severity(self, encoder: Callable[[Tensor, Conditions], Severity]) -> Severity:
-        """What a severity encoder makes of the measurements as images, padded as it needs them, asked once."""
+        """What a severity encoder makes of the measurements as images, padded as it needs them, asked once.
+
+        One that goes by the physics itself has `of_problem`.
+        """
+        if hasattr(encoder, "of_problem"):
+            return self._asked(encoder, lambda: encoder.of_problem(self))
         pad = self.for_network
         return self._asked(encoder, lambda: encoder(pad(self.shown_to(encoder)), self.conditions.with_lost(pad)))
 

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from flashdiffusion.errors import InputError, UnsuitedError
-from flashdiffusion.priors import DistilledDecoder, LatentPrior
+from flashdiffusion.priors import DistilledDecoder, LatentPrior, TinyDecoder
 from flashdiffusion.regression import Regressor
 from flashdiffusion.severity import SeverityEncoder
 
@@ -37,7 +37,7 @@ class Networks:
     prior: LatentPrior
     encoder: SeverityEncoder | None = None
     regressor: Regressor | None = None
-    distilled_decoder: DistilledDecoder | None = None
+    distilled_decoder: DistilledDecoder | TinyDecoder | None = None
 
     def encoder_for(self, start: str) -> SeverityEncoder:
         """Give the severity encoder.

@@ -24,7 +24,7 @@ class AutoencoderStage(Stage):
         super().__init__()
         self.config: AutoencoderConfig = config
         self.lpips = lpips
-        self.model = AutoencoderKL(**config.model)
+        self.model = AutoencoderKL(**{"force_upcast": False, **config.model})
         self.discriminator = PatchDiscriminator() if config.adversarial_weight else None
         self._adversarial = False
 

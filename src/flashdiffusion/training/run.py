@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from flashdiffusion.data import ImageDataset
+from flashdiffusion.data import ImageDataset, atomic_path, ensure_directory
 from flashdiffusion.data.crops import Crops
 from flashdiffusion.data.named import TRAIN, by_name
 from flashdiffusion.errors import InputError, check_name, unknown_name
@@ -17,7 +17,7 @@ from flashdiffusion.metrics.lpips import LPIPS
 from flashdiffusion.physics import get_task
 from flashdiffusion.pipeline import FlashPipeline
 from flashdiffusion.priors import IdentityAutoencoder, PatchAutoencoder, load_autoencoder
-from flashdiffusion.priors.folder import write_index
+from flashdiffusion.priors.folder import read_index, write_index
 from flashdiffusion.severity.encoder import HEADS
 from flashdiffusion.training.autoencoder import AutoencoderStage
 from flashdiffusion.training.config import PatchConfig, Recipe
@@ -30,6 +30,7 @@ from flashdiffusion.training.stage import Stage
 
 STAGES = ("autoencoder", "denoiser", "severity", "regressor")
 OPTIONAL_STAGES = ("distilled-decoder",)  # trained by name; "all" leaves them out
+BESIDE = ("severity", "distilled-decoder")  # what a model of others may lack
 PIXEL_STAGES = ("denoiser", "regressor")  # what a pixel-space model is made of
 SPACES = ("latent", "pixel")
 FITTED = 512  # images that a patch autoencoder is fitted to
@@ -46,6 +47,7 @@ def train(
     limit: int | None = None,
     resume: bool = False,
     init: str | Path | None = None,
+    model: str | Path | None = None,
 ) -> Path:
     """Train one stage, or "all", below `out`; the result is a folder that FlashPipeline loads.
 
@@ -56,6 +58,8 @@ def train(
         limit: use the first images only.
         init: a trained model, by folder or name; the severity encoder starts from that model's in place of E0, the
             denoiser from that model's in place of random weights.
+        model: a folder or hub id whose severity encoder or distilled decoder this is to be; it is copied into `out`
+            first. Images are then of its own size, and of fewer at a time if that is larger than the recipe's.
 
     Raises:
         InputError: unknown stage, no images, or a stage before this one is missing in `out`.
@@ -71,6 +75,8 @@ def train(
     if init is not None and which not in {"denoiser", "severity", "all"}:
         raise InputError(f"init is for the denoiser and the severity encoder; leave it out for the {which}")
     out = Path(out)
+    if model is not None:
+        recipe = _for_model(which, model, recipe, out, resume)
     if pixels and (out / FOLDERS["autoencoder"]).is_dir():
         raise InputError(f"{out} holds an autoencoder, and a pixel-space model has none; choose another --out")
     split = TRAIN if any(by_name(one) for one in data) else None
@@ -91,8 +97,31 @@ def train(
             train_stage(stage, images, recipe, out, minutes, max_steps, resume)
     needed = ("denoiser",) if pixels else ("autoencoder", "denoiser", "severity")
     if all((out / FOLDERS[name]).is_dir() for name in needed):
-        write_index(out, recipe.size if recipe.crops is None else None)
+        kept = {name: value for name, value in read_index(out).items() if isinstance(value, bool)}
+        write_index(out, recipe.size if recipe.crops is None else None, kept)
     return out
+
+
+def _for_model(which: str, model: str | Path, recipe: Recipe, out: Path, resume: bool) -> Recipe:
+    """Copy a model into `out`, unless it is there, and give the recipe for its images."""
+    if which not in BESIDE:
+        raise InputError(f"model {model} given for {which}; expected it for {' or '.join(BESIDE)}, which it lacks")
+    if not (out / FOLDERS["autoencoder"]).is_dir():
+        pipeline = FlashPipeline.from_pretrained(model)
+        if isinstance(pipeline.prior.autoencoder, IdentityAutoencoder):
+            raise InputError(f"model {model} is one of pixels, which has no {which}; expected one with an autoencoder")
+        pipeline.sample_size = pipeline.sample_size or pipeline.prior.sample_size
+        ensure_directory(out.parent)
+        with atomic_path(out) as folder:
+            pipeline.save_pretrained(folder)
+    elif not resume:
+        raise InputError(f"{out} holds a model; leave out --model to train for it, or choose another --out")
+    size = read_index(out).get("sample_size") or recipe.size
+    smaller = min(1.0, (recipe.size / size) ** 2)
+    name = which.replace("-", "_")
+    stage = getattr(recipe, name)
+    loop = replace(stage.loop, batch_size=max(1, round(stage.loop.batch_size * smaller)))
+    return replace(recipe, size=size, crops=None, **{name: replace(stage, loop=loop)})
 
 
 def _fit_patches(images: ImageDataset, config: PatchConfig, folder: Path, resume: bool) -> None:

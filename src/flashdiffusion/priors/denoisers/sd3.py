@@ -1,0 +1,54 @@
+"""Flow-matching transformers: Stable Diffusion 3 and 3.5."""
+
+from typing import Any, cast
+
+from diffusers import SD3Transformer2DModel
+from torch import Tensor
+
+from flashdiffusion.priors.denoisers.base import Conditions, register_denoiser
+from flashdiffusion.priors.denoisers.text import TextDenoiser
+
+_T5 = "text_encoder_3"
+
+
+@register_denoiser
+class SD3(TextDenoiser):
+    """diffusers' SD3Transformer2DModel.
+
+    T5 is used if there is a prompt and its folder is there. Else its place is taken by zeros, on which SD3 was trained
+    as much.
+    """
+
+    network = SD3Transformer2DModel
+    encoders = ("text_encoder", "text_encoder_2")
+    component = "transformer"
+
+    def encoders_for(self, conditions: Conditions) -> tuple[str, ...]:
+        text = conditions.prompt or conditions.negative_prompt
+        there = self.folder is not None and (self.folder / _T5).is_dir()
+        return (*self.encoders, _T5) if text and there else self.encoders
+
+    @property
+    def pipeline(self) -> Any:
+        from diffusers import StableDiffusion3Pipeline
+
+        return StableDiffusion3Pipeline
+
+    @property
+    def unit(self) -> int:
+        return int(self.config.patch_size)
+
+    @property
+    def largest(self) -> int:
+        return int(self.config.pos_embed_max_size) * self.unit
+
+    @property
+    def text_width(self) -> int:
+        return int(self.config.joint_attention_dim)
+
+    def predict(self, z: Tensor, times: Tensor, *told: Tensor) -> Tensor:
+        text, whole = told
+        return cast(
+            Tensor,
+            self.model(z, encoder_hidden_states=text, pooled_projections=whole, timestep=times).sample,
+        )

@@ -1,0 +1,1 @@
+"""Restoration over HTTP: requests of all users in one engine, as jobs or at once."""

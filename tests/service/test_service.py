@@ -1,0 +1,378 @@
+"""A service: results of the command line, requests that share steps, jobs, limits, an end that loses nothing."""
+
+import io
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from base64 import b64decode
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
+
+from conftest import smooth_image
+from flashdiffusion.client import Client, ServiceError
+from flashdiffusion.engine.slots import Slots
+from flashdiffusion.errors import InputError
+from flashdiffusion.service.options import ServiceOptions
+from served import BLUR, ENDLESS, QUICK, STEPS, record_of, running, until
+
+TOKEN = "a-secret-of-this-test"
+JSON = {"Accept": "application/json"}
+
+
+def _png(seed: int = 0, width: int = 32, height: int = 24) -> bytes:
+    stream = io.BytesIO()
+    smooth_image(np.random.default_rng(seed), width, height).save(stream, "PNG")
+    return stream.getvalue()
+
+
+PICTURE = _png()
+
+
+def _pixels(data: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image).astype(int)
+
+
+@pytest.fixture(scope="module")
+def served(local_folder):
+    with running(local_folder, keep=60) as found:
+        yield found
+
+
+@pytest.fixture
+def client(served):
+    with Client(served.url, retries=0) as found:
+        yield found
+
+
+# -- results ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["flash(latent-dps)", "flash(proximal)"])
+def test_a_result_is_that_of_the_command_line(served, flash, tmp_path, local_folder, method):
+    file, out = tmp_path / "face.png", tmp_path / "out"
+    file.write_bytes(PICTURE)
+    options = BLUR | {"method": method, "steps": "4", "seed": "7"}
+    named = [part for key, value in options.items() for part in (f"--{key.replace('_', '-')}", value)]
+    ended = flash("restore", file, *named, "--model", local_folder, "--device", "cpu", "--out", out)
+    assert ended.code == 0, ended.err
+    answer = served.post(PICTURE, options, "face.png")
+    assert answer.content == (out / "face.png").read_bytes()
+    [record] = json.loads((out / "results.json").read_text())["records"]
+    clock = {"seconds", "file"}  # and where its file was
+    assert {k: v for k, v in record_of(answer).items() if k not in clock} == {
+        k: v for k, v in record.items() if k not in clock
+    }
+    assert served.post(PICTURE, options | {"seed": "8"}, "face.png").content != answer.content
+    assert served.post(PICTURE, options | {"id": "face"}, "other.png").content == answer.content
+
+
+def test_requests_share_steps_and_none_sees_another(served):
+    kinds = [STEPS, STEPS | {"seed": "1"}, QUICK, BLUR | {"method": "gml-dps", "steps": "5"}, STEPS]
+    asked = [(_png(n, 32 + 8 * (n % 2), 24), kinds[n % len(kinds)]) for n in range(10)]
+    alone = [served.post(*one).content for one in asked]
+
+    def steps() -> dict[float, float]:
+        [family] = [
+            one
+            for one in text_string_to_metric_families(served.http.get("/metrics").text)
+            if one.name == "flashdiffusion_step_images"
+        ]
+        return {float(one.labels["le"]): one.value for one in family.samples if one.name.endswith("_bucket")}
+
+    before = steps()
+    with ThreadPoolExecutor(len(asked)) as pool:
+        together = [*pool.map(lambda one: served.post(*one).content, asked)]
+    for one, other in zip(alone, together, strict=True):
+        assert np.abs(_pixels(one) - _pixels(other)).max() <= 1  # products of matrices are rounded by their size
+    after = steps()
+    assert after[1.0] - before[1.0] < after[float("inf")] - before[float("inf")]  # steps of more than one image
+
+
+def test_samples_and_maps(served, client):
+    found = client.restore(PICTURE, name="a.png", samples=2, maps=True, **BLUR, method="flash(latent-dps)", steps=4)
+    assert [one["id"] for one in found.records] == ["a", "a#1"] and found.images[0] != found.images[1]
+    single = served.post(PICTURE, BLUR | {"method": "flash(latent-dps)", "steps": "4"}, "a.png")
+    assert single.content == found.images[0] and record_of(single)["id"] == found.record["id"]
+    assert found.pil(1).size == (32, 24) and [*found.maps] == ["severity"]
+    refused = served.post(PICTURE, BLUR | {"samples": "2"})
+    assert refused.status_code == 406 and "Accept: application/json" in refused.json()["detail"]
+    assert served.post(PICTURE, QUICK, headers={"Accept": "text/html"}).status_code == 406
+
+
+def test_notes_reach_the_user(served):
+    stream = io.BytesIO()
+    Image.open(io.BytesIO(PICTURE)).convert("CMYK").save(stream, "JPEG")
+    answer = served.post(stream.getvalue(), QUICK, "a.jpg", headers=JSON).json()
+    assert answer["notes"] == ["a.jpg has mode CMYK; converted to RGB"]
+    assert b64decode(answer["samples"][0]["image"]).startswith(b"\x89PNG")
+
+
+def test_a_mask_is_an_attachment(client):
+    kept = np.random.default_rng(0).integers(0, 2, (24, 32)) * 255
+    stream = io.BytesIO()
+    Image.fromarray(kept.astype(np.uint8)).save(stream, "PNG")
+    options = {"physics": "random-inpainting:mask=holes.png", "noise_std": 0, "method": "ae"}
+    found = client.restore(PICTURE, attachments={"holes.png": stream.getvalue(), "unused.png": b""}, **options)
+    assert found.record["degradation"]["physics"] == "random-inpainting"
+
+
+# -- jobs ----------------------------------------------------------------------------------------------------
+
+
+def test_a_job_is_polled_and_fetched(served, client):
+    options = QUICK | {"maps": "true"}
+    job = client.submit(PICTURE, name="a.png", **options)
+    found = job.result(30)
+    assert found.images == [served.post(PICTURE, QUICK, "a.png").content] and [*found.maps] == ["severity"]
+    assert job.status()["state"] == "done"
+    job.cancel()
+    with pytest.raises(ServiceError, match=r"no such job.*HTTP 404"):
+        job.status()
+
+
+def test_a_job_is_cancelled_and_makes_room(served, client):
+    job = client.submit(PICTURE, **ENDLESS)
+    until(lambda: job.status()["state"] == "running")
+    with pytest.raises(TimeoutError, match="is running"):
+        job.result(0.05)
+    answer = served.http.get(f"/v1/jobs/{job.id}/images/0")
+    assert answer.status_code == 409 and "expected one that is done" in answer.json()["detail"]
+    job.cancel()
+    until(lambda: served.service.pending == 0)
+
+
+def test_a_job_that_fails_says_why(client):
+    job = client.submit(PICTURE, **BLUR, method="ae", id="a", model="tiny")
+    assert job.result(30).record["id"] == "a"
+    with pytest.raises(ServiceError, match="unknown model 'photos'"):
+        client.submit(PICTURE, **QUICK, model="photos")
+
+
+def test_what_a_client_that_went_away_asked_for_is_given_up(served):
+    host, port = served.url.removeprefix("http://").split(":")
+    request = served.http.build_request("POST", "/v1/restore", files={"file": ("a.png", PICTURE)}, data=ENDLESS)
+    body = request.read()
+    head = f"POST /v1/restore HTTP/1.1\r\nHost: {host}\r\nContent-Type: {request.headers['content-type']}\r\n"
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        until(lambda: len(served.service.works) == 1)
+    until(lambda: served.service.pending == 0)
+
+
+# -- limits ----------------------------------------------------------------------------------------------------
+
+
+def test_wrong_options_are_named(served):
+    for data, reason in (
+        ({"physics": "gausian-blur:std=1"}, "did you mean gaussian-blur"),
+        (QUICK | {"physic": "a"}, "unknown field 'physic'; did you mean physics"),
+        (QUICK | {"seed": "one"}, "seed: Input should be a valid integer"),
+        (QUICK | {"samples": "9"}, "samples: Input should be less than or equal to 8"),
+        (BLUR | {"method": "psld:steps=100000"}, "steps is 100000; this service takes at most 1000"),
+        (BLUR | {"method": "ae", "guidance": "2"}, "guidance: not used by method ae"),
+        (BLUR | {"guidance": "nan"}, "guidance: Input should be a finite number"),
+        (BLUR | {"noise_std": "much"}, "noise std is 'much'"),
+        (BLUR | {"method": "bound"}, "unknown method 'bound'"),
+    ):
+        answer = served.post(PICTURE, data)
+        assert answer.status_code == 422 and reason in answer.json()["detail"], answer.text
+    twice = served.http.post("/v1/restore", files=[("file", ("a.png", PICTURE))] * 2, data=QUICK)
+    assert twice.status_code == 422 and "given 2 times" in twice.json()["detail"]
+    assert served.http.post("/v1/restore", json={}).status_code == 415
+    broken = served.http.post("/v1/restore", content=b"x", headers={"Content-Type": "multipart/form-data"})
+    assert broken.status_code == 400 and "the form cannot be read" in broken.json()["detail"]
+    assert served.http.get("/nowhere").json() == {
+        "type": "about:blank", "title": "Not Found", "status": 404, "detail": "Not Found"
+    }  # fmt: skip
+
+
+def test_one_that_is_full_says_when_to_come_again(local_folder, monkeypatch):
+    monkeypatch.setattr("flashdiffusion.service.service.RETRY", 1)
+    large = _png(1, 220, 220)
+    limits = {"max_pending": 2, "max_megapixels": 0.05, "max_pending_megapixels": 0.05}
+    with (
+        running(local_folder, **limits) as small,
+        Client(small.url, retries=0) as client,
+        Client(small.url, retries=9) as patient,
+    ):
+        jobs = [client.submit(large, **ENDLESS)]
+        answer = small.post(large, QUICK)
+        assert answer.status_code == 503 and "the queue is full (0.0484 megapixels)" in answer.json()["detail"]
+        assert small.http.get("/readyz").status_code == 200
+        jobs.append(client.submit(PICTURE, **ENDLESS))
+        answer = small.post(PICTURE, QUICK)
+        assert answer.status_code == 503 and answer.headers["retry-after"] == "1"
+        assert "the queue is full (2 requests)" in answer.json()["detail"]
+        assert small.http.get("/readyz").status_code == 503 and small.http.get("/healthz").status_code == 200
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(patient.restore, PICTURE, **QUICK)
+            for job in jobs:
+                job.cancel()
+            assert waiting.result(30).images  # it came again
+
+
+def test_one_that_takes_too_long_is_given_up(local_folder):
+    with running(local_folder, timeout=0.3, keep=0.2) as hasty:
+        answer = hasty.post(PICTURE, ENDLESS)
+        assert answer.status_code == 504 and "not done within 0.3 s" in answer.json()["detail"]
+        until(lambda: hasty.service.pending == 0)
+        with Client(hasty.url) as client:
+            job = client.submit(PICTURE, **ENDLESS)
+            with pytest.raises(ServiceError, match="not done within"):
+                job.result(20)
+            until(lambda: not hasty.service.jobs.known)  # and it is dropped after a while
+
+
+def test_the_token_is_asked_for_and_never_told(local_folder, capfd, caplog):
+    with running(local_folder, token=TOKEN) as locked:
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKEN}"}):
+            answer = locked.post(PICTURE, QUICK, headers=headers)
+            assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer"
+        assert [locked.http.get(path).status_code for path in ("/healthz", "/readyz", "/docs", "/metrics")] == [
+            200, 200, 200, 401
+        ]  # fmt: skip
+        with Client(locked.url, token=TOKEN) as client:
+            assert client.restore(PICTURE, **QUICK).images
+    said = capfd.readouterr()
+    assert TOKEN not in said.out + said.err + caplog.text + repr(ServiceOptions(token=TOKEN))
+
+
+def test_limits_that_let_nothing_in_are_refused():
+    for name, value in (("max_megapixels", 0), ("timeout", float("nan")), ("keep", -1), ("token", "ü")):
+        with pytest.raises(InputError, match=name if name != "token" else "printable ASCII"):
+            ServiceOptions(**{name: value})
+
+
+# -- faults ----------------------------------------------------------------------------------------------------
+
+
+def test_a_fault_of_the_engine_takes_no_other_request_along(served, monkeypatch, caplog):
+    advance = Slots._advance
+
+    def failing(self, chosen):
+        if any(one.result.id == "bad" for one in chosen):
+            raise RuntimeError("a bug")
+        advance(self, chosen)
+
+    monkeypatch.setattr(Slots, "_advance", failing)
+    names = ["a", "bad", "b", "c"]
+    with ThreadPoolExecutor(4) as pool:
+        answers = [*pool.map(lambda name: served.post(PICTURE, STEPS | {"id": name}), names)]
+    assert [one.status_code for one in answers] == [200, 500, 200, 200]
+    assert answers[1].json()["detail"] == "a fault of the service; it is in its log"
+    assert "the engine failed" in caplog.text and served.http.get("/healthz").status_code == 200
+    monkeypatch.undo()
+    assert served.post(PICTURE, STEPS | {"id": "bad"}).status_code == 200
+
+
+def test_streams_are_renewed(served, monkeypatch):
+    monkeypatch.setattr("flashdiffusion.service.feed.RENEWED", 2)
+    first = served.service.served["tiny"].feed.threads[-1]
+    assert [served.post(PICTURE, QUICK).status_code for _ in range(5)] == [200] * 5
+    until(lambda: not first.is_alive())
+
+
+# -- pages -----------------------------------------------------------------------------------------------------
+
+
+def test_pages_need_no_other_server(served):
+    page = served.http.get("/docs").text
+    assert not re.search(r'(?:src|href)="https?:', page)
+    for path in re.findall(r'(?:src|href)="([^"]+)"', page):
+        assert served.http.get(path).status_code == 200
+    form = served.http.get("/openapi.json").json()["paths"]["/v1/restore"]["post"]["requestBody"]["content"]
+    properties = form["multipart/form-data"]["schema"]["properties"]
+    assert {"file", "attachment", "physics", "noise_std", "method", "quality", "guidance", "seed"} <= properties.keys()
+    assert properties["physics"]["examples"] == ["gaussian-blur:std=2"]
+    about = served.http.get("/v1/about").json()
+    assert about["models"] == [{"name": "tiny", "size": None, "device": "cpu"}] and "jpeg" in about["physics"]
+
+
+# -- the end -----------------------------------------------------------------------------------------------------
+
+
+def test_a_signal_finishes_what_was_accepted(local_folder, tmp_path):
+    command = [sys.executable, "-m", "flashdiffusion", "serve", "--model", local_folder, "--port", "0", "--grace", "20"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            line = process.stderr.readline()
+            url = re.search(r"serving model on (http://127.0.0.1:\d+);", line)[1]
+            options = BLUR | {"method": "latent-dps", "steps": "100"}
+            with Client(url, retries=0) as client, ThreadPoolExecutor(2) as pool:
+                jobs = [client.submit(PICTURE, **options, seed=seed) for seed in range(2)]
+                direct = pool.submit(client.restore, PICTURE, **options)
+                until(lambda: b"pending_requests 3.0" in client._http.get("/metrics").content)
+                process.send_signal(signal.SIGTERM)
+                until(lambda: client._http.get("/readyz").status_code == 503)
+                with pytest.raises(ServiceError, match="shutting down"):
+                    client.restore(PICTURE, **QUICK)
+                found = [job.result(60).images[0] for job in jobs]
+                assert direct.result(60).images == found[:1] and len(found) == 2
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+    assert [*tmp_path.glob("flashdiffusion-*")] == []
+
+
+def test_what_cannot_be_served_is_said(flash, tmp_path, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"cannot listen on 127.0.0.1 port {port}" in flash("serve", "--port", port).err
+    assert "no model 'nothing'" in flash("serve", "--port", 0, "--model", "nothing").err
+    assert "two models are called photos" in flash("serve", "--model", "photos", "--model", "photos").err
+    assert "cannot read the token file" in flash("serve", "--token-file", tmp_path / "token").err
+    monkeypatch.setattr("flashdiffusion.cli.serve.find_spec", lambda name: None if name == "uvicorn" else object())
+    assert flash("serve").err == 'flashdiffusion: error: serve needs uvicorn: pip install "flashdiffusion[serve]"\n'
+
+
+# -- docs/service.md -----------------------------------------------------------------------------------------------
+
+PAGE = (Path(__file__).parents[2] / "docs" / "service.md").read_text()
+HERE = "http://127.0.0.1:8000"  # where the page says that the service is
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """What the page calls its files."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("blurred.png", "holes.png"):
+        Path(name).write_bytes(PICTURE)
+    kept = np.random.default_rng(0).integers(0, 2, (24, 32)) * 255
+    Image.fromarray(kept.astype(np.uint8)).save("mask.png")
+
+
+@pytest.mark.usefixtures("files")
+def test_the_code_of_the_page_runs(served, capsys):
+    [block] = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    exec(compile(block.replace(HERE, served.url), "service.md", "exec"), {})
+    assert "422 picture.png: not an image" in capsys.readouterr().out and Path("restored.png").is_file()
+
+
+@pytest.mark.usefixtures("files")
+def test_what_the_page_sends_by_curl_is_taken(served):
+    lines = re.findall(r"^curl .*", PAGE, re.MULTILINE)
+    assert len(lines) == 3
+    for line in lines:
+        words = shlex.split(line)
+        given = [value.partition("=")[::2] for word, value in pairwise(words) if word == "-F"]
+        data = {name: value for name, value in given if not value.startswith("@")}
+        sent = [(name, (value[1:], Path(value[1:]).read_bytes())) for name, value in given if value.startswith("@")]
+        headers = dict(value.split(": ") for word, value in pairwise(words) if word == "-H")
+        [path] = [word.removeprefix(HERE) for word in words if word.startswith(HERE)]
+        answer = served.http.post(path, files=sent, data=data | {"quality": "fast"}, headers=headers)
+        assert answer.status_code == 200, answer.text
+        if headers:
+            assert len(answer.json()["samples"]) == int(data["samples"])
