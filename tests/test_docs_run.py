@@ -35,13 +35,13 @@ from priors.tiny_families import write_family
 from shortened import shorten
 
 SIDE = 32
-# Commands that are tried at small size by their own tests.
-DEAR = {"demo", "reproduce", "train"}
+# Commands that are tried at small size by their own tests; of these, `app` and `serve` run until they are stopped.
+DEAR = {"app", "demo", "reproduce", "serve", "train"}
 # Lines behind figures: of hundreds of images, with the scripts and data of the one who measured.
 FIGURES = {"docs/results.md", "docs/performance.md", "benchmarks/README.md", "CHANGELOG.md"}
 # Its lines are those of other pages, beside the paper's words.
 AGAIN = {"docs/paper.md"}
-ELSEWHERE = ("--engine ray", "runs/pixel", "accelerate launch", "deepinv", "run_on_ray")
+ELSEWHERE = ("--engine ray", "runs/pixel", "accelerate launch", "deepinv", "run_on_ray", "flashdiffusion.client")
 QUICK = {
     "--limit": "2",
     "--max-nfe": "50",
@@ -283,5 +283,5 @@ def started(belongings, tiny_model, tmp_path_factory):
     return names
 
 
-# Pages all of whose blocks are run by other tests: Ray's by tests/jobs, DeepInverse's by `make test-deepinv`.
-ONLY_ELSEWHERE = {"docs/ray.md"}
+# Pages all of whose blocks are run by other tests: tests/jobs, tests/service.
+ONLY_ELSEWHERE = {"docs/ray.md", "docs/service.md"}
