@@ -202,14 +202,15 @@ def _small(arguments):
     """The same call at the size of a test."""
     plugins, (command, *rest) = without_plugins(arguments)
     options = {name: param for param in COMMANDS[command].params for name in param.opts}
-    for name, value in QUICK.items():
+    quick = QUICK | ({"--limit": "1"} if command in {"evaluate", "ordering", "tune"} else {})
+    for name, value in quick.items():
         if name in rest:
             rest[rest.index(name) + 1] = value
     if command == "calibrate" and "--save" in rest:
         rest.remove("--save")  # which needs more images than two
     for name in ("--limit", "--trials", "--max-steps"):
         if name in options and name not in rest:
-            rest += [name, QUICK[name]]
+            rest += [name, quick[name]]
     if "--config" in rest:
         place = rest.index("--config") + 1
         rest[place] = SMALL.get(rest[place], rest[place])
