@@ -1,5 +1,6 @@
 """What several test files use: images, a tiny model trained for a few steps, commands run in this process."""
 
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -11,7 +12,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "3000")  # as the command line does; rea
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+
+from images import smooth_image
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: no test reaches for the network
 
@@ -22,22 +24,6 @@ IMAGES = 12
 def _few_threads():
     # Beside another process of tests, threads would fight for the cores.
     torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, torch.get_num_threads()))
-
-
-def smooth_image(generator: np.random.Generator, width: int = 48, height: int = 40) -> Image.Image:
-    """A colour gradient with two low-frequency waves and a few rectangles."""
-    y, x = np.mgrid[0:height, 0:width]
-    y, x = (y / height)[..., None], (x / width)[..., None]
-    corners = generator.uniform(0, 255, (4, 3))
-    image = corners[0] * (1 - x) * (1 - y) + corners[1] * x * (1 - y) + corners[2] * (1 - x) * y + corners[3] * x * y
-    for _ in range(2):
-        wave = np.sin(2 * np.pi * (generator.uniform(0, 2) * x + generator.uniform(0, 2) * y + generator.uniform()))
-        image = image + wave * generator.uniform(-40, 40, 3)
-    for _ in range(3):
-        top, left = generator.integers(0, height - 8), generator.integers(0, width - 8)
-        rows, columns = slice(top, top + generator.integers(4, 20)), slice(left, left + generator.integers(4, 20))
-        image[rows, columns] = generator.uniform(0, 255, 3)
-    return Image.fromarray(image.clip(0, 255).round().astype(np.uint8))
 
 
 @pytest.fixture(scope="session")
@@ -103,10 +89,13 @@ class Run:
 
 
 @pytest.fixture
-def flash(monkeypatch, capsys) -> Callable[..., Run]:
+def flash(request, monkeypatch, capsys) -> Callable[..., Run]:
     """`flash("restore", path, "--out", folder)` runs the command line."""
 
     from flashdiffusion.cli import main
+
+    if "every" not in request.fixturenames:  # on a busy machine a command would say how far it is
+        monkeypatch.setattr("flashdiffusion.progress.EVERY", math.inf)
 
     def run(*arguments: object) -> Run:
         monkeypatch.setattr(sys, "argv", ["flashdiffusion", *map(str, arguments)])

@@ -18,7 +18,6 @@ import yaml
 from safetensors.torch import save_file
 
 import published.original as original
-from conftest import smooth_image
 from flashdiffusion import model
 from flashdiffusion.data.named import DATA
 from flashdiffusion.methods import SOLVERS
@@ -29,19 +28,20 @@ from flashdiffusion.plugins import LOADED
 from flashdiffusion.priors import DistilledDecoder, LatentPrior, save_component
 from flashdiffusion.published import load_published
 from flashdiffusion.solvers.registry import STARTS
+from images import smooth_image
 from lpips_weights import lpips_weights, package_weights
 from pages import COMMANDS, DOCS, NAMES, ROOT, arguments_of, blocks, lines_of, without_plugins
 from priors.tiny_families import write_family
 from shortened import shorten
 
 SIDE = 32
-# Commands that are tried at small size by their own tests.
-DEAR = {"demo", "reproduce", "train"}
+# Commands that are tried at small size by their own tests; of these, `app` and `serve` run until they are stopped.
+DEAR = {"app", "demo", "reproduce", "serve", "train"}
 # Lines behind figures: of hundreds of images, with the scripts and data of the one who measured.
 FIGURES = {"docs/results.md", "docs/performance.md", "benchmarks/README.md", "CHANGELOG.md"}
 # Its lines are those of other pages, beside the paper's words.
 AGAIN = {"docs/paper.md"}
-ELSEWHERE = ("--engine ray", "runs/pixel", "accelerate launch", "deepinv", "run_on_ray")
+ELSEWHERE = ("--engine ray", "runs/pixel", "accelerate launch", "deepinv", "run_on_ray", "flashdiffusion.client")
 QUICK = {
     "--limit": "2",
     "--max-nfe": "50",
@@ -202,14 +202,15 @@ def _small(arguments):
     """The same call at the size of a test."""
     plugins, (command, *rest) = without_plugins(arguments)
     options = {name: param for param in COMMANDS[command].params for name in param.opts}
-    for name, value in QUICK.items():
+    quick = QUICK | ({"--limit": "1"} if command in {"evaluate", "ordering", "tune"} else {})
+    for name, value in quick.items():
         if name in rest:
             rest[rest.index(name) + 1] = value
     if command == "calibrate" and "--save" in rest:
         rest.remove("--save")  # which needs more images than two
     for name in ("--limit", "--trials", "--max-steps"):
         if name in options and name not in rest:
-            rest += [name, QUICK[name]]
+            rest += [name, quick[name]]
     if "--config" in rest:
         place = rest.index("--config") + 1
         rest[place] = SMALL.get(rest[place], rest[place])
@@ -283,5 +284,5 @@ def started(belongings, tiny_model, tmp_path_factory):
     return names
 
 
-# Pages all of whose blocks are run by other tests: Ray's by tests/jobs, DeepInverse's by `make test-deepinv`.
-ONLY_ELSEWHERE = {"docs/ray.md"}
+# Pages all of whose blocks are run by other tests: tests/jobs, tests/service.
+ONLY_ELSEWHERE = {"docs/ray.md", "docs/service.md"}

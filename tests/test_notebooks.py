@@ -15,7 +15,7 @@ NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.ipynb"))
 SMALL = {
     "severity": {"BLURS": [0.5, 2.0], "SIZE": 32, "NOISE_STEPS": 2},
     "operator": {"SIZE": 32, "STRENGTHS": [0.1, 0.3]},
-    "data": {"MINUTES": 1, "MAX_STEPS": 1, "SIDE": 141},
+    "data": {"MINUTES": 1, "STEPS": 1, "SIDE": 141},
 }
 MOST_BYTES = 400_000  # of a notebook with its pictures
 NOTEBOOK = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from conftest import smooth_image
 from flashdiffusion.physics import TASKS
 from flashdiffusion.plugins import LOADED
 from flashdiffusion.priors import load_component
@@ -18,6 +17,7 @@ from flashdiffusion.severity import SeverityEncoder
 from flashdiffusion.severity.loading import multiply_variance
 from flashdiffusion.solvers.registry import STARTS
 from flashdiffusion.training.draws import Draws
+from images import smooth_image
 from lpips_weights import lpips_weights
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

@@ -449,7 +449,7 @@ def _empty(model: Path) -> None:
 
 def _other_class(model: Path) -> None:
     config = model / "denoiser" / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"_class_name": "UNet2DConditionModel"}))
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"_class_name": "ControlNetModel"}))
 
 
 def _truncated(model: Path) -> None:
@@ -485,10 +485,10 @@ def _more_weights(model: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (_empty, "has no folder denoiser or unet; expected a diffusers model folder"),
+        (_empty, "has no folder denoiser, unet or transformer; expected a diffusers model folder"),
         (
             _other_class,
-            "holds a 'UNet2DConditionModel', which is given text or a class at each step; expected UNet2DModel",
+            "holds a 'ControlNetModel', a control net",
         ),
         (_truncated, "cannot be read as safetensors"),
         (_no_scheduler, "scheduler has no scheduler_config.json; expected a folder in diffusers' layout"),

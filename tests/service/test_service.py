@@ -23,7 +23,6 @@ import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
-from conftest import smooth_image
 from flashdiffusion.cli.serve import _token
 from flashdiffusion.client import Client, ServiceError, _seconds
 from flashdiffusion.engine.progress import Progress
@@ -34,6 +33,7 @@ from flashdiffusion.service.feed import Feed, _Run
 from flashdiffusion.service.jobs import StoredJob
 from flashdiffusion.service.options import ServiceOptions
 from flashdiffusion.service.work import Work
+from images import smooth_image
 from served import BLUR, ENDLESS, QUICK, STEPS, record_of, running, until
 
 TOKEN = "a-secret-of-this-test"

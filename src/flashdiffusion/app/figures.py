@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment
 
 from flashdiffusion.app.choice import METHODS
+from flashdiffusion.app.damages import FACES
 from flashdiffusion.app.severities import scales
 
 if TYPE_CHECKING:  # torch takes seconds, and the page is to be there first
@@ -40,7 +41,8 @@ def severity(begun: "Begun") -> str:
     if value is None or start is None:
         return ""
     scale = scales(begun.choice.model).get(begun.choice.kind.task)
-    shown: dict[str, Any] = {"rank": None}
+    # Of latents that are standardised, 1 is what one knows who sees nothing; those of photographs are pixels.
+    shown: dict[str, Any] = {"rank": None, "unit": begun.choice.model == FACES}
     if scale is not None:
         low = min(value, scale.at(0)) / MARGIN
         high = max(value, scale.at(100)) * MARGIN
@@ -50,7 +52,7 @@ def severity(begun: "Begun") -> str:
 
         bands = [(place(scale.at(a)), place(scale.at(b))) for a, b in BANDS]
         ticks = [(rank, place(scale.at(rank)), scale.at(rank)) for rank in TICKS]
-        shown = {"rank": scale.rank(value), "scale": scale, "place": place(value), "bands": bands, "ticks": ticks}
+        shown |= {"rank": scale.rank(value), "scale": scale, "place": place(value), "bands": bands, "ticks": ticks}
     return _render(
         "severity", value=value, start=start, steps=steps, tiles=begun.tiles, label=begun.choice.kind.label, **shown
     )

@@ -12,7 +12,7 @@ from flashdiffusion.engine.batch import Batch, Failed, Restored
 from flashdiffusion.engine.options import StreamOptions
 from flashdiffusion.engine.progress import Progress
 from flashdiffusion.engine.stream import Stream
-from flashdiffusion.errors import InputError, sized
+from flashdiffusion.errors import InputError, SizeError, sized
 from flashdiffusion.methods import Settings, check_used, parse_method
 from flashdiffusion.model import DEFAULT_MODEL, PHOTOGRAPHS, Model
 from flashdiffusion.physics import flattened
@@ -194,6 +194,10 @@ class FlashPipeline(Model):
         """Warn, once, of images that are restored whole, of a size far from the model's."""
         size = size_of_images(batch.y, batch.physics)
         if self._said_size or size is None or (tile and max(size) > tile) or (far := self.far_from(size)) is None:
+            return
+        try:
+            self.prior.padding(size)
+        except SizeError:  # they will be refused
             return
         self._said_size = True
         name = f'; take it by FlashPipeline.from_pretrained("{PHOTOGRAPHS}")' if self.source == DEFAULT_MODEL else ""
