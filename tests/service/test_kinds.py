@@ -23,7 +23,6 @@ SIZE = (32, 24)
 PIXELS = np.random.default_rng(1).integers(0, 256, (24, 32, 3), dtype=np.uint8)
 RGB = Image.fromarray(PIXELS)
 WEIGHTS = {"physics": "blur-kernel-space:weights=w.pth"}
-WEIGHTS_PT = {"physics": "blur-kernel-space:weights=w.pt"}
 HOLES = QUICK | {"physics": "random-inpainting:mask=mask.png"}
 
 
@@ -169,11 +168,11 @@ REFUSED = {
         *(
             "y.safetensors",
             lambda tmp: _measurement(tmp),
-            WEIGHTS_PT,
-            [("w.pt", _saved_tensor({"a": torch.ones(2)}))],
+            WEIGHTS,
+            [("w.pth", _saved_tensor({"a": torch.ones(2)}))],
             422,
         ),
-        r"w\.pt: not an image or array",
+        r"w\.pth: not an image or array",
     ),
     "a network": (
         *("a.png", lambda: WHOLE, QUICK | {"physics": "blur-kernel-space:weights=w.png"}, [("w.png", WHOLE)], 422),
@@ -226,7 +225,10 @@ def test_a_long_picture_is_refused_where_it_is_not_cut(served, monkeypatch):
     assert served.post(long, QUICK).status_code == 200  # in tiles
     monkeypatch.setattr(Model, "attends", True)
     answer = served.post(long, QUICK)
-    assert answer.status_code == 413 and "16 x 3000 pixels; expected at most 2048" in answer.json()["detail"]
+    assert (
+        answer.status_code == 413
+        and "16 x 3000 pixels (height x width); expected at most 2048" in answer.json()["detail"]
+    )
 
 
 @pytest.mark.parametrize(("error", "status"), [(MemoryError(), 413), (OSError(28, "No space left"), 503)])
