@@ -26,6 +26,7 @@ from flashdiffusion.priors import (
     TinyDecoder,
     load_distilled_decoder,
     memory,
+    resolve_for,
     save_component,
 )
 from flashdiffusion.priors.folder import read_index, resolve_folder, write_index
@@ -157,8 +158,7 @@ class Model:
         if "/" not in name and not Path(name).exists():
             expected = f"{', '.join(EMBEDDED)}, a folder in diffusers' layout, or a hub id owner/name"
             raise CheckpointError(f"no model {name!r}; expected {expected}")
-        text = told is not None and bool(told.prompt)
-        return cls._from_folder(resolve_folder(name, **hub, text=text), hub["variant"], told, dtype)
+        return cls._from_folder(resolve_for(told, name, **hub), hub["variant"], told, dtype)
 
     @classmethod
     def _from_folder(

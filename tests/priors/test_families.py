@@ -1,7 +1,9 @@
 """The contract of every family of denoisers and every kind of autoencoder: one convention, whatever is behind it."""
 
 import json
-from types import SimpleNamespace
+import shutil
+import warnings
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -142,6 +144,58 @@ def test_no_text_is_what_the_model_was_trained_on_as_none(pipelines, told):
     assert pipelines["sd1"].prior.family.told_0.any()
 
 
+@pytest.mark.parametrize("told", [{"prompt": "a cat"}, {"negative_prompt": "dog", "guidance_scale": 2.0}])
+def test_text_for_a_t5_that_is_missing_is_warned_of(folders, tmp_path, told):
+    shutil.copytree(folders["sd3"], tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "text_encoder_3")
+    for named, warns in (["transformers", "T5EncoderModel"], True), ([None, None], False):
+        (tmp_path / "model_index.json").write_text(json.dumps({"text_encoder_3": named}))
+        pipe = FlashPipeline.from_pretrained(tmp_path)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            pipe.set_conditions(**told)
+        said = [str(one.message) for one in caught]
+        assert [("no folder text_encoder_3" in one, "from_pretrained is given" in one) for one in said] == (
+            [(True, True)] if warns else []
+        )
+
+
+@pytest.mark.parametrize("saved", [False, True])
+@pytest.mark.parametrize("load", [FlashPipeline.from_pretrained, LatentPrior.from_pretrained])
+def test_t5_is_fetched_for_any_text(folders, tmp_path, monkeypatch, load, saved):
+    """Given as a negative prompt alone, or saved with the model."""
+    conditions = Conditions(negative_prompt="dog", guidance_scale=2.0)
+    asked = []
+
+    def fetched(source, revision, variant, token, subfolder, text):
+        asked.append(text)
+        return folder
+
+    monkeypatch.setattr("flashdiffusion.priors.folder._download", fetched)
+    folder = folders["sd3"]
+    if saved:
+        folder = tmp_path / "saved"
+        FlashPipeline.from_pretrained(folders["sd3"], **asdict(conditions)).save_pretrained(folder)
+    given = asdict(conditions) if load.__self__ is FlashPipeline else {"conditions": conditions}
+    prior = load("owner/name", **({} if saved else given))
+    assert asked[-1] and getattr(prior, "prior", prior).conditions == conditions
+    if not saved:
+        load("owner/name")
+        assert not asked[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("sd1", "abcdefghijkl", r"prompt of 14 tokens; tokenizer takes 8,"),
+        ("sd3", "abcdefghijkl", r"prompt of 14 tokens; tokenizer, tokenizer_2 takes 8,"),
+    ],
+)
+def test_a_prompt_that_is_cut_is_warned_of(folders, name, text, said):
+    with pytest.warns(UserWarning, match=said):
+        FlashPipeline.from_pretrained(folders[name], prompt=text)
+
+
 def test_a_prompt_can_be_set_afterwards(folders, pipelines, told):
     pipe = FlashPipeline.from_pretrained(folders["sd1"])
     z, i = _latents(pipe.prior), torch.tensor([20, 600])
@@ -166,8 +220,8 @@ def test_text_moves_and_is_cast_with_the_network(folders):
 @pytest.mark.filterwarnings("ignore:this model has no severity encoder")
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_solver_restores(pipelines, name):
-    y = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
-    for solver in SOLVERS:
+    for solver, width in zip(SOLVERS, (16, 16, 24, 16, 24), strict=True):
+        y = torch.rand(1, 3, 16, width, generator=torch.Generator().manual_seed(1))
         result = pipelines[name](y, PHYSICS, solver=solver, start="noise", **CHEAP)
         assert result.images.shape == y.shape and bool(result.images.isfinite().all()), solver
         assert result.nfe.tolist() == [2], solver
@@ -186,7 +240,10 @@ def test_what_is_saved_is_what_is_loaded(told, tmp_path, name):
     index = json.loads((tmp_path / "model_index.json").read_text())
     assert index["denoiser"] == ["diffusers", type(prior.denoiser).__name__]
     if TOLD[name]:  # what is told now wins over what was saved
-        assert FlashPipeline.from_pretrained(tmp_path, guidance_scale=1.0).prior.conditions == Conditions()
+        untold = FlashPipeline.from_pretrained(tmp_path, guidance_scale=1.0)
+        assert untold.prior.conditions == Conditions()
+        untold.save_pretrained(tmp_path)
+        assert FlashPipeline.from_pretrained(tmp_path).prior.conditions == Conditions()
 
 
 # -- schedules -------------------------------------------------------------------------------------------
@@ -319,12 +376,21 @@ def test_a_shift_by_the_images_size_is_that_of_diffusers():
             {"_class_name": "FlowMatchEulerDiscreteScheduler", "use_dynamic_shifting": True},
             "does not say its sample_size",
         ),
+        (
+            {
+                "_class_name": "FlowMatchEulerDiscreteScheduler",
+                "use_dynamic_shifting": True,
+                "base_image_seq_len": 256,
+                "max_image_seq_len": 256,
+            },
+            "base_image_seq_len and max_image_seq_len are both 256; expected two numbers",
+        ),
     ],
     ids=str,
 )
 def test_schedules_that_are_not_supported_name_the_key(config, reason):
     with pytest.raises(InputError) as caught:
-        NoiseSchedule.from_config(config)
+        NoiseSchedule.from_config(config, None if "sample_size" in reason else 64)
     assert reason in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -500,6 +566,6 @@ def test_one_that_attends_is_not_cut_into_tiles(pipelines):
     assert (
         pipelines["sd1"].attends
         and pipelines["sd3"].attends
-        and not SimpleNamespace(value=FlashPipeline(LatentPrior.of(nn.Conv2d(3, 3, 1))).attends).value
+        and not FlashPipeline(LatentPrior.of(nn.Conv2d(3, 3, 1))).attends
     )
     assert FlashPipeline(LatentPrior.of(lambda z, i: z)).attends  # nothing is known of it
