@@ -45,7 +45,7 @@ DEFAULT_MODEL, PHOTOGRAPHS = "faces-128", "photos"
 EMBEDDED, EMBEDDED_PREFIX = (DEFAULT_MODEL, PHOTOGRAPHS), "embedded:"
 # Without a given size, pictures with a side above the first are cut, into tiles of the second, or of so many halos.
 LARGE, TILE, HALOS = 1024, 256, 16
-FAR = 1.5  # shorter side of an image over the model's, or under it, from where the user is told
+FAR_SIZE = 1.5  # shorter side of an image over the model's, or under it, from where the user is told
 # How far noise may carry measurements beyond [0, 1]; images on a 0 to 255 scale lie far outside.
 RANGE = 3.0
 WHITES = (255, 65535)  # what white is in 8 bits and in 16
@@ -288,7 +288,7 @@ class Model:
     def far_from(self, size: tuple[int, int]) -> str | None:
         """Name the model's own size and what else there is, if images of `size` (H, W) are far from it; else None."""
         side = self.sample_size
-        if side is None or 1 / FAR <= min(size) / side <= FAR:
+        if side is None or 1 / FAR_SIZE <= min(size) / side <= FAR_SIZE:
             return None
         hint = f"; {PHOTOGRAPHS} is for photographs of any size" if self.source == DEFAULT_MODEL else ""
         return f"far from the {sized(side, side)} that the model was trained on{hint}"

@@ -24,7 +24,7 @@ from flashdiffusion.schedule import FLOW, NoiseSchedule, about_scheduler, is_flo
 
 LARGEST_UNIT = 1024
 LEAST_SIDE = 16  # pixels of images that are padded; smaller ones would be little but padding
-FAR = 3.0  # a model's own scale stays within this factor of 1 on any one photograph
+FAR_SCALE = 3.0  # a model's own scale stays within this factor of 1 on any one photograph
 _PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
@@ -288,8 +288,9 @@ class LatentPrior(KeepsFloat32Buffers):
         return self
 
     def _check_scale(self, std: float, source: str) -> None:
-        if isinstance(self.autoencoder, DiffusersAutoencoder) and not 1 / FAR < std < FAR:
-            factor = float(self.autoencoder.model.config.get("scaling_factor") or 1.0)
+        if isinstance(self.autoencoder, DiffusersAutoencoder) and not 1 / FAR_SCALE < std < FAR_SCALE:
+            own = self.autoencoder.model.config.get("scaling_factor")
+            factor = 1.0 if own is None else float(own)
             warnings.warn(
                 f"{source}: latents of a photograph have a standard deviation of {std:.2g}; its diffusion model is "
                 f"made for about 1. The autoencoder's config has a scaling_factor of {factor:g}: where the original "

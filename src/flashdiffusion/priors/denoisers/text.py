@@ -19,7 +19,7 @@ from flashdiffusion.priors.tensors import read_tensors
 
 _ENCODERS = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel")
 _PICKLED = "pytorch_model.bin"
-_ZEROS = "force_zeros_for_empty_prompt"  # of a model's index: whether zeros stand for no text
+ZEROS_FOR_NO_TEXT = "force_zeros_for_empty_prompt"  # of a model's index: whether zeros stand for no text
 
 
 class TextDenoiser(Denoiser):
@@ -43,7 +43,9 @@ class TextDenoiser(Denoiser):
 
     @property
     def about(self) -> dict[str, Any]:
-        return {} if self.folder is None else {k: v for k, v in read_index(self.folder).items() if k == _ZEROS}
+        return (
+            {} if self.folder is None else {k: v for k, v in read_index(self.folder).items() if k == ZEROS_FOR_NO_TEXT}
+        )
 
     def encode(self, conditions: Conditions) -> list[Tensor]:
         """Give (2, tokens, width), and (2, width) of the whole text where the pipeline has that too."""
