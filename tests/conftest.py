@@ -1,5 +1,6 @@
 """What several test files use: images, a tiny model trained for a few steps, commands run in this process."""
 
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -103,10 +104,13 @@ class Run:
 
 
 @pytest.fixture
-def flash(monkeypatch, capsys) -> Callable[..., Run]:
+def flash(request, monkeypatch, capsys) -> Callable[..., Run]:
     """`flash("restore", path, "--out", folder)` runs the command line."""
 
     from flashdiffusion.cli import main
+
+    if "every" not in request.fixturenames:  # on a busy machine a command would say how far it is
+        monkeypatch.setattr("flashdiffusion.progress.EVERY", math.inf)
 
     def run(*arguments: object) -> Run:
         monkeypatch.setattr(sys, "argv", ["flashdiffusion", *map(str, arguments)])

@@ -161,7 +161,8 @@ def test_severities_are_counted_in_images_and_tiles(flash, tmp_path, every):
     assert re.fullmatch(r"flashdiffusion: measuring: 1 of 1 image, \d+ s, about 0 s left", lines[-1])
 
 
-def test_short_runs_say_nothing(flash, tmp_path, image_folder, tiny_model):
+def test_short_runs_say_nothing(flash, monkeypatch, tmp_path, image_folder, tiny_model):
+    monkeypatch.setattr(progress, "EVERY", 30.0)
     options = ("--physics", "gaussian-blur:std=1", "--model", tiny_model, "--device", "cpu")
     ended = flash("restore", image_folder / "image-00.png", *options, "--out", tmp_path / "out")
     assert ended.code == 0 and "restoring:" not in ended.err

@@ -105,14 +105,14 @@ def test_it_tells_of_the_measurement_the_steps_and_the_samples(models, tmp_path)
 
 def test_the_cost_from_noise_is_that_of_a_run_from_noise(models):
     pipeline = models(FACES)
-    x = load_image(PORTRAIT, 64)
+    x = load_image(PORTRAIT, 128)
     physics = GaussianBlur(2.0, 0.02)
     y = physics(x[None], image_generator(0, "0"))
-    own = Settings(steps=4)
+    own = Settings(steps=3)
     for method in ("flash(proximal)", "flash(latent-dps)"):
         counted = cost_from_noise(pipeline, Problem(y, physics), method, own)
-        run = pipeline(y, physics, method=method[6:-1], steps=4)
-        assert counted.nfe == int(run.nfe) == 4
+        run = pipeline(y, physics, method=method[6:-1], steps=3)
+        assert counted.nfe == int(run.nfe) == 3
         assert counted.gflop == pytest.approx(float(run.gflop), rel=0.05)
 
 

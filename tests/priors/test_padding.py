@@ -74,6 +74,7 @@ def test_every_method_gives_images_of_the_measurements_size_whatever_is_beside_t
         torch.testing.assert_close(alone.images[0], together.images[1], atol=2e-3, rtol=0)
 
 
+@pytest.mark.filterwarnings("ignore:images of 16 x 17 pixels .* are far from")
 def test_sizes_that_are_padded_to_the_same_share_a_stream_and_stay_apart(tiny_pipeline):
     sizes = [(29, 37), (32, 40), (31, 33), (16, 17)]
     batches = [Batch([f"{h}x{w}-{n}" for n in range(2)], *_measured(2, h, w)) for h, w in sizes]

@@ -28,7 +28,7 @@ from flashdiffusion.jobs.job import Item, ModelChoice
 from flashdiffusion.jobs.reading import Reader
 from flashdiffusion.jobs.records import Record, compare, report
 from flashdiffusion.jobs.tiles import InTiles
-from flashdiffusion.methods import Settings, parse_method
+from flashdiffusion.methods import Settings, default_solver, parse_method
 from flashdiffusion.metrics import Metrics
 from flashdiffusion.metrics.backbones import BACKBONES
 from flashdiffusion.model import EMBEDDED_PREFIX
@@ -183,7 +183,8 @@ def _prepared(pipeline: FlashPipeline, choice: Choice, folder: Path, picture: Pa
 
 
 def _begun(models: Models, pipeline: FlashPipeline, choice: Choice, prepared: _Prepared) -> Begun:
-    (one,) = pipeline.begin([Batch.of([PICTURE], prepared.problem)], seed=choice.seed)
+    settings = _settings(choice, choice.methods[0])  # the grid of which the start is one time depends on them
+    (one,) = pipeline.begin([Batch.of([PICTURE], prepared.problem, settings)], seed=choice.seed)
     if one.failed is not None:
         raise InputError(one.failed)
     record = replace(prepared.record, severity=one.severity, start_step=one.start_step)
@@ -210,7 +211,7 @@ def _outcome(models: Models, choice: Choice, method: str, prepared: _Prepared, t
     quality = compare(models.metrics, image, prepared.truth, prepared.image, measured)
     record = replace(prepared.record, **first.row(), **quality)
     std = torch.stack(images).std(dim=0, correction=0).mean(dim=0) if len(images) > 1 else None
-    given = Settings(**choice.given(method)) if choice.given(method) else None
+    given = _settings(choice, method)
     tell(Counting(method))
     noise = solver_from_noise(method), cost_from_noise(pipeline, prepared.problem, method, given)
     return Outcome(
@@ -229,8 +230,7 @@ def _restored(
     pipeline: FlashPipeline, choice: Choice, method: str, prepared: _Prepared, time: int | None, tell: Tell
 ) -> Iterator[Restored]:
     start, solver = parse_method(method)
-    given = choice.given(method)
-    settings = Settings(**given) if given else None
+    settings = _settings(choice, method)
     total = None if prepared.tiling is not None else _steps(pipeline, prepared.problem, start, solver, settings, time)
     taken: dict[str, int] = {}
 
@@ -245,11 +245,20 @@ def _restored(
     yield from pipeline.stream([batch], solver=solver, start=start, seed=choice.seed, callback=show)
 
 
+def _settings(choice: Choice, method: str) -> Settings | None:
+    given = choice.given(method)
+    return Settings(**given) if given else None
+
+
 def _steps(
     pipeline: FlashPipeline, problem: Problem, start: str, solver: str, settings: Settings | None, time: int | None
 ) -> int | None:
-    """How many steps a method makes: from noise all of its grid, from the severity's start those that are left."""
-    if start not in {"noise", "flash"} or (start == "flash" and time is None):
+    """How many steps a method makes: from noise all of its grid, from the severity's start those that are left.
+
+    None where that is not known before: the start was looked for on the grid of the default solver.
+    """
+    known = start == "noise" or (start == "flash" and solver == default_solver(start, ()) and time is not None)
+    if not known:
         return None
     grid = pipeline.method(solver, start, pipeline.settings_for(problem.physics, start, solver, settings))[0].grid
     return len(grid) if start == "noise" or time is None else grid.nearest(time)

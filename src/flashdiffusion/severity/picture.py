@@ -11,7 +11,7 @@ from flashdiffusion.data import encode_image
 COLOURS = "viridis"
 LEAST = 0.02  # standard deviation
 SCALE = (
-    "Standard deviation of the severity encoder's estimate at each place, in standardised latent units: "
+    "Standard deviation of the severity encoder's estimate at each place, in units of the model's latents: "
     f"logarithmic, from {LEAST} or less (dark blue) to 1 or more (yellow)"
 )
 

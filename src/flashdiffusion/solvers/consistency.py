@@ -93,6 +93,7 @@ class Consistency:
         power = SEVERITY_SPREAD**2 / (SEVERITY_SPREAD**2 + SHAPE_SPREAD**2 + (RESIDUAL_SPREAD / tried).square())
         surprise = (here - left) / tried
         taken = (here - left) * fit.entry_variance
+        # A fit that keeps the measured pixels leaves a small residual, however wrong the others are.
         least = 1.0 if prior.invertible else LEAST_RATIO
         return Tested(value, excess, surprise.clamp(min=least) ** power, surprise, left, taken)
 
