@@ -44,12 +44,12 @@ class Running:
 
 
 @contextmanager
-def running(model: Path, **options) -> Iterator[Running]:
+def running(model: Path, access_log: bool = False, **options) -> Iterator[Running]:
     """Serve it; without limits that a test does not name."""
     own = listen("127.0.0.1", 0)
     service = Service({"tiny": ModelChoice(str(model), "cpu")}, ServiceOptions(**options))
     began = threading.Event()
-    server = Server(service, began=began.set)
+    server = Server(service, access_log, began.set)
     thread = threading.Thread(target=server.run, args=([own],))
     thread.start()
     assert began.wait(30)

@@ -9,6 +9,7 @@ with Client("http://127.0.0.1:8000") as client:
 import io
 import time
 from base64 import b64decode
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,6 +125,7 @@ class Client:
 
         Raises:
             ServiceError: it was refused, or failed: why.
+            InputError: a file that cannot be read, or two attachments of one name.
         """
         answer = self._post("/v1/restore", picture, attachments, name, options, {"Accept": "application/json"})
         found = answer.json()
@@ -159,9 +161,14 @@ class Client:
         options: Mapping[str, Any],
         headers: Mapping[str, str],
     ) -> "httpx2.Response":
-        named = attachments if isinstance(attachments, Mapping) else {_name(one): one for one in attachments}
+        named = (
+            [*attachments.items()] if isinstance(attachments, Mapping) else [(_name(one), one) for one in attachments]
+        )
+        for own, count in Counter(own for own, _ in named).items():
+            if count > 1:
+                raise InputError(f"{count} attachments are called {own}; expected a name for each: give {{name: file}}")
         files = [("file", (name or _name(picture), _bytes(picture)))]
-        files += [("attachment", (own, _bytes(one))) for own, one in named.items()]
+        files += [("attachment", (own, _bytes(one))) for own, one in named]
         data = {key: _text(value) for key, value in options.items() if value is not None}
         return self._ask("POST", path, files=files, data=data, headers=dict(headers))
 
@@ -170,7 +177,7 @@ class Client:
             answer = self._http.request(method, path, **more)
             if answer.status_code != 503 or not left:
                 break
-            time.sleep(float(answer.headers.get("Retry-After", 1)))
+            time.sleep(_seconds(answer.headers.get("Retry-After", "")))
         if answer.is_success:
             return answer
         raise ServiceError(answer.status_code, _detail(answer))
@@ -234,6 +241,11 @@ def _bytes(content: Content) -> bytes:
         return Path(content).read_bytes()
     except OSError as error:
         raise InputError(f"cannot read {content}: {error.strerror or error}") from error
+
+
+def _seconds(text: str) -> float:
+    """Of a Retry-After; 1 where there is none, or a date."""
+    return float(text) if text.isdecimal() else 1.0
 
 
 def _text(value: object) -> str:

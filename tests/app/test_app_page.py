@@ -28,7 +28,7 @@ def page():
 def test_nothing_is_fetched_and_few_wait(page, tmp_path):
     blocks = page.build(Clicks(lambda: None, Limits(waiting=3), tmp_path))
     assert not blocks.analytics_enabled
-    assert blocks._queue.max_size == 3
+    assert blocks._queue.max_size == 4  # and three of them get a ticket
     theme = page.theme()
     assert theme._stylesheets == []
     assert "http" not in page.style() + "".join(theme._font_css)

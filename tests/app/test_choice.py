@@ -48,6 +48,12 @@ def test_commands_are_quoted_and_say_what_was_chosen():
     assert shlex.join(degraded[0]).endswith("--physics gaussian-blur:std=1.5 --noise-std 0.02 --fit --seed 0")
 
 
+def test_noise_is_that_of_its_commands():
+    one = Choice(noise_std=0.1 + 0.2 - 1e-8)
+    words = one.commands("picture.png")[0]
+    assert float(words[words.index("--noise-std") + 1]) == one.noise_std == 0.3
+
+
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=lambda one: one.name)
 def test_every_damage_can_be_said_on_the_command_line(damage):
     text = damage.physics(tuple(one.usual for one in damage.strengths))

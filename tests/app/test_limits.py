@@ -1,5 +1,6 @@
 """What the page refuses before it reads it."""
 
+import io
 import zlib
 
 import pytest
@@ -10,6 +11,12 @@ from flashdiffusion.app.limits import Limits
 from flashdiffusion.errors import InputError
 
 SMALL = Limits(megabytes=0.05, megapixels=0.01)
+
+
+def _content(image: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
 
 
 def _bomb() -> bytes:
@@ -55,10 +62,24 @@ def test_a_mask_has_the_size_of_the_picture(tmp_path):
     Image.new("RGB", (60, 40)).save(picture := tmp_path / "picture.png")
     drawn = Image.new("RGBA", (30, 20))
     drawn.paste((255, 0, 0, 255), (5, 5, 10, 15))
-    write_mask({"layers": [drawn]}, picture, target := tmp_path / "mask.png")
+    write_mask([_content(drawn)], picture, target := tmp_path / "mask.png")
     mask = Image.open(target)
     assert mask.size == (60, 40)
     assert mask.getpixel((15, 20)) == 0
     assert mask.getpixel((40, 20)) == 255
     with pytest.raises(InputError, match="nothing is drawn"):
-        write_mask({"layers": [Image.new("RGBA", (30, 20))]}, picture, target)
+        write_mask([_content(Image.new("RGBA", (30, 20)))], picture, target)
+
+
+def test_a_drawing_is_bounded_before_it_is_read(tmp_path, monkeypatch):
+    Image.new("RGB", (60, 40)).save(picture := tmp_path / "picture.png")
+    one = _content(Image.new("RGBA", (3000, 2000)))
+    monkeypatch.setattr(Image.Image, "convert", None)  # nothing of these is decoded
+    for layers, says in (
+        ([one], "has 2000 x 3000 pixels.*expected at most"),
+        ([one, one], "2 layers"),
+        ([_bomb()], "the drawing"),
+        ([b"no picture"], "the drawing cannot be read"),
+    ):
+        with pytest.raises(InputError, match=says):
+            write_mask(layers, picture, tmp_path / "mask.png")

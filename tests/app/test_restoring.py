@@ -3,8 +3,10 @@
 import io
 import shlex
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
+from time import sleep
 
 import numpy as np
 import pytest
@@ -43,8 +45,7 @@ def photograph(tmp_path_factory) -> Path:
 
 
 def _begin(clicks: Clicks, visitor: str, picture: Path, choice: Choice) -> Run:
-    clicks.runs.ask(visitor)
-    return clicks.begin(visitor, str(picture), None, choice)
+    return clicks.begin(visitor, clicks.runs.ask(visitor), str(picture), None, choice)
 
 
 def _run(models: Models, choice: Choice, folder: Path, picture: Path) -> list:
@@ -134,13 +135,41 @@ def test_a_run_that_is_stopped_makes_no_more_steps(models, tmp_path, monkeypatch
 
 def test_a_visitor_has_one_run_and_may_leave_the_line(models, tmp_path):
     clicks = Clicks(lambda: models, Limits(), tmp_path)
-    clicks.runs.ask("somebody")
+    first = clicks.runs.ask("somebody")
     with pytest.raises(InputError, match="in line, or being restored"):
         clicks.runs.ask("somebody")
     assert clicks.runs.stop("somebody")
+    second = clicks.runs.ask("somebody")  # while the first click is in line
     with pytest.raises(Stopped):
-        clicks.begin("somebody", str(PORTRAIT), None, Choice())
-    clicks.runs.ask("somebody")
+        clicks.begin("somebody", first, str(PORTRAIT), None, Choice())
+    clicks.begin("somebody", second, str(PORTRAIT), None, Choice())
+
+
+def test_a_full_line_turns_away_and_moves_on(models, tmp_path, monkeypatch):
+    runs = Clicks(lambda: models, Limits(waiting=2), tmp_path).runs
+    first, _ = runs.ask("a"), runs.ask("b")
+    runs.stop("a")  # which the page's queue still has
+    with pytest.raises(InputError, match="2 pictures in line"):
+        runs.ask("c")
+    runs.leave(first)
+    runs.ask("c")
+    monkeypatch.setattr("flashdiffusion.app.run.LOST", -1.0)
+    assert runs.ask("d")  # all others never came for their turn
+
+
+def test_models_are_made_once(tmp_path):
+    made = []
+    clicks = Clicks(lambda: (made.append(1), sleep(0.05), object())[2], Limits(), tmp_path)
+    with ThreadPoolExecutor(4) as pool:
+        assert len({*pool.map(lambda _: clicks.models, range(4))}) == len(made) == 1
+
+
+def test_previews_are_deleted(models, tmp_path):
+    clicks = Clicks(lambda: models, Limits(), tmp_path)
+    first, second = (Path(clicks.preview(PORTRAIT, "somebody")) for _ in range(2))
+    assert second.is_file() and not first.exists()
+    clicks.left("somebody")
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_one_that_leaves_off_listening_stops_the_run(models, tmp_path):

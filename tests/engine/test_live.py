@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from flashdiffusion.engine.cancellation import Cancellation
+from flashdiffusion.engine.stream import Stream
 from flashdiffusion.errors import InputError
 from flashdiffusion.methods import Settings
 from flashdiffusion.physics import GaussianBlur
@@ -51,7 +52,7 @@ def test_those_in_flight_do_not_wait_for_a_source_that_does(pipeline):
     assert [*stream] == []
 
 
-def test_what_comes_later_joins_what_is_stepping(pipeline):
+def test_what_comes_later_joins_what_is_stepping(pipeline, monkeypatch):
     feed, joined = Feed(), []
 
     def seen(step, estimates, ids):
@@ -61,16 +62,18 @@ def test_what_comes_later_joins_what_is_stepping(pipeline):
         if step == 4:
             assert arrived.wait(10)
 
-    arrived = threading.Event()
+    arrived, kept = threading.Event(), Stream._kept
 
-    def source():
-        for batch in feed:
-            yield batch
-            if batch.ids[0] == "bb":
-                arrived.set()
+    def noted(self, begun):
+        found = kept(self, begun)
+        if any(one.result.id == "bb" for one in found):
+            arrived.set()  # its start is made
+        return found
+
+    monkeypatch.setattr(Stream, "_kept", noted)
 
     feed.put(_batch("a"))
-    stream = pipeline.stream(source(), live=True, callback=seen, max_in_flight=4)
+    stream = pipeline.stream(feed, live=True, callback=seen, max_in_flight=4)
     first = next(stream)
     feed.put(None)
     rest = [*stream]

@@ -15,11 +15,15 @@ from safetensors.torch import save
 from scipy.io import savemat
 
 from flashdiffusion.data import MeasurementFile
+from flashdiffusion.jobs.restore import RestoreWorker
+from flashdiffusion.model import Model
 from served import QUICK, record_of, running, until
 
 SIZE = (32, 24)
 PIXELS = np.random.default_rng(1).integers(0, 256, (24, 32, 3), dtype=np.uint8)
 RGB = Image.fromarray(PIXELS)
+WEIGHTS = {"physics": "blur-kernel-space:weights=w.pth"}
+WEIGHTS_PT = {"physics": "blur-kernel-space:weights=w.pt"}
 HOLES = QUICK | {"physics": "random-inpainting:mask=mask.png"}
 
 
@@ -33,6 +37,10 @@ def _saved(write, *arrays, **named) -> bytes:
     stream = io.BytesIO()
     write(stream, *arrays, **named)
     return stream.getvalue()
+
+
+def _saved_tensor(value) -> bytes:
+    return _saved(lambda stream: torch.save(value, stream))
 
 
 def _rotated() -> bytes:
@@ -98,6 +106,8 @@ HANDLED = {
     "one bit": ("a.png", lambda: _file(RGB.convert("1")), SIZE, "L"),
     "tiny": ("a.png", lambda: _file(RGB.resize((6, 5))), (6, 5), "RGB"),
     "trailing bytes": ("a.png", lambda: WHOLE + b"more of it", SIZE, "RGB"),
+    "two dots": (" ..", lambda: WHOLE, SIZE, "RGB"),
+    "a dot": (" .", lambda: WHOLE, SIZE, "RGB"),
     "unprintable name": ("..\\../\x1b[31m é\u202e.png", lambda: WHOLE, SIZE, "RGB"),
     "npy of floats": ("y.npy", lambda: _saved(np.save, FLOATS), SIZE, "RGB"),
     "grey npy": ("y.npy", lambda: _saved(np.save, FLOATS[..., 0]), SIZE, "L"),
@@ -114,7 +124,7 @@ REFUSED = {
     "empty": ("a.png", lambda: b"", QUICK, [], 422, "not an image"),
     "truncated": ("a.png", lambda: WHOLE[: len(WHOLE) // 2], QUICK, [], 422, "truncated"),
     "truncated jpeg": ("a.jpg", lambda: _file(RGB, "JPEG")[:700], QUICK, [], 422, "truncated"),
-    "bomb": ("a.png", lambda: _declaring(60_000, 60_000), QUICK, [], (413, 422), "too large"),
+    "bomb": ("a.png", lambda: _declaring(60_000, 60_000), QUICK, [], 413, "too large"),
     "huge": ("a.png", lambda: _declaring(300, 200), QUICK, [], 413, r"0\.06 megapixels; expected at most 0\.05"),
     "many bytes": ("a.png", lambda: WHOLE + bytes(10**6), QUICK, [], 413, "expected at most 1 MB"),
     "zip bomb": ("y.npz", _zip_bomb, QUICK, [], 413, "2 megapixels"),
@@ -134,7 +144,7 @@ REFUSED = {
         "made by 'no'",
     ),
     "weights": ("y.safetensors", lambda: save({"a": torch.ones(2)}), {}, [], 422, "no measurement"),
-    "its result is huge": ("y.safetensors", lambda tmp: _of_sixteenth(tmp), {}, [], (413, 422), "too large"),
+    "its result is huge": ("y.safetensors", lambda tmp: _of_sixteenth(tmp), {}, [], 413, "too large"),
     "no physics": ("a.png", lambda: WHOLE, {}, [], 422, "say what damaged it"),
     "a mask that is drawn": (
         *("a.png", lambda: WHOLE, {"physics": "random-inpainting:ratio=0.5"}, [], 422),
@@ -151,6 +161,24 @@ REFUSED = {
         "levels|lie between",
     ),
     "a mask that is text": ("a.png", lambda: WHOLE, HOLES, [("mask.png", b"words")], 422, r"mask\.png: not an image"),
+    "weights of a network": (
+        *("a.png", lambda: WHOLE, QUICK | WEIGHTS, [("w.pth", _saved_tensor({"a": torch.ones(2)}))], 422),
+        r"w\.pth: not an image or array",
+    ),
+    "weights for a measurement": (
+        *(
+            "y.safetensors",
+            lambda tmp: _measurement(tmp),
+            WEIGHTS_PT,
+            [("w.pt", _saved_tensor({"a": torch.ones(2)}))],
+            422,
+        ),
+        r"w\.pt: not an image or array",
+    ),
+    "a network": (
+        *("a.png", lambda: WHOLE, QUICK | {"physics": "blur-kernel-space:weights=w.png"}, [("w.png", WHOLE)], 422),
+        "to restore an image one must know",
+    ),
     "the server's own file": (
         *("a.png", lambda: WHOLE, QUICK | {"physics": "random-inpainting:mask=/etc/passwd"}, [], 422),
         "expected the name of an attachment",
@@ -181,11 +209,34 @@ def test_it_is_refused_with_a_reason(served, tmp_path, kind):
     name, content, options, attachments, status, reason = REFUSED[kind]
     data = content(tmp_path) if content.__code__.co_argcount else content()
     answer = served.post(data, options, name, attachments=attachments)
-    assert answer.status_code in (status if isinstance(status, tuple) else (status,)), answer.text
+    assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     problem = answer.json()
     assert problem["status"] == answer.status_code and re.search(reason, problem["detail"]), problem
     assert str(served.service.folder) not in problem["detail"] and "\n" not in problem["detail"]
+
+
+def test_a_file_may_be_called_as_the_folder_of_attachments(served):
+    answer = served.post(WHOLE, HOLES, "attached", attachments=[("mask.png", _mask(24, 32))])
+    assert answer.status_code == 200 and record_of(answer)["file"] == "attached", answer.text
+
+
+def test_a_long_picture_is_refused_where_it_is_not_cut(served, monkeypatch):
+    long = _file(RGB.resize((3000, 16)))
+    assert served.post(long, QUICK).status_code == 200  # in tiles
+    monkeypatch.setattr(Model, "attends", True)
+    answer = served.post(long, QUICK)
+    assert answer.status_code == 413 and "16 x 3000 pixels; expected at most 2048" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(("error", "status"), [(MemoryError(), 413), (OSError(28, "No space left"), 503)])
+def test_what_the_machine_lacks_is_said(served, monkeypatch, error, status):
+    def fail(self, item):
+        raise error
+
+    monkeypatch.setattr(RestoreWorker, "read_checked", fail)
+    answer = served.post(WHOLE, QUICK)
+    assert answer.status_code == status and answer.json()["detail"].startswith("picture.png: ")
 
 
 def test_a_request_that_does_not_say_how_long_it_is(served):

@@ -1,5 +1,6 @@
 """A service: results of the command line, requests that share steps, jobs, limits, an end that loses nothing."""
 
+import gc
 import io
 import json
 import os
@@ -9,20 +10,29 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import weakref
 from base64 import b64decode
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
-from flashdiffusion.client import Client, ServiceError
+from flashdiffusion.cli.serve import _token
+from flashdiffusion.client import Client, ServiceError, _seconds
+from flashdiffusion.engine.progress import Progress
 from flashdiffusion.engine.slots import Slots
 from flashdiffusion.errors import InputError
+from flashdiffusion.service.answers import Restoration
+from flashdiffusion.service.feed import Feed, _Run
+from flashdiffusion.service.jobs import StoredJob
 from flashdiffusion.service.options import ServiceOptions
+from flashdiffusion.service.work import Work
 from images import smooth_image
 from served import BLUR, ENDLESS, QUICK, STEPS, record_of, running, until
 
@@ -37,6 +47,16 @@ def _png(seed: int = 0, width: int = 32, height: int = 24) -> bytes:
 
 
 PICTURE = _png()
+
+
+def _metric(http, name: str) -> float:
+    """The sum of what the metrics say of names that begin so."""
+    lines = [line for line in http.get("/metrics").text.splitlines() if line.startswith(f"flashdiffusion_{name}")]
+    return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+
+def _accepted(client: Client) -> float:
+    return _metric(client._http, "pending_requests ") + _metric(client._http, "restorations_total")
 
 
 def _pixels(data: bytes) -> np.ndarray:
@@ -128,6 +148,16 @@ def test_a_mask_is_an_attachment(client):
     assert found.record["degradation"]["physics"] == "random-inpainting"
 
 
+def test_two_attachments_of_one_name_are_refused(client, tmp_path):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(InputError, match=r"2 attachments are called mask\.png"):
+        client.restore(PICTURE, attachments=["mask.png", tmp_path / "a" / "mask.png"], **QUICK)
+
+
+def test_a_time_to_come_again_may_be_a_date():
+    assert [_seconds(one) for one in ("7", "", "Fri, 31 Dec 1999 23:59:59 GMT")] == [7, 1, 1]
+
+
 # -- jobs ----------------------------------------------------------------------------------------------------
 
 
@@ -201,6 +231,7 @@ def test_wrong_options_are_named(served):
 def test_one_that_is_full_says_when_to_come_again(local_folder, monkeypatch):
     monkeypatch.setattr("flashdiffusion.service.service.RETRY", 1)
     large = _png(1, 220, 220)
+    refused = 'http_requests_total{path="/v1/restore",status="503"} '
     limits = {"max_pending": 2, "max_megapixels": 0.05, "max_pending_megapixels": 0.05}
     with (
         running(local_folder, **limits) as small,
@@ -217,18 +248,20 @@ def test_one_that_is_full_says_when_to_come_again(local_folder, monkeypatch):
         assert "the queue is full (2 requests)" in answer.json()["detail"]
         assert small.http.get("/readyz").status_code == 503 and small.http.get("/healthz").status_code == 200
         with ThreadPoolExecutor(1) as pool:
+            before = _metric(small.http, refused)
             waiting = pool.submit(patient.restore, PICTURE, **QUICK)
+            until(lambda: _metric(small.http, refused) > before)
             for job in jobs:
                 job.cancel()
             assert waiting.result(30).images  # it came again
 
 
 def test_one_that_takes_too_long_is_given_up(local_folder):
-    with running(local_folder, timeout=0.3, keep=0.2) as hasty:
+    with running(local_folder, timeout=0.3, keep=2) as hasty:
         answer = hasty.post(PICTURE, ENDLESS)
         assert answer.status_code == 504 and "not done within 0.3 s" in answer.json()["detail"]
         until(lambda: hasty.service.pending == 0)
-        with Client(hasty.url) as client:
+        with Client(hasty.url, retries=0) as client:
             job = client.submit(PICTURE, **ENDLESS)
             with pytest.raises(ServiceError, match="not done within"):
                 job.result(20)
@@ -236,7 +269,7 @@ def test_one_that_takes_too_long_is_given_up(local_folder):
 
 
 def test_the_token_is_asked_for_and_never_told(local_folder, capfd, caplog):
-    with running(local_folder, token=TOKEN) as locked:
+    with running(local_folder, access_log=True, token=TOKEN) as locked:
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {TOKEN}"}):
             answer = locked.post(PICTURE, QUICK, headers=headers)
             assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer"
@@ -246,6 +279,7 @@ def test_the_token_is_asked_for_and_never_told(local_folder, capfd, caplog):
         with Client(locked.url, token=TOKEN) as client:
             assert client.restore(PICTURE, **QUICK).images
     said = capfd.readouterr()
+    assert "POST /v1/restore" in said.out + said.err  # requests are logged
     assert TOKEN not in said.out + said.err + caplog.text + repr(ServiceOptions(token=TOKEN))
 
 
@@ -253,6 +287,70 @@ def test_limits_that_let_nothing_in_are_refused():
     for name, value in (("max_megapixels", 0), ("timeout", float("nan")), ("keep", -1), ("token", "ü")):
         with pytest.raises(InputError, match=name if name != "token" else "printable ASCII"):
             ServiceOptions(**{name: value})
+
+
+# -- what is kept ----------------------------------------------------------------------------------------------
+
+
+def test_what_is_done_holds_no_tensors(served, client, monkeypatch):
+    problems, outcomes = [], []
+
+    class Watched(Work):
+        def __init__(self, read, pixels):
+            super().__init__(read, pixels)
+            problems.append(weakref.ref(read.problem))
+
+        def resolve(self, outcome):
+            outcomes.append(weakref.ref(outcome))
+            super().resolve(outcome)
+
+    monkeypatch.setattr("flashdiffusion.service.service.Work", Watched)
+    first, other = (client.submit(PICTURE, **QUICK, seed=seed) for seed in range(2))
+    assert first.result(30).images and other.result(30).images
+    assert served.post(PICTURE, QUICK).status_code == 200  # an engine knows the last that it gave
+    until(lambda: gc.collect() >= 0 and not any(one() for one in (*problems[:2], *outcomes[:2])))
+    assert first.result(30).images  # and it is still there
+
+
+def test_the_oldest_jobs_are_dropped(local_folder):
+    with running(local_folder, max_kept=2) as small, Client(small.url, retries=0) as client:
+        jobs = [client.submit(PICTURE, **QUICK) for _ in range(3)]
+        for job in jobs[1:]:
+            assert job.result(30).images
+        until(lambda: len(small.service.jobs.known) == 2)
+        assert len([*small.service.folder.iterdir()]) == 2
+
+
+def test_a_job_that_is_deleted_while_it_is_written_leaves_nothing(served, client, monkeypatch):
+    writing, deleted = threading.Event(), threading.Event()
+    write = StoredJob._write
+
+    def waiting(self, outcome):
+        writing.set()
+        assert deleted.wait(30)
+        self.dropped, dropped = False, self.dropped  # as if it had begun before
+        write(self, outcome)
+        self.dropped = dropped
+
+    monkeypatch.setattr(StoredJob, "_write", waiting)
+    job = client.submit(PICTURE, **STEPS)
+    assert writing.wait(30)
+    job.cancel()
+    deleted.set()
+    until(lambda: served.service.pending == 0)
+    assert not (served.service.folder / job.id).exists()
+
+
+def test_a_large_answer_is_made_beside_the_loop(served, monkeypatch):
+    threads, of = [], Restoration.of
+
+    def noted(outcome):
+        threads.append(threading.current_thread())
+        return of(outcome)
+
+    monkeypatch.setattr(Restoration, "of", noted)
+    assert served.post(PICTURE, QUICK, headers=JSON).status_code == 200
+    assert threads[0] is not threading.main_thread() and "asyncio" in threads[0].name
 
 
 # -- faults ----------------------------------------------------------------------------------------------------
@@ -275,6 +373,36 @@ def test_a_fault_of_the_engine_takes_no_other_request_along(served, monkeypatch,
     assert "the engine failed" in caplog.text and served.http.get("/healthz").status_code == 200
     monkeypatch.undo()
     assert served.post(PICTURE, STEPS | {"id": "bad"}).status_code == 200
+
+
+def test_a_work_that_a_fault_took_is_not_let_go_as_well(served, monkeypatch):
+    monkeypatch.setattr(Feed, "_start", lambda self: None)
+    done = []
+    feed = Feed(served.service.served["tiny"].feed.pipeline, done.append)
+    feed.threads, run, work = [], _Run(), Mock(attempts=0)
+    run.flying[id(work)] = work
+    feed._suspect(run)
+    feed._let_go(work, run, "it cannot be used")  # by the thread that makes its batches
+    assert [*feed.suspects] == [work] and done == [] and not run.flying
+
+
+def test_what_was_in_flight_at_a_fault_is_known_to_its_stream_alone(served, monkeypatch):
+    seen = []
+    begin = Progress.begin
+
+    def noted(self, started):
+        seen.append(self)
+        begin(self, started)
+
+    def failing(self, chosen):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Progress, "begin", noted)
+    with monkeypatch.context() as patch:
+        patch.setattr(Slots, "_advance", failing)
+        assert served.post(PICTURE, STEPS).status_code == 500
+    first, again = seen
+    assert first is not again and first is not served.service.served["tiny"].feed.options.progress
 
 
 def test_streams_are_renewed(served, monkeypatch):
@@ -314,7 +442,7 @@ def test_a_signal_finishes_what_was_accepted(local_folder, tmp_path):
             with Client(url, retries=0) as client, ThreadPoolExecutor(2) as pool:
                 jobs = [client.submit(PICTURE, **options, seed=seed) for seed in range(2)]
                 direct = pool.submit(client.restore, PICTURE, **options)
-                until(lambda: b"pending_requests 3.0" in client._http.get("/metrics").content)
+                until(lambda: _accepted(client) == 3)  # on their way, or even done
                 process.send_signal(signal.SIGTERM)
                 until(lambda: client._http.get("/readyz").status_code == 503)
                 with pytest.raises(ServiceError, match="shutting down"):
@@ -325,6 +453,11 @@ def test_a_signal_finishes_what_was_accepted(local_folder, tmp_path):
         finally:
             process.kill()
     assert [*tmp_path.glob("flashdiffusion-*")] == []
+
+
+def test_a_token_may_end_with_its_line(monkeypatch):
+    monkeypatch.setenv("FLASHDIFFUSION_TOKEN", f" {TOKEN}\n")
+    assert _token(None) == TOKEN
 
 
 def test_what_cannot_be_served_is_said(flash, tmp_path, monkeypatch):

@@ -74,6 +74,8 @@ class Choice:
             raise InputError(f"{self.samples} samples; expected at least 1")
         if len(self.strengths) != len(self.kind.strengths):
             raise InputError(f"{len(self.strengths)} strengths for {self.kind.label!r}; it has {self.kind.strengths}")
+        if self.noise_std is not None:  # as the commands write it, so that they give the same pixels
+            object.__setattr__(self, "noise_std", float(f"{self.noise_std:g}"))
         for value, one in zip(self.strengths, self.kind.strengths, strict=True):
             if not (math.isfinite(value) and one.low <= value <= one.high):
                 raise InputError(f"{one.label} is {value:g}; expected {one.low:g} to {one.high:g}")

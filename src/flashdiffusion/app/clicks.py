@@ -1,6 +1,7 @@
 """What a click does: the page's fields turned into a run, and what the run tells into parts of the page."""
 
 import base64
+import io
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -8,6 +9,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from tempfile import mkdtemp
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from flashdiffusion.app import figures
@@ -15,14 +17,18 @@ from flashdiffusion.app.choice import METHODS, PICTURE, Choice
 from flashdiffusion.app.damages import DAMAGES, FACES, MASK, PHOTOGRAPHS
 from flashdiffusion.app.limits import Limits
 from flashdiffusion.app.run import Failure, Run, Runs
-from flashdiffusion.errors import FlashDiffusionError, InputError
+from flashdiffusion.errors import FlashDiffusionError, InputError, sized
 
 if TYPE_CHECKING:  # torch takes seconds, and the page is to be there first
+    from PIL.Image import Image
+
     from flashdiffusion.app.restoring import Begun, Done, Models, Outcome
 
 EXAMPLES = {FACES: "portrait.png", PHOTOGRAPHS: "photograph.jpg"}
 PREVIEW = 1024  # pixels of the longer side of what is shown of a picture
 EVERY = 0.1  # seconds from one live view to the next, at least
+DRAWN = 4 * PREVIEW**2  # pixels of a drawing, on a screen of fine ones
+DRAWINGS = ("PNG", "WEBP")  # how it is sent
 NONE = "none"  # in place of a second method
 
 
@@ -41,18 +47,26 @@ class Clicks:
     make_models: "Callable[[], Models]"
     limits: Limits
     folder: Path
-    runs: Runs = field(default_factory=Runs)
+    runs: Runs = field(init=False)
     _models: "Models | None" = None
+    _seen: dict[str, Path] = field(default_factory=dict)  # folders of what is shown of pictures, by visitor
+    _lock: Lock = field(default_factory=Lock)
+
+    def __post_init__(self) -> None:
+        self.runs = Runs(self.limits.waiting)
 
     @property
     def models(self) -> "Models":
         """The models; made when they are first asked for."""
-        if self._models is None:
-            self._models = self.make_models()
-        return self._models
+        with self._lock:
+            if self._models is None:
+                self._models = self.make_models()
+            return self._models
 
-    def preview(self, path: str | Path) -> str:
+    def preview(self, path: str | Path, visitor: str) -> str:
         """Check a picture, and make what is shown of it: upright, of a size that a page can take, as a PNG file.
+
+        The file is there until the next of this visitor, or until they leave.
 
         Raises:
             InputError: it cannot be taken, and why.
@@ -69,16 +83,25 @@ class Clicks:
         except InputError as error:
             raise InputError(str(error).replace(f"{path}:", f"{path.name}:")) from error
         image.thumbnail((PREVIEW, PREVIEW), Image.Resampling.LANCZOS)
-        target = Path(mkdtemp(dir=self.folder)) / f"{path.stem}.png"
+        folder = Path(mkdtemp(dir=self.folder))
+        before, self._seen[visitor] = self._seen.get(visitor), folder
+        _delete(before)
+        target = folder / f"{path.stem}.png"
         image.save(target)
         return str(target)
 
-    def begin(self, visitor: str, picture: str | None, drawn: Any, choice: Choice) -> Run:
+    def left(self, visitor: str) -> None:
+        """Stop what a visitor has under way, and delete what was made for them."""
+        self.runs.stop(visitor)
+        _delete(self._seen.pop(visitor, None))
+
+    def begin(self, visitor: str, ticket: str, picture: str | None, drawn: Any, choice: Choice) -> Run:
         """Begin the run that a visitor asked for (`Runs.ask`).
 
         Args:
+            ticket: that they were given for it.
             picture: file of the picture.
-            drawn: what was drawn over it, as an image editor gives it.
+            drawn: layers that were drawn over it, as image files or their content.
 
         Raises:
             Stopped: they stopped it while they were in line.
@@ -99,14 +122,22 @@ class Clicks:
             finally:
                 shutil.rmtree(own, ignore_errors=True)
 
-        return self.runs.begin(visitor, Run(work))
+        return self.runs.begin(visitor, ticket, Run(work))
 
 
-def write_mask(drawn: Any, picture: Path, target: Path) -> None:
+def _delete(folder: Path | None) -> None:
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_mask(drawn: "Sequence[str | bytes] | None", picture: Path, target: Path) -> None:
     """Write what was drawn over a picture as its mask, of its own size: white where nothing was.
 
+    Args:
+        drawn: layers as image files, or their content; the page makes one.
+
     Raises:
-        InputError: nothing was drawn.
+        InputError: nothing was drawn, or what was sent is no such drawing.
     """
     import numpy as np
     from PIL import Image
@@ -115,12 +146,29 @@ def write_mask(drawn: Any, picture: Path, target: Path) -> None:
 
     height, width = size_of(picture)
     lost = np.zeros((height, width), bool)
-    for layer in (drawn or {}).get("layers") or ():
-        alpha = Image.fromarray(np.asarray(layer)).convert("RGBA").getchannel("A")
+    if len(drawn or ()) > 1:
+        raise InputError(f"{len(drawn or ())} layers are drawn on the picture; expected one")
+    for layer in drawn or ():
+        alpha = _drawing(layer).getchannel("A")
         lost |= np.asarray(alpha.resize((width, height), Image.Resampling.BILINEAR)) > 0
     if not lost.any():
         raise InputError("nothing is drawn on the picture; draw over the parts that are missing, then restore")
     Image.fromarray(np.where(lost, 0, 255).astype(np.uint8)).save(target)
+
+
+def _drawing(layer: str | bytes) -> "Image":
+    """A layer's picture, of RGBA; its pixels are read if they are not too many."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(layer) if isinstance(layer, bytes) else layer, formats=DRAWINGS) as image:
+            if image.width * image.height > DRAWN:
+                raise InputError(f"the drawing has {sized(*image.size[::-1])}; expected at most {DRAWN} pixels")
+            return image.convert("RGBA")
+    except InputError:
+        raise
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"the drawing cannot be read; expected one of {', '.join(DRAWINGS)}") from error
 
 
 def choice_of(

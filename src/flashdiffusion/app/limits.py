@@ -29,6 +29,11 @@ class Limits:
             if not getattr(self, name) >= least:
                 raise InputError(f"{name} is {getattr(self, name)}; expected at least {least}")
 
+    @property
+    def pixels(self) -> int:
+        """Of a picture."""
+        return int(self.megapixels * MEGA)
+
     def check_file(self, path: Path, name: str) -> None:
         """Raise InputError, naming the upload `name`, unless it is a picture within the bounds.
 
@@ -49,7 +54,7 @@ class Limits:
 
     def check_size(self, height: int, width: int, name: str) -> None:
         """Raise InputError for a picture of more pixels than the bound."""
-        if height * width > self.megapixels * MEGA:
+        if height * width > self.pixels:
             raise InputError(
                 f"{name} would have {sized(height, width)}, {height * width / MEGA:.1f} megapixels; expected at most "
                 f"{self.megapixels:g} megapixels here: make it smaller, or use `flashdiffusion restore`"

@@ -59,7 +59,8 @@ def build(clicks: Clicks) -> gr.Blocks:
             with gr.Column(scale=7, min_width=320, elem_id="results"):
                 parts = _parts()
         _wire(page, clicks, fields, parts)
-    page.queue(max_size=clicks.limits.waiting, default_concurrency_limit=1)
+    # One more than `Runs` lets in line, so that none is turned away here, with a ticket that nobody takes.
+    page.queue(max_size=clicks.limits.waiting + 1, default_concurrency_limit=1)
     return page
 
 
@@ -85,6 +86,8 @@ def _welcome() -> str:
 def _fields(clicks: Clicks) -> dict[str, Any]:
     first, portrait, limits = DAMAGES["blur"], example(FACES), clicks.limits
     found: dict[str, Any] = {"path": gr.State(str(portrait))}
+    # Of a click; sent with it. (A state would be read when its turn comes, and be that of a later click.)
+    found["ticket"] = gr.Textbox(visible="hidden", label="Ticket", elem_id="ticket")
     _html("<h2>1. Picture</h2>")
     found["picture"] = gr.Image(
         str(portrait),
@@ -129,6 +132,8 @@ def _fields(clicks: Clicks) -> dict[str, Any]:
         visible=False,
         elem_id="drawing",
     )
+    drawing = found["drawing"]
+    drawing.preprocess = lambda payload: _layers(drawing, payload)  # decoded if the damage asks for it
     found["estimated"] = gr.Checkbox(True, label="Estimate the noise from the picture", visible=False, elem_id="auto")
     found["noise"] = gr.Slider(
         0, 0.3, first.noise_std, step=0.005, label="Noise: standard deviation, of values in [0, 1]", elem_id="noise"
@@ -145,6 +150,16 @@ def _fields(clicks: Clicks) -> dict[str, Any]:
         found["restore"] = gr.Button("Restore", variant="primary", elem_id="restore", scale=3, min_width=140)
         found["stop"] = gr.Button("Stop", variant="secondary", elem_id="stop", scale=1, min_width=90)
     return found
+
+
+def _layers(editor: Any, payload: Any) -> list[str | bytes]:
+    """What was drawn, layer by layer, as it was sent: image files, or their content."""
+    if payload is None:
+        return []
+    if payload.id is None:
+        return [one.path for one in payload.layers]
+    sent = editor.blob_storage.pop(payload.id, None)
+    return [] if sent is None else [one for one in sent.layers if one is not None]
 
 
 def _slider(damage: Damage, place: int, name: str) -> Any:
@@ -239,23 +254,32 @@ def _wire(page: gr.Blocks, clicks: Clicks, fields: dict[str, Any], parts: dict[s
     shown = {"drawing": drawing, "picture": picture, "path": path, "status": parts["status"]}
     quick: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
-    def take(file: str | None) -> dict[Any, Any]:
+    def take(file: str | None, request: gr.Request) -> dict[Any, Any]:
         """A picture is there: check it, and show it."""
         if file is None:
             return {path: None, drawing: gr.update(value=None)}
         try:
-            seen = clicks.preview(file)
+            seen = clicks.preview(file, _visitor(request))
         except FlashDiffusionError as error:
-            cleared = {picture: gr.update(value=None), path: None, drawing: gr.update(value=None)}
-            return cleared | {parts["status"]: figures.status(str(error), "error")}
+            none = {picture: gr.update(value=None), path: None, drawing: gr.update(value=None)}
+            return none | {parts["status"]: figures.status(str(error), "error")}
         ready = figures.status(f"{Path(file).name} is there; say what is wrong with it")
         return {picture: seen, path: file, drawing: gr.update(value=_background(seen)), parts["status"]: ready}
 
-    def bundled(model: str) -> Callable[[], dict[Any, Any]]:
-        return lambda: take(str(example(model))) | {fields["model"]: model}
+    def bundled(model: str) -> Callable[[gr.Request], dict[Any, Any]]:
+        def taken(request: gr.Request) -> dict[Any, Any]:
+            return take(str(example(model)), request) | {fields["model"]: model}
+
+        return taken
+
+    def cleared(request: gr.Request) -> dict[Any, Any]:
+        return take(None, request)
+
+    def first(request: gr.Request) -> Any:
+        return gr.update(value=_background(clicks.preview(example(FACES), _visitor(request))))
 
     picture.upload(take, picture, [*shown.values()], **quick)
-    picture.clear(lambda: take(None), None, [path, drawing], **quick)
+    picture.clear(cleared, None, [path, drawing], **quick)
     for name, model in (("portrait", FACES), ("photograph", PHOTOGRAPHS)):
         one = fields[name].click(bundled(model), None, [*shown.values(), fields["model"]], **quick)
         one.then(_kinds(fields), kind, _kind_fields(fields), **quick)
@@ -263,15 +287,15 @@ def _wire(page: gr.Blocks, clicks: Clicks, fields: dict[str, Any], parts: dict[s
         fields[name].input(_kinds(fields), kind, _kind_fields(fields), **quick)
     fields["damage"].input(_strengths(fields), kind, _kind_fields(fields), **quick)
     fields["estimated"].input(lambda on: gr.update(visible=not on), fields["estimated"], fields["noise"], **quick)
-    page.load(lambda: gr.update(value=_background(clicks.preview(example(FACES)))), None, drawing, **quick)
+    page.load(first, None, drawing, **quick)
 
-    def ask(request: gr.Request) -> None:
+    def ask(request: gr.Request) -> str:
         try:
-            clicks.runs.ask(request.session_hash or "")
+            return clicks.runs.ask(_visitor(request))
         except FlashDiffusionError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
-    fields["restore"].click(ask, None, None, queue=False, show_progress="hidden", api_name="ask").success(
+    fields["restore"].click(ask, None, fields["ticket"], queue=False, show_progress="hidden", api_name="ask").success(
         _restoring(clicks, parts),
         [fields[name] for name in _ORDER],
         [*parts.values()],
@@ -285,15 +309,19 @@ def _wire(page: gr.Blocks, clicks: Clicks, fields: dict[str, Any], parts: dict[s
     fields["restore"].click(None, None, None, js=on_phones, **quick)
 
     def stop(request: gr.Request) -> str:
-        stopped = clicks.runs.stop(request.session_hash or "")
+        stopped = clicks.runs.stop(_visitor(request))
         return figures.status("Stopped" if stopped else "Nothing is running")
 
     fields["stop"].click(stop, None, parts["status"], **quick)
 
     def left(request: gr.Request) -> None:
-        clicks.runs.stop(request.session_hash or "")
+        clicks.left(_visitor(request))
 
     page.unload(left)
+
+
+def _visitor(request: gr.Request) -> str:
+    return request.session_hash or ""
 
 
 def _background(file: str) -> dict[str, Any]:
@@ -339,13 +367,14 @@ def _strengths(fields: dict[str, Any]) -> Callable[[str, str, str], dict[Any, An
 
 
 _ORDER = (
-    *("path", "drawing", "model", "origin", "damage", "strength", "second", "noise", "estimated"),
+    *("ticket", "path", "drawing", "model", "origin", "damage", "strength", "second", "noise", "estimated"),
     *("method", "other", "quality", "samples", "seed"),
 )
 
 
 def _restoring(clicks: Clicks, parts: dict[str, Any]) -> Callable[..., Iterator[dict[Any, Any]]]:
     def restore(
+        ticket: str,
         path: str | None,
         drawn: Any,
         model: str,
@@ -362,24 +391,24 @@ def _restoring(clicks: Clicks, parts: dict[str, Any]) -> Callable[..., Iterator[
         seed: float | None,
         request: gr.Request,
     ) -> Iterator[dict[Any, Any]]:
-        visitor, folder = request.session_hash or "", Path(mkdtemp(dir=clicks.folder))
+        visitor, folder = _visitor(request), Path(mkdtemp(dir=clicks.folder))
 
         def keep(name: str, data: bytes) -> str:
             (folder / name).write_bytes(data)
             return str(folder / name)
 
-        yield {parts["status"]: figures.status("Looking at the picture", "busy")} | _hidden(parts)
         try:
+            yield {parts["status"]: figures.status("Looking at the picture", "busy")} | _hidden(parts)
             damaged = origin == "damaged"
             given = model, damaged, damage, (strength, second), noise, estimated, method, other, quality, samples, seed
-            for found in words(clicks.begin(visitor, path, drawn, choice_of(*given)), keep):
+            for found in words(clicks.begin(visitor, ticket, path, drawn, choice_of(*given)), keep):
                 yield _updates(parts, found)
         except Stopped:
             yield {parts["status"]: figures.status("Stopped")}
         except FlashDiffusionError as error:
-            clicks.runs.stop(visitor)
             yield _updates(parts, refused(error))
         finally:
+            clicks.runs.leave(ticket)
             shutil.rmtree(folder, ignore_errors=True)  # Gradio has copies of what it shows
 
     return restore

@@ -158,7 +158,7 @@ def _prepared(pipeline: FlashPipeline, choice: Choice, folder: Path, picture: Pa
     if choice.kind.masked and not bool((read_mask(folder / MASK) == 0).any()):
         raise InputError("nothing is drawn on the picture; draw over the parts that are missing")
     if choice.damaged:
-        reader = Reader(pipeline, physics, choice.noise_std, choice.seed, choice.fit, True, None)
+        reader = Reader(pipeline, physics, choice.noise_std, choice.seed, choice.fit, True, None, limits.pixels)
     else:
         whole = read_picture(picture)
         notes = whole.notes
@@ -169,7 +169,7 @@ def _prepared(pipeline: FlashPipeline, choice: Choice, folder: Path, picture: Pa
         source = ensure_directory(folder / MEASURED) / f"{PICTURE}{SUFFIX}"
         made.measured(PICTURE, picture.name, choice.fit)[0].save(source)
         truth = made.picture.values
-        reader = Reader(pipeline, seed=choice.seed, needed=True, tile=None)
+        reader = Reader(pipeline, seed=choice.seed, needed=True, tile=None, most=limits.pixels)
     item = Item(0, PICTURE, str(source))
     problem = reader(item)
     tiling = tiling_of(problem.y, problem.physics, pipeline, None)

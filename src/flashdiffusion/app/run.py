@@ -4,12 +4,15 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from queue import Empty, SimpleQueue
+from secrets import token_hex
 from threading import Event, Lock, Thread
+from time import monotonic
 from typing import Any
 
-from flashdiffusion.errors import FlashDiffusionError, InputError
+from flashdiffusion.errors import FlashDiffusionError, InputError, counted
 
 Tell = Callable[[Any], None]
+LOST = 3600.0  # seconds after which a click in line, whose page is gone, is nobody's
 FAULT = "This went wrong inside the program, not by your picture; its log says more. Other settings may work."
 
 
@@ -89,34 +92,60 @@ _END = object()
 
 
 class Runs:
-    """The run of each visitor, from when they ask for it: one at a time of each, which they can stop."""
+    """The run of each visitor, from when they ask for it: one at a time of each, which they can stop.
 
-    def __init__(self) -> None:
-        self._waiting, self._own = set[str](), dict[str, Run]()
+    Args:
+        waiting: clicks in line at most, of which some may be stopped and not out of it yet.
+    """
+
+    def __init__(self, waiting: int) -> None:
+        self.waiting = waiting
+        self._line = dict[str, tuple[str, float]]()  # whose each ticket is, and since when
+        self._waiting, self._own = dict[str, str](), dict[str, Run]()  # tickets and runs by visitor
         self._lock = Lock()
 
-    def ask(self, visitor: str) -> None:
-        """Put a visitor in line; raises InputError if they are in line, or their run is on its way."""
+    def ask(self, visitor: str) -> str:
+        """Put a visitor in line. Their ticket, for `begin`.
+
+        Raises:
+            InputError: they are in line, or their run is on its way; or the line is full.
+        """
         with self._lock:
+            for ticket in [one for one, (_, since) in self._line.items() if monotonic() - since > LOST]:
+                self._leave(ticket)
             own = self._own.get(visitor)
             if visitor in self._waiting or (own is not None and not own.wait(0)):
                 raise InputError("your picture is in line, or being restored; wait for it, or press Stop first")
-            self._waiting.add(visitor)
+            if len(self._line) >= self.waiting:
+                raise InputError(f"{counted(len(self._line), 'picture')} in line, as many as may be; try again soon")
+            ticket = self._waiting[visitor] = token_hex(8)
+            self._line[ticket] = visitor, monotonic()
+            return ticket
 
-    def begin(self, visitor: str, run: Run) -> Run:
+    def begin(self, visitor: str, ticket: str, run: Run) -> Run:
         """Keep the run of a visitor whose turn it is; raises `Stopped` if they stopped it while they were in line."""
         with self._lock:
-            if visitor not in self._waiting:
+            known = self._waiting.get(visitor) == ticket
+            self._leave(ticket)
+            if not known:
                 raise Stopped
-            self._waiting.remove(visitor)
             self._own[visitor] = run
         return run
 
-    def stop(self, visitor: str) -> bool:
-        """Stop a visitor's run, or take them out of the line. Whether there was one."""
+    def leave(self, ticket: str) -> None:
+        """Take a click out of the line, if it is still there."""
         with self._lock:
-            waited, run = visitor in self._waiting, self._own.pop(visitor, None)
-            self._waiting.discard(visitor)
+            self._leave(ticket)
+
+    def _leave(self, ticket: str) -> None:
+        visitor, _ = self._line.pop(ticket, ("", 0.0))
+        if self._waiting.get(visitor) == ticket:
+            del self._waiting[visitor]
+
+    def stop(self, visitor: str) -> bool:
+        """Stop a visitor's run, or give up the click that they have in line. Whether there was one."""
+        with self._lock:
+            waited, run = self._waiting.pop(visitor, None) is not None, self._own.pop(visitor, None)
         if run is None or run.wait(0):
             return waited
         run.stop()

@@ -67,6 +67,9 @@ class LimitOptions:
     max_pending_megapixels: Annotated[float, option("Of all of these together.", panel=LIMITS)] = 64
     timeout: Annotated[float, option("Seconds from a request's acceptance to its result.", panel=LIMITS)] = 600
     keep: Annotated[float, option("Seconds that the result of a job is kept.", panel=LIMITS)] = 600
+    max_kept: Annotated[int, option("Jobs whose results are kept; of more, the oldest are dropped.", panel=LIMITS)] = (
+        1000
+    )
     grace: Annotated[
         float,
         option("Seconds, at the end, in which results of jobs can still be fetched when all is done.", panel=LIMITS),
@@ -111,7 +114,8 @@ def command(
 
 def _token(file: Path | None) -> str | None:
     if file is None:
-        return os.environ.get(TOKEN)
+        given = os.environ.get(TOKEN)
+        return None if given is None else given.strip()  # a file's last line often ends with it
     try:
         return file.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from flashdiffusion.data.metadata import stripped
-from flashdiffusion.errors import InputError, blamed_on, brief
+from flashdiffusion.errors import AreaError, InputError, blamed_on, brief
 
 # Nothing that runs a program (EPS) or fetches other files; TGA last, since it has no signature.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF", "JPEG2000", "PPM", "QOI", "TGA")
@@ -117,7 +117,7 @@ def _loaded(data: bytes, name: str, bare: bool = False) -> Image.Image:
             return image
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
             limit = (Image.MAX_IMAGE_PIXELS or 0) // 1_000_000
-            raise InputError(
+            raise AreaError(
                 f"{name}: too large ({error}); expected at most {limit} megapixels; to take more, set the environment "
                 f"variable {LIMIT}"
             ) from error

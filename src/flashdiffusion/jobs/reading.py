@@ -38,6 +38,7 @@ ROUNDED = (
     "are JPEG files, whose compression hides noise: what it may round away is taken for noise too, unless --physics "
     "has +jpeg:quality=Q"
 )
+LONG = 2048  # pixels of a side that a picture restored in one piece may always have
 MASKED = "lose pixels where their mask is dark"
 Note = Callable[[str], None]
 Read = tuple[Tensor, BatchedPhysics | None]  # y (1, ...) and its physics, if known
@@ -139,12 +140,14 @@ class Reader:
             else:
                 y, physics = self._image(path, item) if is_image(path) else self._array(path, item)
             side = 1 if physics is None else physics.pixel_size
-            check_area((side * y.shape[-2], side * y.shape[-1]), self.most, path, "its result has")
+            size = side * y.shape[-2], side * y.shape[-1]
+            check_area(size, self.most, path, "its result has")
             problem = Problem(y) if physics is None else Problem(y, physics)
             tiling = tiling_of(y, problem.physics, self.pipeline, self.tile)
             if isinstance(tiling, Tiling):
                 checked = self.pipeline.check(InTiles(problem, tiling).first)
             else:
+                check_sides(size, self.most, path)
                 checked = problem = self.pipeline.check(problem)
         except SizeError as error:
             if not self.fit_helps(path, (y.shape[2], y.shape[3])):
@@ -271,9 +274,9 @@ def check_physics(physics: str, noise_std: float | None, files: Sequence[Path], 
     if noise_std is None:
         check_estimable(physics)
     first = files[0] if files else None
-    probe = parse_physics(physics, (1, 1), image_generator(seed, ""), noise_std or 0.0, first)
-    if files and (unknown := drawn_by(physics)):
+    if files and (unknown := drawn_by(physics)):  # before anything that it names is loaded
         raise InputError(f"to restore an image one must know {unknown}")
+    probe = parse_physics(physics, (1, 1), image_generator(seed, ""), noise_std or 0.0, first)
     if not probe.gives_images and (images := [path for path in files if is_image(path)]):
         raise InputError(
             f"{images[0]} is an image, which {physics} does not give: it needs a measurement file that "
@@ -287,6 +290,22 @@ def check_area(size: tuple[int, ...], most: int | None, path: Path, what: str = 
     if most is not None and height * width > most:
         raise AreaError(
             f"{path} is too large: {what} {height * width / 1e6:.3g} megapixels; expected at most {most / 1e6:.3g}"
+        )
+
+
+def check_sides(size: tuple[int, int], most: int | None, path: Path) -> None:
+    """Raise AreaError if a picture of this height and width that is not cut has a side that would take too much memory.
+
+    Operators hold matrices as large as the square of a side, and attention looks along all of it.
+
+    Args:
+        most: pixels that a picture may have, None for no limit; a side may be twice that of such a square, or
+            `LONG` if that is more.
+    """
+    if most is not None and max(size) > (longest := max(LONG, 2 * math.isqrt(most))):
+        raise AreaError(
+            f"{path} is too long: {sized(*size)}; expected at most {longest} pixels a side of a picture that is "
+            "restored in one piece"
         )
 
 

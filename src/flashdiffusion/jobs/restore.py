@@ -180,12 +180,16 @@ class RestoreWorker:
     def read(self, item: Item) -> "tuple[Problem, Kept] | Failed":
         """Read an item's file, and begin its record; a failure says why it cannot be used."""
         try:
-            problem = self.reader(item)
-            content = self.job.digest_of(item)
-            self._check_truth(item, problem)
+            return self.read_checked(item)
         except (FlashDiffusionError, OSError) as error:
             item.source = item.path
             return Failed(item.name, str(error), (item, None, None))
+
+    def read_checked(self, item: Item) -> "tuple[Problem, Kept]":
+        """Read an item's file as `read`; raises FlashDiffusionError or OSError if it cannot be used."""
+        problem = self.reader(item)
+        content = self.job.digest_of(item)
+        self._check_truth(item, problem)
         self._note_size(item, problem)
         physics = problem.physics
         degradation = physics.describe()[0] if isinstance(physics, BatchedPhysics) else None

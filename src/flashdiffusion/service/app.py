@@ -19,8 +19,8 @@ from flashdiffusion.service.answers import About, Health, Job, Limits, Model, Re
 from flashdiffusion.service.forms import described, form_of
 from flashdiffusion.service.guard import Guard
 from flashdiffusion.service.metrics import Measured
-from flashdiffusion.service.refusals import MEDIA_TYPE, ProblemDetails, Refusal, add_refusals
-from flashdiffusion.service.service import RETRY, Service
+from flashdiffusion.service.refusals import MEDIA_TYPE, RETRY, ProblemDetails, Refusal, add_refusals
+from flashdiffusion.service.service import Service
 from flashdiffusion.service.work import Outcome, Work
 
 PNG, JSON = "image/png", "application/json"
@@ -84,7 +84,7 @@ def _add_restorations(app: FastAPI, service: Service) -> None:
         if isinstance(outcome, Refusal):
             raise outcome
         if wanted == JSON:
-            return JSONResponse(Restoration.of(outcome).model_dump())
+            return await asyncio.to_thread(lambda: JSONResponse(Restoration.of(outcome).model_dump()))
         one = outcome.samples[0]
         short = {key: value for key, value in one.record.items() if key != "tiles"}  # headers hold little
         return Response(one.png, media_type=PNG, headers={RECORD: json.dumps(short), NOTES: json.dumps(outcome.notes)})
@@ -115,7 +115,7 @@ def _add_jobs(app: FastAPI, service: Service) -> None:
         wait: Annotated[float, Query(ge=0, le=WAIT, description="Seconds to wait for it, if it is not done.")] = 0,
     ) -> Job:
         job = service.jobs.get(id)
-        if wait and job.expires is None:
+        if wait and job.work is not None:
             await asyncio.wait({job.work.future}, timeout=wait)
             await asyncio.sleep(0)  # what follows from its end comes first
         job.told = job.state == "failed"
@@ -130,9 +130,10 @@ def _add_jobs(app: FastAPI, service: Service) -> None:
     )
     async def delete(id: JobId) -> None:
         work = service.jobs.get(id).work
-        work.resolve(Refusal(HTTPStatus.CONFLICT, "cancelled"))
-        work.give_up("cancelled")
         service.jobs.drop(id)
+        if work is not None:
+            work.resolve(Refusal(HTTPStatus.CONFLICT, "cancelled"))
+            work.give_up("cancelled")
 
     pictures: dict[int | str, Any] = {200: {"content": {PNG: {"schema": {"type": "string", "format": "binary"}}}}}
     fetched: dict[str, Any] = {

@@ -3,11 +3,12 @@
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from threading import Condition, Thread
 
 from flashdiffusion.engine.options import StreamOptions
+from flashdiffusion.engine.progress import Progress
 from flashdiffusion.engine.stream import Stream
 from flashdiffusion.errors import FlashDiffusionError
 from flashdiffusion.pipeline import Batch, FlashPipeline
@@ -96,7 +97,8 @@ class Feed:
         """One stream, to its end."""
         run = _Run()
         try:
-            for restored in Stream(self.pipeline, self.options).run(self._batches(run)):
+            own = replace(self.options, progress=Progress())  # which knows what is in flight
+            for restored in Stream(self.pipeline, own).run(self._batches(run)):
                 work: Work = restored.extra
                 if work.take(restored):
                     self._let_go(work, run)
@@ -104,9 +106,11 @@ class Feed:
             log.exception("the engine failed with %d works in flight", len(run.flying))
             self._suspect(run)
 
-    def _let_go(self, work: Work, run: _Run) -> None:
+    def _let_go(self, work: Work, run: _Run, failed: str | None = None) -> None:
         with self.changed:
-            del run.flying[id(work)]
+            if run.flying.pop(id(work), None) is None:  # a fault ended the stream, and the work is run again
+                return
+            work.failed = failed or work.failed
             self.changed.notify_all()
         self.done(work)
 
@@ -117,6 +121,7 @@ class Feed:
                 self._start()
             run.ended = True  # what still asks for its batches is told that there are none
             works = [*run.flying.values()]
+            run.flying.clear()
             guilty = [work for work in works if work.attempts]
             for work in works:
                 work.again()
@@ -133,8 +138,7 @@ class Feed:
                 batch = batch_of(works)
             except FlashDiffusionError as error:
                 for work in works:
-                    work.failed = str(error)
-                    self._let_go(work, run)
+                    self._let_go(work, run, str(error))
                 continue
             yield batch
 

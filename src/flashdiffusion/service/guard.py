@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from flashdiffusion.service.options import ServiceOptions
 from flashdiffusion.service.refusals import Refusal
 
-OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs", "/redoc"})  # to those without a token
+OPEN = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs"})  # to those without a token
 OPEN_FOLDER = "/static-offline-docs/"  # what the pages need
 
 

@@ -19,11 +19,12 @@ State = Literal["queued", "running", "done", "failed"]
 class StoredJob:
     """A job, and what it came to.
 
-    files: PNGs of its results, by name. unfetched: those of them that nobody has fetched. records: of its samples.
+    work: until it is done. files: PNGs of its results, by name. unfetched: those of them that nobody has fetched.
+    records: of its samples. dropped: nobody knows it any more.
     """
 
     id: str
-    work: Work
+    work: Work | None
     folder: Path
     created: float = field(default_factory=time.time)
     expires: float | None = None
@@ -33,12 +34,13 @@ class StoredJob:
     notes: list[str] = field(default_factory=list)
     refusal: Refusal | None = None
     told: bool = False  # that it failed
+    dropped: bool = False
 
     @property
     def state(self) -> State:
         """How far it is."""
         if self.expires is None:
-            return "running" if self.work.taken else "queued"
+            return "running" if self.work is not None and self.work.taken else "queued"
         return "done" if self.refusal is None else "failed"
 
     @property
@@ -47,7 +49,27 @@ class StoredJob:
         return self.expires is not None and (not self.unfetched if self.refusal is None else self.told)
 
     def store(self, outcome: Outcome) -> None:
-        """Write the results into its folder; in any thread."""
+        """Write the results into its folder, unless it is dropped meanwhile; in any thread."""
+        try:
+            self._write(outcome)
+        except FileNotFoundError:  # its folder went with it
+            if not self.dropped:
+                raise
+        finally:
+            if self.dropped:
+                self._delete()
+
+    def drop(self) -> None:
+        """Delete the results, also those that are being written."""
+        self.dropped = True
+        self._delete()
+
+    def _delete(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _write(self, outcome: Outcome) -> None:
+        if self.dropped:
+            return
         self.folder.mkdir()
         pngs = {f"images/{n}": one.png for n, one in enumerate(outcome.samples)}
         pngs |= {f"maps/{kind}": png for kind, png in outcome.maps.items()}
@@ -65,11 +87,13 @@ class Jobs:
     Args:
         folder: a temporary one, for results.
         keep: seconds that a job is kept when it is done.
+        most: jobs that are kept when they are done; of more, the one that is done for longest is dropped.
     """
 
-    def __init__(self, folder: Path, keep: float) -> None:
-        self.folder, self.keep = folder, keep
+    def __init__(self, folder: Path, keep: float, most: int) -> None:
+        self.folder, self.keep, self.most = folder, keep, most
         self.known: dict[str, StoredJob] = {}
+        self.ended: dict[str, None] = {}  # ids of those that are done, the first first
 
     def add(self, work: Work) -> StoredJob:
         """Make a job of a work that is not given to the engine yet."""
@@ -81,6 +105,12 @@ class Jobs:
             outcome = future.result()
             job.refusal = outcome if isinstance(outcome, Refusal) else None
             job.expires = time.time() + self.keep
+            job.work = None  # with its picture, and its results once more
+            if id not in self.known:
+                return
+            self.ended[id] = None
+            while len(self.ended) > self.most:
+                self.drop(next(iter(self.ended)))
             asyncio.get_running_loop().call_later(self.keep, self.drop, id)
 
         work.future.add_done_callback(done)
@@ -89,7 +119,7 @@ class Jobs:
     def get(self, id: str) -> StoredJob:
         """The job of that id; raises Refusal if there is none."""
         if (job := self.known.get(id)) is None:
-            kept = f"they are kept for {self.keep:g} s after they are done"
+            kept = f"the last {self.most} are kept for {self.keep:g} s after they are done"
             raise Refusal(HTTPStatus.NOT_FOUND, f"no such job; {kept}, unless they are deleted")
         return job
 
@@ -99,8 +129,9 @@ class Jobs:
 
     def drop(self, id: str) -> None:
         """Forget a job and its results."""
+        self.ended.pop(id, None)
         if (job := self.known.pop(id, None)) is not None:
-            shutil.rmtree(job.folder, ignore_errors=True)
+            job.drop()
 
     @property
     def fetched(self) -> bool:

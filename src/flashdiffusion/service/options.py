@@ -14,9 +14,10 @@ class ServiceOptions:
 
     max_megabytes: of a request. max_megapixels: of a picture, an array, a mask, or what is made of them. max_samples:
     of a request. max_pending, max_pending_megapixels: of all requests that are accepted and not done. timeout: seconds
-    from a request's acceptance to its result. keep: seconds that the result of a job is kept. grace: seconds, after all
-    is done at a shutdown, in which results of jobs can be fetched. token: what users must know; None lets in anybody.
-    max_in_flight: see `FlashPipeline.stream`.
+    from a request's acceptance to its result. keep: seconds that the result of a job is kept. max_kept: jobs whose
+    results are kept; of more, the oldest are dropped. grace: seconds, after all is done at a shutdown, in which results
+    of jobs can be fetched. token: what users must know; None lets in anybody. max_in_flight: see
+    `FlashPipeline.stream`.
 
     Raises:
         InputError: a limit that lets nothing in, or a token that no header can hold.
@@ -29,6 +30,7 @@ class ServiceOptions:
     max_pending_megapixels: float = 64
     timeout: float = 600
     keep: float = 600
+    max_kept: int = 1000
     grace: float = 30
     token: str | None = field(default=None, repr=False)
     max_in_flight: int | None = None
@@ -41,6 +43,7 @@ class ServiceOptions:
             "max_pending",
             "max_pending_megapixels",
             "timeout",
+            "max_kept",
         )
         for name in (*positive, "keep", "grace"):
             value = getattr(self, name)

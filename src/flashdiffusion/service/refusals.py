@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 
 MEDIA_TYPE = "application/problem+json"
+RETRY = 5  # seconds after which one who found the service full may try again
 
 
 class ProblemDetails(BaseModel):

@@ -18,12 +18,11 @@ from flashdiffusion.service.feed import FAULT, Feed
 from flashdiffusion.service.jobs import Jobs
 from flashdiffusion.service.metrics import ServiceMetrics
 from flashdiffusion.service.options import MEGA, ServiceOptions
-from flashdiffusion.service.refusals import Refusal
+from flashdiffusion.service.refusals import RETRY, Refusal
 from flashdiffusion.service.uploads import Reading, Uploaded
 from flashdiffusion.service.work import Outcome, Read, Work
 
 READERS, FINISHERS = 2, 2  # threads that decode pictures, and that encode results
-RETRY = 5  # seconds after which one who found the service full may try again
 log = logging.getLogger("flashdiffusion.service")
 
 
@@ -54,7 +53,7 @@ class Service:
         self.folder = Path(self.temporary.name)
         self.readers = ThreadPoolExecutor(READERS, "reading")
         self.finishers = ThreadPoolExecutor(FINISHERS, "finishing")
-        self.jobs = Jobs(self.folder, options.keep)
+        self.jobs = Jobs(self.folder, options.keep, options.max_kept)
         self.asked = asked_model(options.max_samples)
         self.served: dict[str, Served] = {}
         self.works: set[Work] = set()  # that the engine has
@@ -143,6 +142,7 @@ class Service:
                 log.exception("a result could not be given")
                 work.fail(HTTPStatus.INTERNAL_SERVER_ERROR, FAULT)
             finally:
+                work.forget()
                 work.call(lambda: self._release(work))
 
         self.finishers.submit(finish)

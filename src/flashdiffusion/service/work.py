@@ -1,6 +1,7 @@
 """One accepted request on its way through the engine."""
 
 import asyncio
+import re
 import time
 from collections.abc import Callable, Hashable
 from contextlib import suppress
@@ -18,6 +19,13 @@ from flashdiffusion.methods import Settings
 from flashdiffusion.pipeline import Batch, Restored
 from flashdiffusion.service.refusals import Refusal
 from flashdiffusion.solvers import Problem
+
+OWN, ATTACHED = "file", "attached"  # folders of a request's files, while they are read
+
+
+def plain(text: str, folder: Path) -> str:
+    """A message with files by the names that the user gave them, without the folders that they are in."""
+    return re.sub(f"{re.escape(str(folder))}/(?:{OWN}/|{ATTACHED}/)?", "", text)
 
 
 @dataclass(frozen=True)
@@ -41,8 +49,8 @@ class Outcome:
 class Read:
     """A picture as it was read: its problem, and what `RestoreWorker.finish` is to know of it.
 
-    name: of its file, as the user calls it. folder: where that was, while it was read. notes: what the user should
-    know.
+    name: of its file, as the user calls it. folder: where that and attachments were, while it was read.
+    notes: what the user should know.
     """
 
     worker: RestoreWorker
@@ -64,8 +72,8 @@ class Read:
         return self.worker.job
 
     def plainly(self, text: str) -> str:
-        """A message without the folder that the file was in."""
-        return text.replace(f"{self.folder}/", "")
+        """A message without the folders that files were in."""
+        return plain(text, self.folder)
 
 
 class Work:
@@ -129,6 +137,11 @@ class Work:
         if self.stored is not None:
             self.stored(outcome)
         self.resolve(outcome)
+
+    def forget(self) -> None:
+        """Let its picture and results go; nothing but its outcome is asked for any more."""
+        del self.read
+        self.results, self.stored = [], None
 
     def _outcome(self) -> Outcome:
         item, record, problem = self.read.known
