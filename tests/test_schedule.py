@@ -72,3 +72,22 @@ def test_a_geometric_grid_has_noise_that_falls_by_a_constant_factor():
     assert bool((fine.times.diff() > 0).all())  # none twice
     with pytest.raises(InputError, match="steps is 0; expected at least 1"):
         NoiseSchedule.from_config(COMPVIS).geometric(0)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": 3.0},
+        {"beta_schedule": "scaled_linear", "rescale_betas_zero_snr": True},
+        {"beta_schedule": "squaredcos_cap_v2"},
+    ],
+    ids=["flow", "zero terminal SNR", "cosine"],
+)
+def test_a_schedule_without_signal_at_its_end_spends_its_levels_where_there_is_some(config):
+    """Two thirds below b / a = 10, as the logarithm from 0.1 to 100 has it, whatever the floor is."""
+    schedule = NoiseSchedule.from_config(config)
+    grid = schedule.geometric(18)
+    sigma = ((1 - grid.abar[1:]) / grid.abar[1:]).sqrt()
+    assert int((sigma < 10).sum()) >= 11 and int(grid.times[-1]) == len(schedule)
+    assert int((sigma > 150).sum()) == 1
+    assert schedule.geometric(1).times.tolist() == [0, len(schedule)]

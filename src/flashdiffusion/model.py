@@ -26,6 +26,7 @@ from flashdiffusion.priors import (
     TinyDecoder,
     load_distilled_decoder,
     memory,
+    resolve_for,
     save_component,
 )
 from flashdiffusion.priors.folder import read_index, resolve_folder, write_index
@@ -44,7 +45,7 @@ DEFAULT_MODEL, PHOTOGRAPHS = "faces-128", "photos"
 EMBEDDED, EMBEDDED_PREFIX = (DEFAULT_MODEL, PHOTOGRAPHS), "embedded:"
 # Without a given size, pictures with a side above the first are cut, into tiles of the second, or of so many halos.
 LARGE, TILE, HALOS = 1024, 256, 16
-FAR = 1.5  # shorter side of an image over the model's, or under it, from where the user is told
+FAR_SIZE = 1.5  # shorter side of an image over the model's, or under it, from where the user is told
 # How far noise may carry measurements beyond [0, 1]; images on a 0 to 255 scale lie far outside.
 RANGE = 3.0
 WHITES = (255, 65535)  # what white is in 8 bits and in 16
@@ -157,8 +158,7 @@ class Model:
         if "/" not in name and not Path(name).exists():
             expected = f"{', '.join(EMBEDDED)}, a folder in diffusers' layout, or a hub id owner/name"
             raise CheckpointError(f"no model {name!r}; expected {expected}")
-        text = told is not None and bool(told.prompt)
-        return cls._from_folder(resolve_folder(name, **hub, text=text), hub["variant"], told, dtype)
+        return cls._from_folder(resolve_for(told, name, **hub), hub["variant"], told, dtype)
 
     @classmethod
     def _from_folder(
@@ -288,7 +288,7 @@ class Model:
     def far_from(self, size: tuple[int, int]) -> str | None:
         """Name the model's own size and what else there is, if images of `size` (H, W) are far from it; else None."""
         side = self.sample_size
-        if side is None or 1 / FAR <= min(size) / side <= FAR:
+        if side is None or 1 / FAR_SIZE <= min(size) / side <= FAR_SIZE:
             return None
         hint = f"; {PHOTOGRAPHS} is for photographs of any size" if self.source == DEFAULT_MODEL else ""
         return f"far from the {sized(side, side)} that the model was trained on{hint}"

@@ -25,6 +25,8 @@ from flashdiffusion.errors import InputError, brief, shown
 
 # Standard deviation of the noise, relative to the latents, at which a geometric grid ends: they hardly show less.
 LOWEST = 0.1
+# And from which one has none, but for its first step: above it noise hides latents, whatever its strength.
+HIGHEST = 100.0
 LARGE = 1_000_000  # steps; no schedule comes near it, and beyond it memory would run out
 # ᾱ of a last step without signal (zero terminal SNR, flow matching), so that b / a is finite: diffusers' own floor.
 NO_SIGNAL = 2.0**-24
@@ -124,7 +126,9 @@ class NoiseSchedule:
     def geometric(self, steps: int, lowest: float = LOWEST) -> "Grid":
         """Take times at which the noise b_i / a_i falls by a constant factor, from time N to `lowest`.
 
-        Times are whole numbers: where the schedule has too few of them, the grid is shorter than `steps`.
+        Where a schedule goes far beyond `HIGHEST`, as one without signal at its end, the factor counts from there, and
+        time N is one step more. Times are whole numbers: where the schedule has too few of them, the grid is shorter
+        than `steps`.
 
         Raises:
             InputError: steps below 1.
@@ -132,9 +136,10 @@ class NoiseSchedule:
         if not isinstance(steps, int) or steps < 1:
             raise InputError(f"steps is {steps}; expected at least 1, a whole number")
         noise = ((1 - self.abar[1:]) / self.abar[1:]).sqrt().log()
-        wanted = torch.linspace(
-            max(math.log(lowest), float(noise[0])), float(noise[-1]), min(steps, len(self)), dtype=torch.float64
-        )
+        first, last, count = max(math.log(lowest), float(noise[0])), float(noise[-1]), min(steps, len(self))
+        wanted = torch.linspace(first, last, count, dtype=torch.float64)
+        if last > (highest := math.log(HIGHEST)):
+            wanted = torch.cat([torch.linspace(first, highest, count - 1, dtype=torch.float64), noise[-1:]])
         times = (noise - wanted[:, None]).abs().argmin(dim=1) + 1
         return Grid(torch.cat([torch.zeros(1, dtype=torch.int64), times.unique()]), self)
 
@@ -180,6 +185,11 @@ def _shift(config: Mapping[str, Any], tokens: int | None) -> float:
             "say its sample_size; expected one, or use_dynamic_shifting false and a shift"
         )
     first, last = _number(config, "base_image_seq_len", 256), _number(config, "max_image_seq_len", 4096)
+    if first == last:
+        raise InputError(
+            f"base_image_seq_len and max_image_seq_len are both {first:g}; expected two numbers, or "
+            "use_dynamic_shifting false and a shift"
+        )
     low, high = _number(config, "base_shift", 0.5), _number(config, "max_shift", 1.15)
     mu = low + (high - low) * (tokens - first) / (last - first)
     return math.exp(mu) if config.get("time_shift_type", "exponential") == "exponential" else mu

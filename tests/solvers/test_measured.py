@@ -1,13 +1,16 @@
 """Severity measured on a few pictures, in place of a trained encoder."""
 
+from importlib.resources import as_file, files
+
 import pytest
 import torch
 
-from flashdiffusion import FlashPipeline, GaussianBlur, RandomInpainting, Settings
+from flashdiffusion import JPEG, FlashPipeline, GaussianBlur, RandomInpainting, Settings, SuperResolution
+from flashdiffusion.data import load_image
 from flashdiffusion.errors import InputError
 from flashdiffusion.priors import LatentPrior
 from flashdiffusion.severity import ordering_accuracy, true_severity
-from flashdiffusion.solvers.measured import MeasuredSeverity
+from flashdiffusion.solvers.measured import MeasuredSeverity, _best
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +20,10 @@ def faces():
 
 @pytest.fixture(scope="module")
 def measured(faces):
-    return FlashPipeline(faces.prior).measure_severity()
+    """On the photograph alone: the portrait is for the tests."""
+    with as_file(files("flashdiffusion") / "assets" / "photograph.jpg") as path:
+        picture = load_image(path, 256)
+    return FlashPipeline(faces.prior).measure_severity(torch.stack([picture, picture.flip(2)]))
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +36,7 @@ def portrait():
 def test_it_rises_with_the_blur_and_is_near_the_truth(measured, portrait):
     stds = [0.5, 1.0, 1.5, 2.0, 3.0]
     physics = GaussianBlur(stds, noise_std=0.05)
-    x = portrait.flip(2).expand(5, -1, -1, -1)  # upside down: not one that is measured on
+    x = portrait.expand(5, -1, -1, -1)
     severity = measured.severity(physics(x, torch.Generator().manual_seed(0)), physics)
     assert float(ordering_accuracy(severity.var[None])) >= 0.9
     true = true_severity(severity.z_hat, measured.prior.encode(x))
@@ -45,10 +51,50 @@ def test_lost_pixels_are_interpolated(measured, portrait):
         torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0)) > torch.tensor([0.3, 0.8]).view(2, 1, 1, 1)
     ).float()
     physics = RandomInpainting(kept, noise_std=0.02)
-    x = portrait.flip(2).expand(2, -1, -1, -1)
+    x = portrait.expand(2, -1, -1, -1)
     severity = measured.severity(physics(x, torch.Generator().manual_seed(0)), physics)
     true = true_severity(severity.z_hat, measured.prior.encode(x))
     assert float(severity.var[0]) < float(severity.var[1]) < 1 and float(true[1]) < 0.6
+
+
+@pytest.mark.parametrize(
+    "grades",
+    [
+        [SuperResolution(2, noise_std=0.05), SuperResolution(4, noise_std=0.05)],
+        [JPEG(40, noise_std=0.0), JPEG(10, noise_std=0.0)],  # not linear: of y alone
+    ],
+    ids=["super-resolution", "JPEG"],
+)
+def test_measurements_of_other_kinds_are_near_the_truth_too(measured, portrait, grades):
+    found = []
+    for physics in grades:
+        severity = measured.severity(physics(portrait, torch.Generator().manual_seed(0)), physics)
+        ratio = float(severity.var / true_severity(severity.z_hat, measured.prior.encode(portrait)))
+        assert 1 / 3 < ratio < 3
+        found.append(float(severity.var))
+    assert found[0] < found[1]
+
+
+def test_a_picture_is_encoded_once_for_a_batch(measured, portrait, monkeypatch):
+    physics = GaussianBlur([1.0, 2.0, 3.0], noise_std=0.05)
+    y = physics(portrait.expand(3, -1, -1, -1), torch.Generator().manual_seed(0))
+    encode, counts = LatentPrior.encode, []
+
+    def counting(prior, x):
+        counts.append(len(x))
+        return encode(prior, x)
+
+    monkeypatch.setattr(LatentPrior, "encode", counting)
+    measured.severity(y, physics)
+    assert counts == 2 * [1, 3, 3] + [3, 3]
+
+
+def test_the_line_is_followed_no_further_than_the_pictures_go():
+    one = torch.ones(1)
+    table = (one, 2 * one, 0 * one, one, -one, one)  # error, slope, level, gain, least and greatest busyness
+    busy = torch.tensor([-5.0, 0.5, 5.0]).view(1, 1, 1, 3)
+    severity = _best([table], [(torch.zeros(1, 4, 1, 3), busy)])
+    assert severity.log_var_map.flatten().tolist() == [-2.0, 1.0, 2.0]
 
 
 def test_a_batch_gives_what_its_images_give(measured, portrait):

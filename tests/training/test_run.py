@@ -69,6 +69,22 @@ def test_the_paper_s_head_is_trained_and_saved(tmp_path, image_folder, recipe, t
     assert FlashPipeline.from_pretrained(out).severity_encoder.config.head == "paper"
 
 
+def test_what_is_trained_for_a_model_is_trained_at_its_size(tmp_path, image_folder, recipe, tiny_model):
+    """And the model keeps the size, whatever the recipe says."""
+    _without_severity(tiny_model, tmp_path / "model")
+    seen = []
+
+    class Noting(ImageDataset):
+        def __init__(self, data, side, *more):
+            seen.append(side)
+            super().__init__(data, side, *more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flashdiffusion.training.run.ImageDataset", Noting)
+        out = train("severity", [image_folder], replace(recipe, size=16), tmp_path / "model", max_steps=1)
+    assert seen == [32] and FlashPipeline.from_pretrained(out).sample_size == 32
+
+
 def test_severity_training_goes_on_from_another_model(tmp_path, image_folder, recipe, tiny_model):
     """With more refining layers than that model has, which start as the identity: the same answers before any step."""
     first = FlashPipeline.from_pretrained(tiny_model)

@@ -4,7 +4,7 @@ from flashdiffusion.priors.autoencoder import DiffusersAutoencoder, IdentityAuto
 from flashdiffusion.priors.denoisers import Conditions, Denoiser, register_denoiser
 from flashdiffusion.priors.distilled import DistilledDecoder, TinyDecoder, load_distilled_decoder
 from flashdiffusion.priors.folder import load_component, save_component
-from flashdiffusion.priors.latent import LatentPrior, load_autoencoder
+from flashdiffusion.priors.latent import LatentPrior, load_autoencoder, resolve_for
 from flashdiffusion.priors.patches import Autoencoder, PatchAutoencoder
 
 __all__ = [
@@ -21,5 +21,6 @@ __all__ = [
     "load_component",
     "load_distilled_decoder",
     "register_denoiser",
+    "resolve_for",
     "save_component",
 ]

@@ -70,7 +70,8 @@ class DiffusersAutoencoder(KeepsFloat32Buffers):
         widths = config.get("encoder_block_out_channels") or config.block_out_channels
         self.factor = int(config.get("upsampling_scaling_factor") or 2) ** (len(widths) - 1)
         factor, shift = (
-            config.get(name) or default for name, default in (("scaling_factor", 1.0), ("shift_factor", 0.0))
+            default if config.get(name) is None else config[name]
+            for name, default in (("scaling_factor", 1.0), ("shift_factor", 0.0))
         )
         if not is_kind(factor, float) or not is_kind(shift, float):
             raise InputError(f"scaling_factor {shown(factor)}, shift_factor {shown(shift)}; expected numbers")

@@ -24,7 +24,7 @@ from flashdiffusion.schedule import FLOW, NoiseSchedule, about_scheduler, is_flo
 
 LARGEST_UNIT = 1024
 LEAST_SIDE = 16  # pixels of images that are padded; smaller ones would be little but padding
-FAR = 3.0  # a model's own scale stays within this factor of 1 on any one photograph
+FAR_SCALE = 3.0  # a model's own scale stays within this factor of 1 on any one photograph
 _PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
@@ -54,6 +54,29 @@ def load_autoencoder(
         return DiffusersAutoencoder(model)
 
 
+def resolve_for(
+    conditions: Conditions | None,
+    source: str | Path,
+    revision: str | None = None,
+    variant: str | None = None,
+    token: str | bool | None = None,
+    subfolder: str | None = None,
+) -> Path:
+    """Return a model's folder as `resolve_folder` does, with the text encoders that these conditions need.
+
+    Args:
+        conditions: what the model will be told; None for what was saved with it.
+    """
+
+    def resolve(text: bool) -> Path:
+        return resolve_folder(source, revision, variant, token, subfolder, text)
+
+    if conditions is not None:
+        return resolve(conditions.has_text)
+    folder = resolve(False)
+    return resolve(True) if Conditions.read(folder / "denoiser").has_text else folder
+
+
 class LatentPrior(KeepsFloat32Buffers):
     """Autoencoder (E0, D0), denoiser and schedule ᾱ behind one convention; parameters are frozen.
 
@@ -77,10 +100,11 @@ class LatentPrior(KeepsFloat32Buffers):
         super().__init__()
         self.autoencoder, self.scheduler = autoencoder, scheduler
         about = about_scheduler(scheduler)
-        self.prediction = FLOW if is_flow(about) else str(about.get("prediction_type", "epsilon"))
-        if self.prediction not in ((FLOW,) if is_flow(about) else _PREDICTIONS):
-            raise InputError(f"prediction type {shown(self.prediction)}; expected one of {', '.join(_PREDICTIONS)}")
         self.family = as_denoiser(denoiser)
+        flow = is_flow(about)
+        self.prediction = self.family.prediction or (FLOW if flow else str(about.get("prediction_type", "epsilon")))
+        if not flow and self.prediction not in _PREDICTIONS:
+            raise InputError(f"prediction type {shown(self.prediction)}; expected one of {', '.join(_PREDICTIONS)}")
         self.family.factor = autoencoder.factor
         c, ins, outs = autoencoder.channels, self.family.channels, self.family.channels_out
         if ins != c or outs not in (c, 2 * c):
@@ -95,7 +119,8 @@ class LatentPrior(KeepsFloat32Buffers):
                 "there the noise says nothing of the image; expected v_prediction or sample"
             )
         self.register_buffer("abar", self.schedule.abar.float(), persistent=False)
-        self.register_buffer("times", self.schedule.times, persistent=False)
+        times = torch.arange(len(self.schedule) + 1) if self.family.told_steps else self.schedule.times
+        self.register_buffer("times", times, persistent=False)
         self.requires_grad_(False).eval()
 
     @classmethod
@@ -123,13 +148,8 @@ class LatentPrior(KeepsFloat32Buffers):
         config = (
             {} if schedule is None else dict(schedule) if isinstance(schedule, Mapping) else about_scheduler(schedule)
         )
-        scheduler = make_scheduler(config)
-        if isinstance(scheduler, DDPMScheduler):
-            scheduler.register_to_config(prediction_type="sample")
-        prior = cls(autoencoder, OwnDenoiser(denoise, autoencoder.channels, unit, sample_size), scheduler)
-        prior.prediction = "sample"
-        prior.times = torch.arange(-1, len(prior.schedule))
-        return prior
+        own = OwnDenoiser(denoise, autoencoder.channels, unit, sample_size)
+        return cls(autoencoder, own, make_scheduler(config))
 
     @property
     def denoiser(self) -> Any:
@@ -192,7 +212,7 @@ class LatentPrior(KeepsFloat32Buffers):
 
     def _padded(self, size: Size) -> Size:
         height, width = (-(-side // self.unit) * self.unit for side in size)
-        return height, width
+        return (max(height, width),) * 2 if self.family.square else (height, width)
 
     def latent_shape(self, size: Size) -> tuple[int, int, int]:
         """Return the latent shape (c, h, w) of images of `size` (H, W), padded; raises as `padding` does."""
@@ -268,8 +288,9 @@ class LatentPrior(KeepsFloat32Buffers):
         return self
 
     def _check_scale(self, std: float, source: str) -> None:
-        if isinstance(self.autoencoder, DiffusersAutoencoder) and not 1 / FAR < std < FAR:
-            factor = float(self.autoencoder.model.config.get("scaling_factor") or 1.0)
+        if isinstance(self.autoencoder, DiffusersAutoencoder) and not 1 / FAR_SCALE < std < FAR_SCALE:
+            own = self.autoencoder.model.config.get("scaling_factor")
+            factor = 1.0 if own is None else float(own)
             warnings.warn(
                 f"{source}: latents of a photograph have a standard deviation of {std:.2g}; its diffusion model is "
                 f"made for about 1. The autoencoder's config has a scaling_factor of {factor:g}: where the original "
@@ -307,8 +328,7 @@ class LatentPrior(KeepsFloat32Buffers):
         Raises:
             CheckpointError: nothing of the kind, or not what it should be.
         """
-        text = conditions is not None and bool(conditions.prompt or conditions.negative_prompt)
-        folder = resolve_folder(source, revision, variant, token, subfolder, text)
+        folder = resolve_for(conditions, source, revision, variant, token, subfolder)
         check_files(folder, sha256 or {})
         if variant is not None and not any(folder.glob(f"*/*.{variant}[.-]*")):
             raise CheckpointError(f"{folder} has no weights of variant {variant!r}; leave it out for the model's own")

@@ -31,7 +31,8 @@ class MeasuredSeverity(nn.Module):
     measurement. So severity follows the physics and its parameters, and what the estimate shows.
 
     It takes the place of a severity encoder (`Model.measure_severity`), and needs the physics: of an image alone it
-    says nothing. Each image costs as many encodings as there are pictures.
+    says nothing. Each image costs an encoding of each estimate of its own and of each picture: of two, or of one where
+    the physics is not linear. The pictures themselves are encoded once for a batch.
 
     Args:
         prior: whose latents.
@@ -80,17 +81,20 @@ class MeasuredSeverity(nn.Module):
         noise = torch.randn(len(self.pictures), *problem.y.shape[1:], generator=generator).to(problem.y)
         pairs = []
         for n, picture in enumerate(self.pictures):
-            x = _fitted(picture, size).to(problem.y).expand(len(problem), -1, -1, -1)
-            y = problem.measure(x) + problem.noise_variance.sqrt().view(-1, *[1] * (problem.y.ndim - 1)) * noise[n]
+            true = _fitted(picture, size).to(problem.y)
+            y = (
+                problem.measure(true.expand(len(problem), -1, -1, -1))
+                + problem.noise_variance.sqrt().view(-1, *[1] * (problem.y.ndim - 1)) * noise[n]
+            )
             y = problem.physics.measured(y) if hasattr(problem.physics, "measured") else y
             own = Problem(y, problem.physics, padding=problem.padding)
-            z0 = self.prior.encode(own.for_network(x))
-            pairs.append([(self._seen(one), z0) for one in _estimates(own)])
+            z0 = self.prior.encode(own.for_network(true)).float()
+            pairs.append([(self._encoded(one), z0) for one in _estimates(own)])
         found = [self._table([pair[kind] for pair in pairs]) for kind in range(len(pairs[0]))]
-        shown = [self._seen(one) for one in _estimates(problem)]
+        shown = [self._encoded(one) for one in _estimates(problem)]
         return _best(found, shown)
 
-    def _seen(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _encoded(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Latents of an estimate, and the logarithm of how busy it is at each place, (B, 1, h, w)."""
         z = self.prior.encode(x).float()
         down, right = (F.pad(x.diff(dim=axis), pad) for axis, pad in ((2, (0, 0, 0, 1)), (3, (0, 1))))
@@ -101,7 +105,10 @@ class MeasuredSeverity(nn.Module):
         return z, (busy + FLAT).log()
 
     def _table(self, pairs: list[tuple[tuple[Tensor, Tensor], Tensor]]) -> tuple[Tensor, ...]:
-        """Fit each row's line of log variance over log busyness; gives mean error, slope, level and gain, (B,) each."""
+        """Fit each row's line of log variance over log busyness.
+
+        Gives mean error, slope, level and gain, and the least and the greatest busyness of the fit, (B,) each.
+        """
         errors = torch.stack([(z - z0).square().mean(dim=1) for (z, _), z0 in pairs], dim=1).flatten(1)
         busy = torch.stack([busy[:, 0] for (_, busy), _ in pairs], dim=1).flatten(1)
         logs = errors.clamp(min=LEAST).log()
@@ -109,24 +116,30 @@ class MeasuredSeverity(nn.Module):
         slope = ((busy - centre) * (logs - level)).sum(dim=1) / (busy - centre).square().sum(dim=1).clamp(min=1e-12)
         line = level + slope[:, None] * (busy - centre)
         gain = errors.mean(dim=1) / line.exp().mean(dim=1)  # the mean of a logarithm is less than that of the number
-        return errors.mean(dim=1), slope, (level - slope[:, None] * centre)[:, 0], gain
+        least, most = busy.aminmax(dim=1)
+        return errors.mean(dim=1), slope, (level - slope[:, None] * centre)[:, 0], gain, least, most
 
 
 def _best(found: list[tuple[Tensor, ...]], shown: list[tuple[Tensor, Tensor]]) -> Severity:
-    """Of each row the estimate that erred least on the pictures, and the variances that its line gives."""
+    """Of each row the estimate that erred least on the pictures, and the variances that its line gives.
+
+    The line is followed no further than the pictures go.
+    """
     best = torch.stack([error for error, *_ in found]).argmin(dim=0)
     rows = torch.arange(len(best))
-    slope, level, gain = (torch.stack([table[n] for table in found])[best, rows].view(-1, 1, 1) for n in (1, 2, 3))
+    slope, level, gain, least, most = (
+        torch.stack([table[n] for table in found])[best, rows].view(-1, 1, 1) for n in range(1, 6)
+    )
     z, busy = (torch.stack([one[n] for one in shown])[best, rows] for n in (0, 1))
-    logs = level + slope * busy[:, 0] + gain.log()
+    logs = level + slope * busy[:, 0].clamp(least, most) + gain.log()
     return Severity(z, logs.exp().mean(dim=(1, 2)), logs)
 
 
 def _estimates(problem: Problem) -> list[Tensor]:
     """Simple estimates of what was measured, as the networks see them."""
     image = problem.image
-    if problem._loses and problem.y.shape == image.shape:
-        image = interpolated(image, 1 - problem._known_pixels)
+    if problem.loses and problem.y.shape == image.shape:
+        image = interpolated(image, 1 - problem.known_pixels)
     estimates = [image]
     if problem.linear:
         energy = problem.noise_variance * problem.y[0].numel() * problem.measured_share

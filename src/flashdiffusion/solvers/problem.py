@@ -90,13 +90,13 @@ class Problem(Rows):
     @cached_property
     def holes(self) -> Tensor | None:
         """Which pixels of the images belong to holes, bool (B, 1, H, W), see `find_holes`; None if there are none."""
-        if not self._loses or self.y.shape != self.image.shape:
+        if not self.loses or self.y.shape != self.image.shape:
             return None
-        holes = find_holes(self._known_pixels)
+        holes = find_holes(self.known_pixels)
         return holes if bool(holes.any()) else None
 
     @property
-    def _known_pixels(self) -> Tensor:
+    def known_pixels(self) -> Tensor:
         """1 where any channel of a pixel was measured, else 0, (B, 1, H, W)."""
         return (self._measured(torch.ones_like(self.y)) != 0).any(dim=1, keepdim=True).to(self.y)
 
@@ -105,7 +105,7 @@ class Problem(Rows):
         """`image`, with what lies in holes filled smoothly: networks would take a hole for part of the image."""
         if self.holes is None:
             return self.image
-        return torch.where(self.holes, filled(self.image, self._known_pixels), self.image)
+        return torch.where(self.holes, filled(self.image, self.known_pixels), self.image)
 
     @property
     def conditions(self) -> Conditions:
@@ -116,8 +116,8 @@ class Problem(Rows):
             std = torch.where(self.guessed, torch.nan, self.noise_variance.sqrt().to(std))
         if isinstance(self.physics, BatchedPhysics):
             kinds = self.physics.expand(len(self)).names
-            if self._loses and self.y.shape == image.shape:
-                lost = 1 - self._known_pixels
+            if self.loses and self.y.shape == image.shape:
+                lost = 1 - self.known_pixels
         return Conditions(std, lost, kinds, self.gain.clamp(max=1))
 
     @property
@@ -167,7 +167,7 @@ class Problem(Rows):
 
     def with_exact(self, x: Tensor) -> Tensor:
         """Put into images x the pixels that a mask kept, where noise was told to be none: they are known exactly."""
-        if not self._loses or self.y.shape != self.image.shape:
+        if not self.loses or self.y.shape != self.image.shape:
             return x
         std = noise_std_of(self.physics)
         if std is None or not bool((std == 0).any()):
@@ -207,11 +207,12 @@ class Problem(Rows):
         return torch.where(self.guessed, 1 / self._shown[1], 1) if not self._plain else self.y.new_ones(len(self))
 
     @property
-    def _loses(self) -> bool:
+    def loses(self) -> bool:
+        """Whether some pixels may not be measured."""
         return isinstance(self.physics, BatchedPhysics) and self.physics.loses
 
     def _measured(self, y: Tensor) -> Tensor:
-        return self.physics.measured(y) if isinstance(self.physics, BatchedPhysics) and self._loses else y
+        return self.physics.measured(y) if isinstance(self.physics, BatchedPhysics) and self.loses else y
 
     @cached_property
     def measured_share(self) -> Tensor:
@@ -238,7 +239,7 @@ class Problem(Rows):
         """
         rows = self.residual(x).flatten(1)
         missing = None
-        if self._loses:
+        if self.loses:
             missing = 4 * self.noise_variance * (1 - self.measured_share) * rows.shape[1]
         elif not self._plain:
             tuned = 4 * TUNED_NOISE**2 * x[0].numel()

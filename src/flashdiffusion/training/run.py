@@ -17,6 +17,7 @@ from flashdiffusion.metrics.lpips import LPIPS
 from flashdiffusion.physics import get_task
 from flashdiffusion.pipeline import FlashPipeline
 from flashdiffusion.priors import IdentityAutoencoder, PatchAutoencoder, load_autoencoder
+from flashdiffusion.priors.denoisers.text import ZEROS_FOR_NO_TEXT
 from flashdiffusion.priors.folder import read_index, write_index
 from flashdiffusion.severity.encoder import HEADS
 from flashdiffusion.training.autoencoder import AutoencoderStage
@@ -59,7 +60,8 @@ def train(
         init: a trained model, by folder or name; the severity encoder starts from that model's in place of E0, the
             denoiser from that model's in place of random weights.
         model: a folder or hub id whose severity encoder or distilled decoder this is to be; it is copied into `out`
-            first. Images are then of its own size, and of fewer at a time if that is larger than the recipe's.
+            first. For a model in `out` images are of its own size, and fewer at a time if that is larger than the
+            recipe's.
 
     Raises:
         InputError: unknown stage, no images, or a stage before this one is missing in `out`.
@@ -76,7 +78,9 @@ def train(
         raise InputError(f"init is for the denoiser and the severity encoder; leave it out for the {which}")
     out = Path(out)
     if model is not None:
-        recipe = _for_model(which, model, recipe, out, resume)
+        _copy_model(which, model, out, resume)
+    if which in BESIDE:
+        recipe = _of_its_size(which, recipe, out, model is not None)
     if pixels and (out / FOLDERS["autoencoder"]).is_dir():
         raise InputError(f"{out} holds an autoencoder, and a pixel-space model has none; choose another --out")
     split = TRAIN if any(by_name(one) for one in data) else None
@@ -97,13 +101,13 @@ def train(
             train_stage(stage, images, recipe, out, minutes, max_steps, resume)
     needed = ("denoiser",) if pixels else ("autoencoder", "denoiser", "severity")
     if all((out / FOLDERS[name]).is_dir() for name in needed):
-        kept = {name: value for name, value in read_index(out).items() if isinstance(value, bool)}
-        write_index(out, recipe.size if recipe.crops is None else None, kept)
+        told = {name: value for name, value in read_index(out).items() if name == ZEROS_FOR_NO_TEXT}
+        write_index(out, recipe.size if recipe.crops is None else None, told)
     return out
 
 
-def _for_model(which: str, model: str | Path, recipe: Recipe, out: Path, resume: bool) -> Recipe:
-    """Copy a model into `out`, unless it is there, and give the recipe for its images."""
+def _copy_model(which: str, model: str | Path, out: Path, resume: bool) -> None:
+    """Copy a model into `out`, unless it is there."""
     if which not in BESIDE:
         raise InputError(f"model {model} given for {which}; expected it for {' or '.join(BESIDE)}, which it lacks")
     if not (out / FOLDERS["autoencoder"]).is_dir():
@@ -116,7 +120,14 @@ def _for_model(which: str, model: str | Path, recipe: Recipe, out: Path, resume:
             pipeline.save_pretrained(folder)
     elif not resume:
         raise InputError(f"{out} holds a model; leave out --model to train for it, or choose another --out")
-    size = read_index(out).get("sample_size") or recipe.size
+
+
+def _of_its_size(which: str, recipe: Recipe, out: Path, foreign: bool) -> Recipe:
+    """The recipe for images of the size of the model in `out`, where that has one; a foreign one takes no crops."""
+    size = read_index(out).get("sample_size")
+    if size is None and not foreign:
+        return recipe
+    size = size or recipe.size
     smaller = min(1.0, (recipe.size / size) ** 2)
     name = which.replace("-", "_")
     stage = getattr(recipe, name)

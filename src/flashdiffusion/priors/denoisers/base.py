@@ -54,6 +54,11 @@ class Conditions:
         return self.guidance_scale != 1
 
     @property
+    def has_text(self) -> bool:
+        """Whether there is any text."""
+        return bool(self.prompt or self.negative_prompt)
+
+    @property
     def given(self) -> dict[str, Any]:
         """Those that are not the default."""
         return {one.name: value for one in fields(self) if (value := getattr(self, one.name)) != one.default}
@@ -86,6 +91,9 @@ class Denoiser(nn.Module):
 
     network: ClassVar[Any]  # the class of diffusers
     takes: ClassVar[Collection[str]] = ()  # fields of Conditions
+    prediction: str | None = None  # what it gives, where that is not the scheduler's to say
+    told_steps: ClassVar[bool] = False  # whether times are i in 1..N, whatever the scheduler's
+    square: ClassVar[bool] = False  # whether latents must be as wide as high
     factor = 1  # pixels per latent entry, set by the prior
 
     def __init__(self, model: nn.Module, folder: Path | None = None) -> None:
@@ -208,6 +216,8 @@ class Denoiser(nn.Module):
         save_component(self.model, folder)
         if self.conditions.given:
             write_json(folder / CONDITIONS, asdict(self.conditions))
+        else:  # of an earlier model in this folder
+            (folder / CONDITIONS).unlink(missing_ok=True)
 
 
 Family = TypeVar("Family", bound=type[Denoiser])

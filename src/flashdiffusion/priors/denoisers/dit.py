@@ -16,6 +16,7 @@ class DiT(Denoiser):
 
     network = DiTTransformer2DModel
     takes = ("class_label", "guidance_scale")
+    square = True  # diffusers puts the patches together again by the root of their number
 
     @property
     def unit(self) -> int:

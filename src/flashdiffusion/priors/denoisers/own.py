@@ -18,6 +18,8 @@ class OwnDenoiser(Denoiser):
     """
 
     network = nn.Module
+    prediction = "sample"
+    told_steps = True
 
     def __init__(self, denoise: Denoise, channels: int, unit: int = 1, sample_size: int | None = None) -> None:
         if not callable(denoise):
@@ -46,7 +48,7 @@ class OwnDenoiser(Denoiser):
         return not isinstance(self._denoise, nn.Module) or super().attends
 
     def predict(self, z: Tensor, times: Tensor, *told: Tensor) -> Tensor:
-        return self._denoise(z, times + 1)
+        return self._denoise(z, times)
 
     def save(self, folder: Path) -> None:
         raise InputError(

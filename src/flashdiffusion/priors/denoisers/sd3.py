@@ -1,5 +1,6 @@
 """Flow-matching transformers: Stable Diffusion 3 and 3.5."""
 
+import warnings
 from typing import Any, cast
 
 from diffusers import SD3Transformer2DModel
@@ -7,6 +8,7 @@ from torch import Tensor
 
 from flashdiffusion.priors.denoisers.base import Conditions, register_denoiser
 from flashdiffusion.priors.denoisers.text import TextDenoiser
+from flashdiffusion.priors.folder import read_index
 
 _T5 = "text_encoder_3"
 
@@ -15,8 +17,8 @@ _T5 = "text_encoder_3"
 class SD3(TextDenoiser):
     """diffusers' SD3Transformer2DModel.
 
-    T5 is used if there is a prompt and its folder is there. Else its place is taken by zeros, on which SD3 was trained
-    as much.
+    T5 is used if there is text, a prompt or a negative one, and its folder is there. Else its place is taken by zeros,
+    on which SD3 was trained as much; with text, a model that says it has T5 warns of that.
     """
 
     network = SD3Transformer2DModel
@@ -24,9 +26,18 @@ class SD3(TextDenoiser):
     component = "transformer"
 
     def encoders_for(self, conditions: Conditions) -> tuple[str, ...]:
-        text = conditions.prompt or conditions.negative_prompt
-        there = self.folder is not None and (self.folder / _T5).is_dir()
-        return (*self.encoders, _T5) if text and there else self.encoders
+        if not conditions.has_text or self.folder is None:
+            return self.encoders
+        if (self.folder / _T5).is_dir():
+            return (*self.encoders, _T5)
+        named = read_index(self.folder).get(_T5)  # [null, null] of a model that is meant to have none
+        if isinstance(named, list) and any(named):
+            warnings.warn(
+                f"{self.folder} has no folder {_T5}, which its model_index.json names: zeros stand for T5's text. Of a "
+                "model on the hub it is fetched where from_pretrained is given the prompt",
+                stacklevel=2,
+            )
+        return self.encoders
 
     @property
     def pipeline(self) -> Any:

@@ -2,6 +2,7 @@
 
 import inspect
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from flashdiffusion.priors.tensors import read_tensors
 
 _ENCODERS = ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel")
 _PICKLED = "pytorch_model.bin"
-_ZEROS = "force_zeros_for_empty_prompt"  # of a model's index: whether zeros stand for no text
+ZEROS_FOR_NO_TEXT = "force_zeros_for_empty_prompt"  # of a model's index: whether zeros stand for no text
 
 
 class TextDenoiser(Denoiser):
@@ -42,7 +43,9 @@ class TextDenoiser(Denoiser):
 
     @property
     def about(self) -> dict[str, Any]:
-        return {} if self.folder is None else {k: v for k, v in read_index(self.folder).items() if k == _ZEROS}
+        return (
+            {} if self.folder is None else {k: v for k, v in read_index(self.folder).items() if k == ZEROS_FOR_NO_TEXT}
+        )
 
     def encode(self, conditions: Conditions) -> list[Tensor]:
         """Give (2, tokens, width), and (2, width) of the whole text where the pipeline has that too."""
@@ -71,7 +74,9 @@ class TextDenoiser(Denoiser):
             options = {k: v for k, v in self.about.items() if k in wanted}
             options |= {k: False for k in ("requires_safety_checker", "add_watermarker") if k in wanted}
             empty = [name for name, one in wanted.items() if one.default is inspect.Parameter.empty]
-            return self.encoded_by(self.pipeline(**(dict.fromkeys(empty) | parts | options)), conditions)
+            pipeline = self.pipeline(**(dict.fromkeys(empty) | parts | options))
+            _warn_of_cuts(pipeline, conditions)
+            return self.encoded_by(pipeline, conditions)
 
     def encoded_by(self, pipeline: Any, conditions: Conditions) -> list[Tensor]:
         """Let the pipeline encode: with the prompt, without; and, if it has that, of the whole text the same."""
@@ -120,6 +125,23 @@ class TextDenoiser(Denoiser):
             for part in sorted((self.folder or folder.parent).glob(kind)):
                 if part.is_dir() and not (to := folder.parent / part.name).exists():
                     shutil.copytree(part, to)
+
+
+def _warn_of_cuts(pipeline: Any, conditions: Conditions) -> None:
+    """Warn of text that is longer than a text encoder reads: the pipeline cuts it, and logs that alone."""
+    longest = inspect.signature(pipeline.encode_prompt).parameters.get("max_sequence_length")  # of T5
+    for field in ("prompt", "negative_prompt"):
+        cut: dict[tuple[int, int], list[str]] = {}
+        for name, tokenizer in pipeline.components.items():
+            if not name.startswith("tokenizer") or tokenizer is None:
+                continue
+            most = longest.default if longest is not None and "T5" in type(tokenizer).__name__ else None
+            most = tokenizer.model_max_length if most is None else most
+            if (count := len(tokenizer(getattr(conditions, field)).input_ids)) > most:
+                cut.setdefault((count, most), []).append(name)
+        for (count, most), names in cut.items():
+            takes = f"{', '.join(names)} takes {most}"
+            warnings.warn(f"{field} of {count} tokens; {takes}, and the rest is not read: shorten it", stacklevel=2)
 
 
 def _transformers() -> Any:
