@@ -104,6 +104,7 @@ def test_it_tells_of_the_measurement_the_steps_and_the_samples(models, tmp_path)
     assert one.noise[1].nfe > count
 
 
+@pytest.mark.filterwarnings("ignore:images of .* are far from")
 def test_the_cost_from_noise_is_that_of_a_run_from_noise(models):
     pipeline = models(FACES)
     x = load_image(PORTRAIT, 128)
