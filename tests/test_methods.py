@@ -364,6 +364,7 @@ def own():
     del SOLVERS["shrinking"], STARTS["halfway"]
 
 
+@pytest.mark.filterwarnings("ignore:images of .* are far from")
 def test_a_users_solver_and_start_work_by_name(own, tiny_pipeline):
     assert parse_method("halfway(shrinking)") == ("halfway", "shrinking") and "flash(shrinking)" in methods()
     assert settings_of("halfway", "shrinking").keys() >= {"shrinkage", "height", "steps"}
