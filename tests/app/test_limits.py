@@ -77,7 +77,7 @@ def test_a_drawing_is_bounded_before_it_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(Image.Image, "convert", None)  # nothing of these is decoded
     for layers, says in (
         ([one], "has 2000 x 3000 pixels.*expected at most"),
-        ([one, one], "2 layers"),
+        ([one] * 17, "17 layers"),
         ([_bomb()], "the drawing"),
         ([b"no picture"], "the drawing cannot be read"),
     ):

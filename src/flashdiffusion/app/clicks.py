@@ -29,6 +29,7 @@ PREVIEW = 1024  # pixels of the longer side of what is shown of a picture
 EVERY = 0.1  # seconds from one live view to the next, at least
 DRAWN = 4 * PREVIEW**2  # pixels of a drawing, on a screen of fine ones
 DRAWINGS = ("PNG", "WEBP")  # how it is sent
+LAYERS = 16  # as which it is sent at most: the editor sends one anew as it is drawn
 NONE = "none"  # in place of a second method
 
 
@@ -134,7 +135,7 @@ def write_mask(drawn: "Sequence[str | bytes] | None", picture: Path, target: Pat
     """Write what was drawn over a picture as its mask, of its own size: white where nothing was.
 
     Args:
-        drawn: layers as image files, or their content; the page makes one.
+        drawn: layers as image files, or their content; the page sends some of one drawing.
 
     Raises:
         InputError: nothing was drawn, or what was sent is no such drawing.
@@ -146,8 +147,8 @@ def write_mask(drawn: "Sequence[str | bytes] | None", picture: Path, target: Pat
 
     height, width = size_of(picture)
     lost = np.zeros((height, width), bool)
-    if len(drawn or ()) > 1:
-        raise InputError(f"{len(drawn or ())} layers are drawn on the picture; expected one")
+    if len(drawn or ()) > LAYERS:
+        raise InputError(f"{len(drawn or ())} layers are drawn on the picture; expected at most {LAYERS}")
     for layer in drawn or ():
         alpha = _drawing(layer).getchannel("A")
         lost |= np.asarray(alpha.resize((width, height), Image.Resampling.BILINEAR)) > 0
