@@ -79,6 +79,8 @@ def test_a_picture_is_uploaded_damaged_and_restored(page, tmp_path):
 def test_missing_parts_are_drawn(page):
     page.locator("#damage input").click()
     page.get_by_role("option", name="Missing parts").click()
+    expect(page.locator("#drawing")).to_be_visible()
+    expect(page.locator("#strength")).to_be_hidden()
     _restore(page, "nothing is drawn")
     canvas = page.locator("#drawing canvas").first
     canvas.scroll_into_view_if_needed()
