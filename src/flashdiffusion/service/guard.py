@@ -37,9 +37,18 @@ class Guard:
         if refusal is not None:
             answer = refusal.response
             answer.headers["Connection"] = "close"  # what follows of the body is not read
+            await self._discard(receive)
             await answer(scope, receive, send)
             return
         await self.app(scope, self._counted(receive), send)
+
+    async def _discard(self, receive: Receive) -> None:
+        """Read a body of up to twice the limit: who still sends when the connection closes never sees the answer."""
+        read, more = 0, True
+        while more and read <= 2 * self.options.max_bytes:
+            message = await receive()
+            read += len(message.get("body", b""))
+            more = message.get("more_body", False)
 
     def _known(self, headers: Headers) -> bool:
         if self.options.token is None:
