@@ -159,7 +159,7 @@ def _layers(editor: Any, payload: Any) -> list[str | bytes]:
     if payload.id is None:
         return [one.path for one in payload.layers]
     sent = editor.blob_storage.pop(payload.id, None)
-    return [] if sent is None else [one for one in sent.layers if one is not None]
+    return [] if sent is None else [one for one in sent.layers if one]  # some are empty
 
 
 def _slider(damage: Damage, place: int, name: str) -> Any:
