@@ -1,5 +1,6 @@
 """One denoiser convention for every family of networks: latents and times in, the network's prediction out."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -75,7 +76,7 @@ class Conditions:
             return cls(**values)
 
 
-class Denoiser(nn.Module):
+class Denoiser(nn.Module, ABC):
     """A network of one family, called alike: `denoiser(z, times)` gives its prediction (B, c, h, w).
 
     A family is a subclass in a file of its own in this folder, registered by the class of diffusers that it calls. It
@@ -153,9 +154,9 @@ class Denoiser(nn.Module):
     def check(self) -> None:
         """Raise InputError for a network of the family's class that works otherwise."""
 
+    @abstractmethod
     def predict(self, z: Tensor, times: Tensor, *told: Tensor) -> Tensor:
         """Call the network: z (B, c, h, w), times (B,), and (B, ...) of each tensor that `encode` gives."""
-        raise NotImplementedError
 
     def encode(self, conditions: Conditions) -> list[Tensor]:
         """Give what the network is told: tensors (2, ...), with the conditions and without."""

@@ -22,8 +22,11 @@ class SD3(TextDenoiser):
     """
 
     network = SD3Transformer2DModel
-    encoders = ("text_encoder", "text_encoder_2")
     component = "transformer"
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        return ("text_encoder", "text_encoder_2")
 
     def encoders_for(self, conditions: Conditions) -> tuple[str, ...]:
         if not conditions.has_text or self.folder is None:

@@ -3,6 +3,7 @@
 import inspect
 import shutil
 import warnings
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,13 +30,17 @@ class TextDenoiser(Denoiser):
     """
 
     takes = ("prompt", "negative_prompt", "guidance_scale")
-    encoders: ClassVar[tuple[str, ...]] = ("text_encoder",)  # folders; those that must be there
     component: ClassVar[str] = "unet"  # the pipeline's argument for the denoiser
 
     @property
+    def encoders(self) -> tuple[str, ...]:
+        """Folders of the text encoders that must be there."""
+        return ("text_encoder",)
+
+    @property
+    @abstractmethod
     def pipeline(self) -> Any:
         """The pipeline of diffusers that encodes prompts for it."""
-        raise NotImplementedError
 
     def encoders_for(self, conditions: Conditions) -> tuple[str, ...]:
         """The text encoders that such conditions need, of those that are there."""
@@ -59,9 +64,9 @@ class TextDenoiser(Denoiser):
         return rows
 
     @property
+    @abstractmethod
     def text_width(self) -> int:
         """Channels of the encoded text that the network is given."""
-        raise NotImplementedError
 
     def _encoded(self, conditions: Conditions) -> list[Tensor]:
         folder = self._complete_folder()

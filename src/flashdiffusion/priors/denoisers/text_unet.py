@@ -52,8 +52,8 @@ class TextUNet(TextDenoiser):
         return self.config.get("addition_embed_type") == "text_time"
 
     @property
-    def encoders(self) -> tuple[str, ...]:  # type: ignore[override]
-        return ("text_encoder", "text_encoder_2") if self._xl else ("text_encoder",)
+    def encoders(self) -> tuple[str, ...]:
+        return ("text_encoder", "text_encoder_2") if self._xl else super().encoders
 
     @property
     def pipeline(self) -> Any:
