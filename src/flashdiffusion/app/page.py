@@ -100,8 +100,8 @@ def _fields(clicks: Clicks) -> dict[str, Any]:
         elem_id="picture",
         alt_text="The picture to restore",
     )
-    # The file as it came: this library reads it, and says what is wrong with it. (A subclass would have Gradio write a
-    # stub file beside this one.)
+    # The file as it came: this library reads it, and says what is wrong with it. A subclass would have Gradio write a
+    # stub file beside this one. An update of its properties would make it anew, without this: it is given values alone.
     found["picture"].preprocess = lambda payload: None if payload is None else payload.path
     with gr.Row():
         found["portrait"] = gr.Button(
@@ -119,20 +119,20 @@ def _fields(clicks: Clicks) -> dict[str, Any]:
     )
     found["strength"] = _slider(first, 0, "strength")
     found["second"] = _slider(first, 1, "second")
-    found["drawing"] = gr.ImageEditor(
-        label="Draw over the parts that are missing",
-        type="numpy",
-        image_mode="RGBA",
-        sources=[],
-        transforms=[],
-        layers=False,
-        brush=gr.Brush(default_size=12, colors=["#e11d48"], color_mode="fixed"),
-        buttons=[],
-        height=360,
-        visible=False,
-        elem_id="drawing",
-    )
-    drawing = found["drawing"]
+    # Hidden and shown by the box around it, for the same reason.
+    with gr.Group(visible=False) as found["canvas"]:
+        drawing = found["drawing"] = gr.ImageEditor(
+            label="Draw over the parts that are missing",
+            type="numpy",
+            image_mode="RGBA",
+            sources=[],
+            transforms=[],
+            layers=False,
+            brush=gr.Brush(default_size=12, colors=["#e11d48"], color_mode="fixed"),
+            buttons=[],
+            height=360,
+            elem_id="drawing",
+        )
     drawing.preprocess = lambda payload: _layers(drawing, payload)  # decoded if the damage asks for it
     found["estimated"] = gr.Checkbox(True, label="Estimate the noise from the picture", visible=False, elem_id="auto")
     found["noise"] = gr.Slider(
@@ -257,14 +257,13 @@ def _wire(page: gr.Blocks, clicks: Clicks, fields: dict[str, Any], parts: dict[s
     def take(file: str | None, request: gr.Request) -> dict[Any, Any]:
         """A picture is there: check it, and show it."""
         if file is None:
-            return {path: None, drawing: gr.update(value=None)}
+            return {path: None, drawing: None}
         try:
             seen = clicks.preview(file, _visitor(request))
         except FlashDiffusionError as error:
-            none = {picture: gr.update(value=None), path: None, drawing: gr.update(value=None)}
-            return none | {parts["status"]: figures.status(str(error), "error")}
+            return {picture: None, path: None, drawing: None, parts["status"]: figures.status(str(error), "error")}
         ready = figures.status(f"{Path(file).name} is there; say what is wrong with it")
-        return {picture: seen, path: file, drawing: gr.update(value=_background(seen)), parts["status"]: ready}
+        return {picture: seen, path: file, drawing: _background(seen), parts["status"]: ready}
 
     def bundled(model: str) -> Callable[[gr.Request], dict[Any, Any]]:
         def taken(request: gr.Request) -> dict[Any, Any]:
@@ -276,7 +275,7 @@ def _wire(page: gr.Blocks, clicks: Clicks, fields: dict[str, Any], parts: dict[s
         return take(None, request)
 
     def first(request: gr.Request) -> Any:
-        return gr.update(value=_background(clicks.preview(example(FACES), _visitor(request))))
+        return _background(clicks.preview(example(FACES), _visitor(request)))
 
     picture.upload(take, picture, [*shown.values()], **quick)
     picture.clear(cleared, None, [path, drawing], **quick)
@@ -329,7 +328,7 @@ def _background(file: str) -> dict[str, Any]:
 
 
 def _kind_fields(fields: dict[str, Any]) -> list[Any]:
-    names = ("damage", "strength", "second", "drawing", "estimated", "noise", "method", "other")
+    names = ("damage", "strength", "second", "canvas", "estimated", "noise", "method", "other")
     return [fields[name] for name in names]
 
 
@@ -358,7 +357,7 @@ def _strengths(fields: dict[str, Any]) -> Callable[[str, str, str], dict[Any, An
         return {
             fields["strength"]: gr.update(**_strength(one, 0)),
             fields["second"]: gr.update(**_strength(one, 1)),
-            fields["drawing"]: gr.update(visible=one.masked),
+            fields["canvas"]: gr.update(visible=one.masked),
             fields["estimated"]: gr.update(value=estimated, visible=damaged),
             fields["noise"]: gr.update(value=one.told or 0 if damaged else one.noise_std, visible=not estimated),
         }
