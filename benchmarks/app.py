@@ -36,8 +36,8 @@ def one_run() -> dict[str, float]:
             assert address is not None
             page = time.perf_counter() - began
             client = Client(address[0], verbose=False)
-            client.predict(api_name="/ask")
-            fields = (None, FACES, "whole", blur.name, blur.strengths[0].usual, 0, blur.noise_std, False)
+            ticket = client.predict(api_name="/ask")
+            fields = (ticket, None, FACES, "whole", blur.name, blur.strengths[0].usual, 0, blur.noise_std, False)
             more = (DEFAULT, NONE, "balanced", 1, 0)
             told = client.submit(*fields, *more, api_name="/restore")
             said = [str(told.result()), *map(str, told.outputs())]

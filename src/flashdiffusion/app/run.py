@@ -123,9 +123,13 @@ class Runs:
             return ticket
 
     def begin(self, visitor: str, ticket: str, run: Run) -> Run:
-        """Keep the run of a visitor whose turn it is; raises `Stopped` if they stopped it while they were in line."""
+        """Keep the run of a visitor whose turn it is.
+
+        Raises:
+            Stopped: they stopped it while they were in line, or never were.
+        """
         with self._lock:
-            known = self._waiting.get(visitor) == ticket
+            known = ticket in self._line and self._waiting.get(visitor) == ticket
             self._leave(ticket)
             if not known:
                 raise Stopped
@@ -138,9 +142,10 @@ class Runs:
             self._leave(ticket)
 
     def _leave(self, ticket: str) -> None:
-        visitor, _ = self._line.pop(ticket, ("", 0.0))
-        if self._waiting.get(visitor) == ticket:
-            del self._waiting[visitor]
+        if ticket in self._line:
+            visitor, _ = self._line.pop(ticket)
+            if self._waiting.get(visitor) == ticket:
+                del self._waiting[visitor]
 
     def stop(self, visitor: str) -> bool:
         """Stop a visitor's run, or give up the click that they have in line. Whether there was one."""
