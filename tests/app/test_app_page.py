@@ -53,7 +53,7 @@ def test_without_gradio_one_line_says_what_to_install(flash, monkeypatch):
     assert 'the page needs Gradio: pip install "flashdiffusion[app]"' in ended.err
 
 
-def test_weights_that_are_none_are_refused_before_the_page_is_served(flash):
+def test_weights_that_are_none_are_refused_before_the_page_is_served(page, flash):
     ended = flash("app", "--port", "0", "--lpips", "absent.safetensors")
     assert ended.code == 2
     assert "no LPIPS weights at absent.safetensors; give a file of them" in ended.err
