@@ -23,6 +23,11 @@ def obedient() -> Restore:
                 raise ZeroDivisionError("a fault of ours")
             case "lost":
                 tell(lambda: "no other process can have this")
+            case "silent":
+                tell(Counting("first"))
+                time.sleep(1)
+                tell(Counting("second"))
+                tell(Counting("third"))
             case "last":  # ends as soon as it has told
                 tell(Counting("last"))
             case count:

@@ -29,6 +29,8 @@ def test_nothing_is_fetched_and_few_wait(page, tmp_path):
     blocks = page.build(Clicks(lambda click, tell: None, Limits(waiting=3), tmp_path))
     assert not blocks.analytics_enabled
     assert blocks._queue.max_size == 4  # and three of them get a ticket
+    restore = next(one for one in blocks.fns.values() if one.api_name == "restore")
+    assert restore.trigger_mode == "multiple"  # a click may follow while one that was stopped ends
     theme = page.theme()
     assert theme._stylesheets == []
     assert "http" not in page.style() + "".join(theme._font_css)

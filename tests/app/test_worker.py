@@ -34,7 +34,7 @@ def _click(name: str) -> Click:
 
 def _told(worker: Worker, name: str) -> list[str]:
     told: list[str] = []
-    worker(_click(name), lambda word: told.append(word.method))
+    worker(_click(name), lambda word: told.append(word.method) if word is not None else None)
     return told
 
 
@@ -51,13 +51,25 @@ def test_all_that_is_told_arrives_in_order(worker):
 @pytest.mark.parametrize("name", ["1000", "last"])
 def test_a_click_is_stopped_and_another_follows(worker, name):
     def stop(word):
-        raise Stopped
+        if word is not None:
+            raise Stopped
 
     pid = worker.pid
     with pytest.raises(Stopped):
         worker(_click(name), stop)
     assert _told(worker, "2") == ["0", "1"]  # though a word to stop came when `last` had ended
     assert worker.pid == pid
+
+
+def test_a_stop_is_heard_while_nothing_is_told(worker, tmp_path):
+    clicks = Clicks(worker, Limits(), tmp_path)
+    (own := tmp_path / "silent").write_bytes(b"a picture")
+    run = clicks.begin("somebody", clicks.runs.ask("somebody"), str(own), None, Choice())
+    listening = run.events()
+    next(listening)
+    assert clicks.runs.stop("somebody")
+    assert [*listening] == []  # not the second word, which was on its way
+    assert run.stopped
 
 
 def test_an_error_comes_back_and_another_click_follows(capfd):

@@ -18,6 +18,7 @@ from flashdiffusion.app.told import Click, Restore
 from flashdiffusion.errors import FlashDiffusionError
 
 _STOP, _LEAVE = "stop", "leave"  # what the page sends beside clicks: end this one, end
+_HEED = 0.1  # seconds from one look at whether a click is stopped to the next
 _PATIENCE = 3.0  # seconds for a process to end by itself
 
 
@@ -86,7 +87,7 @@ class Worker:
             self._ready = True
 
     def __call__(self, click: Click, tell: Tell) -> None:
-        """Do a click, and tell what it tells.
+        """Do a click, and tell what it tells; None meanwhile, so that a stop is heard at once.
 
         Raises:
             FlashDiffusionError: it cannot be done, and why; `WorkerDied` where the process was killed.
@@ -95,7 +96,7 @@ class Worker:
             self._await()
             self._send(click)
             try:
-                while not isinstance(word := self._receive(), _Ended):
+                while not isinstance(word := self._receive(_HEED), _Ended):
                     tell(word)
             except WorkerDied:
                 raise
@@ -113,9 +114,10 @@ class Worker:
         except OSError as error:
             raise self._died() from error
 
-    def _receive(self) -> Any:
+    def _receive(self, seconds: float | None = None) -> Any:
+        """The next word; None if there is none by then."""
         try:
-            return self._pipe.recv()
+            return self._pipe.recv() if self._pipe.poll(seconds) else None
         except (EOFError, OSError) as error:
             raise self._died() from error
 
