@@ -210,7 +210,10 @@ class Model:
             self._warned = True
             self.presets.warn()
         given = Settings() if given is None else given
-        return preset_for(self.presets, physics, start, solver, given.steps) | given
+        own = preset_for(self.presets, physics, start, solver, given.steps)
+        if isinstance(self.severity_encoder, MeasuredSeverity):
+            own = own | Settings(correction=MeasuredSeverity.caution * own.correction)
+        return own | given
 
     def save_pretrained(self, out: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write the model as a folder that `from_pretrained` reads, its weights as `dtype` if given.

@@ -5,9 +5,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+
+from seen import PATIENCE, watched
 
 collect_ignore_glob: list[str] = []
 try:
@@ -20,7 +21,6 @@ SWITCHES = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
 ]
-PATIENCE = 120_000  # milliseconds, of a busy machine
 
 
 @pytest.fixture(scope="session")
@@ -55,24 +55,8 @@ def width() -> int:
 
 
 @pytest.fixture
-def page(browser: "Browser", address: str, width: int, tmp_path: Path) -> "Iterator[Page]":
-    """The page, ready; afterwards there was no error in its console, and it asked this machine alone."""
-    context = browser.new_context(viewport={"width": width, "height": 900}, accept_downloads=True)
-    context.set_default_timeout(PATIENCE)
-    one = context.new_page()
-    errors: list[str] = []
-    one.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    one.on("pageerror", lambda error: errors.append(str(error)))
-    elsewhere: list[str] = []
-    one.on(
-        "request",
-        lambda request: (
-            elsewhere.append(request.url) if not request.url.startswith((address, "data:", "blob:")) else None
-        ),
-    )
-    one.goto(address)
-    one.locator("#restore").wait_for()
-    yield one
-    context.close()
-    assert errors == []
-    assert elsewhere == []
+def page(browser: "Browser", address: str, width: int) -> "Iterator[Page]":
+    """The page, ready."""
+    with watched(browser, address, width) as one:
+        one.locator("#restore").wait_for()
+        yield one

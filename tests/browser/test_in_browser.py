@@ -8,28 +8,18 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
+from seen import serious, sideways
+
 ASSETS = Path(str(files("flashdiffusion") / "assets"))
-SERIOUS = {"serious", "critical"}
 PATIENCE = 120.0  # seconds, of a busy machine
 
 
 def _restore(page: Page, ends: str = "Done in") -> None:
     page.locator("#restore").click()
     expect(page.locator("#status")).to_contain_text(re.compile(ends))
-
-
-def _serious(page: Page) -> list[str]:
-    found = Axe().run(page).response["violations"]
-    return [f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in found if one["impact"] in SERIOUS]
-
-
-def _sideways(page: Page) -> int:
-    """Pixels of the page beyond the window's width."""
-    return int(page.evaluate("document.documentElement.scrollWidth - innerWidth"))
 
 
 def _until_shown(canvas: Locator) -> None:
@@ -46,12 +36,12 @@ def _take(page: Page, button: str) -> bytes:
 
 
 def test_the_portrait_is_restored_compared_and_downloaded(page):
-    assert _serious(page) == []
+    assert serious(page) == []
     _restore(page)
     expect(page.locator("#severity")).to_contain_text("predicted severity")
     expect(page.locator("#figures")).to_contain_text("PSNR")
     expect(page.locator("#map img")).to_be_visible()
-    assert _serious(page) == []
+    assert serious(page) == []
 
     line = page.locator("#slider [data-testid=slider]")
     image = page.locator("#slider img").first.bounding_box()
@@ -136,7 +126,7 @@ def test_a_run_is_stopped_and_another_follows(page):
 
 @pytest.mark.parametrize("width", [375])
 def test_it_fits_a_phone(page, width):
-    assert _sideways(page) <= 0
+    assert sideways(page) <= 0
     _restore(page)
-    assert _sideways(page) <= 0
+    assert sideways(page) <= 0
     expect(page.locator("#status")).to_be_in_viewport()

@@ -119,6 +119,13 @@ def test_a_flash_start_needs_no_encoder(measured, portrait, tmp_path):
     assert not (tmp_path / "severity_encoder").exists()
 
 
+def test_its_errors_are_covered_by_more_noise_than_those_of_an_encoder(measured, faces):
+    physics, method = GaussianBlur(2.0, noise_std=0.05), ("flash", "proximal")
+    trained, own = (pipe.settings_for(physics, *method).correction for pipe in (FlashPipeline(faces.prior), measured))
+    assert own == MeasuredSeverity.caution * trained > trained
+    assert measured.settings_for(physics, *method, Settings(correction=0.5)).correction == 0.5
+
+
 def test_what_it_cannot_be_measured_on_is_refused(measured, faces, portrait):
     with pytest.raises(InputError, match="severity is measured by the physics, and it is not known"):
         measured.severity(portrait)

@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from flashdiffusion.data import ImageDataset
+from flashdiffusion.data.crops import Crops
 from flashdiffusion.priors import load_autoencoder
 from flashdiffusion.severity import Severity, true_severity
 from flashdiffusion.training.draws import Draws
@@ -24,6 +26,26 @@ class Fixed(torch.nn.Module):
 
     def forward(self, y, known):
         return Severity(self.z_hat, LEVELS.clone().requires_grad_(), self.log_var_map)
+
+
+def test_latents_are_encoded_once_and_go_with_their_images(tiny_model, image_folder, tmp_path, monkeypatch):
+    stage = SeverityStage(get_recipe("tiny").severity, load_autoencoder(tiny_model / "autoencoder"))
+    data = ImageDataset([image_folder], 32)
+    kept, flip = stage.examples(data, tmp_path), torch.arange(4) % 2 == 0
+    x = stage.mirrored(data.rows([0, 1, 2, 4]), flip)
+    direct, _ = stage("severity", x, Draws(0, 0, 4, slice(0, 4), "cpu"))
+    pair = stage.mirrored(kept.rows([0, 1, 2, 4]), flip)
+    assert torch.equal(pair[0], x)
+    monkeypatch.setattr(stage.autoencoder, "encode", None)  # not called again
+    torch.testing.assert_close(stage.mirrored(kept.rows([0, 1, 2, 4]), flip)[1], pair[1])
+    kept_loss, _ = stage("severity", pair, Draws(0, 0, 4, slice(0, 4), "cpu"))
+    torch.testing.assert_close(kept_loss, direct, rtol=2e-3, atol=0)  # they are kept in half precision
+
+
+def test_crops_are_encoded_as_they_come(tiny_model, image_folder, tmp_path):
+    stage = SeverityStage(get_recipe("tiny").severity, load_autoencoder(tiny_model / "autoencoder"))
+    data = Crops([image_folder], 32)
+    assert stage.examples(data, tmp_path) is data
 
 
 @pytest.mark.parametrize("head", ["log-variance", "paper"])

@@ -31,8 +31,10 @@ class MeasuredSeverity(nn.Module):
     measurement. So severity follows the physics and its parameters, and what the estimate shows.
 
     It takes the place of a severity encoder (`Model.measure_severity`), and needs the physics: of an image alone it
-    says nothing. Each image costs an encoding of each estimate of its own and of each picture: of two, or of one where
-    the physics is not linear. The pictures themselves are encoded once for a batch.
+    says nothing. A simple estimate errs alike at neighbouring places, which more noise must cover than errors of a
+    trained encoder: the noise correction of presets is raised, `caution` times. Each image costs an encoding of each
+    estimate of its own and of each picture: of two, or of one where the physics is not linear. The pictures
+    themselves are encoded once for a batch.
 
     Args:
         prior: whose latents.
@@ -43,6 +45,7 @@ class MeasuredSeverity(nn.Module):
         InputError: no such pictures.
     """
 
+    caution = 2.0
     pictures: Tensor
     config = SimpleNamespace(conditions=None)
 

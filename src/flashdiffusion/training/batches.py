@@ -30,7 +30,7 @@ class Batches:
     def __exit__(self, *error: Any) -> None:
         self.loader.shutdown()
 
-    def after(self, step: int) -> Iterator[Tensor]:
+    def after(self, step: int) -> Iterator[Tensor | tuple[Tensor, ...]]:
         """Rows of the examples, of this step and of all that follow."""
         pending = self.loader.submit(self._batch, step)
         while True:
@@ -39,7 +39,7 @@ class Batches:
             pending = self.loader.submit(self._batch, step)
             yield x
 
-    def _batch(self, step: int) -> Tensor:
+    def _batch(self, step: int) -> Tensor | tuple[Tensor, ...]:
         size = len(self.data)
         positions = range(step * self.total, (step + 1) * self.total)[self.rows]
         indices = [p // size * size + int(self._permutation(p // size)[p % size]) for p in positions]

@@ -65,6 +65,20 @@ class Latents:
         return torch.from_numpy(rows)
 
 
+class ImagesAndLatents:
+    """Images, and the latents of each and of its mirror image, see `Latents`."""
+
+    def __init__(self, latents: Latents) -> None:
+        self.latents = latents
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def rows(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Give uint8 images (B, 3, H, W), and latents (B, 2, c, h, w), float16."""
+        return self.latents.data.rows(indices), self.latents.rows(indices)
+
+
 def digest(module: torch.nn.Module) -> str:
     """Hash a module's parameters and buffers, those that are not saved too: the scale of latents is one."""
     hashed = hashlib.blake2b(digest_size=16)

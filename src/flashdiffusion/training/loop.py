@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, send_to_device
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 
@@ -119,7 +119,7 @@ class _Training:
                 if progress >= 1:
                     break
                 began = time.monotonic()
-                log = self._train_step(batch.to(self.device, non_blocking=True), progress)
+                log = self._train_step(send_to_device(batch, self.device, non_blocking=True), progress)
                 self.step += 1
                 now = time.monotonic()
                 self.last_seconds = now - began
@@ -171,7 +171,7 @@ class _Training:
             progress, log_due = broadcast_object_list([progress, log_due])
         return progress, log_due
 
-    def _train_step(self, batch: Tensor, progress: float) -> dict[str, Tensor]:
+    def _train_step(self, batch: Any, progress: float) -> dict[str, Tensor]:
         loop = self.stage.config.loop
         warm = min(1.0, progress / loop.warmup) if loop.warmup else 1.0
         lr = loop.lr * max(warm, 1e-2) * (1 + math.cos(math.pi * progress)) / 2

@@ -1,17 +1,21 @@
 """Stage 3: the severity encoder."""
 
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from flashdiffusion.data import ImageDataset
+from flashdiffusion.data.crops import Crops
 from flashdiffusion.errors import InputError
 from flashdiffusion.priors import DiffusersAutoencoder, PatchAutoencoder
 from flashdiffusion.severity import Conditions, PatchSeverityEncoder, SeverityEncoder, true_severity
 from flashdiffusion.training.config import SeverityConfig
 from flashdiffusion.training.degrade import Degradation, Seen
 from flashdiffusion.training.draws import Draws
-from flashdiffusion.training.stage import Stage
+from flashdiffusion.training.latents import ImagesAndLatents, Latents, digest
+from flashdiffusion.training.stage import Examples, Stage
 
 # Shares of the images of which nothing is told, and of those of which the noise, or the degradation, is not.
 BLIND, UNTOLD = 0.2, 0.2
@@ -55,9 +59,28 @@ class SeverityStage(Stage):
     def trainable(self) -> dict[str, nn.Module]:
         return {"severity": self.encoder}
 
-    def forward(self, phase: str, x: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+    def examples(self, data: ImageDataset, out: Path) -> Examples:
+        if isinstance(data, Crops) or not isinstance(self.autoencoder, DiffusersAutoencoder):
+            return data  # no crop comes twice; or no network encodes
+        shape = self._encode(torch.zeros(1, 3, data.side, data.side)).shape[1:]
+        return ImagesAndLatents(Latents(data, self._encode, shape, digest(self.autoencoder), out))
+
+    def mirrored(self, batch: Tensor | tuple[Tensor, Tensor], flip: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        if isinstance(batch, Tensor):
+            return cast(Tensor, super().mirrored(batch, flip))
+        images, pairs = batch
+        z0 = torch.where(flip.view(-1, 1, 1, 1), pairs[:, 1], pairs[:, 0])
+        return super().mirrored(images, flip), z0.float()
+
+    @torch.no_grad()
+    def _encode(self, x: Tensor) -> Tensor:
+        device = next(self.autoencoder.parameters()).device
+        return self.autoencoder.encode(x.to(device)).float()
+
+    def forward(self, phase: str, x: Tensor | tuple[Tensor, Tensor], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss of images, or of images and their latents."""
+        x, z0 = (x, self._encode(x)) if isinstance(x, Tensor) else x
         with torch.no_grad():
-            z0 = self.autoencoder.encode(x).float()
             y, known = told(self.degrade.seen(x, draws), draws)
         severity = self.encoder(y, known)
         z_hat, var = severity.z_hat.float(), severity.var.float()

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ class Examples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def rows(self, indices: Sequence[int]) -> Tensor:
+    def rows(self, indices: Sequence[int]) -> Tensor | tuple[Tensor, ...]:
         """Give a row for each index, on the CPU; index i is of example i % n, of n, the i // n-th time."""
         ...
 
@@ -49,13 +49,13 @@ class Stage(nn.Module, ABC):
         """
         return data
 
-    def mirrored(self, batch: Tensor, flip: Tensor) -> Tensor:
-        """Give the inputs of `forward` for a batch of examples, mirrored where `flip` (B,) says so."""
-        x = batch.float() / 255
+    def mirrored(self, batch: Any, flip: Tensor) -> Any:
+        """Give the inputs of `forward` for rows of its examples, mirrored where `flip` (B,) says so."""
+        x: Tensor = batch.float() / 255
         return torch.where(flip.view(-1, 1, 1, 1), x.flip(-1), x)
 
     @abstractmethod
-    def forward(self, phase: str, x: Tensor, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, phase: str, x: Any, draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss of what `mirrored` gives, and parts of it for the log (detached scalars).
 
         x: images (B, 3, H, W) in [0, 1], or what the stage's own `mirrored` makes of its examples.
