@@ -16,10 +16,11 @@ import torch
 from common import measuring_parser
 from flashdiffusion.app.damages import DAMAGES
 from flashdiffusion.data import ImageDataset, in_chunks, write_json
-from flashdiffusion.jobs.records import made_by, plain
+from flashdiffusion.jobs.records import made_by
 from flashdiffusion.physics import get_task
 from flashdiffusion.physics.tasks import measure
 from flashdiffusion.pipeline import Batch, FlashPipeline
+from flashdiffusion.record import plain
 
 CROP = 192  # divisible by 4, as the largest factor of super-resolution
 RANKS = np.linspace(0, 100, 21)

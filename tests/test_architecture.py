@@ -11,6 +11,7 @@ ROOT = Path(flashdiffusion.__file__).parent
 # Each room may import the rooms before it (and itself); docs/architecture.md draws the same order.
 ORDER = [
     "errors",
+    "record",
     "progress",
     "plugins",
     "types",

@@ -26,16 +26,18 @@ def page():
 
 
 def test_nothing_is_fetched_and_few_wait(page, tmp_path):
-    blocks = page.build(Clicks(lambda: None, Limits(waiting=3), tmp_path))
+    blocks = page.build(Clicks(lambda click, tell: None, Limits(waiting=3), tmp_path))
     assert not blocks.analytics_enabled
     assert blocks._queue.max_size == 4  # and three of them get a ticket
+    restore = next(one for one in blocks.fns.values() if one.api_name == "restore")
+    assert restore.trigger_mode == "multiple"  # a click may follow while one that was stopped ends
     theme = page.theme()
     assert theme._stylesheets == []
     assert "http" not in page.style() + "".join(theme._font_css)
 
 
 def test_another_model_brings_its_own_damages_and_methods(page, tmp_path):
-    blocks = page.build(Clicks(lambda: None, Limits(), tmp_path))
+    blocks = page.build(Clicks(lambda click, tell: None, Limits(), tmp_path))
     changed = next(one.fn for one in blocks.fns.values() if getattr(one.fn, "__name__", "") == "changed")
     updates = [*changed(PHOTOGRAPHS, "damaged", "lost").values()]
     choices = [[name for _, name in one["choices"]] for one in updates if "choices" in one]
@@ -51,6 +53,13 @@ def test_without_gradio_one_line_says_what_to_install(flash, monkeypatch):
     ended = flash("app", "--port", "0")
     assert ended.code == 2
     assert 'the page needs Gradio: pip install "flashdiffusion[app]"' in ended.err
+
+
+def test_weights_that_are_none_are_refused_before_the_page_is_served(page, flash):
+    ended = flash("app", "--port", "0", "--lpips", "absent.safetensors")
+    assert ended.code == 2
+    assert "no LPIPS weights at absent.safetensors; give a file of them" in ended.err
+    assert ended.out == ""
 
 
 def test_a_place_that_is_taken_is_refused(flash):

@@ -6,7 +6,7 @@ import zlib
 import pytest
 from PIL import Image
 
-from flashdiffusion.app.clicks import write_mask
+from flashdiffusion.app.drawing import write_mask
 from flashdiffusion.app.limits import Limits
 from flashdiffusion.errors import InputError
 

@@ -3,10 +3,9 @@
 import io
 import shlex
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from time import sleep
 
 import numpy as np
 import pytest
@@ -14,12 +13,13 @@ from PIL import Image
 
 from flashdiffusion import FlashPipeline
 from flashdiffusion.app.choice import Choice, folder_of
-from flashdiffusion.app.clicks import Clicks, words
+from flashdiffusion.app.clicks import EXAMPLES, PREVIEW, Clicks, example, words
 from flashdiffusion.app.cost import cost_from_noise
-from flashdiffusion.app.damages import FACES, MASK, PHOTOGRAPHS
+from flashdiffusion.app.damages import FACES, PHOTOGRAPHS
 from flashdiffusion.app.limits import Limits
-from flashdiffusion.app.restoring import Begun, Done, Models, Step, restore, write_upload
-from flashdiffusion.app.run import FAULT, Failure, Run, Stopped
+from flashdiffusion.app.restoring import Models, restore
+from flashdiffusion.app.run import FAULT, Failure, Run, Runs, Stopped
+from flashdiffusion.app.told import Begun, Click, Done, Step
 from flashdiffusion.data import load_image
 from flashdiffusion.errors import InputError
 from flashdiffusion.methods import Settings
@@ -50,12 +50,12 @@ def _begin(clicks: Clicks, visitor: str, picture: Path, choice: Choice) -> Run:
 
 def _run(models: Models, choice: Choice, folder: Path, picture: Path) -> list:
     told: list = []
-    if choice.kind.masked:
-        with Image.open(picture) as image:
-            mask = np.full(image.size[::-1], 255, np.uint8)
-        mask[20:34, 30:44] = 0
-        Image.fromarray(mask).save(folder / MASK)
-    restore(models, choice, folder, write_upload(picture, folder), Limits(), told.append)
+    stream = io.BytesIO()
+    with Image.open(picture) as image:
+        layer = Image.new("RGBA", image.size)
+    layer.paste((225, 29, 72, 255), (30, 20, 44, 34))
+    layer.save(stream, "PNG")
+    restore(models, Click(choice, folder, picture, Limits(), (stream.getvalue(),)), told.append)
     return told
 
 
@@ -122,7 +122,7 @@ def test_a_run_that_is_stopped_makes_no_more_steps(models, tmp_path, monkeypatch
     made = []
     denoise = type(models(FACES).prior).denoise
     monkeypatch.setattr(type(models(FACES).prior), "denoise", lambda *a: (made.append(1), denoise(*a))[1])
-    clicks = Clicks(lambda: models, Limits(), tmp_path)
+    clicks = Clicks(partial(restore, models), Limits(), tmp_path)
     run = _begin(clicks, "somebody", PORTRAIT, Choice(methods=("proximal",)))
     for word in run.events():
         if isinstance(word, Step):
@@ -135,7 +135,7 @@ def test_a_run_that_is_stopped_makes_no_more_steps(models, tmp_path, monkeypatch
 
 
 def test_a_visitor_has_one_run_and_may_leave_the_line(models, tmp_path):
-    clicks = Clicks(lambda: models, Limits(), tmp_path)
+    clicks = Clicks(partial(restore, models), Limits(), tmp_path)
     first = clicks.runs.ask("somebody")
     with pytest.raises(InputError, match="in line, or being restored"):
         clicks.runs.ask("somebody")
@@ -146,8 +146,8 @@ def test_a_visitor_has_one_run_and_may_leave_the_line(models, tmp_path):
     clicks.begin("somebody", second, str(PORTRAIT), None, Choice())
 
 
-def test_a_full_line_turns_away_and_moves_on(models, tmp_path, monkeypatch):
-    runs = Clicks(lambda: models, Limits(waiting=2), tmp_path).runs
+def test_a_full_line_turns_away_and_moves_on(monkeypatch):
+    runs = Runs(2)
     first, _ = runs.ask("a"), runs.ask("b")
     runs.stop("a")  # which the page's queue still has
     with pytest.raises(InputError, match="2 pictures in line"):
@@ -158,23 +158,37 @@ def test_a_full_line_turns_away_and_moves_on(models, tmp_path, monkeypatch):
     assert runs.ask("d")  # all others never came for their turn
 
 
-def test_models_are_made_once(tmp_path):
-    made = []
-    clicks = Clicks(lambda: (made.append(1), sleep(0.05), object())[2], Limits(), tmp_path)
-    with ThreadPoolExecutor(4) as pool:
-        assert len({*pool.map(lambda _: clicks.models, range(4))}) == len(made) == 1
+@pytest.mark.parametrize("ticket", [None, "", "unknown"])
+def test_a_click_without_a_place_in_line_is_stopped(ticket):
+    runs, done = Runs(2), []
+    own = runs.ask("somebody")
+    for visitor in ("somebody", "another"):
+        with pytest.raises(Stopped):
+            runs.begin(visitor, ticket, Run(done.append))
+    with pytest.raises(Stopped):
+        runs.begin("another", own, Run(done.append))  # which was not theirs
+    assert done == []
+    assert not runs.stop("another")
 
 
 def test_previews_are_deleted(models, tmp_path):
-    clicks = Clicks(lambda: models, Limits(), tmp_path)
+    clicks = Clicks(partial(restore, models), Limits(), tmp_path)
     first, second = (Path(clicks.preview(PORTRAIT, "somebody")) for _ in range(2))
     assert second.is_file() and not first.exists()
     clicks.left("somebody")
     assert [*tmp_path.iterdir()] == []
 
 
+@pytest.mark.parametrize("model", EXAMPLES)
+def test_an_example_is_shown_as_it_is(model, tmp_path):
+    with Image.open(example(model)) as image:
+        assert image.mode == "RGB" and max(image.size) <= PREVIEW and not image.getexif()
+    shown = Clicks(lambda click, tell: None, Limits(), tmp_path).preview(example(model), "somebody")
+    assert Path(shown).read_bytes() == example(model).read_bytes()
+
+
 def test_one_that_leaves_off_listening_stops_the_run(models, tmp_path):
-    clicks = Clicks(lambda: models, Limits(), tmp_path)
+    clicks = Clicks(partial(restore, models), Limits(), tmp_path)
     run = _begin(clicks, "somebody", PORTRAIT, Choice(methods=("proximal",)))
     events = run.events()
     next(events)
@@ -183,7 +197,7 @@ def test_one_that_leaves_off_listening_stops_the_run(models, tmp_path):
 
 
 def test_the_failure_of_one_leaves_the_others_alone(models, tmp_path, capsys):
-    clicks = Clicks(lambda: models, Limits(), tmp_path)
+    clicks = Clicks(partial(restore, models), Limits(), tmp_path)
     wrong = tmp_path / "wrong.png"
     wrong.write_bytes(b"no picture")
     bad = _begin(clicks, "bad", wrong, Choice())
@@ -203,7 +217,7 @@ def test_the_failure_of_one_leaves_the_others_alone(models, tmp_path, capsys):
 
 
 def test_what_is_told_becomes_parts_of_the_page(models, tmp_path):
-    clicks = Clicks(lambda: models, Limits(), tmp_path)
+    clicks = Clicks(partial(restore, models), Limits(), tmp_path)
     run = _begin(clicks, "somebody", PORTRAIT, Choice(methods=("swinir", "ae")))
     files_kept: dict[str, bytes] = {}
     found: dict = {}

@@ -2,22 +2,31 @@
 
 import io
 import re
+import time
 import zipfile
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from seen import serious, sideways
 
 ASSETS = Path(str(files("flashdiffusion") / "assets"))
+PATIENCE = 120.0  # seconds, of a busy machine
 
 
 def _restore(page: Page, ends: str = "Done in") -> None:
     page.locator("#restore").click()
     expect(page.locator("#status")).to_contain_text(re.compile(ends))
+
+
+def _until_shown(canvas: Locator) -> None:
+    """Wait for a picture in a canvas, which is empty before: it has more colours than a frame."""
+    end = time.monotonic() + PATIENCE
+    while Image.open(io.BytesIO(canvas.screenshot())).convert("RGB").getcolors(1000) is not None:
+        assert time.monotonic() < end, "no picture is shown"
 
 
 def _take(page: Page, button: str) -> bytes:
@@ -74,14 +83,13 @@ def test_missing_parts_are_drawn(page):
     _restore(page, "nothing is drawn")
     canvas = page.locator("#drawing canvas").first
     canvas.scroll_into_view_if_needed()
-    page.wait_for_timeout(1000)  # until the picture lies in it
+    _until_shown(canvas)
     box = canvas.bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(x - 20, y)
     page.mouse.down()
     page.mouse.move(x + 20, y + 10, steps=5)
     page.mouse.up()
-    page.wait_for_timeout(1000)  # until the drawing is sent
     page.locator("#more button").first.click()
     page.get_by_label("Method", exact=True).click()
     page.get_by_role("option", name="No steps").click()

@@ -6,7 +6,7 @@ import os
 from PIL import Image
 
 from flashdiffusion.cli.tables import print_records
-from flashdiffusion.jobs.records import Record
+from flashdiffusion.record import Record
 
 NAMES = [b"a.png", b"caf\xe9.png", b"n" * 251 + b".png", "\N{SNOWMAN}.png".encode(), b"line\nbreak.png"]
 

@@ -10,7 +10,7 @@ from flashdiffusion.errors import InputError
 from flashdiffusion.experiments.aim import Aim
 from flashdiffusion.experiments.tune import COMPLETE, FAILED, JUDGED, OVER, PRUNED, Search
 from flashdiffusion.jobs.measuring import Evaluated
-from flashdiffusion.jobs.records import Record
+from flashdiffusion.record import Record
 
 IMAGE = torch.zeros(3, 8, 8)
 

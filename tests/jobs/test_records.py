@@ -3,7 +3,8 @@ import json
 import pytest
 import torch
 
-from flashdiffusion.jobs.records import Record, report, summarise
+from flashdiffusion.jobs.records import report, summarise
+from flashdiffusion.record import Record
 
 
 def test_means_over_what_all_images_have():

@@ -1,7 +1,6 @@
 """What a click does: the page's fields turned into a run, and what the run tells into parts of the page."""
 
 import base64
-import io
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,27 +8,21 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from tempfile import mkdtemp
-from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from PIL import Image
 
 from flashdiffusion.app import figures
 from flashdiffusion.app.choice import METHODS, PICTURE, Choice
-from flashdiffusion.app.damages import DAMAGES, FACES, MASK, PHOTOGRAPHS
+from flashdiffusion.app.damages import DAMAGES, FACES, PHOTOGRAPHS
 from flashdiffusion.app.limits import Limits
-from flashdiffusion.app.run import Failure, Run, Runs
-from flashdiffusion.errors import FlashDiffusionError, InputError, sized
-
-if TYPE_CHECKING:  # torch takes seconds, and the page is to be there first
-    from PIL.Image import Image
-
-    from flashdiffusion.app.restoring import Begun, Done, Models, Outcome
+from flashdiffusion.app.run import Failure, Run, Runs, Tell
+from flashdiffusion.app.told import Begun, Click, Counting, Done, Outcome, Restore, Step
+from flashdiffusion.errors import FlashDiffusionError, InputError
 
 EXAMPLES = {FACES: "portrait.png", PHOTOGRAPHS: "photograph.jpg"}
 PREVIEW = 1024  # pixels of the longer side of what is shown of a picture
 EVERY = 0.1  # seconds from one live view to the next, at least
-DRAWN = 4 * PREVIEW**2  # pixels of a drawing, on a screen of fine ones
-DRAWINGS = ("PNG", "WEBP")  # how it is sent
-LAYERS = 16  # as which it is sent at most: the editor sends one anew as it is drawn
 NONE = "none"  # in place of a second method
 
 
@@ -40,63 +33,60 @@ def example(model: str) -> Path:
 
 @dataclass
 class Clicks:
-    """What the page does for its visitors, with one set of models for all.
+    """What the page does for its visitors.
 
-    models: makes them, once they are needed. folder: where files of runs lie while they are made.
+    restore: does a click. folder: where files of runs lie while they are made.
     """
 
-    make_models: "Callable[[], Models]"
+    restore: Restore
     limits: Limits
     folder: Path
     runs: Runs = field(init=False)
-    _models: "Models | None" = None
     _seen: dict[str, Path] = field(default_factory=dict)  # folders of what is shown of pictures, by visitor
-    _lock: Lock = field(default_factory=Lock)
 
     def __post_init__(self) -> None:
         self.runs = Runs(self.limits.waiting)
 
-    @property
-    def models(self) -> "Models":
-        """The models; made when they are first asked for."""
-        with self._lock:
-            if self._models is None:
-                self._models = self.make_models()
-            return self._models
-
     def preview(self, path: str | Path, visitor: str) -> str:
-        """Check a picture, and make what is shown of it: upright, of a size that a page can take, as a PNG file.
+        """Check a picture, and make what is shown of it: upright, of a size that a page can take, as a file.
 
-        The file is there until the next of this visitor, or until they leave.
+        An example is shown as it is. The file is there until the next of this visitor, or until they leave.
 
         Raises:
             InputError: it cannot be taken, and why.
         """
-        from PIL import Image
+        path = Path(path)
+        image = None if path in map(example, EXAMPLES) else self._checked(path)
+        folder = Path(mkdtemp(dir=self.folder))
+        before, self._seen[visitor] = self._seen.get(visitor), folder
+        _delete(before)
+        if image is None:
+            return str(shutil.copy(path, folder))
+        target = folder / f"{path.stem}.png"
+        image.save(target)
+        return str(target)
 
-        from flashdiffusion.data import read_picture
+    def _checked(self, path: Path) -> Image.Image:
+        """A picture, as it is shown."""
+        from flashdiffusion.data import read_picture  # torch: seconds, which the examples need not wait
         from flashdiffusion.data.images import to_pil
 
-        path = Path(path)
         self.limits.check_file(path, path.name)
         try:
             image = to_pil(read_picture(path).values)
         except InputError as error:
             raise InputError(str(error).replace(f"{path}:", f"{path.name}:")) from error
         image.thumbnail((PREVIEW, PREVIEW), Image.Resampling.LANCZOS)
-        folder = Path(mkdtemp(dir=self.folder))
-        before, self._seen[visitor] = self._seen.get(visitor), folder
-        _delete(before)
-        target = folder / f"{path.stem}.png"
-        image.save(target)
-        return str(target)
+        return image
 
     def left(self, visitor: str) -> None:
         """Stop what a visitor has under way, and delete what was made for them."""
         self.runs.stop(visitor)
         _delete(self._seen.pop(visitor, None))
 
-    def begin(self, visitor: str, ticket: str, picture: str | None, drawn: Any, choice: Choice) -> Run:
+    def begin(
+        self, visitor: str, ticket: str, picture: str | None, drawn: Sequence[str | bytes] | None, choice: Choice
+    ) -> Run:
         """Begin the run that a visitor asked for (`Runs.ask`).
 
         Args:
@@ -109,17 +99,13 @@ class Clicks:
         """
         source = Path(picture or "")
 
-        def work(tell: Callable[[Any], None]) -> None:
-            from flashdiffusion.app.restoring import restore, write_upload
-
+        def work(tell: Tell) -> None:
             if not source.is_file():
                 raise InputError("there is no picture yet; drop one on the page, or pick one of the examples")
             own = Path(mkdtemp(dir=self.folder))
+            layers = tuple(drawn or ()) if choice.kind.masked else ()
             try:
-                self.limits.check_file(source, source.name)
-                if choice.kind.masked:
-                    write_mask(drawn, source, own / MASK)
-                restore(self.models, choice, own, write_upload(source, own), self.limits, tell)
+                self.restore(Click(choice, own, source, self.limits, layers), tell)
             finally:
                 shutil.rmtree(own, ignore_errors=True)
 
@@ -129,47 +115,6 @@ class Clicks:
 def _delete(folder: Path | None) -> None:
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def write_mask(drawn: "Sequence[str | bytes] | None", picture: Path, target: Path) -> None:
-    """Write what was drawn over a picture as its mask, of its own size: white where nothing was.
-
-    Args:
-        drawn: layers as image files, or their content; the page sends some of one drawing.
-
-    Raises:
-        InputError: nothing was drawn, or what was sent is no such drawing.
-    """
-    import numpy as np
-    from PIL import Image
-
-    from flashdiffusion.data.decoding import size_of
-
-    height, width = size_of(picture)
-    lost = np.zeros((height, width), bool)
-    if len(drawn or ()) > LAYERS:
-        raise InputError(f"{len(drawn or ())} layers are drawn on the picture; expected at most {LAYERS}")
-    for layer in drawn or ():
-        alpha = _drawing(layer).getchannel("A")
-        lost |= np.asarray(alpha.resize((width, height), Image.Resampling.BILINEAR)) > 0
-    if not lost.any():
-        raise InputError("nothing is drawn on the picture; draw over the parts that are missing, then restore")
-    Image.fromarray(np.where(lost, 0, 255).astype(np.uint8)).save(target)
-
-
-def _drawing(layer: str | bytes) -> "Image":
-    """A layer's picture, of RGBA; its pixels are read if they are not too many."""
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(layer) if isinstance(layer, bytes) else layer, formats=DRAWINGS) as image:
-            if image.width * image.height > DRAWN:
-                raise InputError(f"the drawing has {sized(*image.size[::-1])}; expected at most {DRAWN} pixels")
-            return image.convert("RGBA")
-    except InputError:
-        raise
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"the drawing cannot be read; expected one of {', '.join(DRAWINGS)}") from error
 
 
 def choice_of(
@@ -206,24 +151,22 @@ def words(run: Run, keep: Callable[[str, bytes], str]) -> Iterator[dict[str, Any
         if isinstance(word, Failure):
             yield {"status": figures.status(str(word), "error")}
             continue
-        from flashdiffusion.app import restoring
-
         match word:
-            case restoring.Begun():
+            case Begun():
                 yield _begun(word, keep)
-            case restoring.Step():
+            case Step():
                 if (now := time.monotonic()) - shown_at >= EVERY:
                     shown_at = now
                     yield _step(word)
-            case restoring.Counting():
+            case Counting():
                 yield {"status": figures.status("Counting what it would cost from noise", "busy", share=1)}
-            case restoring.Done():
+            case Done():
                 yield _done(word, keep)
     if run.stopped:  # Gradio gives the last word once more when the run has ended
         yield {"status": figures.status("Stopped")}
 
 
-def _begun(begun: "Begun", keep: Callable[[str, bytes], str]) -> dict[str, Any]:
+def _begun(begun: Begun, keep: Callable[[str, bytes], str]) -> dict[str, Any]:
     found = {
         "status": figures.status("Looked at; the first step is on its way", "busy", share=0),
         "measured": keep("measurement.png", begun.measured),
@@ -233,9 +176,10 @@ def _begun(begun: "Begun", keep: Callable[[str, bytes], str]) -> dict[str, Any]:
     return found | {"map": None if begun.map is None else keep("severity.png", begun.map)}
 
 
-def _step(step: Any) -> dict[str, Any]:
-    of = "" if step.total is None or step.number > step.total else f" of {step.total}"
-    share = None if not of else step.number / step.total
+def _step(step: Step) -> dict[str, Any]:
+    of, share = "", None
+    if step.total is not None and step.number <= step.total:
+        of, share = f" of {step.total}", step.number / step.total
     return {
         "status": figures.status(f"{step.method}: step {step.number}{of}", "busy", share=share),
         "live": _live(step.image, f"Step {step.number}: what it would be if it ended now"),
@@ -248,7 +192,7 @@ def _live(png: bytes, text: str) -> str:
     return f'<figure class="live">{image}<figcaption>{text}</figcaption></figure>'
 
 
-def _done(done: "Done", keep: Callable[[str, bytes], str]) -> dict[str, Any]:
+def _done(done: Done, keep: Callable[[str, bytes], str]) -> dict[str, Any]:
     begun, outcomes = done.begun, done.outcomes
     first = outcomes[0]
     measured = keep("measurement.png", begun.measured)
@@ -258,7 +202,7 @@ def _done(done: "Done", keep: Callable[[str, bytes], str]) -> dict[str, Any]:
     found = {
         "status": figures.status(f"Done in {seconds:.1f} seconds"),
         "slider": (measured, restored[0]),
-        "results": figures.results(begun, outcomes, "lpips" in first.record.metrics),
+        "results": figures.results(done),
         "tiles": None if first.steps is None else keep("steps.png", first.steps),
         "compare": (restored[0], restored[1]) if len(restored) > 1 else None,
         "compared": " | ".join(names) if len(names) > 1 else "",
@@ -269,7 +213,7 @@ def _done(done: "Done", keep: Callable[[str, bytes], str]) -> dict[str, Any]:
     return found | _samples(first, restored[0], keep)
 
 
-def _samples(outcome: "Outcome", first: str, keep: Callable[[str, bytes], str]) -> dict[str, Any]:
+def _samples(outcome: Outcome, first: str, keep: Callable[[str, bytes], str]) -> dict[str, Any]:
     if outcome.spread is None:
         return {"samples": None, "spread": None, "deviation": ""}
     others = [keep(f"{PICTURE}-sample-{n}.png", image) for n, image in enumerate(outcome.others, 2)]

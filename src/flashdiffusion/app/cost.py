@@ -1,23 +1,14 @@
 """What the same solver would cost from pure noise."""
 
-from dataclasses import dataclass
-
 import torch
 
+from flashdiffusion.app.told import Cost
 from flashdiffusion.engine.tiling import Tiling, tiling_of
 from flashdiffusion.jobs.tiles import InTiles
 from flashdiffusion.methods import Settings, parse_method
 from flashdiffusion.metrics import count_gflop
 from flashdiffusion.model import Model
 from flashdiffusion.solvers import Problem
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Denoiser evaluations, and arithmetic in GFLOP."""
-
-    nfe: int
-    gflop: float
 
 
 def solver_from_noise(method: str) -> str:

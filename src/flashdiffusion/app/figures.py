@@ -1,19 +1,16 @@
 """What is known of a run, as parts of the page."""
 
 import math
-from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import Environment
 
 from flashdiffusion.app.choice import METHODS
 from flashdiffusion.app.damages import FACES
 from flashdiffusion.app.severities import scales
-
-if TYPE_CHECKING:  # torch takes seconds, and the page is to be there first
-    from flashdiffusion.app.restoring import Begun, Outcome
+from flashdiffusion.app.told import Begun, Done
 
 BANDS = ((0, 100), (10, 90), (25, 75))  # ranks that a band of the scale spans, from the palest to the darkest
 TICKS = (10, 50, 90)
@@ -35,7 +32,7 @@ def status(text: str, kind: str = "", *, share: float | None = None) -> str:
     return _render("status", text=text, kind=kind, share=share)
 
 
-def severity(begun: "Begun") -> str:
+def severity(begun: Begun) -> str:
     """The severity on the scale of its task, and the start that was chosen."""
     value, start, steps = begun.record.severity, begun.record.start_step, begun.full
     if value is None or start is None:
@@ -58,12 +55,9 @@ def severity(begun: "Begun") -> str:
     )
 
 
-def results(begun: "Begun", outcomes: "Sequence[Outcome]", lpips: bool) -> str:
+def results(done: Done) -> str:
     """Quality and cost of each method, beside the measurement's and that of a run from noise."""
-    from flashdiffusion.metrics import ranked_metrics
-
-    known = begun.quality.keys() | {name for one in outcomes for name in one.record.metrics}
-    metrics = [one for one in ranked_metrics().values() if one.name in known]
+    begun, outcomes = done.begun, done.outcomes
     rows: list[dict[str, Any]] = []
     if begun.quality:
         rows.append({"name": "Before: the measurement", "quality": begun.quality})
@@ -85,11 +79,11 @@ def results(begun: "Begun", outcomes: "Sequence[Outcome]", lpips: bool) -> str:
     return _render(
         "results",
         rows=rows,
-        metrics=metrics,
+        metrics=done.columns,
         first=first,
         saving=saving,
         known=bool(begun.quality),
-        lpips=lpips or not begun.quality,
+        lpips="lpips" in first.record.metrics or not begun.quality,
         corrected=[one for one in outcomes if one.record.physics_corrected],
         notes=begun.notes,
         noise_std=begun.record.noise_std,

@@ -299,6 +299,7 @@ def _wire(page: gr.Blocks, clicks: Clicks, fields: dict[str, Any], parts: dict[s
         [fields[name] for name in _ORDER],
         [*parts.values()],
         concurrency_limit=1,
+        trigger_mode="multiple",  # else one that follows a stop would be dropped where that is not heard yet
         show_progress="minimal",
         show_progress_on=parts["status"],
         api_name="restore",

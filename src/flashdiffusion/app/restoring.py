@@ -3,21 +3,22 @@
 import io
 import json
 import zipfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from flashdiffusion.app.choice import MEASURED, PICTURE, Choice, folder_of, script
-from flashdiffusion.app.cost import Cost, cost_from_noise, solver_from_noise
+from flashdiffusion.app.cost import cost_from_noise, solver_from_noise
 from flashdiffusion.app.damages import MASK
+from flashdiffusion.app.drawing import write_mask
 from flashdiffusion.app.limits import Limits
 from flashdiffusion.app.run import Tell
+from flashdiffusion.app.told import Begun, Click, Column, Counting, Done, Outcome, Step
 from flashdiffusion.data import Kind, encode_image, encode_picture, ensure_directory, read_picture, write_bytes
 from flashdiffusion.data.decoding import SUFFIXES
 from flashdiffusion.data.measurements import SUFFIX
@@ -26,14 +27,13 @@ from flashdiffusion.errors import InputError
 from flashdiffusion.jobs.degrading import degraded, physics_maker
 from flashdiffusion.jobs.job import Item, ModelChoice
 from flashdiffusion.jobs.reading import Reader
-from flashdiffusion.jobs.records import Record, compare, report
+from flashdiffusion.jobs.records import compare, report
 from flashdiffusion.jobs.tiles import InTiles
 from flashdiffusion.methods import Settings, default_solver, parse_method
-from flashdiffusion.metrics import Metrics
-from flashdiffusion.metrics.backbones import BACKBONES
+from flashdiffusion.metrics import Metrics, ranked_metrics
 from flashdiffusion.model import EMBEDDED_PREFIX
-from flashdiffusion.physics.masks import read_mask
 from flashdiffusion.pipeline import Batch, FlashPipeline, Restored
+from flashdiffusion.record import Record
 from flashdiffusion.seeds import image_generator
 from flashdiffusion.severity import coloured, map_picture
 from flashdiffusion.solvers import Problem
@@ -41,82 +41,18 @@ from flashdiffusion.solvers import Problem
 SPREAD = 0.1  # standard deviation of samples that is shown as the most, on the [0, 1] scale
 
 
-@dataclass(frozen=True)
-class Begun:
-    """What is known before the first step.
-
-    measured, map: PNG files. record: severity and start. quality: of the measurement, by metric. tiles: rows and
-    columns of them, None where there are none. full: times of the full schedule, N. notes: for the user.
-    """
-
-    choice: Choice
-    measured: bytes
-    map: bytes | None
-    record: Record
-    quality: Mapping[str, float]
-    tiles: tuple[int, int] | None
-    full: int
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Step:
-    """What the first sample would be if it ended now, as a PNG file. total: steps that it makes, if they are known."""
-
-    method: str
-    number: int
-    total: int | None
-    image: bytes
-
-
-@dataclass(frozen=True)
-class Counting:
-    """The steps of a method are done."""
-
-    method: str
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A method's result; images are PNG files.
-
-    others: further samples. spread: their standard deviation at each place. steps: of tiles, as a picture. noise:
-    what the same solver costs from noise, and its name.
-    """
-
-    method: str
-    image: bytes
-    record: Record
-    others: list[bytes] = field(default_factory=list)
-    spread: bytes | None = None
-    deviation: float | None = None
-    steps: bytes | None = None
-    noise: tuple[str, Cost] | None = None
-
-
-@dataclass(frozen=True)
-class Done:
-    """All of it. commands: as a script. bundle: a ZIP file of inputs, results and commands."""
-
-    begun: Begun
-    outcomes: list[Outcome]
-    commands: str
-    bundle: bytes
-
-
 class Models:
     """The models that the page uses, each loaded when it is first asked for."""
 
-    def __init__(self, device: str | None = None, weights: dict[str, str] | None = None) -> None:
-        self.device, self._loaded, self._lock = device, dict[str, FlashPipeline](), Lock()
-        self.metrics = Metrics(weights or {})
+    def __init__(self, device: str | None = None, metrics: Metrics | None = None) -> None:
+        self.device, self._loaded = device, dict[str, FlashPipeline]()
+        self.metrics = Metrics() if metrics is None else metrics
 
     def __call__(self, name: str) -> FlashPipeline:
-        """Give a model; those who ask at a time wait for one load."""
-        with self._lock:
-            if name not in self._loaded:
-                self._loaded[name] = ModelChoice(EMBEDDED_PREFIX + name, self.device).open()
-            return self._loaded[name]
+        """Give a model."""
+        if name not in self._loaded:
+            self._loaded[name] = ModelChoice(EMBEDDED_PREFIX + name, self.device).open()
+        return self._loaded[name]
 
 
 @dataclass(frozen=True)
@@ -132,31 +68,38 @@ class _Prepared:
     notes: tuple[str, ...]
 
 
-def restore(models: Models, choice: Choice, folder: Path, picture: Path, limits: Limits, tell: Tell) -> None:
-    """Do what a click asks for, and tell of it: `Begun`, a `Step` after each, `Done`.
-
-    Args:
-        folder: of this click alone; holds the picture, and a mask if one was drawn.
-        picture: the file in it, by the name `PICTURE`.
+def restore(models: Models, click: Click, tell: Tell) -> None:
+    """Do what a click asks for, and tell of it.
 
     Raises:
         FlashDiffusionError: it cannot be done, and why.
     """
+    choice, limits = click.choice, click.limits
     if choice.samples > limits.samples:
         raise InputError(f"{choice.samples} samples; expected at most {limits.samples} here")
+    limits.check_file(click.picture, click.picture.name)
+    if choice.kind.masked:
+        write_mask(click.drawn, click.picture, click.folder / MASK)
+    picture = _copied(click.picture, click.folder)
     pipeline = models(choice.model)
-    prepared = _prepared(pipeline, choice, folder, picture, limits)
+    prepared = _prepared(pipeline, choice, click.folder, picture, limits)
     begun = _begun(models, pipeline, choice, prepared)
     tell(begun)
     outcomes = [_outcome(models, choice, method, prepared, begun.record.start_step, tell) for method in choice.methods]
     commands = script(choice.commands(picture.name))
-    tell(Done(begun, outcomes, commands, _bundle(pipeline, choice, folder, picture, begun, outcomes, commands)))
+    bundle = _bundle(pipeline, choice, click.folder, picture, begun, outcomes, commands)
+    tell(Done(begun, outcomes, _columns(begun, outcomes), commands, bundle))
+
+
+def _columns(begun: Begun, outcomes: list[Outcome]) -> tuple[Column, ...]:
+    """Metrics that have a figure, of those by which one image is better than another."""
+    known = begun.quality.keys() | {name for one in outcomes for name in one.record.metrics}
+    ranked = [one for one in ranked_metrics().values() if one.name in known]
+    return tuple(Column(one.name, one.heading, bool(one.higher), one.digits) for one in ranked)
 
 
 def _prepared(pipeline: FlashPipeline, choice: Choice, folder: Path, picture: Path, limits: Limits) -> _Prepared:
     physics, truth, source, notes = choice.physics(folder), None, picture, tuple[str, ...]()
-    if choice.kind.masked and not bool((read_mask(folder / MASK) == 0).any()):
-        raise InputError("nothing is drawn on the picture; draw over the parts that are missing")
     if choice.damaged:
         reader = Reader(pipeline, physics, choice.noise_std, choice.seed, choice.fit, True, None, limits.pixels)
     else:
@@ -296,16 +239,9 @@ def _bundle(
     return stream.getvalue()
 
 
-def write_upload(source: Path, folder: Path) -> Path:
-    """Copy a picture into a click's folder by the name that commands know it by; its own suffix is kept."""
+def _copied(source: Path, folder: Path) -> Path:
+    """The picture in the click's folder, by the name that commands know it by; its own suffix is kept."""
     suffix = source.suffix.lower()
     target = folder / f"{PICTURE}{suffix if suffix in SUFFIXES else '.png'}"  # how it is read, its content says
     write_bytes(target, source.read_bytes())
     return target
-
-
-def lpips_weights(given: str | None) -> dict[str, str]:
-    """Weights of LPIPS by metric: those that are given, else AlexNet's if torch has them already; none are fetched."""
-    if given is None and (Path(torch.hub.get_dir()) / "checkpoints" / BACKBONES["alex"].file).is_file():
-        given = "alex"
-    return {} if given is None else {"lpips": given}

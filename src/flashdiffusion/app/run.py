@@ -11,7 +11,7 @@ from typing import Any
 
 from flashdiffusion.errors import FlashDiffusionError, InputError, counted
 
-Tell = Callable[[Any], None]
+Tell = Callable[[Any], None]  # with a word, or None where there is none and one asks whether to go on
 LOST = 3600.0  # seconds after which a click in line, whose page is gone, is nobody's
 FAULT = "This went wrong inside the program, not by your picture; its log says more. Other settings may work."
 
@@ -71,7 +71,8 @@ class Run:
     def _tell(self, word: Any) -> None:
         if self._stop.is_set():
             raise Stopped
-        self._told.put(word)
+        if word is not None:
+            self._told.put(word)
 
     def _do(self) -> None:
         try:

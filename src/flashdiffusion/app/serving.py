@@ -4,20 +4,18 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Thread
 from time import sleep
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from flashdiffusion.app.damages import FACES
 from flashdiffusion.app.limits import MEGA, Limits
+from flashdiffusion.app.told import Restore
+from flashdiffusion.app.worker import Worker
 from flashdiffusion.errors import InputError, note
-
-if TYPE_CHECKING:
-    from flashdiffusion.app.restoring import Models
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -51,21 +49,31 @@ class Place:
 
 
 def serve(
-    place: Place, limits: Limits, make_models: "Callable[[], Models]", ready: Callable[[str], None] = print
+    place: Place,
+    limits: Limits,
+    make: Callable[[], Restore],
+    ready: Callable[[str], None] = print,
+    check: bool = False,
 ) -> None:
     """Serve the page until it is interrupted.
 
     Args:
-        make_models: called when models are first needed, so that the page is there before torch is.
+        make: gives what restores; called in a process of its own, so that the page is there before torch is.
         ready: called with the page's address once it can be opened.
+        check: whether the page waits for `make`, so that what is wrong is said here and not to visitors.
 
     Raises:
-        InputError: Gradio is not installed, or the place is taken.
+        InputError: Gradio is not installed, the place is taken, or what `make` raises.
     """
     port = place.taken()
-    with TemporaryDirectory(prefix="flashdiffusion-app-") as folder, _terminated():
-        page, clicks = _built(Path(folder), limits, make_models)
-        Thread(target=_warm, args=(lambda: clicks.models,), daemon=True, name="models").start()
+    if find_spec("gradio") is None:
+        raise InputError('the page needs Gradio: pip install "flashdiffusion[app]"')
+    os.environ["HF_HUB_OFFLINE"] = "1"  # the models are embedded
+    temporary = TemporaryDirectory(prefix="flashdiffusion-app-")
+    with _terminated(), temporary as folder, closing(Worker(make)) as worker:  # which loads while Gradio does
+        page, clicks = _built(Path(folder), limits, worker)
+        if check:
+            worker.ready()
         from flashdiffusion.app.page import style, theme
 
         _, address, _ = page.launch(
@@ -98,28 +106,16 @@ def serve(
             page.close(verbose=False)
 
 
-def _built(folder: Path, limits: Limits, make_models: "Callable[[], Models]") -> tuple[Any, Any]:
+def _built(folder: Path, limits: Limits, restore: Restore) -> tuple[Any, Any]:
     """The page and its clicks. What Gradio reads from the environment is set before it is loaded."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_TEMP_DIR"] = str(folder / "gradio")
-    os.environ["HF_HUB_OFFLINE"] = "1"  # the models are embedded
-    try:
-        from flashdiffusion.app.page import build
-    except ImportError as error:
-        if (error.name or "").split(".")[0] != "gradio":
-            raise
-        raise InputError('the page needs Gradio: pip install "flashdiffusion[app]"') from error
     from flashdiffusion.app.clicks import Clicks
+    from flashdiffusion.app.page import build
 
     (folder / "runs").mkdir()
-    clicks = Clicks(make_models, limits, folder / "runs")
+    clicks = Clicks(restore, limits, folder / "runs")
     return build(clicks), clicks
-
-
-def _warm(models: "Callable[[], Models]") -> None:
-    """Load the model of the picture that is there, while the page is looked at."""
-    with suppress(Exception):  # the first click says what is wrong
-        models()(FACES)
 
 
 @contextmanager

@@ -14,9 +14,9 @@ from flashdiffusion.errors import InputError, UnsuitedError, note, unknown_name
 
 if TYPE_CHECKING:
     from flashdiffusion.jobs import EvaluateJob, Item
-    from flashdiffusion.jobs.records import Record
     from flashdiffusion.methods import Settings
     from flashdiffusion.metrics import Distributions
+    from flashdiffusion.record import Record
     from flashdiffusion.reports import Cell
 
 # What all cells of a folder have in common, so that they can be compared.

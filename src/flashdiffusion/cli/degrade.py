@@ -18,7 +18,7 @@ FITTED = 128  # pixels a side of the images of faces-128
 
 if TYPE_CHECKING:
     from flashdiffusion.jobs.degrading import Made
-    from flashdiffusion.jobs.records import Record
+    from flashdiffusion.record import Record
 
 
 def command(
@@ -112,7 +112,7 @@ def _degrade(path: Path, made: "Made", source: str, out: Path, fitted: bool) -> 
     """Write `out`.safetensors and `out`.png of one image."""
     from flashdiffusion.data import write_bytes
     from flashdiffusion.data.measurements import SUFFIX
-    from flashdiffusion.jobs.records import Record
+    from flashdiffusion.record import Record
 
     file, shown = made.measured(out.name, source, fitted)
     file.save(out.with_name(f"{out.name}{SUFFIX}"))

@@ -14,7 +14,7 @@ from flashdiffusion.errors import InputError, note
 if TYPE_CHECKING:
     from flashdiffusion.jobs import EvaluateJob, Item, RestoreJob
     from flashdiffusion.jobs.journal import Journal
-    from flashdiffusion.jobs.records import Record
+    from flashdiffusion.record import Record
 
     Job = RestoreJob | EvaluateJob
 
@@ -77,7 +77,8 @@ class Delivery:
         """
         from flashdiffusion.jobs.journal import Journal
         from flashdiffusion.jobs.lock import locked
-        from flashdiffusion.jobs.records import Record, report
+        from flashdiffusion.jobs.records import report
+        from flashdiffusion.record import Record
 
         with locked(self.results):
             journal = Journal(self.results, self.about, self.run.resume)

@@ -11,9 +11,9 @@ from flashdiffusion.cli.tables import print_records
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from flashdiffusion.jobs.records import Record
     from flashdiffusion.physics import BatchedPhysics
     from flashdiffusion.pipeline import FlashPipeline, Restoration
+    from flashdiffusion.record import Record
 
 STRENGTHS = (0.5, 1.5, 3.0)  # of the portrait's blur, std in pixels: mild, middling, heavy
 NOISE_STD = 0.05
@@ -93,8 +93,9 @@ def _photograph(pipeline: "FlashPipeline", folder: Path, seed: int) -> "list[Rec
 def _records(
     result: "Restoration", names: list[str], physics: "BatchedPhysics", clean: "Tensor", y: "Tensor"
 ) -> "list[Record]":
-    from flashdiffusion.jobs.records import Record, compare
+    from flashdiffusion.jobs.records import compare
     from flashdiffusion.metrics import Metrics
+    from flashdiffusion.record import Record
 
     metrics, described = Metrics(), physics.describe()
     tiles = [None if one is None else one.plain() for one in result.tiles or [None] * len(names)]

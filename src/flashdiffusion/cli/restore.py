@@ -17,7 +17,7 @@ from flashdiffusion.cli.tables import print_records
 from flashdiffusion.errors import InputError, counted, note
 
 if TYPE_CHECKING:
-    from flashdiffusion.jobs.records import Record
+    from flashdiffusion.record import Record
 
 
 INCONSISTENT = 1.5  # of a result's consistency, from where the user is told

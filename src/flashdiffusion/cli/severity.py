@@ -41,8 +41,8 @@ def command(
     from flashdiffusion.jobs import Item
     from flashdiffusion.jobs.parse import noise_level
     from flashdiffusion.jobs.reading import Reader
-    from flashdiffusion.jobs.records import Record
     from flashdiffusion.pipeline import Batch, Failed
+    from flashdiffusion.record import Record
     from flashdiffusion.severity import encoded_map
 
     files, std = named(inputs), noise_level(noise_std)

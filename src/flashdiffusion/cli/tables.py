@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from flashdiffusion.errors import note
 
 if TYPE_CHECKING:
-    from flashdiffusion.jobs.records import Record
+    from flashdiffusion.record import Record
     from flashdiffusion.reports.tables import Table
 
 SHORTEST, LONGEST = 8, 24  # characters of a name in one line of the table, so that figures have room
@@ -93,7 +93,7 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, A
 
 def _table(records: "Sequence[Record]") -> tuple[list[str], list[dict[str, Any]]]:
     """Columns with figures, and rows of records."""
-    from flashdiffusion.jobs.records import NO_FIGURES
+    from flashdiffusion.record import NO_FIGURES
 
     rows = [record.to_json() for record in records]
     return list({key: None for row in rows for key in row if key not in NO_FIGURES or key == "id"}), rows

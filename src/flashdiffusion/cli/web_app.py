@@ -1,12 +1,10 @@
 """`flashdiffusion app`."""
 
-from typing import TYPE_CHECKING, Annotated
+from functools import partial
+from typing import Annotated
 
 from flashdiffusion.cli.command import option
 from flashdiffusion.cli.options import Lpips
-
-if TYPE_CHECKING:
-    from flashdiffusion.app.restoring import Models
 
 NAME = "app"  # of the command; `cli/app.py` is the list of all
 
@@ -23,7 +21,9 @@ def command(
 ) -> None:
     """Try it on a page in the browser: damage a picture or bring a damaged one, and watch it restored."""
     from flashdiffusion.app.limits import Limits
+    from flashdiffusion.app.loading import load
     from flashdiffusion.app.serving import Place, serve
+    from flashdiffusion.plugins import LOADED
 
     limits = Limits(max_mb, max_megapixels, waiting=queue)
 
@@ -34,9 +34,5 @@ def command(
 
             webbrowser.open(address)
 
-    def make_models() -> "Models":
-        from flashdiffusion.app.restoring import Models, lpips_weights
-
-        return Models(device, lpips_weights(lpips))
-
-    serve(Place(host, port), limits, make_models, ready)
+    make = partial(load, device, lpips, tuple(LOADED.values()))
+    serve(Place(host, port), limits, make, ready, check=device is not None or lpips is not None)

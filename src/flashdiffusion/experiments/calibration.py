@@ -14,9 +14,10 @@ from torch import Tensor
 
 from flashdiffusion.data import ImageDataset, atomic_path
 from flashdiffusion.experiments.ordering import BATCH, severity_of
-from flashdiffusion.jobs.records import plain, severity_quality
+from flashdiffusion.jobs.records import severity_quality
 from flashdiffusion.physics.tasks import Mixture, Task, measure
 from flashdiffusion.pipeline import FlashPipeline
+from flashdiffusion.record import plain
 from flashdiffusion.severity import Severity, true_severity
 
 TARGET = 0.9  # the coverage that the factor is for

@@ -18,9 +18,9 @@ from torch import Tensor
 from flashdiffusion.data import ImageDataset
 from flashdiffusion.errors import InputError
 from flashdiffusion.experiments.ordering import BATCH, level_name, severity_of
-from flashdiffusion.jobs.records import plain
 from flashdiffusion.physics.tasks import Measurements, Mixture, Task, measure
 from flashdiffusion.pipeline import FlashPipeline
+from flashdiffusion.record import plain
 from flashdiffusion.severity import true_severity
 
 LEVELS = 5

@@ -17,9 +17,10 @@ from flashdiffusion.experiments.space import Plan
 from flashdiffusion.experiments.study import NAME, open_study
 from flashdiffusion.jobs.journal import differences
 from flashdiffusion.jobs.measuring import Evaluated
-from flashdiffusion.jobs.records import Record, plain, summarise
+from flashdiffusion.jobs.records import summarise
 from flashdiffusion.methods import Settings
 from flashdiffusion.metrics import all_metrics
+from flashdiffusion.record import Record, plain
 from flashdiffusion.seeds import image_generator
 
 JUDGED = 4  # images after which a trial is first judged, the fewest by which it can be; then after each doubling

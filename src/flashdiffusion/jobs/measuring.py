@@ -12,7 +12,7 @@ from torch import Tensor
 from flashdiffusion.data import ImageDataset, in_chunks, mapped
 from flashdiffusion.engine.capacity import Capacity, Failure, Limit, in_parts
 from flashdiffusion.errors import FlashDiffusionError, InputError, UnsuitedError
-from flashdiffusion.jobs.records import Record, compare
+from flashdiffusion.jobs.records import compare
 from flashdiffusion.methods import SOLVERS, STARTS, Settings, parse_method
 from flashdiffusion.metrics import Metrics
 from flashdiffusion.physics import Window, is_linear
@@ -20,6 +20,7 @@ from flashdiffusion.physics.mixed import concatenate
 from flashdiffusion.physics.tasks import Measurements, Mixture, Task, measure
 from flashdiffusion.pipeline import Batch, Failed, FlashPipeline, Restored
 from flashdiffusion.priors import LatentPrior
+from flashdiffusion.record import Record
 from flashdiffusion.schedule import Grid
 from flashdiffusion.seeds import image_generator
 from flashdiffusion.severity import true_severity

@@ -22,7 +22,7 @@ from flashdiffusion.jobs.job import Item, ModelChoice
 from flashdiffusion.jobs.measuring import finishing_threads
 from flashdiffusion.jobs.parse import own_files
 from flashdiffusion.jobs.reading import Reader, check_size, read_truth
-from flashdiffusion.jobs.records import Record, compare
+from flashdiffusion.jobs.records import compare
 from flashdiffusion.jobs.tiles import InTiles
 from flashdiffusion.methods import DEFAULT_METHOD, Settings, check_used, parse_method, used_settings
 from flashdiffusion.metrics import Metrics
@@ -30,6 +30,7 @@ from flashdiffusion.physics import BatchedPhysics
 from flashdiffusion.pipeline import Batch, Failed, FlashPipeline, Restored
 from flashdiffusion.pipeline.restoration import STEPS
 from flashdiffusion.presets import preset_for
+from flashdiffusion.record import Record
 from flashdiffusion.severity import encoded_map
 from flashdiffusion.solvers import Problem
 from flashdiffusion.solvers.start import EncodedEstimate

@@ -12,8 +12,9 @@ from typing import Any
 
 from flashdiffusion.data.files import cut
 from flashdiffusion.errors import InputError
-from flashdiffusion.jobs.records import NO_FIGURES, Record, summarise
+from flashdiffusion.jobs.records import summarise
 from flashdiffusion.metrics import all_metrics
+from flashdiffusion.record import NO_FIGURES, Record
 
 LONGEST = 200  # bytes of an image file's name
 CELLS = "*--*.json"  # results files in a folder of evaluate

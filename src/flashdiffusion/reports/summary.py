@@ -10,9 +10,9 @@ from typing import Any
 
 from flashdiffusion.data.files import write_bytes, write_json
 from flashdiffusion.errors import counted
-from flashdiffusion.jobs.records import plain
 from flashdiffusion.metrics import METRICS, headings, ranked_metrics
 from flashdiffusion.metrics.distribution import DISTRIBUTIONS
+from flashdiffusion.record import plain
 from flashdiffusion.reports.cells import COST, Cell, figures
 from flashdiffusion.reports.statistics import TRIAL, Comparison, Figure, compare_cells, figures_of
 from flashdiffusion.reports.tables import Table

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.stats import rankdata, spearmanr
 
-from flashdiffusion.jobs.records import plain
+from flashdiffusion.record import plain
 from flashdiffusion.reports.reproduction.plotting import SIGMA, panels
 from flashdiffusion.reports.reproduction.target import Produced, Study, target
 
