@@ -1,6 +1,6 @@
 """Pictures that are restored in tiles: cut as slots come free, and put together as tiles finish."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -26,6 +26,10 @@ class RestoredTile(Restored):
     picture: "Picture"
     place: tuple[int, int]
     kept: bool = False
+
+    @property
+    def whose(self) -> Hashable:
+        return id(self.picture)
 
     @property
     def share(self) -> float:

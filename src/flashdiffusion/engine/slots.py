@@ -1,7 +1,7 @@
 """The engine: images at different times share each solver step, and leave as soon as they are done."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -92,6 +92,9 @@ class Slots:
     costly steps wait for each other and are made together, but none for more than `PATIENCE` steps. An image's noise
     is its own (`engine.noise`), so batches and order change nothing.
 
+    With `turns`, tiles of a picture share what one image has a right to (`Restored.whose`): a slot goes to those who
+    have the fewest, and to wait for a step of sixteen tiles is to wait for sixteen steps.
+
     A step that runs out of memory is made in halves, which bound the steps of that kind of image from then on. An
     image that makes a step fail is given up with the reason, and the others go on.
 
@@ -101,6 +104,7 @@ class Slots:
         static: fill every step up to a power of two, so that compiled networks see few shapes.
         on_estimates: called with the images that stepped together and their clean estimates z0 (n, c, h, w).
         costs: what is known of the arithmetic of steps, to be added to.
+        turns: whether pictures in tiles and other images take turns.
 
     Raises:
         InputError: max_in_flight < 1.
@@ -113,7 +117,9 @@ class Slots:
         static: bool = False,
         on_estimates: Callable[[list[InFlight], Tensor], None] | None = None,
         costs: Costs | None = None,
+        turns: bool = False,
     ) -> None:
+        self.turns = turns
         self.capacity = max_in_flight if isinstance(max_in_flight, Capacity) else Capacity(max_in_flight)
         self.on_step, self.static, self.on_estimates = on_step, static, on_estimates
         self.costs = Costs() if costs is None else costs
@@ -149,7 +155,9 @@ class Slots:
                 more = self._receive(batch)
                 yield []  # what failed on its way here is given before another is waited for
             rows = self.capacity.rows
-            if more and len(self.waiting) < max(rows, min(LOOKAHEAD * rows, ENOUGH)):
+            # Tiles in line are no reason to let others wait outside.
+            line = len({one.result.whose for one in self.waiting}) if self.turns else len(self.waiting)
+            if more and line < max(rows, min(LOOKAHEAD * rows, ENOUGH)):
                 more = self._receive(next(batches, END))
             yield self._admit()
             # A batch can be done as soon as it comes (k = 0): an empty engine is no sign that no more will.
@@ -171,10 +179,19 @@ class Slots:
         """Fill the slots; give those in line that are done already."""
         done: list[InFlight] = []
         while self.waiting and len(self.slots) < self.capacity.rows:
-            one = self.waiting.popleft()
+            one = self._first()
             one.heed()
             (done if one.done else self.slots).append(one)
         return done + self._retire()
+
+    def _first(self) -> InFlight:
+        """Take the next out of the line."""
+        if not self.turns:
+            return self.waiting.popleft()
+        held = Counter(one.result.whose for one in self.slots)
+        first = min(self.waiting, key=lambda one: held[one.result.whose])
+        self.waiting.remove(first)
+        return first
 
     def _retire(self) -> list[InFlight]:
         """Empty the slots of those that are done, or given up."""
@@ -194,15 +211,18 @@ class Slots:
         for one in self.slots:
             groups.setdefault(one.kind, []).append(one)
 
-        def urgency(group: list[InFlight]) -> tuple[int, float, int]:
+        def urgency(group: list[InFlight]) -> tuple[int, float, int, int]:
             waited = max(one.waited for one in group)
-            return -waited if waited >= PATIENCE else 0, group[0].cost, -len(group)
+            many = len({one.result.whose for one in group}) if self.turns else len(group)
+            return -waited if waited >= PATIENCE else 0, group[0].cost, -many, -waited if self.turns else 0
 
         first = min(groups.values(), key=urgency)
         longest_waiting = sorted(first, key=lambda one: -one.waited)
         chosen = longest_waiting[: self.capacity.limit(first[0].kind).rows]
+        stepped = Counter(one.result.whose for one in chosen)
         for one in self.slots:
-            one.waited += 1
+            others = [count for whose, count in stepped.items() if whose != one.result.whose]
+            one.waited += max(others, default=1) if self.turns else 1
         for one in chosen:
             one.waited = 0
         return chosen

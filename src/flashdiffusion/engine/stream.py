@@ -15,6 +15,7 @@ from flashdiffusion.engine.gathering import RestoredTile
 from flashdiffusion.engine.options import StreamOptions
 from flashdiffusion.engine.slots import InFlight, Slots
 from flashdiffusion.engine.starting import Starting
+from flashdiffusion.engine.turns import Begun, in_turns
 from flashdiffusion.model import Model
 
 
@@ -59,8 +60,9 @@ class Stream:
 
     def _run(self, batches: Iterable[Batch | Failed]) -> Iterator[Restored]:
         view = None if self.options.callback is None else self._view
-        slots = Slots(self.capacity, self._stepped, self.model.compiled, view, self.costs)
-        live, done = self.options.live, list[InFlight]()
+        live = self.options.live
+        slots = Slots(self.capacity, self._stepped, self.model.compiled, view, self.costs, turns=live)
+        done = list[InFlight]()
         for finished in slots.run(polled(self._started(batches), lambda: slots.idle or not live)):
             done += finished
             if done and (live or len(done) * 4 >= self.capacity.rows):  # decoding one at a time would leave a GPU idle
@@ -76,33 +78,42 @@ class Stream:
     def _begin(self, batches: Iterable[Batch | Failed]) -> Iterator[Restored]:
         for started in self._started(batches):
             yield from self._without_start()
-            yield from (one.result for one in started)
+            yield from (one.result for one in started or ())
         yield from self._without_start()
 
     # -- starts, made one batch ahead in a thread of their own --------------------------------------------
 
-    def _started(self, batches: Iterable[Batch | Failed]) -> Iterator[list[InFlight]]:
+    def _started(self, batches: Iterable[Batch | Failed]) -> Iterator[list[InFlight] | None]:
+        """Starts; None in place of some says that there are none at the moment."""
         try:
+            if self.options.live:
+                yield from in_turns(batches, self._of_batch)
+                return
             for batch in batches:
-                first = self.taken
-                if isinstance(batch, Failed):
-                    self.taken += 1
-                    self._spare([Restored(first, batch.id, failed=batch.reason, extra=batch.extra)])
-                    yield []
-                    continue
-                self.taken += len(batch.y) * batch.samples
-                cuts = self.starting.cuts(batch, first)
-                self._spare(cuts.refused)
-                self.whole |= cuts.whole
-                yield self._kept(self.starting(batch, first, cuts.rows))
-                for tiles in self.starting.tiles(batch, first, cuts):
-                    if isinstance(tiles, list):
-                        self._spare(tiles)
-                        yield []
-                    else:
-                        yield self._kept(self.starting(tiles, first))
+                for started, _ in self._of_batch(batch):
+                    yield started
         except Exception as error:  # of the source or a start rule: `run` raises it, after the images on their way
             self.broken = error
+
+    def _of_batch(self, batch: Batch | Failed) -> Iterator[Begun]:
+        """Starts of what is restored whole, then those of tiles, some at a time, with their pictures."""
+        first = self.taken
+        if isinstance(batch, Failed):
+            self.taken += 1
+            self._spare([Restored(first, batch.id, failed=batch.reason, extra=batch.extra)])
+            yield [], []
+            return
+        self.taken += len(batch.y) * batch.samples
+        cuts = self.starting.cuts(batch, first)
+        self._spare(cuts.refused)
+        self.whole |= cuts.whole
+        yield self._kept(self.starting(batch, first, cuts.rows)), []
+        for tiles in self.starting.tiles(batch, first, cuts):
+            if isinstance(tiles, list):
+                self._spare(tiles)
+                yield [], []
+            else:
+                yield self._kept(self.starting(tiles, first)), tiles.pictures
 
     def _kept(self, begun: tuple[list[InFlight], list[Restored]]) -> list[InFlight]:
         """The images that got a start."""
