@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 
 from flashdiffusion.app.run import Tell
 from flashdiffusion.app.told import Click, Counting, Restore
@@ -36,6 +37,13 @@ def obedient() -> Restore:
                     time.sleep(0.02)
 
     return restore
+
+
+def slow(file: Path) -> Restore:
+    """Is made once there is a file."""
+    while not file.exists():
+        time.sleep(0.02)
+    return obedient()
 
 
 def unwell() -> Restore:

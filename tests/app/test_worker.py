@@ -32,6 +32,12 @@ def _click(name: str) -> Click:
     return Click(Choice(), Path("folder"), Path(name), Limits())
 
 
+def _env() -> dict[str, str]:
+    """The environment of an interpreter that finds the tests' modules."""
+    folders = [Path(restorers.__file__).parent, Path(__file__).parent, *filter(None, sys.path)]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders))}
+
+
 def _told(worker: Worker, name: str) -> list[str]:
     told: list[str] = []
     worker(_click(name), lambda word: told.append(word.method) if word is not None else None)
@@ -123,8 +129,32 @@ def test_one_that_cannot_be_made_says_why_each_time():
         worker.ready()
 
 
+FIRST = """
+import restorers
+from flashdiffusion.app.worker import Worker
+from test_worker import _told
+worker = Worker(restorers.interrupted)
+print(_told(worker, "1"))
+worker.close()
+"""
+
+
 def test_an_interrupt_is_the_pages():
     with closing(Worker(restorers.interrupted)) as worker:
+        assert _told(worker, "1") == ["0"]
+    ended = subprocess.run([sys.executable, "-c", FIRST], env=_env(), capture_output=True, text=True, timeout=120)
+    assert ended.stdout == "['0']\n", ended.stderr  # nor does the first process of an interpreter hear it
+
+
+def test_a_stop_is_heard_while_it_loads(tmp_path):
+    with closing(Worker(partial(restorers.slow, tmp_path / "go"))) as worker:
+
+        def tell(word):
+            raise Stopped
+
+        with pytest.raises(Stopped):
+            worker(_click("1"), tell)
+        (tmp_path / "go").touch()
         assert _told(worker, "1") == ["0"]
 
 
@@ -154,11 +184,9 @@ time.sleep(60)
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT])
 def test_it_ends_with_the_page(end):
-    folders = [Path(restorers.__file__).parent, Path(__file__).parent, *filter(None, sys.path)]
-    own = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders))}
     doing = "busy" if end == signal.SIGKILL else "idle"
     command = [sys.executable, "-c", PAGE, doing]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=own) as page:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_env()) as page:
         worker = psutil.Process(int(page.stdout.readline()))
         page.send_signal(end)
     assert psutil.wait_procs([worker], timeout=20)[1] == []
@@ -193,6 +221,7 @@ def test_the_real_one_restores(tmp_path):
     told: list = []
     with closing(Worker(partial(load, "cpu", None, ()))) as worker:
         worker(Click(Choice(methods=("ae",)), tmp_path, example(FACES), Limits()), told.append)
+    told = [word for word in told if word is not None]
     assert [type(word) for word in told] == [Begun, Counting, Done]
     (outcome,) = told[-1].outcomes
     assert outcome.record.metrics["psnr"] > told[0].quality["psnr"]

@@ -1,14 +1,17 @@
 """Tiles of a large picture take turns with what comes after it."""
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from flashdiffusion.engine.turns import in_turns
+from flashdiffusion import InputError
+from flashdiffusion.engine.turns import MOST, in_turns
 from flashdiffusion.methods import Settings
 from flashdiffusion.physics import GaussianBlur
 from flashdiffusion.pipeline import Batch
+from flashdiffusion.solvers.start import FromNoise
 from local_model import local_pipeline
 
 FEW = Settings(steps=4, guidance=0.5)
@@ -89,7 +92,7 @@ def test_a_source_that_breaks_is_told_of_when_what_came_before_is_done(pipeline)
 
 def test_what_waits_for_slots_begins_no_more_and_nothing_is_waited_for_meanwhile():
     class Picture:
-        flying = range(17)
+        flying, result = range(17), SimpleNamespace(failed=None)
 
     more, begun = threading.Event(), []
 
@@ -108,3 +111,85 @@ def test_what_waits_for_slots_begins_no_more_and_nothing_is_waited_for_meanwhile
     assert [next(found), next(found)] == [[1], [2]]
     more.set()
     assert [*found] == [[]]
+
+
+def test_a_picture_that_failed_waits_for_no_slots():
+    class Picture:
+        flying, result = range(17), SimpleNamespace(failed="no memory")
+
+    begun = ([n] for n in range(2))
+    assert [*in_turns(["large"], lambda batch: ((one, [Picture]) for one in begun))] == [[0], [1], []]
+
+
+def test_pictures_that_are_being_cut_when_the_source_breaks_are_cut_to_the_end():
+    def source():
+        yield "a"
+        yield "b"
+        raise OSError("gone")
+
+    found, begun = [], {"a": 4, "b": 2}
+    with pytest.raises(OSError, match="gone"):
+        for one in in_turns(source(), lambda name: (([f"{name}{n}"], []) for n in range(begun[name]))):
+            found += one or []
+    assert sorted(found) == ["a0", "a1", "a2", "a3", "b0", "b1"]
+
+
+def test_a_start_that_breaks_leaves_other_pictures_alone():
+    def begin(name):
+        yield [f"{name}0"], []
+        if name == "bad":
+            raise OSError("no start")
+        yield [f"{name}1"], []
+        yield [f"{name}2"], []
+
+    found = []
+    with pytest.raises(OSError, match="no start"):
+        for one in in_turns(["good", "bad"], begin):
+            found += one or []
+    assert {"good0", "good1", "good2", "bad0"} == {*found}
+
+
+def test_no_more_pictures_are_cut_at_a_time_than_memory_bears():
+    class Picture:
+        flying, result = range(17), SimpleNamespace(failed=None)
+
+    asked = []
+
+    def source():
+        for n in range(MOST + 5):
+            asked.append(n)
+            yield n
+
+    found = in_turns(source(), lambda n: (([n], [Picture]) for _ in range(2)))
+    begun = []
+    while len(begun) < MOST:  # which the thread that asks decides
+        begun += next(found) or []
+    assert [next(found) for _ in range(100)] == [None] * 100
+    assert asked == begun == [*range(MOST)]
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_a_start_that_has_no_room_for_all_tiles_is_made_in_parts(pipeline, live):
+    """Results of an attempt that failed are not waited for."""
+    calls = []
+
+    class Narrow:
+        def __call__(self, problem, prior, grid, noise):
+            calls.append(len(problem))
+            if len(problem) > 4:
+                raise torch.OutOfMemoryError("full")
+            return FromNoise()(problem, prior, grid, noise)
+
+    batch = Batch(["large"], _batch("large", 256).y, GaussianBlur(1.0, 0.05), Settings(steps=2, guidance=0.5))
+    [one] = pipeline.stream([batch], live=live, tile=48, start=Narrow(), solver="latent-dps")
+    assert one.failed is None and one.image is not None and max(calls) > 4
+
+
+def test_a_start_that_is_refused_ends_a_live_stream(pipeline):
+    class Refused:
+        def __call__(self, problem, prior, grid, noise):
+            raise InputError("not of this kind")
+
+    batch = Batch(["large"], _batch("large", 256).y, GaussianBlur(1.0, 0.05), FEW)
+    [one] = pipeline.stream([batch], live=True, tile=48, start=Refused(), solver="latent-dps")
+    assert "not of this kind" in one.failed

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from tempfile import mkdtemp
+from threading import Lock
 from typing import Any
 
 from PIL import Image
@@ -15,13 +16,12 @@ from PIL import Image
 from flashdiffusion.app import figures
 from flashdiffusion.app.choice import METHODS, PICTURE, Choice
 from flashdiffusion.app.damages import DAMAGES, FACES, PHOTOGRAPHS
-from flashdiffusion.app.limits import Limits
+from flashdiffusion.app.limits import PREVIEW, Limits
 from flashdiffusion.app.run import Failure, Run, Runs, Tell
 from flashdiffusion.app.told import Begun, Click, Counting, Done, Outcome, Restore, Step
 from flashdiffusion.errors import FlashDiffusionError, InputError
 
 EXAMPLES = {FACES: "portrait.png", PHOTOGRAPHS: "photograph.jpg"}
-PREVIEW = 1024  # pixels of the longer side of what is shown of a picture
 EVERY = 0.1  # seconds from one live view to the next, at least
 NONE = "none"  # in place of a second method
 
@@ -43,6 +43,7 @@ class Clicks:
     folder: Path
     runs: Runs = field(init=False)
     _seen: dict[str, Path] = field(default_factory=dict)  # folders of what is shown of pictures, by visitor
+    _lock: Lock = field(default_factory=Lock)
 
     def __post_init__(self) -> None:
         self.runs = Runs(self.limits.waiting)
@@ -58,12 +59,14 @@ class Clicks:
         path = Path(path)
         image = None if path in map(example, EXAMPLES) else self._checked(path)
         folder = Path(mkdtemp(dir=self.folder))
-        before, self._seen[visitor] = self._seen.get(visitor), folder
-        _delete(before)
+        target = folder / (path.name if image is None else f"{path.stem}.png")
         if image is None:
-            return str(shutil.copy(path, folder))
-        target = folder / f"{path.stem}.png"
-        image.save(target)
+            shutil.copy(path, target)
+        else:
+            image.save(target)
+        with self._lock:
+            before, self._seen[visitor] = self._seen.get(visitor), folder
+        _delete(before)
         return str(target)
 
     def _checked(self, path: Path) -> Image.Image:

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from flashdiffusion.app.limits import PREVIEW
 from flashdiffusion.data.decoding import size_of
 from flashdiffusion.errors import InputError, sized
 
-DRAWN = 4 * 1024**2  # pixels of a drawing, on a screen of fine ones
+DRAWN = 4 * PREVIEW**2  # pixels of a drawing, on a screen of fine ones
 DRAWINGS = ("PNG", "WEBP")  # how it is sent
 LAYERS = 16  # as which it is sent at most: the editor sends one anew as it is drawn
 

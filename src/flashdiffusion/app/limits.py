@@ -6,6 +6,7 @@ from pathlib import Path
 from flashdiffusion.errors import InputError, sized
 
 MEGA = 1_000_000
+PREVIEW = 1024  # pixels of the longer side of what is shown of a picture
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, get_context, parent_process, resource_tracker
 from threading import Lock, Thread
 from typing import Any
 
@@ -17,6 +17,7 @@ from flashdiffusion.app.run import FAULT, Stopped, Tell
 from flashdiffusion.app.told import Click, Restore
 from flashdiffusion.errors import FlashDiffusionError
 
+NAME = "flashdiffusion-models"
 _STOP, _LEAVE = "stop", "leave"  # what the page sends beside clicks: end this one, end
 _HEED = 0.1  # seconds from one look at whether a click is stopped to the next
 _PATIENCE = 3.0  # seconds for a process to end by itself
@@ -47,7 +48,7 @@ class Worker:
     """
 
     def __init__(self, make: Callable[[], Restore]) -> None:
-        self._make, self._turn, self._closed = make, Lock(), False
+        self._make, self._turn, self._life, self._closed = make, Lock(), Lock(), False
         self._start()
 
     @property
@@ -57,10 +58,13 @@ class Worker:
 
     def _start(self) -> None:
         spawn = get_context("spawn")
-        self._pipe, other = spawn.Pipe()
-        self._process = spawn.Process(target=_work, args=(other, self._make), daemon=True, name="flashdiffusion-models")
-        with _uninterrupted():
-            self._process.start()
+        with self._life:
+            if self._closed:
+                raise Stopped
+            self._pipe, other = spawn.Pipe()
+            self._process = spawn.Process(target=_work, args=(other, self._make), daemon=True, name=NAME)
+            with _uninterrupted():
+                self._process.start()
         other.close()
         self._ready = False
 
@@ -71,16 +75,15 @@ class Worker:
             FlashDiffusionError: it cannot, and why.
         """
         with self._turn:
-            self._await()
+            self._await(lambda word: None)
 
-    def _await(self) -> None:
-        if self._closed:
-            raise Stopped
+    def _await(self, tell: Tell) -> None:
         if not self._process.is_alive():
             self._end()
             self._start()
         if not self._ready:
-            word = self._receive()
+            while (word := self._receive(_HEED)) is None:
+                tell(None)
             if word.kind is not None:  # and it ends
                 self._end()
             word.check()
@@ -92,8 +95,11 @@ class Worker:
         Raises:
             FlashDiffusionError: it cannot be done, and why; `WorkerDied` where the process was killed.
         """
-        with self._turn:
-            self._await()
+        while not self._turn.acquire(timeout=_HEED):
+            tell(None)
+        try:
+            self._await(tell)
+            tell(None)
             self._send(click)
             try:
                 while not isinstance(word := self._receive(_HEED), _Ended):
@@ -107,6 +113,8 @@ class Worker:
                         pass
                 raise
             word.check()
+        finally:
+            self._turn.release()
 
     def _send(self, word: Click | str) -> None:
         try:
@@ -122,11 +130,15 @@ class Worker:
             raise self._died() from error
 
     def _died(self) -> WorkerDied:
-        """Why there is nothing to come; a new process gets ready meanwhile."""
+        """Why there is nothing to come; a new process gets ready meanwhile, if this one could."""
         self._end()
         code = self._process.exitcode or 0
         by = signal.strsignal(-code) if code < 0 else f"code {code}"
-        if not self._closed:
+        if not self._ready:  # nor would another be
+            return WorkerDied(
+                f"the models were not loaded: their process ended ({by}); perhaps this machine has too little memory"
+            )
+        with suppress(Stopped):  # the page ends
             self._start()
         return WorkerDied(
             f"the process that restores ended before it was done ({by}); perhaps this machine ran out of memory, of "
@@ -140,9 +152,14 @@ class Worker:
 
     def close(self) -> None:
         """End it, with what it does."""
-        self._closed = True
-        with suppress(OSError):
-            self._pipe.send(_LEAVE)
+        with self._life:
+            self._closed = True
+        if self._turn.acquire(blocking=False):  # else a click may be on its way through the pipe
+            with suppress(OSError):
+                self._pipe.send(_LEAVE)
+            self._turn.release()
+        else:
+            self._process.kill()
         self._join()
 
     def _join(self) -> None:
@@ -155,6 +172,10 @@ class Worker:
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
     """Have a process that is started here not hear Ctrl+C, which the terminal sends to all: the page ends it."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # to start it would unblock the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -138,8 +138,11 @@ class Restored:
 
     @property
     def whose(self) -> Hashable:
-        """Those of equal value share what one image has a right to: tiles of a picture."""
+        """Whose image this is. Tiles of one picture count as one when slots are shared out."""
         return id(self)
+
+    def set_out(self) -> None:
+        """Its steps begin."""
 
     @property
     def share(self) -> float:

@@ -35,6 +35,11 @@ class RestoredTile(Restored):
     def share(self) -> float:
         return self.picture.result.share / len(self.picture.tiling.places)
 
+    def set_out(self) -> None:
+        self.picture.flying[id(self)] = self
+        if self.picture.result.failed is not None:  # meanwhile
+            self.fail("another tile failed")
+
 
 class Picture:
     """A picture of which tiles are on their way.
@@ -51,7 +56,7 @@ class Picture:
         self.image: Tensor | None = None
         self.variance: Tensor | None = None  # at each place of the latent
         self.left = len(tiling.places)  # tiles that are not done
-        self.flying: dict[int, RestoredTile] = {}  # by identity; starts add to it in a thread of their own
+        self.flying: dict[int, RestoredTile] = {}  # those with a start, by identity; they come from another thread
         figures = (torch.full(tiling.shape, float("nan")), *(torch.zeros(tiling.shape).long() for _ in range(2)))
         self.tiles = TileMap(tiling.rows.spans, tiling.columns.spans, *figures)
 
@@ -64,9 +69,7 @@ class Picture:
         """Begin the result of a tile."""
         result = self.result
         failed = failed or result.failed
-        one = RestoredTile(result.index, result.id, failed=failed, picture=self, place=place, kept=kept)
-        self.flying[id(one)] = one
-        return one
+        return RestoredTile(result.index, result.id, failed=failed, picture=self, place=place, kept=kept)
 
     def add(self, tile: RestoredTile) -> Restored | None:
         """Take a tile that is done; give the picture's result if that is known now, once."""

@@ -119,6 +119,8 @@ class Stream:
         """The images that got a start."""
         started, failed = begun
         self._spare(failed)
+        for one in started:
+            one.result.set_out()
         self.options.progress.begin(started)
         return started
 

@@ -11,6 +11,7 @@ from flashdiffusion.engine.slots import InFlight
 
 Begun = tuple[list[InFlight], list[Picture]]  # images that got a start, and whose tiles they are, if they are tiles
 END: Any = object()
+MOST = 16  # batches that are being begun at a time: tiles in line take memory
 
 
 def in_turns(
@@ -19,56 +20,76 @@ def in_turns(
     """Begin batches as they come; after each, some tiles of one of the pictures that are being cut, in turn.
 
     A picture whose tiles wait for slots begins no more of them. None in place of starts says that there is nothing to
-    begin at the moment. A batch is asked for when there is nothing else to begin, or beside it, in a thread.
+    begin at the moment. The next batch is asked for in a thread, so that pictures are cut while none comes; not while
+    `MOST` of them are being cut.
+
+    An error of the source, or of a start, is raised once all that came before it has begun.
     """
     source = iter(batches)
-    pictures: deque[_Cutting] = deque()
+    cutting: deque[_Cutting] = deque()
     asked: Future[Any] | None = None
+    broken: Exception | None = None
     pool = ThreadPoolExecutor(1, "asking")
     try:
-        while True:
-            asked = asked or pool.submit(next, source, END)
-            if asked.done() or not pictures:
-                if (batch := asked.result()) is END:
-                    break
-                asked = None
-                own = _Cutting(begin(batch))
-                yield own.next()
-                pictures.append(own)
-            yield _turn(pictures)
-        while pictures:
-            yield _turn(pictures)
+        while broken is None:
+            started: list[InFlight] | None = None
+            try:
+                if len(cutting) < MOST:
+                    asked = asked or pool.submit(next, source, END)
+                    if asked.done() or not cutting:
+                        if (batch := asked.result()) is END:
+                            break
+                        asked = None
+                        own = _Cutting(begin(batch))
+                        started = own.next()
+                        cutting.append(own)
+                if started is not None:
+                    yield started
+                started = _turn(cutting)
+            except Exception as error:
+                broken = error
+                break
+            yield started
+        while cutting:
+            try:
+                started = _turn(cutting)
+            except Exception as error:
+                broken = broken or error
+                continue
+            yield started
     finally:
         pool.shutdown(wait=False)  # a source that waits may wait for long
+    if broken is not None:
+        raise broken
 
 
 class _Cutting:
-    """A batch that is being begun; `last` are the pictures of its last tiles."""
+    """A batch that is being begun; `pictures` are those of its last tiles."""
 
     def __init__(self, begun: Iterator[Begun]) -> None:
-        self.begun, self.last, self.ended = begun, list[Picture](), False
+        self.begun, self.pictures, self.ended = begun, list[Picture](), False
 
     @property
     def waits(self) -> bool:
         """Whether there are enough of its tiles on their way."""
-        return any(len(picture.flying) > TOGETHER for picture in self.last)
+        return any(len(one.flying) > TOGETHER and one.result.failed is None for one in self.pictures)
 
     def next(self) -> list[InFlight]:
         """Begin some more."""
-        started, self.last = next(self.begun, (END, []))
+        started, self.pictures = next(self.begun, (END, []))
         self.ended = started is END
         return [] if self.ended else started
 
 
-def _turn(pictures: "deque[_Cutting]") -> list[InFlight] | None:
+def _turn(cutting: "deque[_Cutting]") -> list[InFlight] | None:
     """Begin tiles of the next that may."""
-    for _ in range(len(pictures)):
-        own = pictures.popleft()
+    for _ in range(len(cutting)):
+        own = cutting.popleft()
         if own.waits:
-            pictures.append(own)
+            cutting.append(own)
             continue
         started = own.next()
         if not own.ended:
-            pictures.append(own)
+            cutting.append(own)
         return started
     return None

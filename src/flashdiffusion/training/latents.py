@@ -40,7 +40,10 @@ class Latents:
         size = begin + 2 * math.prod(whole)
         try:
             with self.file.open("ab") as stream:
-                os.posix_fallocate(stream.fileno(), 0, size)  # a full disk would kill the process that writes to a map
+                if hasattr(os, "posix_fallocate"):  # a full disk would kill the process that writes to a map
+                    os.posix_fallocate(stream.fileno(), 0, size)
+                elif stream.tell() < size:  # macOS
+                    stream.truncate(size)
         except OSError as error:
             raise InputError(f"cannot keep {size / 2**30:.1f} GiB of latents in {folder}: {error.strerror}") from error
         self._done = np.memmap(self.file, dtype=np.uint8, mode="r+", shape=len(data))
