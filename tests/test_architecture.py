@@ -12,6 +12,7 @@ ROOT = Path(flashdiffusion.__file__).parent
 ORDER = [
     "errors",
     "progress",
+    "hosting",
     "plugins",
     "types",
     "seeds",

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flashdiffusion.errors import InputError, sized
-
-MEGA = 1_000_000
+from flashdiffusion.hosting import MEGA
 
 
 @dataclass(frozen=True)

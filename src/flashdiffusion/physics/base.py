@@ -39,7 +39,7 @@ class BatchedPhysics(DeepInverseMethods, ABC):
     scale_of_images: ClassVar[bool] = True  # whether y is on the [0, 1] scale, and its noise with it
     gives_images: bool = True  # whether measurements are images, if of another size, so that an image file can be one
     loses: bool = False  # whether some entries of y are no data (see `measured`)
-    rounds: bool = False  # whether A rounds, so that its derivative is a stand-in
+    rounds: bool = False  # whether A rounds; one that does has `softened` and `discounted`
 
     def __init__(self, params: Mapping[str, Tensor], noise_std: NoiseStd) -> None:
         std = checked_noise(noise_std, self.scale_of_images)
@@ -83,6 +83,22 @@ class BatchedPhysics(DeepInverseMethods, ABC):
     @abstractmethod
     def A(self, x: Tensor) -> Tensor:
         """Measure x (B, C, H, W) without noise; raises InputError for another number of images."""
+
+    def softened(self, x: Tensor) -> Tensor:
+        """A without its rounding, for fits: what it rounds to jumps, and says nothing of where in a step x is."""
+        return self.A(x)
+
+    def discounted(self, residual: Tensor, variance: Tensor) -> Tensor:
+        """Take rounding for noise: shrink a residual `softened(x)` - y by as much as that adds to its noise.
+
+        It is linear. Of a component with noise of variance v, to which rounding adds s² / 12 for steps of s,
+        √(v / (v + s² / 12)) is left, so that its variance is v again.
+
+        Args:
+            residual: the shape of y, on any scale.
+            variance: of the noise in each entry on the [0, 1] scale, (B,).
+        """
+        return residual
 
     def describe(self) -> list[dict[str, float | str]]:
         """Describe each image's operator by its scalar parameters, for records."""

@@ -210,13 +210,17 @@ def gauss_newton(
     told = problem.entry_variance if problem.excess is None else problem.entry_variance + problem.excess
     entry_variance = (told + 4 * error**2).clamp(min=4 * LEAST_ERROR**2)
     weight = entry_variance.rsqrt()
+
+    def whitened(r: Tensor) -> Tensor:
+        return problem.discounted(scaled(weight, r), entry_variance)
+
     with torch.enable_grad():
         at = estimate.detach().requires_grad_()
         shown = decode(at)
-        here = scaled(weight, problem.residual(shown))
+        here = whitened(problem.soft_residual(shown))
     base = here.detach()
     measured = None if problem.linear else derivative(problem, shown)
-    residual = base if value is None else scaled(weight, problem.residual(value))
+    residual = base if value is None else whitened(problem.soft_residual(value))
     std = variance.sqrt().expand_as(estimate)
     # Where rounding and curvature both cost little. The derivative of Jᵀ would be exact, for a third more arithmetic.
     step = 30 * torch.finfo(precision).eps ** 0.5
@@ -226,8 +230,8 @@ def gauss_newton(
         size = step / (std * v).flatten(1).abs().amax(dim=1).clamp(min=1e-12)
         moved = decode(estimate + scaled(size, std * v))
         if measured is not None:
-            return scaled(weight / size, measured(moved - shown))
-        return scaled(1 / size, scaled(weight, problem.residual(moved)) - base)
+            return whitened(scaled(1 / size, measured(moved - shown)))
+        return scaled(1 / size, whitened(problem.soft_residual(moved)) - base)
 
     def backward(q: Tensor) -> Tensor:
         return std * problem.gradient(here, at, q)
