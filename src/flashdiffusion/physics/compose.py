@@ -108,8 +108,10 @@ class Compose(BatchedPhysics):
 
     def discounted(self, residual: Tensor, variance: Tensor) -> Tensor:
         residual = self.second.discounted(residual, variance)
+        if self.pixel_size > 1 or not self.gives_images:
+            return residual
         # As if it came last: what follows, such as a blur, leaves less of the errors of rounding.
-        return self.first.discounted(residual, variance) if self.pixel_size == 1 else residual
+        return self.first.discounted(residual, variance)
 
     @property
     def A_adjoint(self) -> Callable[[Tensor], Tensor]:

@@ -14,6 +14,9 @@ from flashdiffusion.physics.tasks import Task
 
 # Standard deviation, in steps, of the error over which the derivative of rounding is taken.
 SOFTNESS = 0.2
+# Standard deviation, in steps, of what softened rounding may differ by from that of the true image. Most coefficients
+# are near 0, far from where rounding turns, so that it is less than if they were spread evenly, 0.2.
+ROUNDING_STD = 0.04
 MCU = 16  # side in pixels of what is compressed together: a block of chroma
 Table = tuple[tuple[int, ...], ...]
 # Annex K of ITU-T T.81: luma and chroma, at quality 50.
@@ -78,10 +81,11 @@ class JPEG(BatchedPhysics):
         return MCU
 
     def A(self, x: Tensor) -> Tensor:
-        return self._read_back(x, self._quantise)
+        return self._read_back(x, self._quantise).clamp(0, 1)
 
     def softened(self, x: Tensor) -> Tensor:
-        return self._read_back(x, self._soften)
+        y = self._read_back(x, self._soften)
+        return y + (y.clamp(0, 1) - y).detach()  # the edge of its derivative would be one more jump
 
     def _read_back(self, x: Tensor, quantise: Callable[[Tensor, Table], Tensor]) -> Tensor:
         self.check_batch(x)
@@ -95,7 +99,7 @@ class JPEG(BatchedPhysics):
         chroma = quantise(F.avg_pool2d(ycc[:, 1:], 2), _CHROMA)
         chroma = F.interpolate(chroma, scale_factor=2, mode="bilinear")
         rgb = torch.einsum("ij,bjhw->bihw", constant(_to_rgb, x), torch.cat([luma, chroma], dim=1)) / 255
-        return rgb[:, :, :height, :width].clamp(0, 1)
+        return rgb[:, :, :height, :width]
 
     def _quantise(self, planes: Tensor, table: Table) -> Tensor:
         """Round the DCT coefficients of the 8 x 8 blocks of planes (B, C, 8 n, 8 m) in grey levels."""
@@ -107,7 +111,6 @@ class JPEG(BatchedPhysics):
         return _with_coefficients(planes, lambda coefficients: _round_softly(coefficients / step) * step)
 
     def discounted(self, residual: Tensor, variance: Tensor) -> Tensor:
-        """See `BatchedPhysics.discounted`: each coefficient has a step² / 12 of its own, which counts as noise."""
         self.check_batch(residual)
         height, width = residual.shape[2:]
         padded = F.pad(residual, (0, -width % MCU, 0, -height % MCU), mode="replicate")
@@ -123,8 +126,8 @@ class JPEG(BatchedPhysics):
         return residual - rgb[:, :, :height, :width]
 
     def _taken_off(self, planes: Tensor, noise: Tensor, table: Table) -> Tensor:
-        """What `discounted` takes off planes (B, C, 8 n, 8 m) whose coefficients have noise of this variance, (B, C)."""
-        rounding = (self._steps(table, planes) / 255).square() / 12
+        """Take from planes (B, C, 8 n, 8 m) what `discounted` is to shrink; noise: variance in coefficients, (B, C)."""
+        rounding = (ROUNDING_STD * self._steps(table, planes) / 255).square()
         noise = noise[..., None, None, None, None]
         share = 1 - (noise / (noise + rounding)).sqrt()
         return _with_coefficients(planes, lambda coefficients: share * coefficients)

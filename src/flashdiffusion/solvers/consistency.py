@@ -192,7 +192,8 @@ def gauss_newton(
     It is the posterior mode for u ~ N(ū, C) where A(D(u)) is linear. With J the derivative of A(D(u)) and r its
     residual, d = √C v solves (√C Jᵀ J √C / s² + 1) v = -√C Jᵀ r / s² by conjugate gradients. Jᵀ is autograd's; J is a
     forward difference of D, and of A if it is linear. Else A's part of J is autograd's too, as far as it has one: a
-    difference would not see what A passes gradients through, such as the rounding of JPEG.
+    difference would not see what A passes gradients through. Rounding is softened, and counts as noise
+    (`BatchedPhysics.softened`, `BatchedPhysics.discounted`).
 
     Args:
         estimate: ū, latents or images (B, ...).

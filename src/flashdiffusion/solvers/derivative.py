@@ -10,7 +10,7 @@ from flashdiffusion.solvers.problem import Problem
 
 
 def derivative(problem: Problem, x: Tensor) -> Callable[[Tensor], Tensor] | None:
-    """The derivative of A, unrounded, at images x as a function of a direction; None where autograd has it in no other form."""
+    """The derivative of `softened` A at images x as a function of a direction; None where autograd has no such form."""
     with torch.enable_grad():
         at = x.detach().requires_grad_()
         residual = problem.soft_residual(at)

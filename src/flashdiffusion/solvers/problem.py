@@ -186,11 +186,11 @@ class Problem(Rows):
         return self._compared(self.measure(x))
 
     def soft_residual(self, x: Tensor) -> Tensor:
-        """Give `residual` of an A whose rounding is softened, for fits that take rounding for noise, see `discounted`."""
+        """Give `residual` of an A whose rounding is softened, for fits that take it for noise, see `discounted`."""
         return self._compared(self.measure(x, softened=True))
 
     def discounted(self, residual: Tensor, variance: Tensor) -> Tensor:
-        """Shrink a soft residual, whose entries have noise of `variance` (B,), by the noise that rounding adds to it."""
+        """Shrink a soft residual whose entries have noise of `variance` (B,) by the noise that rounding adds to it."""
         physics = self.physics
         return physics.discounted(residual, variance / 4) if isinstance(physics, BatchedPhysics) else residual
 
