@@ -10,9 +10,10 @@ from pathlib import Path
 
 import httpx2
 
+from flashdiffusion.hosting import listen
 from flashdiffusion.jobs import ModelChoice
 from flashdiffusion.service.options import ServiceOptions
-from flashdiffusion.service.server import Server, listen
+from flashdiffusion.service.server import Server
 from flashdiffusion.service.service import Service
 
 BLUR = {"physics": "gaussian-blur:std=1", "noise_std": "0.02"}

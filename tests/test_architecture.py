@@ -13,6 +13,7 @@ ORDER = [
     "errors",
     "record",
     "progress",
+    "hosting",
     "plugins",
     "types",
     "seeds",

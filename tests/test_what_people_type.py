@@ -292,7 +292,11 @@ def test_a_mask_that_keeps_nothing_but_holes_is_doubted(colour, rest):
     y = torch.where(kept == 1, TENSOR, holes)[None]
     assert [*doubts(y, RandomInpainting(kept))] == []
     [said] = doubts(y, RandomInpainting(1 - kept))
-    assert "if the mask marks what was lost, pass 1 - mask" in said
+    assert said.startswith("the mask seems to be inverted: what it keeps is of one colour (")
+    assert said.endswith("in Python pass 1 - mask; in a file white is kept and black is lost")
+    both = RandomInpainting(torch.stack([kept, 1 - kept]))
+    [said] = doubts(y.expand(2, -1, -1, -1), both)
+    assert said.startswith("the mask of image 2 of 2 seems to be inverted")
     assert [*doubts(torch.full_like(y, 0.5), RandomInpainting(kept))] == []  # of which nothing can be told
 
 

@@ -71,6 +71,6 @@ def test_a_place_that_is_taken_is_refused(flash):
         port = other.getsockname()[1]
         ended = flash("app", "--port", port)
     assert ended.code == 2
-    assert f"127.0.0.1:{port} cannot be served" in ended.err
+    assert f"cannot listen on 127.0.0.1 port {port}" in ended.err
     assert flash("app", "--port", 70000).code == 2
     assert Place(port=0).taken() > 0

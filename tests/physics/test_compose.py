@@ -29,6 +29,26 @@ def test_is_one_after_the_other_with_the_noise_of_the_second():
     assert physics.take(torch.tensor([1])).noise_std.tolist() == [0.02]
 
 
+def test_softens_and_discounts_the_rounding_of_either():
+    blur, jpeg, x = GaussianBlur([1.0, 2.0]), JPEG([20, 80]), _x()
+    variance = torch.tensor([1e-4, 4e-4], dtype=torch.float64)
+    last, first = Compose(blur, jpeg), Compose(jpeg, blur)
+    assert last.rounds and first.rounds and not Compose(blur, blur).rounds
+    assert torch.equal(last.softened(x), jpeg.softened(blur.A(x)))
+    assert torch.equal(first.softened(x), blur.A(jpeg.softened(x)))
+    for physics in (last, first):
+        assert torch.equal(physics.discounted(x, variance), jpeg.discounted(x, variance))
+    assert torch.equal(Compose(blur, blur).discounted(x, variance), x)
+    small = torch.rand(2, 3, 12, 10)
+    assert torch.equal(Compose(jpeg, SuperResolution(2)).discounted(small, variance), small)
+    mixed = concatenate([jpeg.take(torch.tensor([1])), blur.take(torch.tensor([0]))])
+    one = jpeg.take(torch.tensor([1]))
+    expected = torch.cat([one.softened(x[:1]), blur.take(torch.tensor([0])).A(x[1:])])
+    torch.testing.assert_close(mixed.softened(x), expected)
+    expected = torch.cat([one.discounted(x[:1], variance[:1]), x[1:]])
+    torch.testing.assert_close(mixed.discounted(x, variance), expected)
+
+
 def test_is_linear_if_both_are():
     blur, small = GaussianBlur([1.0, 2.0]), SuperResolution([2, 2])
     assert is_linear(Compose(blur, small))

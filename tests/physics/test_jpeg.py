@@ -7,7 +7,7 @@ from PIL import Image
 
 from flashdiffusion.errors import InputError
 from flashdiffusion.physics import JPEG
-from flashdiffusion.physics.jpeg import SOFTNESS, _round
+from flashdiffusion.physics.jpeg import ROUNDING_STD, SOFTNESS, _round, _round_softly
 
 
 def _image(width=64, height=48):
@@ -69,6 +69,54 @@ def test_the_derivative_of_rounding_is_that_of_its_mean_over_small_errors():
     torch.testing.assert_close(own, expected, atol=0.02, rtol=0.02)
     assert float(slope.mean()) == pytest.approx(1, abs=0.02)
     torch.testing.assert_close(_round(x), x.round())
+
+
+def test_softened_rounding_is_the_mean_and_does_not_jump():
+    x = torch.linspace(-3, 3, 6001, dtype=torch.float64, requires_grad=True)
+    soft = _round_softly(x)
+    (slope,) = torch.autograd.grad(soft.sum(), x)
+    soft = soft.detach()
+    assert torch.equal(slope, torch.ones_like(x))
+    drawn = torch.randn(200_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * SOFTNESS
+    for place in (600, 1234, 3000, 4567):
+        mean = (x.detach()[place] + drawn).round().mean()
+        assert float(soft[place]) == pytest.approx(float(mean), abs=0.01)
+    assert float(soft.diff().abs().max()) < 2.01 * 0.001  # where a step turns, twice as fast as x
+    whole = torch.arange(-2, 3, dtype=torch.float64)
+    torch.testing.assert_close(_round_softly(whole), whole, atol=0.02, rtol=0)
+
+
+def test_what_a_fit_is_shown_differs_little_where_the_image_differs_little():
+    x = _tensor(_image())
+    physics = JPEG([40])
+    moved = x + 1e-5 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=x.dtype)
+    jumps = [float((made(moved) - made(x)).abs().max()) for made in (physics.A, physics.softened)]
+    assert jumps[1] < 1e-4 and jumps[0] > 1e-3
+    assert float((physics.softened(x) - physics.A(x)).square().mean().sqrt()) < 0.04
+    inner = 0.5 + 0.2 * (x - 0.5)
+    at = inner.clone().requires_grad_()
+    weights = torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=x.dtype)
+    (gradient,) = torch.autograd.grad((physics.softened(at) * weights).sum(), at)
+    (other,) = torch.autograd.grad((JPEG([90]).softened(at) * weights).sum(), at)
+    torch.testing.assert_close(gradient, other)  # of an A that does not round
+
+
+def test_rounding_counts_as_noise():
+    """Residuals of noise and of rounding have the variance of the noise again; where rounding is small, they stay."""
+    variance = torch.full((1,), 0.02**2, dtype=torch.float64)
+    noise = 0.02 * torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert float((JPEG([100]).discounted(noise, variance) - noise).abs().max()) < 1e-3 * 0.02
+    coarse = JPEG([5])
+    shrunk = coarse.discounted(noise, variance)
+    wave = torch.cos(torch.pi * (2 * torch.arange(64) + 1) * 7 / 16).double()  # the finest of a block
+    fine = (wave[:, None] * wave).expand(1, 3, -1, -1)
+    step = 255.0  # of its coefficient at this quality
+    of_luma = float(variance) * (0.299**2 + 0.587**2 + 0.114**2)
+    left = (of_luma / (of_luma + (ROUNDING_STD * step / 255) ** 2)) ** 0.5
+    torch.testing.assert_close(coarse.discounted(fine, variance), left * fine, rtol=1e-5, atol=1e-6)
+    assert float(shrunk.square().mean()) < float(noise.square().mean())
+    both = coarse.discounted(2 * fine - 3 * noise, variance)
+    torch.testing.assert_close(both, 2 * left * fine - 3 * shrunk, rtol=1e-5, atol=1e-6)
 
 
 def test_the_gradient_does_not_see_what_compression_takes_away():

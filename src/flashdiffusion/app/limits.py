@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flashdiffusion.errors import InputError, sized
+from flashdiffusion.hosting import MEGA
 
-MEGA = 1_000_000
 PREVIEW = 1024  # pixels of the longer side of what is shown of a picture
 
 

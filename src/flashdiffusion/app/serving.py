@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -12,12 +11,11 @@ from tempfile import TemporaryDirectory
 from time import sleep
 from typing import Any
 
-from flashdiffusion.app.limits import MEGA, Limits
+from flashdiffusion.app.limits import Limits
 from flashdiffusion.app.told import Restore
 from flashdiffusion.app.worker import Worker
 from flashdiffusion.errors import InputError, note
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+from flashdiffusion.hosting import LOOPBACK, MEGA, check_port, is_loopback, listen
 
 
 @dataclass(frozen=True)
@@ -28,24 +26,16 @@ class Place:
         InputError: no port.
     """
 
-    host: str = LOOPBACK[0]
+    host: str = LOOPBACK
     port: int = 7860
 
     def __post_init__(self) -> None:
-        if not 0 <= self.port < 2**16:
-            raise InputError(f"port is {self.port}; expected 0 to 65535, 0 for one that is free")
+        check_port(self.port)
 
     def taken(self) -> int:
         """The port, once it is known to be free; raises InputError if it is not, or the host is not this machine's."""
-        try:
-            with socket.socket(socket.AF_INET6 if ":" in self.host else socket.AF_INET) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind((self.host, self.port))
-                return int(probe.getsockname()[1])
-        except OSError as error:
-            raise InputError(
-                f"{self.host}:{self.port} cannot be served: {error.strerror or error}; choose another --port, or --host"
-            ) from error
+        with listen(self.host, self.port) as probe:
+            return int(probe.getsockname()[1])
 
 
 def serve(
@@ -95,7 +85,7 @@ def serve(
         )
         try:
             ready(address)
-            if place.host not in LOOPBACK:
+            if not is_loopback(place.host):
                 note(f"served on {place.host}: whoever reaches this machine can use it, without a password")
             while True:
                 sleep(3600)

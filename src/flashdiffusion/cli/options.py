@@ -91,7 +91,7 @@ Physics = Annotated[
     str | None,
     option(
         "What damaged the images: gaussian-blur:std=2, random-inpainting:mask=FILE (white: kept), ...; "
-        "A+B is one after the other."
+        "A+B is one after the other. All names and parameters: docs/degradations.md."
     ),
 ]
 MaxInFlight = Annotated[

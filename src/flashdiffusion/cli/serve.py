@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from flashdiffusion.cli import options
 from flashdiffusion.cli.command import option
 from flashdiffusion.errors import InputError, note
+from flashdiffusion.hosting import LOOPBACK, is_loopback, listen
 
 if TYPE_CHECKING:
     from flashdiffusion.jobs import ModelChoice
@@ -79,7 +80,7 @@ class LimitOptions:
 def command(
     models: ServedModels,
     limits: LimitOptions,
-    host: Annotated[str, option("Address to listen on; 0.0.0.0 for all.")] = "127.0.0.1",
+    host: Annotated[str, option("Address to listen on; 0.0.0.0 for all.")] = LOOPBACK,
     port: Annotated[int, option("Port; 0 for one that is free.", min=0, max=65535)] = 8000,
     token_file: Annotated[
         Path | None,
@@ -95,7 +96,7 @@ def command(
         if find_spec(name) is None:
             raise InputError(f'serve needs {name}: pip install "flashdiffusion[serve]"')
     from flashdiffusion.service.options import ServiceOptions
-    from flashdiffusion.service.server import listen, serve
+    from flashdiffusion.service.server import serve
     from flashdiffusion.service.service import Service
 
     token = _token(token_file)
@@ -106,7 +107,7 @@ def command(
         service = Service(choices, allowed)
         address = f"[{host}]" if ":" in host else host
         where = f"http://{address}:{own.getsockname()[1]}"
-        if token is None and not _loopback(own.getsockname()[0]):
+        if token is None and not is_loopback(own.getsockname()[0]):
             note(f"whoever reaches {where} may use it: give a token by {TOKEN} or --token-file")
         serve(service, own, access_log, lambda: note(f"serving {', '.join(choices)} on {where}; {where}/docs says how"))
     return 0
@@ -120,9 +121,3 @@ def _token(file: Path | None) -> str | None:
         return file.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the token file {file}: {getattr(error, 'strerror', None) or error}") from error
-
-
-def _loopback(host: str) -> bool:
-    from ipaddress import ip_address
-
-    return ip_address(host.partition("%")[0]).is_loopback

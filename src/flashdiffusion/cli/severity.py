@@ -20,6 +20,18 @@ from flashdiffusion.cli.options import (
 from flashdiffusion.cli.tables import print_records, write_csv
 from flashdiffusion.errors import FlashDiffusionError, InputError, note
 
+FAR_ABOVE = 2.0  # times the severity at which nothing is known
+BEYOND = (
+    "have a severity far above 1, at which nothing is known: the encoder takes its estimate to be further from the "
+    "true picture than pure noise would be, and its figure means little; check that they are of the kind that the "
+    "model knows and that --physics, if it is given, is what damaged them"
+)
+UNTOLD = (
+    "--sort compares pictures that --physics damaged: of one that it did not damage, such as a sharp one that is said "
+    "to be blurred, the severity means little and is often the highest; without --physics every picture is judged as "
+    "it is"
+)
+
 
 def command(
     inputs: Inputs,
@@ -79,8 +91,12 @@ def command(
                 write_bytes(maps / f"{one.id}.png", encoded_map(one.severity_map, (size[0], size[1])))
             known = Record(one.id, noise_std=item.noise_std, file=item.path)
             records.append(replace(known, severity=one.severity, start_step=one.start_step))
+            if one.severity is not None and one.severity > FAR_ABOVE:
+                shared.add({BEYOND: f"{item.path}, {one.severity:.3g}"}, item.index)
     shared.say(len(files))
     if sort:
+        if physics is not None and len(records) > 1:
+            note(UNTOLD)
         records.sort(key=lambda record: -(record.severity or 0))
     if records:
         print_records(f"severity, model {model.name}", records, as_json, {"model": model.name})

@@ -5,12 +5,13 @@ from typing import Annotated
 
 from flashdiffusion.cli.command import option
 from flashdiffusion.cli.options import Lpips
+from flashdiffusion.hosting import LOOPBACK
 
 NAME = "app"  # of the command; `cli/app.py` is the list of all
 
 
 def command(
-    host: Annotated[str, option("Address to serve on; 0.0.0.0 lets the network in, without a password.")] = "127.0.0.1",
+    host: Annotated[str, option("Address to serve on; 0.0.0.0 lets the network in, without a password.")] = LOOPBACK,
     port: Annotated[int, option("Port; 0: any that is free.")] = 7860,
     open_: Annotated[bool, option("Open the page in the browser.", "--open")] = False,
     max_mb: Annotated[float, option("Largest upload, in megabytes.")] = 20.0,

@@ -13,7 +13,7 @@ from flashdiffusion.engine.tiling import Cuttable, TileMap, Tiling
 from flashdiffusion.errors import InputError, counted
 from flashdiffusion.physics import BatchedPhysics, Window, concatenate
 
-TOGETHER = 16  # tiles that are given their start together
+TOGETHER = 16  # tiles, or requests to a service, that are given their start together
 
 
 @dataclass(kw_only=True)

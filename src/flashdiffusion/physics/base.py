@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flashdiffusion.errors import InputError
 from flashdiffusion.physics.deepinverse import DeepInverseMethods
-from flashdiffusion.physics.noise import NoiseStd, add_noise, checked_noise
+from flashdiffusion.physics.noise import NoiseStd, add_noise, checked_noise, numbers
 from flashdiffusion.physics.windows import Window
 
 PerImage = float | Sequence[float] | Tensor  # a parameter: one number for all images, or one for each
@@ -39,7 +39,7 @@ class BatchedPhysics(DeepInverseMethods, ABC):
     scale_of_images: ClassVar[bool] = True  # whether y is on the [0, 1] scale, and its noise with it
     gives_images: bool = True  # whether measurements are images, if of another size, so that an image file can be one
     loses: bool = False  # whether some entries of y are no data (see `measured`)
-    rounds: bool = False  # whether A rounds, so that its derivative is a stand-in
+    rounds: bool = False  # whether A rounds; one that does has `softened` and `discounted`
 
     def __init__(self, params: Mapping[str, Tensor], noise_std: NoiseStd) -> None:
         std = checked_noise(noise_std, self.scale_of_images)
@@ -83,6 +83,26 @@ class BatchedPhysics(DeepInverseMethods, ABC):
     @abstractmethod
     def A(self, x: Tensor) -> Tensor:
         """Measure x (B, C, H, W) without noise; raises InputError for another number of images."""
+
+    def softened(self, x: Tensor) -> Tensor:
+        """A(x) for fits: where A rounds, the mean over small errors, with the derivative of an A that does not.
+
+        A fit that rounds jumps from step to step with the last bits of x; one that has the derivative of the mean
+        divides by slopes next to 0, and turns these bits into grey levels.
+        """
+        return self.A(x)
+
+    def discounted(self, residual: Tensor, variance: Tensor) -> Tensor:
+        """Take rounding for noise: shrink a residual `softened(x)` - y by as much as that adds to its noise.
+
+        It is linear. Of a component with noise of variance v, to which rounding adds r, √(v / (v + r)) is left, so that
+        its variance is v again.
+
+        Args:
+            residual: the shape of y, on any scale.
+            variance: of the noise in each entry on the [0, 1] scale, (B,).
+        """
+        return residual
 
     def describe(self) -> list[dict[str, float | str]]:
         """Describe each image's operator by its scalar parameters, for records."""
@@ -213,10 +233,11 @@ def per_image(
     what: str, value: PerImage, expected: str, valid: Callable[[Tensor], Tensor], dtype: torch.dtype | None = None
 ) -> Tensor:
     """Convert numbers to a tensor (B,), one number to (1,); raises InputError, on `what`, unless all are `valid`."""
-    tensor = torch.as_tensor(value, dtype=dtype)
+    all_of = f"{expected}, one for all images or one per image"
+    tensor = numbers(what, value, all_of, dtype)
     tensor = tensor[None] if tensor.ndim == 0 else tensor
     if tensor.ndim != 1 or len(tensor) == 0 or not bool(valid(tensor).all()):
-        raise InputError(f"{what} is {tensor.tolist()}; expected {expected}, one for all images or one per image")
+        raise InputError(f"{what} is {tensor.tolist()}; expected {all_of}")
     return tensor
 
 

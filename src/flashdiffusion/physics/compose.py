@@ -100,6 +100,20 @@ class Compose(BatchedPhysics):
         return self.second.A(self.first.A(x))
 
     @property
+    def rounds(self) -> bool:  # type: ignore[override]
+        return self.first.rounds or self.second.rounds
+
+    def softened(self, x: Tensor) -> Tensor:
+        return self.second.softened(self.first.softened(x))
+
+    def discounted(self, residual: Tensor, variance: Tensor) -> Tensor:
+        residual = self.second.discounted(residual, variance)
+        if self.pixel_size > 1 or not self.gives_images:
+            return residual
+        # As if it came last: what follows, such as a blur, leaves less of the errors of rounding.
+        return self.first.discounted(residual, variance)
+
+    @property
     def A_adjoint(self) -> Callable[[Tensor], Tensor]:
         """Aᵀ, if both operators are linear; otherwise there is no such attribute."""
         first, second = self.first, self.second

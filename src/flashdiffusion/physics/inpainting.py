@@ -11,6 +11,7 @@ from torch import Tensor
 from flashdiffusion.errors import InputError, sized
 from flashdiffusion.physics.base import BatchedPhysics, NoiseStd, PerImage, Size, between, per_image, whole
 from flashdiffusion.physics.masks import ALPHA, distance_to_scribble, fit_mask, read_mask
+from flashdiffusion.physics.noise import numbers
 from flashdiffusion.physics.registry import Form, register_physics
 from flashdiffusion.physics.tasks import Task
 from flashdiffusion.physics.windows import Window
@@ -56,7 +57,7 @@ class RandomInpainting(_Inpainting):
     def __init__(self, mask: Tensor | np.ndarray, noise_std: NoiseStd = 0.05) -> None:
         if isinstance(mask, (str, Path)):
             raise InputError(f"mask is {str(mask)!r}; expected a tensor, or RandomInpainting.from_file(path)")
-        mask = torch.as_tensor(mask)
+        mask = numbers("mask", mask, "a tensor (B, 1, H, W), (B, H, W) or (H, W) of 0 (dropped) and 1 (kept)")
         mask = mask[None] if mask.ndim == 2 else mask
         mask = mask[:, None] if mask.ndim == 3 else mask
         if mask.ndim != 4 or mask.shape[1] != 1:

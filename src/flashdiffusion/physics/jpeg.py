@@ -1,7 +1,7 @@
 """JPEG compression."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,9 @@ from flashdiffusion.physics.tasks import Task
 
 # Standard deviation, in steps, of the error over which the derivative of rounding is taken.
 SOFTNESS = 0.2
+# Standard deviation, in steps, of what softened rounding may differ by from that of the true image. Most coefficients
+# are near 0, far from where rounding turns, so that it is less than if they were spread evenly, 0.2.
+ROUNDING_STD = 0.04
 MCU = 16  # side in pixels of what is compressed together: a block of chroma
 Table = tuple[tuple[int, ...], ...]
 # Annex K of ITU-T T.81: luma and chroma, at quality 50.
@@ -78,6 +81,13 @@ class JPEG(BatchedPhysics):
         return MCU
 
     def A(self, x: Tensor) -> Tensor:
+        return self._read_back(x, self._quantise).clamp(0, 1)
+
+    def softened(self, x: Tensor) -> Tensor:
+        y = self._read_back(x, self._soften)
+        return y + (y.clamp(0, 1) - y).detach()  # the edge of its derivative would be one more jump
+
+    def _read_back(self, x: Tensor, quantise: Callable[[Tensor, Table], Tensor]) -> Tensor:
         self.check_batch(x)
         if x.shape[1] != 3:
             raise InputError(f"{self.name}: images with {x.shape[1]} channels; expected 3 (RGB)")
@@ -85,28 +95,61 @@ class JPEG(BatchedPhysics):
         # Whole blocks of both luma and chroma: the last row and column are repeated.
         padded = F.pad(x, (0, -width % MCU, 0, -height % MCU), mode="replicate")
         ycc = 255 * torch.einsum("ij,bjhw->bihw", constant(_to_ycc, x), padded)
-        luma = self._quantise(ycc[:, :1] - 128, _LUMA) + 128
-        chroma = self._quantise(F.avg_pool2d(ycc[:, 1:], 2), _CHROMA)
+        luma = quantise(ycc[:, :1] - 128, _LUMA) + 128
+        chroma = quantise(F.avg_pool2d(ycc[:, 1:], 2), _CHROMA)
         chroma = F.interpolate(chroma, scale_factor=2, mode="bilinear")
         rgb = torch.einsum("ij,bjhw->bihw", constant(_to_rgb, x), torch.cat([luma, chroma], dim=1)) / 255
-        return rgb[:, :, :height, :width].clamp(0, 1)
+        return rgb[:, :, :height, :width]
 
     def _quantise(self, planes: Tensor, table: Table) -> Tensor:
         """Round the DCT coefficients of the 8 x 8 blocks of planes (B, C, 8 n, 8 m) in grey levels."""
-        b, c, height, width = planes.shape
-        basis = constant(_dct, planes)
-        blocks = planes.view(b, c, height // 8, 8, width // 8, 8).transpose(3, 4)  # (B, C, n, m, 8, 8)
-        step = self.derived(table, planes, lambda: self._table(table))[:, None, None, None]
-        coefficients = basis @ blocks @ basis.mT / step
-        rounded = _round(coefficients)
-        blocks = basis.mT @ (rounded * step) @ basis
-        return blocks.transpose(3, 4).reshape(b, c, height, width)
+        step = self._steps(table, planes)
+        return _with_coefficients(planes, lambda coefficients: _round(coefficients / step) * step)
+
+    def _soften(self, planes: Tensor, table: Table) -> Tensor:
+        step = self._steps(table, planes)
+        return _with_coefficients(planes, lambda coefficients: _round_softly(coefficients / step) * step)
+
+    def discounted(self, residual: Tensor, variance: Tensor) -> Tensor:
+        self.check_batch(residual)
+        height, width = residual.shape[2:]
+        padded = F.pad(residual, (0, -width % MCU, 0, -height % MCU), mode="replicate")
+        colours = constant(_to_ycc, residual)
+        ycc = torch.einsum("ij,bjhw->bihw", colours, padded)
+        # White noise of the pixels in the coefficients of Y, Cb and Cr; the latter are means of 2 x 2.
+        shares = colours.square().sum(dim=1) / colours.new_tensor([1, 4, 4])
+        noise = variance.to(residual)[:, None] * shares
+        luma = self._taken_off(ycc[:, :1], noise[:, :1], _LUMA)
+        chroma = self._taken_off(F.avg_pool2d(ycc[:, 1:], 2), noise[:, 1:], _CHROMA)
+        chroma = F.interpolate(chroma, scale_factor=2, mode="nearest")
+        rgb = torch.einsum("ij,bjhw->bihw", constant(_to_rgb, residual), torch.cat([luma, chroma], dim=1))
+        return residual - rgb[:, :, :height, :width]
+
+    def _taken_off(self, planes: Tensor, noise: Tensor, table: Table) -> Tensor:
+        """Take from planes (B, C, 8 n, 8 m) what `discounted` is to shrink; noise: variance in coefficients, (B, C)."""
+        rounding = (ROUNDING_STD * self._steps(table, planes) / 255).square()
+        noise = noise[..., None, None, None, None]
+        share = 1 - (noise / (noise + rounding)).sqrt()
+        return _with_coefficients(planes, lambda coefficients: share * coefficients)
+
+    def _steps(self, table: Table, like: Tensor) -> Tensor:
+        """Quantisation steps of each block, (B, 1, 1, 1, 8, 8)."""
+        return self.derived(table, like, lambda: self._table(table))[:, None, None, None]
 
     def _table(self, table: Table) -> Tensor:
         """Quantisation steps (B, 8, 8) as libjpeg scales them."""
         quality = self.params["quality"].double().cpu()
         percent = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality).floor().view(-1, 1, 1)
         return ((torch.tensor(table, dtype=torch.float64) * percent + 50) / 100).floor().clamp(1, 255).float()
+
+
+def _with_coefficients(planes: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Change the DCT coefficients (B, C, n, m, 8, 8) of the 8 x 8 blocks of planes (B, C, 8 n, 8 m)."""
+    b, c, height, width = planes.shape
+    basis = constant(_dct, planes)
+    blocks = planes.reshape(b, c, height // 8, 8, width // 8, 8).transpose(3, 4)
+    blocks = basis.mT @ change(basis @ blocks @ basis.mT) @ basis
+    return blocks.transpose(3, 4).reshape(b, c, height, width)
 
 
 def rounding_std(table: Sequence[int]) -> float:
@@ -127,6 +170,14 @@ def _round(x: Tensor) -> Tensor:
     slopes = [torch.exp(-(edge + next).square() / (2 * SOFTNESS**2)) for next in (-1, 0, 1)]
     passed = sum(slopes) / (SOFTNESS * math.sqrt(2 * math.pi)) * x
     return passed + (x.round() - passed).detach()
+
+
+def _round_softly(x: Tensor) -> Tensor:
+    """Give E[round(x + e)], e ~ N(0, SOFTNESS²), with the derivative 1."""
+    held = x.detach()
+    low = held.floor()
+    mean = low - 1 + sum(torch.special.ndtr((held - low - edge) / SOFTNESS) for edge in (-0.5, 0.5, 1.5))
+    return x + (mean - held)
 
 
 def _to_ycc() -> Tensor:

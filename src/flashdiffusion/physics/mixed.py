@@ -61,6 +61,17 @@ class Mixed(BatchedPhysics):
             self.check_batch(x)
         return self._each(lambda part: part.A, x)
 
+    def softened(self, x: Tensor) -> Tensor:
+        if len(x) != len(self):
+            self.check_batch(x)
+        return self._each(lambda part: part.softened, x)
+
+    def discounted(self, residual: Tensor, variance: Tensor) -> Tensor:
+        parts = iter(self.parts)  # in the order in which each is called
+        return self._each(
+            lambda part: lambda own: part.discounted(own, variance[next(parts)[0].to(variance.device)]), residual
+        )
+
     @property
     def A_adjoint(self) -> Callable[[Tensor], Tensor]:
         """Aᵀ of each image's own operator, if all are linear; otherwise there is no such attribute."""

@@ -1,6 +1,7 @@
 """Noise of measurements: Gaussian, and a camera's, which grows with the light."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,13 +49,25 @@ def mean_variance(y: Tensor, std: Tensor, gain: Tensor | None) -> Tensor:
     return variance if gain is None else variance + gain.to(y) * y.flatten(1).mean(dim=1).clamp(min=0)
 
 
+def numbers(what: str, value: Any, expected: str, dtype: torch.dtype | None = None) -> Tensor:
+    """Convert numbers to a tensor; raises InputError, on `what`, for what holds no real numbers."""
+    try:
+        tensor = torch.as_tensor(value)
+        if tensor.is_complex():
+            raise TypeError("complex")
+        return torch.as_tensor(value, dtype=dtype)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{what} is {value!r:.80}; expected {expected}") from error
+
+
 def checked_noise(noise_std: NoiseStd, scale_of_images: bool = True) -> Tensor:
     """Convert noise levels to float64 (n,) on the CPU.
 
     Raises:
-        InputError: one that is negative or not finite, or above 1 on the scale of images.
+        InputError: one that is no number, negative or not finite, or above 1 on the scale of images.
     """
-    std = torch.as_tensor(noise_std, dtype=torch.float64, device="cpu").flatten()
+    expected = "a number >= 0, or one per image; estimate_noise_std(y) gives that of measurements that are images"
+    std = numbers("noise std", noise_std, expected, torch.float64).cpu().flatten()
     if not bool((std.isfinite() & (std >= 0)).all()):
         shown = std.tolist() if len(std) > 1 else float(std)
         raise InputError(f"noise std is {shown}; expected a finite number >= 0")

@@ -66,6 +66,8 @@ class CameraShake(BatchedPhysics):
 def check_kernel(kernel: Tensor) -> None:
     """Raise InputError unless a kernel is (B, 1, 31, 31), non-negative and of sum 1 for every image."""
     side = 2 * RADIUS + 1
+    if not isinstance(kernel, Tensor):
+        raise InputError(f"kernel is {kernel!r:.80}; expected a tensor (B, 1, {side}, {side})")
     if kernel.ndim != 4 or kernel.shape[1:] != (1, side, side):
         raise InputError(f"kernel of shape {tuple(kernel.shape)}; expected (B, 1, {side}, {side})")
     total = kernel.sum(dim=(1, 2, 3))

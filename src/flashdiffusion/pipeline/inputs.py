@@ -104,10 +104,11 @@ def doubts(y: Tensor, physics: Physics) -> Iterator[str]:
         for n, (image, mask) in enumerate(zip(y, kept.all(dim=1), strict=True)):
             inside, outside = _of_one_colour(image[:, mask]), _of_one_colour(image[:, ~mask])
             if inside >= HOLES and outside < PICTURE:
+                which = "the mask" if len(y) == 1 else f"the mask of image {n + 1} of {len(y)}"
                 yield (
-                    f"image {n}: {inside:.0%} of all that its mask keeps is of one colour, as holes are, and "
-                    f"{outside:.0%} of what it drops; if the mask marks what was lost, pass 1 - mask (a file: white "
-                    "where pixels were kept)"
+                    f"{which} seems to be inverted: what it keeps is of one colour ({inside:.0%} of these pixels), as "
+                    f"holes are, and what it drops is not ({outside:.0%}). If the mask marks what was lost, invert it: "
+                    "in Python pass 1 - mask; in a file white is kept and black is lost"
                 )
 
 

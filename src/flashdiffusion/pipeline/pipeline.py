@@ -77,9 +77,12 @@ class FlashPipeline(Model):
             named = "; ".join(f"{restoration.ids[row]}: {reason}" for row, reason in restoration.failed.items())
             warnings.warn(f"{len(restoration.failed)} of {len(restoration)} images failed: {named}", stacklevel=2)
         if corrected := [restoration.ids[row] for row in restoration.physics_corrected.nonzero()[:, 0].tolist()]:
+            of = f"{len(corrected)} of {len(restoration)} images do not fit the physics that was told"
+            which = f" ({'' if ids is not None else 'by their place from 0: '}{', '.join(corrected)})"
+            if len(restoration) == 1:
+                of, which = "the image does not fit the physics that was told", ""
             warnings.warn(
-                f"{len(corrected)} of {len(restoration)} images do not fit the physics that was told "
-                f"({', '.join(corrected)}); they were restored with it corrected: check its strength, or give "
+                f"{of}{which}; what misfits was restored with the physics corrected: check its strength, or give "
                 "correct_physics=False",
                 stacklevel=2,
             )

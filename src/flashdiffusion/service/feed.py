@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from threading import Condition, Thread
 
+from flashdiffusion.engine.gathering import TOGETHER
 from flashdiffusion.engine.options import StreamOptions
 from flashdiffusion.engine.progress import Progress
 from flashdiffusion.engine.stream import Stream
@@ -15,7 +16,6 @@ from flashdiffusion.pipeline import Batch, FlashPipeline
 from flashdiffusion.service.refusals import Refusal
 from flashdiffusion.service.work import Work, batch_of
 
-TOGETHER = 16  # works that are alike and are given their start together
 RENEWED = 1000  # works after which another stream takes over, and all that one keeps by settings and sizes is let go
 FAULT = "a fault of the service; it is in its log"
 log = logging.getLogger("flashdiffusion.service")

@@ -4,8 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 from flashdiffusion.errors import InputError
-
-MEGA = 1_000_000
+from flashdiffusion.hosting import MEGA
 
 
 @dataclass(frozen=True)

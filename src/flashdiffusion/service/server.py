@@ -6,23 +6,8 @@ from types import FrameType
 
 import uvicorn
 
-from flashdiffusion.errors import InputError
 from flashdiffusion.service.app import create_app
 from flashdiffusion.service.service import Service
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens; port 0 takes one that is free.
-
-    Raises:
-        InputError: an address that is taken or unknown here.
-    """
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot listen on {host} port {port}: {reason}; choose another --host or --port") from error
 
 
 class Server(uvicorn.Server):

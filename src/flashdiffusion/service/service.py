@@ -12,12 +12,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from flashdiffusion.errors import InputError, check_name, counted
+from flashdiffusion.hosting import MEGA
 from flashdiffusion.jobs import ModelChoice
 from flashdiffusion.service.asked import Asked, asked_model
 from flashdiffusion.service.feed import FAULT, Feed
 from flashdiffusion.service.jobs import Jobs
 from flashdiffusion.service.metrics import ServiceMetrics
-from flashdiffusion.service.options import MEGA, ServiceOptions
+from flashdiffusion.service.options import ServiceOptions
 from flashdiffusion.service.refusals import RETRY, Refusal
 from flashdiffusion.service.uploads import Reading, Uploaded
 from flashdiffusion.service.work import Outcome, Read, Work

@@ -150,7 +150,7 @@ class Work:
             one: Item = self.read.worker.finish(replace(restored, extra=(replace(item), record, problem)))
             own = (one.record or {}) | {"id": restored.id, "file": self.read.name}
             samples.append(Sample(one.pngs["restored"], own))
-            shared = [f"{what} ({named})" for what, named in one.shared.items()]
+            shared = [f"1 of 1 images {what}: {named}" for what, named in one.shared.items()]
             notes |= dict.fromkeys(map(self.read.plainly, (*self.read.notes, *one.notes, *shared)))
             maps = maps or {kind: png for kind, png in one.pngs.items() if kind != "restored"}
         return Outcome(samples, [*notes], maps)

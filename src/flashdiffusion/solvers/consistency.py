@@ -192,7 +192,8 @@ def gauss_newton(
     It is the posterior mode for u ~ N(ū, C) where A(D(u)) is linear. With J the derivative of A(D(u)) and r its
     residual, d = √C v solves (√C Jᵀ J √C / s² + 1) v = -√C Jᵀ r / s² by conjugate gradients. Jᵀ is autograd's; J is a
     forward difference of D, and of A if it is linear. Else A's part of J is autograd's too, as far as it has one: a
-    difference would not see what A passes gradients through, such as the rounding of JPEG.
+    difference would not see what A passes gradients through. Rounding is softened, and counts as noise
+    (`BatchedPhysics.softened`, `BatchedPhysics.discounted`).
 
     Args:
         estimate: ū, latents or images (B, ...).
@@ -210,13 +211,17 @@ def gauss_newton(
     told = problem.entry_variance if problem.excess is None else problem.entry_variance + problem.excess
     entry_variance = (told + 4 * error**2).clamp(min=4 * LEAST_ERROR**2)
     weight = entry_variance.rsqrt()
+
+    def whitened(r: Tensor) -> Tensor:
+        return problem.discounted(scaled(weight, r), entry_variance)
+
     with torch.enable_grad():
         at = estimate.detach().requires_grad_()
         shown = decode(at)
-        here = scaled(weight, problem.residual(shown))
+        here = whitened(problem.soft_residual(shown))
     base = here.detach()
     measured = None if problem.linear else derivative(problem, shown)
-    residual = base if value is None else scaled(weight, problem.residual(value))
+    residual = base if value is None else whitened(problem.soft_residual(value))
     std = variance.sqrt().expand_as(estimate)
     # Where rounding and curvature both cost little. The derivative of Jᵀ would be exact, for a third more arithmetic.
     step = 30 * torch.finfo(precision).eps ** 0.5
@@ -226,8 +231,8 @@ def gauss_newton(
         size = step / (std * v).flatten(1).abs().amax(dim=1).clamp(min=1e-12)
         moved = decode(estimate + scaled(size, std * v))
         if measured is not None:
-            return scaled(weight / size, measured(moved - shown))
-        return scaled(1 / size, scaled(weight, problem.residual(moved)) - base)
+            return whitened(scaled(1 / size, measured(moved - shown)))
+        return scaled(1 / size, whitened(problem.soft_residual(moved)) - base)
 
     def backward(q: Tensor) -> Tensor:
         return std * problem.gradient(here, at, q)

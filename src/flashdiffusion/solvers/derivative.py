@@ -10,10 +10,10 @@ from flashdiffusion.solvers.problem import Problem
 
 
 def derivative(problem: Problem, x: Tensor) -> Callable[[Tensor], Tensor] | None:
-    """The derivative of A at images x as a function of a direction; None where autograd has it in no other form."""
+    """The derivative of `softened` A at images x as a function of a direction; None where autograd has no such form."""
     with torch.enable_grad():
         at = x.detach().requires_grad_()
-        residual = problem.residual(at)
+        residual = problem.soft_residual(at)
         q = torch.zeros_like(residual, requires_grad=True)
         try:
             (pulled,) = torch.autograd.grad(residual, at, q, create_graph=True)

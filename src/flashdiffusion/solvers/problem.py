@@ -183,7 +183,19 @@ class Problem(Rows):
         It is 0 where nothing was measured (`BatchedPhysics.measured`). Measurements that are no images have a unit of
         their own: they and A are divided by ‖A‖₂, so that a step size means the same for any.
         """
-        difference = self.measure(x) - self.y
+        return self._compared(self.measure(x))
+
+    def soft_residual(self, x: Tensor) -> Tensor:
+        """Give `residual` of an A whose rounding is softened, for fits that take it for noise, see `discounted`."""
+        return self._compared(self.measure(x, softened=True))
+
+    def discounted(self, residual: Tensor, variance: Tensor) -> Tensor:
+        """Shrink a soft residual whose entries have noise of `variance` (B,) by the noise that rounding adds to it."""
+        physics = self.physics
+        return physics.discounted(residual, variance / 4) if isinstance(physics, BatchedPhysics) else residual
+
+    def _compared(self, measured: Tensor) -> Tensor:
+        difference = measured - self.y
         return self._measured(2 * difference) if self._plain else 2 * scaled(self.scale, difference)
 
     def back_projection(self, x: Tensor) -> Tensor:

@@ -189,15 +189,16 @@ class Rows(ABC):
         """Crop images (..., H', W') that may be padded to their own size."""
         return x if self.padding is None else self.padding.crop(x)
 
-    def measure(self, x: Tensor) -> Tensor:
-        """Give A(x) of images x, which may be padded.
+    def measure(self, x: Tensor, softened: bool = False) -> Tensor:
+        """Give A(x) of images x, which may be padded; `softened`, as `BatchedPhysics.softened` gives it.
 
         Raises:
             InputError: the physics cannot take these rows, or gives measurements of another shape than y or, where x
                 needs a gradient, without one.
         """
         x = self.cropped(x)
-        measured = self._call(self.physics.A, x)
+        physics = self.physics
+        measured = self._call(physics.softened if softened and isinstance(physics, BatchedPhysics) else physics.A, x)
         if not isinstance(measured, Tensor):
             advice = f"; {NEEDS_TORCH}" if isinstance(measured, np.ndarray) else ""
             raise InputError(f"physics {self.name} gives a {type(measured).__name__}; expected a tensor like y{advice}")
