@@ -88,10 +88,10 @@ def test_softened_rounding_is_the_mean_and_does_not_jump():
 
 def test_what_a_fit_is_shown_differs_little_where_the_image_differs_little():
     x = _tensor(_image())
-    physics = JPEG([40])
-    moved = x + 1e-5 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=x.dtype)
+    physics = JPEG([80])
+    moved = x + 1e-4 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=x.dtype)
     jumps = [float((made(moved) - made(x)).abs().max()) for made in (physics.A, physics.softened)]
-    assert jumps[1] < 1e-4 and jumps[0] > 1e-3
+    assert jumps[1] < 5e-4 < 3e-3 < jumps[0]
     assert float((physics.softened(x) - physics.A(x)).square().mean().sqrt()) < 0.04
     inner = 0.5 + 0.2 * (x - 0.5)
     at = inner.clone().requires_grad_()
