@@ -27,13 +27,13 @@ Content = str | Path | bytes
 
 
 class ServiceError(FlashDiffusionError):
-    """A request that the service refused, or that failed there.
+    """A request that the service refused, or that failed there, or did not reach it.
 
-    status: HTTP's. detail: what the service says.
+    status: HTTP's; 0 without an answer. detail: what the service says.
     """
 
     def __init__(self, status: int, detail: str) -> None:
-        super().__init__(f"{detail} (HTTP {status})")
+        super().__init__(f"{detail} (HTTP {status})" if status else detail)
         self.status, self.detail = status, detail
 
 
@@ -173,8 +173,13 @@ class Client:
         return self._ask("POST", path, files=files, data=data, headers=dict(headers))
 
     def _ask(self, method: str, path: str, **more: Any) -> "httpx2.Response":
+        import httpx2
+
         for left in range(self.retries, -1, -1):
-            answer = self._http.request(method, path, **more)
+            try:
+                answer = self._http.request(method, path, **more)
+            except httpx2.ConnectError as error:
+                raise ServiceError(0, f"no service answers at {self._http.base_url}: {error}") from error
             if answer.status_code != 503 or not left:
                 break
             time.sleep(_seconds(answer.headers.get("Retry-After", "")))

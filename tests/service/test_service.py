@@ -139,6 +139,20 @@ def test_notes_reach_the_user(served):
     assert b64decode(answer["samples"][0]["image"]).startswith(b"\x89PNG")
 
 
+def test_a_result_that_contradicts_its_picture_is_noted(served):
+    wrong = {"physics": "gaussian-blur:std=3", "noise_std": "0.002", "correct_physics": "false", "steps": "3"}
+    answer = served.post(PICTURE, wrong, "a.png", headers=JSON).json()
+    assert answer["samples"][0]["record"]["consistency"] > 1.5
+    [said] = [one for one in answer["notes"] if "farther from their measurements than the noise explains" in one]
+    assert said.startswith("1 of 1 images are farther") and "a.png, " in said
+
+
+def test_a_service_that_is_not_there_is_named():
+    with Client("http://127.0.0.1:9", retries=0) as found, pytest.raises(ServiceError) as refused:
+        found.restore(PICTURE, physics="gaussian-blur:std=1")
+    assert refused.value.status == 0 and "no service answers at http://127.0.0.1:9" in str(refused.value)
+
+
 def test_a_mask_is_an_attachment(client):
     kept = np.random.default_rng(0).integers(0, 2, (24, 32)) * 255
     stream = io.BytesIO()
@@ -448,7 +462,8 @@ def test_a_signal_finishes_what_was_accepted(local_folder, tmp_path):
                 with pytest.raises(ServiceError, match="shutting down"):
                     client.restore(PICTURE, **QUICK)
                 found = [job.result(60).images[0] for job in jobs]
-                assert direct.result(60).images == found[:1] and len(found) == 2
+                # Beside others a value may be rounded to the neighbouring level (docs/service.md).
+                assert np.abs(_pixels(direct.result(60).images[0]) - _pixels(found[0])).max() <= 1 and len(found) == 2
             assert process.wait(20) == 0
         finally:
             process.kill()

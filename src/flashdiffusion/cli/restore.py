@@ -14,13 +14,10 @@ from flashdiffusion.cli.delivery import Delivery
 from flashdiffusion.cli.inputs import keep_inputs, named
 from flashdiffusion.cli.references import references
 from flashdiffusion.cli.tables import print_records
-from flashdiffusion.errors import InputError, counted, note
+from flashdiffusion.errors import InputError, note
 
 if TYPE_CHECKING:
     from flashdiffusion.record import Record
-
-
-INCONSISTENT = 1.5  # of a result's consistency, from where the user is told
 
 
 @dataclass(frozen=True)
@@ -144,7 +141,7 @@ def command(
     from flashdiffusion.model import PHOTOGRAPHS
     from flashdiffusion.pipeline.restoration import STEPS
 
-    _, solver = method.parts()
+    method.parts()  # an unknown one is refused before anything is read
     truth.check(output.out)
     files = named(inputs)
     unknown = [path for path in files.values() if path.suffix != SUFFIX]  # what damaged it, they do not say
@@ -186,8 +183,6 @@ def command(
     if records := delivery(settings_of):
         if not unknown and damage.unused is not None:
             note(damage.unused)
-        if solver == "proximal":  # others fit the measurement no closer than the decoder comes
-            _note_inconsistent(records)
         if method.by_default and model.name == PHOTOGRAPHS:
             _note_noise_alone(records)
         title = f"{method.name}, model {model.name}: images and results.json in {output.out}"
@@ -202,21 +197,6 @@ def _forget_tiles(out: Path, name: str | None = None) -> None:
     for folder in out.glob(".*.tiles-*"):
         if name is None or folder.name.startswith(kept_prefix(name)):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _note_inconsistent(records: "Sequence[Record]") -> None:
-    """Say which results contradict their measurements, where the physics is the user's word and was not corrected."""
-    from flashdiffusion.data.measurements import SUFFIX
-
-    told = [one for one in records if Path(one.file or "").suffix != SUFFIX and not one.physics_corrected]
-    far = {one.id: value for one in told if (value := one.metrics.get("consistency", 0.0)) > INCONSISTENT}
-    if far:
-        worst = max(far, key=far.__getitem__)
-        note(
-            f"farther from their measurements than the noise explains: {len(far)} of {counted(len(told), 'image')} "
-            f"whose physics was told, {worst} the most ({far[worst]:.3g} times); the physics or the noise that was "
-            "told may not be what damaged them (consistency, docs/metrics.md)"
-        )
 
 
 def _note_noise_alone(records: "Sequence[Record]") -> None:

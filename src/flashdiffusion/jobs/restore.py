@@ -43,6 +43,11 @@ LESS_NOISE = (
     "are nearer to their measurements than the noise that was told explains, 0.05 by default: there is less; give what "
     "there is by --noise-std, or auto (consistency, docs/metrics.md)"
 )
+FAR = 1.5  # consistency of a result above which something that was told is wrong
+MISFIT = (
+    "are farther from their measurements than the noise explains: the physics or the noise that was told may not be "
+    "what damaged them; a file that was once compressed needs its compression told too (consistency, docs/metrics.md)"
+)
 # What is kept of an image while it is restored: its item, the start of its record, and its measurement.
 Kept = tuple[Item, Record | None, Problem | None]
 
@@ -236,6 +241,13 @@ class RestoreWorker:
         if consistency < NEAR and float(physics.noise_std.max()) >= HIDING:
             item.shared = {**item.shared, LESS_NOISE: f"{item.path}, with a consistency of {consistency:.2g}"}
 
+    def _note_misfit(self, item: Item, restored: Restored, consistency: float | None) -> None:
+        """Note that a result contradicts its measurement, of which the user said the physics."""
+        told = Path(item.path).suffix != SUFFIX and not restored.physics_corrected
+        fits = parse_method(self.job.method)[1] == "proximal"  # others come no closer than the decoder does
+        if consistency is not None and consistency > FAR and told and fits:
+            item.shared = {**item.shared, MISFIT: f"{item.path}, {consistency:.3g} times"}
+
     # -- where the results are wanted -----------------------------------------------------------------------
 
     @torch.no_grad()
@@ -261,6 +273,7 @@ class RestoreWorker:
         values["tiles"] = None if restored.tiles is None else restored.tiles.plain()
         values |= compare(self.metrics, image.expand(3, -1, -1), truth, problem.image[0].cpu(), measured)
         self._note_noise(item, problem.physics, values["metrics"].get("consistency"))
+        self._note_misfit(item, restored, values["metrics"].get("consistency"))
         pngs = {"restored": encode_picture(image, kind)}
         if self.job.maps and restored.severity_map is not None:
             pngs["severity"] = encoded_map(restored.severity_map, (image.shape[1], image.shape[2]))
