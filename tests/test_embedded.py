@@ -151,7 +151,7 @@ def test_a_blur_of_another_width_than_told_is_noticed_and_restored(pipeline, por
 def test_a_wrong_function_of_a_user_is_corrected_if_that_is_wanted(pipeline, portrait):
     y, told = GaussianBlur([3.0])(portrait, torch.Generator().manual_seed(0)), GaussianBlur([1.2])
     physics = Operator(told.A, adjoint=told.A_adjoint, noise_std=0.05)
-    with pytest.warns(UserWarning, match="do not fit the physics"):
+    with pytest.warns(UserWarning, match="the image does not fit the physics"):
         corrected = pipeline(y, physics)
     kept = pipeline(y, physics, correct_physics=False)
     assert corrected.physics_corrected.tolist() == [True] and kept.physics_corrected.tolist() == [False]

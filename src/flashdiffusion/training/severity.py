@@ -74,7 +74,7 @@ class SeverityStage(Stage):
 
     @torch.no_grad()
     def _encode(self, x: Tensor) -> Tensor:
-        device = next(self.autoencoder.parameters()).device
+        device = next(self.encoder.parameters()).device  # a patch autoencoder has no weights
         return self.autoencoder.encode(x.to(device)).float()
 
     def forward(self, phase: str, x: Tensor | tuple[Tensor, Tensor], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
